@@ -1,0 +1,188 @@
+"""Accumulation: the recorded graph, where its samples go, and its Jacobian blocks from either end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import astype
+from .block import Block
+from .errors import BatchMixingError
+from .ops.families import Edge
+from .tape import Node
+
+__all__ = ["Graph", "Mixing", "Place"]
+
+
+class Place(NamedTuple):
+    """Where the samples of a value are: positions ``// stride % B`` of `axis`."""
+
+    axis: int
+    stride: int
+
+
+class Mixing(NamedTuple):
+    """The operation at which samples mix."""
+
+    node: Node
+    shapes: tuple[tuple[int, ...], ...]
+
+
+class Graph:
+    """The part of a tape that lies between some of its inputs and its outputs."""
+
+    def __init__(self, nodes: Sequence[Node], inputs: Iterable[int], outputs: Iterable[int]) -> None:
+        self.nodes = nodes
+        self.inputs = set(inputs)
+        reached = set(self.inputs)
+        for i, node in enumerate(nodes):
+            if node.op is not None and any(p in reached for p in node.parents):
+                reached.add(i)
+        self.outputs = [i for i in outputs if i in reached]
+        used = set(self.outputs)
+        for i in range(len(nodes) - 1, -1, -1):
+            if i in used:
+                used.update(p for p in nodes[i].parents if p in reached)
+        self.order = [i for i in range(len(nodes)) if i in used and nodes[i].op is not None]
+        self.used = used
+        self._operands = {
+            i: [(k, p) for k, p in enumerate(nodes[i].parents) if p in used and k not in nodes[i].op.inert]  # type: ignore[union-attr]
+            for i in self.order
+        }
+        self._edges: dict[tuple[int, int], Edge] = {}
+        if any(nodes[i].op.name == "where" for i in self.order):  # type: ignore[union-attr]
+            self._mark_live()
+
+    def edge(self, i: int, k: int) -> Edge:
+        """The local derivative of node `i` with respect to its operand `k`, computed once."""
+        edge = self._edges.get((i, k))
+        if edge is None:
+            node = self.nodes[i]
+            edge = self._edges[i, k] = node.op.edge(node, k)  # type: ignore[union-attr, misc]
+        return edge
+
+    def operands(self, i: int) -> list[tuple[int, int]]:
+        """Operand positions of node `i` that carry a derivative, with the nodes that they came from."""
+        return self._operands.get(i, [])
+
+    # -- accumulation ----------------------------------------------------------------------------------------------------
+    def forward(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
+        """From blocks that end in inputs to blocks that end in outputs: ``edges after block``, in recorded order."""
+        blocks: dict[int, Block] = dict(seeds)
+        waiting = self._consumers()
+        keep = set(self.outputs)
+        for i in self.order:
+            total: Block | None = None
+            for k, p in self._operands[i]:
+                block = blocks.get(p)
+                if block is not None:
+                    part = self.edge(i, k).after(block)
+                    total = part if total is None else total + part
+                waiting[p] -= 1
+                if waiting[p] == 0 and p not in keep:
+                    blocks.pop(p, None)
+            if total is not None:
+                blocks[i] = total
+        return {i: blocks[i] for i in self.outputs if i in blocks}
+
+    def reverse(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
+        """From blocks that start in outputs to blocks that start in inputs: ``block after edges``, in reverse order."""
+        blocks: dict[int, Block] = dict(seeds)
+        for i in reversed(self.order):
+            block = blocks.pop(i, None)
+            if block is None:
+                continue
+            for k, p in self._operands[i]:
+                part = self.edge(i, k).before(block)
+                blocks[p] = blocks[p] + part if p in blocks else part
+        return {i: blocks[i] for i in self.inputs if i in blocks}
+
+    def _consumers(self) -> dict[int, int]:
+        count: dict[int, int] = {}
+        for i in self.order:
+            for _, p in self._operands[i]:
+                count[p] = count.get(p, 0) + 1
+        return count
+
+    # -- samples -----------------------------------------------------------------------------------------------------------
+    def places(
+        self, inputs: Mapping[int, int], differentiated: set[int], batch: int
+    ) -> tuple[dict[int, Place | None], Mixing | None]:
+        """Where each node has its samples, and the first operation that mixes those of a differentiated input."""
+        places: dict[int, Place | None] = {i: Place(axis, 1) for i, axis in inputs.items()}
+        active = {i for i in inputs if i in differentiated}
+        mixing: Mixing | None = None
+        for i in self.order:
+            found: dict[bool, set[Place | None]] = {True: set(), False: set()}
+            for k, p in self._operands[i]:
+                if p in places:
+                    place = places[p]
+                    carried = place and self.edge(i, k).carry(*place, batch)
+                    found[p in active].add(carried and Place(*carried))
+            mine = found[True] or found[False]
+            if not mine:
+                continue
+            places[i] = next(iter(mine)) if len(mine) == 1 else None
+            if found[True]:
+                active.add(i)
+                if places[i] is None and mixing is None:
+                    mixing = Mixing(self.nodes[i], tuple(np.shape(arg) for arg in self.nodes[i].args))
+        return places, mixing
+
+    # -- entries that a `where` discards -----------------------------------------------------------------------------------
+    def _mark_live(self) -> None:
+        """Find, for each node, the entries that some output uses.
+
+        An entry that every path discards at a `where` has derivative zero, whatever its partials are: infinities and
+        NaNs there must not meet the zeros of the chain rule. So partials are not taken at entries that are not live.
+        """
+        live: dict[int, Any] = dict.fromkeys(self.outputs, None)
+        for i in reversed(self.order):
+            node, mask = self.nodes[i], live.get(i)
+            node.live = mask
+            for k, p in self._operands[i]:
+                used = self._live_operand(i, k, mask)
+                if p not in live:
+                    live[p] = used
+                else:
+                    other = live[p]
+                    live[p] = None if other is None or used is None else np.logical_or(other, used)
+
+    def _live_operand(self, i: int, k: int, mask: Any) -> Any:
+        node = self.nodes[i]
+        assert node.op is not None
+        if node.op.name == "where":
+            chosen = node.args[0] if k == 1 else np.logical_not(node.args[0])
+            mask = chosen if mask is None else np.logical_and(mask, chosen)
+            mask = np.broadcast_to(mask, node.out.shape)
+        if mask is None:
+            return None
+        shape = np.shape(node.args[k])
+        if node.op.family == "elementwise":
+            lead = mask.ndim - len(shape)
+            axes = tuple(range(lead)) + tuple(lead + j for j, n in enumerate(shape) if n != mask.shape[lead + j])
+            return mask.any(axis=axes).reshape(shape) if axes else mask
+        if node.op.family == "structural":
+            counts = self.edge(i, k).before(Block.column(astype(mask, np.float32, mask)).T)
+            return counts.dense(np.dtype(np.float32), mask) > 0
+        return None
+
+
+def raise_mixing(mixing: Mixing, batch: int) -> None:
+    """Raise BatchMixingError for the operation found by `Graph.places`."""
+    node = mixing.node
+    where = "an unknown line" if node.where is None else f"{node.where[0]}:{node.where[1]}"
+    params = ", ".join(
+        f"{key}={value!r}" for key, value in node.params.items() if np.ndim(value) == 0 or len(value) < 9
+    )
+    assert node.op is not None
+    operands = " and ".join(str(shape) for shape in mixing.shapes)
+    raise BatchMixingError(
+        f"samples mix in {node.op.name}({params}) at {where}: operands of shape {operands} give {node.out.shape}, and "
+        f"the axis of the {batch} samples does not pass through whole and in order. Expected every sample's output to "
+        'depend on its own input alone. If the mixing is meant, choose on_mixing="diagonal" for the exact d y_i / d x_i, '
+        'or on_mixing="full" for all of (B, *out, B, *in); if one operand is to count as constant, wrap it in '
+        "minijac.stop_gradient."
+    )

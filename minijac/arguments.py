@@ -1,0 +1,171 @@
+"""What the transformations accept: options, positions, batch axes, leaves; and what they say to everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from .backend import is_array, value_of
+from .errors import InputError
+from .tape import Traced
+
+__all__ = [
+    "Options",
+    "argument_positions",
+    "batch_axes",
+    "batch_size",
+    "check_tangent",
+    "differentiable",
+    "flatten",
+    "output_leaf",
+]
+
+MODES = ("forward", "reverse", "auto")
+ON_MIXING = ("raise", "diagonal", "full")
+
+
+class Options(NamedTuple("_Options", [
+    ("argnums", Any), ("batch_axis", Any), ("mode", Any), ("on_mixing", str), ("structured", bool), ("has_aux", bool),
+    ("chunk_size", Any), ("max_bytes", Any), ("progress", bool),
+])):  # fmt: skip
+    """The options of a Jacobian, checked when the transformation is made."""
+
+    __slots__ = ()
+
+    def __new__(cls, *values: Any) -> Options:
+        self = super().__new__(cls, *values)
+        if self.mode not in MODES:
+            raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {self.mode!r}.")
+        if self.on_mixing not in ON_MIXING:
+            raise InputError(f"on_mixing: expected one of {', '.join(map(repr, ON_MIXING))}, got {self.on_mixing!r}.")
+        for name, value in (("chunk_size", self.chunk_size), ("max_bytes", self.max_bytes)):
+            if value is not None and (not _is_int(value) or value < 1):
+                raise InputError(f"{name}: expected a positive int or None, got {value!r}.")
+        argnums = self.argnums
+        if not _is_int(argnums) and not (isinstance(argnums, tuple | list) and all(map(_is_int, argnums))):
+            raise InputError(f"argnums: expected an int or a tuple of ints, got {argnums!r}.")
+        if not _is_int(argnums) and not argnums:
+            raise InputError("argnums: expected at least one position, got an empty tuple.")
+        axis = self.batch_axis
+        entries = axis if isinstance(axis, tuple | list) else (axis,)
+        if not all(entry is None or _is_int(entry) for entry in entries):
+            raise InputError(f"batch_axis: expected an int, None, or a tuple of these, one per argument, got {axis!r}.")
+        return self
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Leaves and structure of a pytree; None is an empty subtree, as in JAX."""
+    return optree.tree_flatten(tree, namespace="minijac")
+
+
+def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, ...]:
+    """Non-negative positions of the arguments to differentiate."""
+    wanted = (argnums,) if isinstance(argnums, int | np.integer) else tuple(argnums)
+    for n in wanted:
+        if not -len(args) <= n < len(args):
+            raise InputError(
+                f"argnums: expected positions within the {len(args)} positional argument(s) of the call, got {n}. "
+                "Differentiated arguments are passed by position, not by keyword."
+            )
+    positions = tuple(n % len(args) for n in wanted)
+    if len(set(positions)) < len(positions):
+        raise InputError(f"argnums: expected each argument once, got {argnums}.")
+    return positions
+
+
+def batch_axes(batch_axis: Any, args: Sequence[Any]) -> tuple[int | None, ...]:
+    """The batch axis of each positional argument."""
+    if not isinstance(batch_axis, tuple | list):
+        return (batch_axis,) * len(args)
+    if len(batch_axis) != len(args):
+        raise InputError(
+            f"batch_axis: expected one entry for each of the {len(args)} positional argument(s), got {batch_axis!r}."
+        )
+    return tuple(batch_axis)
+
+
+def batch_size(args: Sequence[Any], axes: Sequence[int | None]) -> int | None:
+    """The number of samples, on which all batched arguments agree; None where no argument has a batch axis."""
+    found: tuple[int, str] | None = None
+    for n, (arg, axis) in enumerate(zip(args, axes, strict=True)):
+        if axis is None:
+            continue
+        for leaf in flatten(arg)[0]:
+            if not is_array(leaf) and not isinstance(leaf, Traced):
+                continue
+            if not -leaf.ndim <= axis < leaf.ndim:
+                raise InputError(
+                    f"argument {n} of shape {leaf.shape}: expected samples on axis {axis}, got an array of "
+                    f"{leaf.ndim} axes. Give it a batch axis, or say batch_axis=(..., None, ...) for an argument that "
+                    "all samples share."
+                )
+            size, name = leaf.shape[axis], f"argument {n} of shape {leaf.shape} (axis {axis})"
+            if found is not None and found[0] != size:
+                raise InputError(
+                    f"batch sizes differ: expected the {found[0]} samples of {found[1]}, got {size} in {name}. For an "
+                    "argument that all samples share, such as weights, say so: batch_axis=(0, None)."
+                )
+            found = found or (size, name)
+    if found is None and any(axis is not None for axis in axes):
+        raise InputError(
+            f"batch_axis={tuple(axes)}: expected an array with a batch axis among the arguments, got none. For the "
+            "ordinary Jacobian say batch_axis=None."
+        )
+    return found and found[0]
+
+
+def differentiable(leaf: Any, n: int) -> Any:
+    """A leaf of argument `n` as an array that can be differentiated, or InputError."""
+    if isinstance(leaf, float):
+        leaf = np.asarray(leaf)
+    if not is_array(leaf) and not isinstance(leaf, Traced):
+        kind = "an integer" if isinstance(leaf, int) else f"{type(leaf).__name__}"
+        raise InputError(
+            f"argument {n}: expected arrays of dtype float32 or float64 (in any pytree) to differentiate, got {kind} "
+            f"({leaf!r:.60}). Cast it, or leave it out of argnums."
+        )
+    check_dtype(
+        leaf.dtype, f"argument {n} of shape {leaf.shape}", "Cast it with .astype(float), or leave it out of argnums."
+    )
+    return leaf if isinstance(leaf, Traced) or not isinstance(leaf, np.generic) else np.asarray(leaf)
+
+
+def check_dtype(dtype: Any, what: str, advice: str) -> None:
+    if dtype.kind == "c":
+        raise InputError(f"{what}: got dtype {dtype}; complex is not supported. Use its real and imaginary parts.")
+    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise InputError(f"{what}: expected dtype float32 or float64, got {dtype}. {advice}")
+
+
+def output_leaf(y: Any, depends: bool) -> Any:
+    """A leaf of the function's result as an array, or InputError."""
+    if isinstance(y, float):
+        y = np.asarray(y)
+    if not is_array(y) and not isinstance(y, Traced):
+        raise InputError(
+            f"output: expected arrays of dtype float32 or float64 (in any pytree), got {type(y).__name__} "
+            f"({y!r:.60}). Return it as aux (has_aux=True)."
+        )
+    advice = "Cast it with .astype(float), or return it as aux (has_aux=True)."
+    check_dtype(y.dtype, f"output of shape {y.shape}", advice)
+    return y
+
+
+def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
+    if isinstance(tangent, float | int):
+        tangent = np.asarray(tangent, like.dtype)
+    if not is_array(tangent) and not isinstance(tangent, Traced):
+        raise InputError(f"{name}: expected an array of shape {like.shape}, got {type(tangent).__name__}.")
+    if tangent.shape != like.shape:
+        raise InputError(f"{name}: expected the shape of its {of}, {like.shape}, got {tangent.shape}.")
+    check_dtype(tangent.dtype, f"{name} of shape {tangent.shape}", "Cast it with .astype(float).")
+    if type(value_of(tangent)).__module__.split(".")[0] != type(value_of(like)).__module__.split(".")[0]:
+        raise TypeError(f"{name}: expected an array of the kind of its {of}, got {type(value_of(tangent))}.")
+    return tangent

@@ -1,0 +1,454 @@
+"""The block: a linear map between two arrays as a sum of terms over labels; compose, add, transpose, dense.
+
+A term maps the input position that its labels name to the output position that they name, weighted by a product of
+factors:
+
+    y[out(labels)] += scale * prod(factors)[labels] * x[inp(labels)],   summed over all values of the labels
+
+So a label in both `out` and `inp` makes the term diagonal along it, a label that no factor has makes it constant along
+it, and the transpose is `out` and `inp` exchanged. A sum of no terms is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .backend import astype, namespace, zeros
+from .factors import Array, Factor, aligned, contract, contract_to_one, product, size_of, substitute
+from .labels import (
+    Axes,
+    Axis,
+    Label,
+    Misaligned,
+    Substitution,
+    Vanishes,
+    axis_of,
+    axis_size,
+    label_of,
+    labels_in,
+    match,
+    split,
+)
+from .tape import is_traced
+
+__all__ = ["Block", "Term", "embed", "spread"]
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Term:
+    """One product of factors between labelled axes. Immutable."""
+
+    __slots__ = ("_key", "_plain", "factors", "inp", "out", "scale")
+
+    def __init__(self, out: Axes, inp: Axes, factors: tuple[Factor, ...] = (), scale: float = 1.0) -> None:
+        self.out = out
+        self.inp = inp
+        self.factors = factors
+        self.scale = scale
+        self._plain: bool | None = None
+        self._key: tuple[Any, list[Label]] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Every axis is one whole label, and no label stands twice on one side: composing is renaming."""
+        if self._plain is None:
+            self._plain = _plain(self.out) and _plain(self.inp)
+        return self._plain
+
+    @property
+    def identity(self) -> bool:
+        return not self.factors and self.scale == 1.0 and self.out == self.inp and self.plain
+
+    @property
+    def transposed(self) -> Term:
+        return Term(self.inp, self.out, self.factors, self.scale)
+
+    def labels(self) -> dict[Label, None]:
+        return labels_in(self.out) | labels_in(self.inp)
+
+    def key(self) -> tuple[Any, list[Label]]:
+        """The structure with labels numbered by first appearance, and those labels: equal structures may be added."""
+        if self._key is None:
+            number: dict[Label, int] = {}
+            structure: list[Any] = []
+            for axis in (*self.out, *self.inp):
+                structure.append(-1)
+                for digit in axis:
+                    label = label_of(digit)
+                    n = -2 if label is None else number.setdefault(label, len(number))
+                    structure.append((n, label and label.size, *digit[1:]) if type(digit) is not Label else n)  # type: ignore[index]
+            labels = list(number)
+            self._key = (tuple(structure), tuple(label.size for label in labels)), labels
+        return self._key
+
+    def renamed(self) -> Term:
+        """The same term over fresh labels."""
+        return _apply([Substitution(old, Label(old.size), None, 0, 1) for old in self.labels()], self)
+
+    def one_factor(self) -> Factor:
+        """The weights as one factor over the labels that carry any, the scale multiplied in."""
+        if not self.factors:
+            return Factor(self.scale, ())
+        order = tuple({label: None for factor in self.factors for label in factor.axes})
+        if len(self.factors) == 1 and self.scale == 1.0:
+            return self.factors[0]
+        return Factor(product(self.factors, order, self.scale), order)
+
+
+class Block:
+    """A linear map from arrays of shape `inp_shape` to arrays of shape `out_shape`, as a sum of terms. Immutable."""
+
+    __slots__ = ("inp_shape", "out_shape", "terms")
+
+    def __init__(self, out_shape: Shape, inp_shape: Shape, terms: Iterable[Term] = ()) -> None:
+        self.out_shape = out_shape
+        self.inp_shape = inp_shape
+        empty = 0 in out_shape or 0 in inp_shape  # no entries, hence no terms: labels of size zero never meet
+        self.terms = () if empty else tuple(terms)
+
+    @staticmethod
+    def identity(shape: Shape) -> Block:
+        axes = tuple(axis_of(n) for n in shape)
+        return Block(shape, shape, [Term(axes, axes)])
+
+    @staticmethod
+    def column(array: Array) -> Block:
+        """An array as the map from one number (shape ``()``) to it: a tangent."""
+        axes = tuple(axis_of(n) for n in array.shape)
+        return Block(tuple(array.shape), (), [Term(axes, (), (_squeezed(array, axes),))])
+
+    @property
+    def T(self) -> Block:
+        return Block(self.inp_shape, self.out_shape, [term.transposed for term in self.terms])
+
+    def __add__(self, other: Block) -> Block:
+        return Block(self.out_shape, self.inp_shape, _collect((*self.terms, *other.terms)))
+
+    def __matmul__(self, other: Block) -> Block:
+        """The composition ``self after other``, whatever labels the two share."""
+        return self.after(Block(other.out_shape, other.inp_shape, [term.renamed() for term in other.terms]))
+
+    def after(self, other: Block) -> Block:
+        """The composition ``self after other`` of blocks that share no label."""
+        terms = [new for g in self.terms for f in other.terms if (new := _compose(g, f)) is not None]
+        return Block(self.out_shape, other.inp_shape, _collect(terms))
+
+    def axes_moved(self, out: Sequence[int], inp: Sequence[int]) -> Block:
+        """The same map with the axes of its output and input permuted."""
+        return Block(
+            tuple(self.out_shape[k] for k in out),
+            tuple(self.inp_shape[k] for k in inp),
+            [Term(tuple(t.out[k] for k in out), tuple(t.inp[k] for k in inp), t.factors, t.scale) for t in self.terms],
+        )
+
+    def paired(self, out_axis: int, inp_axis: int) -> Block:
+        """Only the entries where two axes of equal length have equal positions; the input loses that axis."""
+        rest = [k for k in range(len(self.inp_shape)) if k != inp_axis]
+        terms = []
+        for term in self.terms:
+            a, b = term.out[out_axis], term.inp[inp_axis]
+            if a != b:
+                kept = _restrict(term, out_axis, inp_axis)
+                if kept is None:
+                    continue
+                term = kept
+            terms.append(Term(term.out, tuple(term.inp[k] for k in rest), term.factors, term.scale))
+        return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms)
+
+    def dense(self, dtype: np.dtype[Any], like: Array, total: Array = None) -> Array:
+        """The array of shape ``(*out_shape, *inp_shape)``, newly made, or added to `total` where that is given."""
+        shape = (*self.out_shape, *self.inp_shape)
+        parts = [((*t.out, *t.inp), t.factors, t.scale) for t in self.terms]
+        if is_traced(like) or is_traced(total) or any(is_traced(f.array) for t in self.terms for f in t.factors):
+            return _dense_functional(parts, shape, dtype, like, total)
+        return _dense(parts, shape, dtype, like, total)
+
+    def materialised(self, axes: Sequence[int]) -> Block:
+        """The same map, each of the given output axes with a label of its own that stands nowhere else but in data."""
+        terms = self.terms
+        for k in axes:
+            terms = tuple(term if _lone(term, k) else _materialise(term, k) for term in terms)
+        return Block(self.out_shape, self.inp_shape, terms)
+
+
+def embed(array: Array, labels: Sequence[Label], axes: Axes, shape: Shape) -> Array:
+    """The array of `shape` that has ``array[labels]`` at the positions that `axes` name, and zero elsewhere."""
+    from .ops.structural import relabel
+
+    return relabel(array, tuple((label,) for label in labels), axes, shape)
+
+
+def spread(factor: Factor, labels: Sequence[Label]) -> Array:
+    """The factor's array over all of `labels`, repeated along those that it lacks."""
+    if tuple(labels) == factor.axes:
+        return factor.array
+    array = factor.array if hasattr(factor.array, "shape") else np.float32(factor.array)
+    return np.broadcast_to(aligned(Factor(array, factor.axes), labels), tuple(label.size for label in labels))
+
+
+def _plain(axes: Axes) -> bool:
+    seen: list[Label] = []
+    for axis in axes:
+        if axis:
+            label = axis[0]
+            if len(axis) > 1 or type(label) is not Label or label in seen:
+                return False
+            seen.append(label)
+    return True
+
+
+def _squeezed(array: Array, axes: Axes) -> Factor:
+    if () in axes:
+        array = array.reshape(tuple(n for n in array.shape if n != 1))
+    return Factor(array, tuple(axis[0] for axis in axes if axis))  # type: ignore[misc]
+
+
+def _compose(g: Term, f: Term) -> Term | None:
+    """The term of `g` after `f`, or None where it is zero. Labels of the two are distinct."""
+    if g.identity:
+        return f
+    if f.identity:
+        return g
+    if g.plain and f.plain:
+        return _compose_plain(g, f)
+    while True:
+        for k in range(len(g.inp)):  # one axis after the other, so that a failure names its axis
+            try:
+                solved = _solve([(g.inp[k], f.out[k])], [g.out, g.inp, f.out, f.inp], [*g.factors, *f.factors])
+            except Misaligned:
+                break
+            except Vanishes:
+                return None
+            (out, g_inp, f_out, inp), factors = solved
+            count = len(g.factors)
+            g = Term(out, g_inp, tuple(factors[:count]), g.scale)
+            f = Term(f_out, inp, tuple(factors[count:]), f.scale)
+        else:
+            return _reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale)
+        if not _lone(f, k):
+            f = _materialise(f, k)
+        else:
+            g = _materialise(g.transposed, k).transposed
+
+
+def _compose_plain(g: Term, f: Term) -> Term:
+    new = {a[0]: b[0] for a, b in zip(g.inp, f.out, strict=True) if a}
+    out = tuple((new.get(axis[0], axis[0]),) if axis else axis for axis in g.out)
+    factors = [Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in g.factors]  # type: ignore[misc]
+    return _reduced(out, f.inp, f.out, (*factors, *f.factors), g.scale * f.scale)
+
+
+def _reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale: float) -> Term:
+    """A term whose factors have only labels of its axes; the labels in `met` are summed where nothing else has them."""
+    keep = labels_in(out) | labels_in(inp)
+    for label in labels_in(met):
+        if label not in keep and all(label not in axes for _, axes in factors):
+            scale *= label.size
+    constants = [array for array, axes in factors if not axes]
+    if constants and all(type(c) is float or type(c) is int for c in constants):
+        scale *= prod(constants)
+        factors = tuple(factor for factor in factors if factor.axes)
+    return Term(out, inp, contract(factors, keep) if factors else (), scale)
+
+
+def _solve(
+    pairs: list[tuple[Axis, Axis]], groups: list[Axes], factors: list[Factor]
+) -> tuple[list[Axes], list[Factor]]:
+    """Substitute labels until the two axes of each pair name the same positions."""
+    while pairs:
+        a, b = pairs.pop()
+        while a and b:
+            high, low = a[-1], b[-1]
+            changes: list[Substitution]
+            if high.size == low.size:
+                changes = match(high, low)
+                a, b = a[:-1], b[:-1]
+            elif high.size > low.size:
+                *parts, change = split(high, low.size)
+                a, changes = a[:-1] + parts[0] + parts[1], [change] if change else []
+            else:
+                *parts, change = split(low, high.size)
+                b, changes = b[:-1] + parts[0] + parts[1], [change] if change else []
+            for change in changes:
+                *groups, (a, b) = [change.in_axes(group) for group in (*groups, (a, b))]
+                pairs = [change.in_axes(pair) for pair in pairs]  # type: ignore[misc]
+                factors = [substitute(factor, change) for factor in factors]
+    return groups, factors
+
+
+def _apply(changes: list[Substitution], term: Term) -> Term:
+    out, inp, factors = term.out, term.inp, term.factors
+    for change in changes:
+        out, inp = change.in_axes(out), change.in_axes(inp)
+        factors = tuple(substitute(factor, change) for factor in factors)
+    return Term(out, inp, factors, term.scale)
+
+
+def _restrict(term: Term, out_axis: int, inp_axis: int) -> Term | None:
+    while True:
+        pair = (term.out[out_axis], term.inp[inp_axis])
+        try:
+            (out, inp), factors = _solve([pair], [term.out, term.inp], list(term.factors))
+        except Vanishes:
+            return None
+        except Misaligned:
+            if _lone(term, out_axis):
+                term = _materialise(term.transposed, inp_axis).transposed
+            else:
+                term = _materialise(term, out_axis)
+        else:
+            return Term(out, inp, tuple(factors), term.scale)
+
+
+def _lone(term: Term, k: int) -> bool:
+    """Whether output axis `k` is one whole label that stands nowhere else in the term's axes."""
+    axis = term.out[k]
+    if len(axis) != 1 or type(axis[0]) is not Label:
+        return not axis
+    rest = (*term.out[:k], *term.out[k + 1 :], *term.inp)
+    return not any(label_of(digit) is axis[0] for other in rest for digit in other)
+
+
+def _materialise(term: Term, k: int) -> Term:
+    """Give output axis `k` one label of its own: what tied it to other axes becomes data."""
+    axis = term.out[k]
+    (new,) = fresh = axis_of(axis_size(axis))
+    assert type(new) is Label
+    elsewhere = labels_in((*term.out[:k], *term.out[k + 1 :], *term.inp))
+    mine = labels_in((axis,))
+    touched = [factor for factor in term.factors if not mine.keys().isdisjoint(factor.axes)]
+    others = tuple(factor for factor in term.factors if all(factor is not t for t in touched))
+    keep = elsewhere | mine
+    # float32 ones spoil no other factor's dtype
+    one = contract_to_one(touched, keep) if touched else Factor(np.ones((), np.float32), ())
+    labels = tuple(one.axes) + tuple(label for label in mine if label not in one.axes)
+    array = spread(one, labels)
+    stays = tuple(label for label in labels if label in elsewhere)
+    data = embed(array, labels, (*((label,) for label in stays), axis), (*(label.size for label in stays), new.size))
+    factors = (*others, Factor(data, (*stays, new)))
+    return Term((*term.out[:k], fresh, *term.out[k + 1 :]), term.inp, factors, term.scale)
+
+
+def _collect(terms: Sequence[Term]) -> list[Term]:
+    """Add terms of equal structure where that costs no memory, and give up products where they cost more than data."""
+    if len(terms) < 2:
+        return list(terms)
+    groups: dict[Any, list[Term]] = {}
+    for term in terms:
+        groups.setdefault(term.key()[0], []).append(term)
+    result: list[Term] = []
+    for group in groups.values():
+        singles = [term for term in group if len(term.factors) < 2]
+        products = [term for term in group if len(term.factors) > 1]
+        merged: list[Term] = []
+        for term in singles:
+            for n, other in enumerate(merged):
+                total = _sum(other, term)
+                if total is not None:
+                    merged[n] = total
+                    break
+            else:
+                merged.append(term)
+        stored = sum(size_of(factor.axes) for term in (*merged, *products) for factor in term.factors)
+        if products and len(merged) + len(products) > 1 and stored >= size_of(group[0].labels()):
+            merged, products = [_sum_dense([*merged, *products])], []
+        result += [*merged, *products]
+    return result
+
+
+def _sum(a: Term, b: Term) -> Term | None:
+    """The sum of two terms of equal structure, or None where it would need more memory than they do."""
+    rename = dict(zip(b.key()[1], a.key()[1], strict=True))
+    x, y = a.one_factor(), b.one_factor()
+    y = Factor(y.array, tuple(rename[label] for label in y.axes))
+    if not x.axes and not y.axes and not a.factors and not b.factors:
+        return Term(a.out, a.inp, (), a.scale + b.scale)
+    order = x.axes + tuple(label for label in y.axes if label not in x.axes)
+    if size_of(order) > max(size_of(x.axes), size_of(y.axes)):
+        return None
+    return Term(a.out, a.inp, (Factor(aligned(x, order) + aligned(y, order), order),))
+
+
+def _sum_dense(terms: list[Term]) -> Term:
+    first = terms[0]
+    order = tuple(first.key()[1])
+    total: Array = None
+    for term in terms:
+        rename = dict(zip(term.key()[1], order, strict=True))
+        factors = [Factor(f.array, tuple(rename[label] for label in f.axes)) for f in term.factors]
+        array = product(factors, order, term.scale)
+        total = array if total is None else total + array
+    return Term(first.out, first.inp, (Factor(total, order),))
+
+
+_Parts: TypeAlias = list[tuple[Axes, tuple[Factor, ...], float]]
+
+
+def _dense(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
+    xp = namespace(like)
+    for axes, factors, scale in sorted(parts, key=lambda part: not _covers(part[0])):
+        labels = tuple(labels_in(axes))
+        if result is None:
+            result = (xp.empty if _covers(axes) else xp.zeros)(shape, dtype)
+            add = False
+        else:
+            add = True
+        view = _view(result, axes, labels)
+        if len(factors) > 1 and not add:
+            *first, last = sorted(factors, key=lambda factor: size_of(factor.axes))
+            xp.multiply(product(first, labels, scale), aligned(last, labels), out=view, casting="same_kind")
+        elif add:
+            view += product(factors, labels, scale)
+        else:
+            view[...] = product(factors, labels, scale)
+    return xp.zeros(shape, dtype) if result is None else result
+
+
+def _covers(axes: Axes) -> bool:
+    """Whether the positions that the axes name are all there are."""
+    digits = [digit for axis in axes for digit in axis]
+    return all(type(digit) is Label for digit in digits) and len(set(digits)) == len(digits)
+
+
+def _view(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
+    """The strided view of `array` whose axes are the labels."""
+    strides = dict.fromkeys(labels, 0)
+    start: list[Any] = []
+    for axis, stride in zip(axes, array.strides, strict=True):
+        position = 0
+        for digit in reversed(axis):
+            if type(digit) is Label:
+                strides[digit] += stride
+            else:
+                label, _, offset, step = digit  # type: ignore[misc]
+                position += offset * stride
+                if label is not None:
+                    strides[label] += step * stride
+            stride *= digit.size
+        start.append(position)
+    xp = namespace(array)
+    offset = sum(start) // array.itemsize
+    flat = array.reshape(-1)[offset:]
+    return xp.lib.stride_tricks.as_strided(flat, [label.size for label in labels], [strides[label] for label in labels])
+
+
+def _dense_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
+    """As `_dense`, without writing in place, so that an outer trace can record it."""
+    for axes, factors, scale in parts:
+        labels = tuple(labels_in(axes))
+        have = tuple(label for label in labels if any(label in factor.axes for factor in factors))
+        array = product(factors, have, scale)
+        if have == labels and axes == tuple((label,) for label in labels):
+            part = array
+        else:
+            part = embed(astype(array, dtype, like), have, axes, shape)
+        result = part if result is None else result + part
+    if result is None:
+        return zeros(shape, dtype, like)
+    result = astype(result, dtype, like)
+    return result if result.shape == shape else result.reshape(shape)

@@ -1,0 +1,137 @@
+"""Carrying out an accumulation: seeds at either end, all at once or in chunks, and the blocks as results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from .accumulate import Graph
+from .arguments import Options
+from .block import Block, Shape, Term
+from .labels import Axis, Label, axis_of, window
+from .structured import Jacobian
+
+__all__ = ["assemble", "seeds"]
+
+
+def assemble(
+    graph: Graph,
+    input_nodes: Sequence[int],
+    output_nodes: Sequence[int | None],
+    sources: Sequence[Any],
+    outputs: Sequence[Any],
+    in_axes: Sequence[int | None],
+    out_axes: Sequence[int | None],
+    full: bool,
+    mode: str,
+    options: Options,
+) -> list[list[Any]]:
+    """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``."""
+    table = [[_Result(y, x, b, a, full, options.structured) for x, a in zip(sources, in_axes, strict=True)]
+             for y, b in zip(outputs, out_axes, strict=True)]  # fmt: skip
+    if mode == "forward":
+        work = [(n, seed) for n, x in enumerate(sources) for seed in seeds(x.shape, in_axes[n], options.chunk_size)]
+        for n, seed in _shown(work, options.progress):
+            blocks = graph.forward({input_nodes[n]: seed})
+            for row, node in zip(table, output_nodes, strict=True):
+                if node is not None and node in blocks:
+                    row[n].add(blocks[node])
+    else:
+        work = [
+            (n, seed)
+            for n, y in enumerate(outputs)
+            if output_nodes[n] is not None
+            for seed in seeds(y.shape, out_axes[n], options.chunk_size)
+        ]
+        for n, seed in _shown(work, options.progress):
+            blocks = graph.reverse({output_nodes[n]: seed.T})  # type: ignore[dict-item]
+            for result, node in zip(table[n], input_nodes, strict=True):
+                if node in blocks:
+                    result.add(blocks[node])
+    return [[result.value() for result in row] for row in table]
+
+
+def _shown(work: list[Any], progress: bool) -> Any:
+    if not progress:
+        return work
+    from tqdm.auto import tqdm
+
+    return tqdm(work, desc="jacobian", unit="chunk")
+
+
+class _Result:
+    """One output's Jacobian with respect to one input, gathered over chunks."""
+
+    def __init__(self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, full: bool, structured: bool) -> None:
+        self.y, self.x = y, x
+        self.out_axis, self.in_axis = out_axis, in_axis
+        self.full, self.structured = full, structured
+        self.dtype = np.result_type(y.dtype, x.dtype)
+        self.dense: Any = None
+        self.block: Block | None = None
+
+    def add(self, block: Block) -> None:
+        if self.structured:
+            self.block = block if self.block is None else self.block + block
+        else:
+            self.dense = self._finished(block).dense(self.dtype, self.x, self.dense)
+
+    def _finished(self, block: Block) -> Block:
+        """Batch first, and only each sample's own entries."""
+        block = self._batch_first(block)
+        if self.full or self.out_axis is None or self.in_axis is None:
+            return block
+        return block.paired(0, 0)
+
+    def _batch_first(self, block: Block) -> Block:
+        return block.axes_moved(_first(self.out_axis, len(block.out_shape)), _first(self.in_axis, len(block.inp_shape)))
+
+    def value(self) -> Any:
+        if not self.structured:
+            if self.dense is None:
+                self.add(Block(self.y.shape, self.x.shape))
+            return self.dense
+        block = Block(self.y.shape, self.x.shape) if self.block is None else self.block
+        batched = not self.full and self.out_axis is not None and self.in_axis is not None
+        return Jacobian(self._batch_first(block), self.dtype, self.x, batched)
+
+
+def _first(axis: int | None, ndim: int) -> tuple[int, ...]:
+    """The order of axes that puts `axis` in front."""
+    rest = tuple(k for k in range(ndim) if k != axis)
+    return rest if axis is None else (axis, *rest)
+
+
+def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None) -> Iterator[Block]:
+    """The identity on arrays of `shape`, cut into blocks of at most `chunk_size` seeds per sample.
+
+    A seed is one entry of one sample; a chunk is a window of the array, so a chunked identity is still labels alone.
+    """
+    if chunk_size is None:
+        yield Block.identity(shape)
+        return
+    windows: list[list[tuple[int, int]]] = []
+    budget = chunk_size
+    for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones
+        n = shape[k]
+        size = n if k == batch_axis else min(n, budget)
+        pieces = ceil(n / size) if size else 1
+        size = ceil(n / pieces) if n else 0
+        windows.insert(0, [(start, min(size, n - start)) for start in range(0, max(n, 1), max(size, 1))])
+        if k != batch_axis:
+            budget = max(budget // size, 1) if size else 1
+            if size < n:
+                budget = 1
+    for corner in product(*windows):
+        axes = tuple(_window_axis(n, start, size) for n, (start, size) in zip(shape, corner, strict=True))
+        yield Block(shape, shape, [Term(axes, axes)])
+
+
+def _window_axis(n: int, start: int, size: int) -> Axis:
+    if size == n:
+        return axis_of(n)
+    return window(Label(size) if size > 1 else None, n, start, 1)

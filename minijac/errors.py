@@ -1,0 +1,41 @@
+"""The exception types: each derives from MinijacError and from the built-in that fits."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BatchMixingError",
+    "ConversionError",
+    "InputError",
+    "MinijacError",
+    "MutationError",
+    "TraceError",
+    "UnsupportedOperationError",
+]
+
+
+class MinijacError(Exception):
+    """Base of every error that minijac raises on purpose."""
+
+
+class BatchMixingError(MinijacError, ValueError):
+    """One sample's output depends on another sample's input."""
+
+
+class UnsupportedOperationError(MinijacError, NotImplementedError):
+    """A function was called on a traced value for which minijac has no derivative."""
+
+
+class InputError(MinijacError, TypeError, ValueError):
+    """An argument has the wrong dtype, rank, size, or value."""
+
+
+class TraceError(MinijacError, RuntimeError):
+    """A traced value was used outside of the trace that it belongs to."""
+
+
+class MutationError(MinijacError, TypeError):
+    """A traced value was written in place."""
+
+
+class ConversionError(MinijacError, TypeError):
+    """A traced value was turned into a plain number or array, which would drop its derivative."""

@@ -1,0 +1,203 @@
+"""Arrays with labelled axes: the numbers of a block, and the few things done to them.
+
+Every function takes plain arrays and traced values alike (it uses operators and methods only), so that an outer trace
+records what an inner transformation computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+import opt_einsum
+
+from .labels import Label, Substitution
+
+__all__ = ["Factor", "aligned", "contract", "contract_to_one", "product", "size_of", "substitute"]
+
+Array: TypeAlias = Any
+
+
+class Factor(NamedTuple):
+    """An array and the label of each of its axes, no label twice."""
+
+    array: Array
+    axes: tuple[Label, ...]
+
+
+def size_of(axes: Iterable[Label]) -> int:
+    return prod(label.size for label in axes)
+
+
+def aligned(factor: Factor, order: Sequence[Label]) -> Array:
+    """The array with its axes in `order`, of length one along labels that it lacks."""
+    array, axes = factor
+    if axes == order:
+        return array
+    present = [axes.index(label) for label in order if label in axes]
+    if present != sorted(present):
+        array = array.transpose(present)
+    if len(present) < len(order) and present:
+        array = array[tuple(slice(None) if label in axes else None for label in order)]
+    return array
+
+
+def product(factors: Sequence[Factor], order: Sequence[Label], scale: float = 1.0) -> Array:
+    """The product over all factors, broadcastable to `order`; scaled where the factor is smallest."""
+    by_size = sorted(factors, key=lambda factor: size_of(factor.axes))
+    result: Array = None
+    if scale != 1.0 or not by_size:
+        result = scale
+    for factor in by_size:
+        array = aligned(factor, order)
+        result = array if result is None else result * array
+    return result
+
+
+def substitute(factor: Factor, change: Substitution) -> Factor:
+    """The factor after a label was split, renamed, restricted to a window, or fixed."""
+    array, axes = factor
+    if change.label not in axes:
+        return factor
+    k = axes.index(change.label)
+    new, low, offset, step = change.high, change.low, change.offset, change.step
+    if low is not None:
+        assert new is not None
+        shape = array.shape
+        return Factor(
+            array.reshape(*shape[:k], new.size, low.size, *shape[k + 1 :]), (*axes[:k], new, low, *axes[k + 1 :])
+        )
+    before = (slice(None),) * k
+    if new is None:
+        return Factor(array[(*before, offset)], axes[:k] + axes[k + 1 :])
+    if offset != 0 or step != 1 or new.size != change.label.size:
+        stop = offset + step * new.size
+        array = array[(*before, slice(offset, stop if stop >= 0 else None, step))]
+    if new not in axes:
+        return Factor(array, (*axes[:k], new, *axes[k + 1 :]))
+    other = axes.index(new)  # one label on two axes means the diagonal of the two
+    rest = tuple(label for i, label in enumerate(axes) if i not in (k, other))
+    return Factor(array.diagonal(axis1=other, axis2=k), (*rest, new))
+
+
+def contract(factors: Sequence[Factor], keep: Collection[Label]) -> tuple[Factor, ...]:
+    """Sum over the labels that are not kept, multiplying only what this needs; the rest stays a product of factors."""
+    result = list(factors)
+    while True:
+        gone = next((label for factor in result for label in factor.axes if label not in keep), None)
+        if gone is None:
+            return _merge_equal(result)
+        # everything that shares a label to be summed has to be multiplied together, and nothing else does
+        linked, labels = [], {gone}
+        grew = True
+        while grew:
+            grew = False
+            for factor in result:
+                if all(factor is not other for other in linked) and not labels.isdisjoint(factor.axes):
+                    linked.append(factor)
+                    labels.update(label for label in factor.axes if label not in keep)
+                    grew = True
+        result = [factor for factor in result if all(factor is not other for other in linked)]
+        result.append(contract_to_one(linked, keep))
+
+
+def contract_to_one(factors: Sequence[Factor], keep: Collection[Label]) -> Factor:
+    """One factor from several: pairs whose product is no larger than its parts first, then by predicted cost."""
+    work = list(factors)
+    while len(work) > 2:
+        i, j = _subset_pair(work) or _planned_pair(work, keep)
+        b, a = work.pop(j), work.pop(i)
+        needed = {label for factor in work for label in factor.axes}
+        work.append(_pair(a, b, lambda label, needed=needed: label in keep or label in needed))  # type: ignore[misc]
+    if len(work) == 2:
+        return _pair(work[0], work[1], keep.__contains__)
+    return _sum_out(work[0], keep.__contains__)
+
+
+def _merge_equal(factors: list[Factor]) -> tuple[Factor, ...]:
+    """Multiply factors over the same labels: an elementwise chain stays one array."""
+    if len(factors) < 2:
+        return tuple(factors)
+    merged: dict[frozenset[Label], Factor] = {}
+    for factor in factors:
+        key = frozenset(factor.axes)
+        other = merged.get(key)
+        if other is None:
+            merged[key] = factor
+        else:
+            merged[key] = Factor(other.array * aligned(factor, other.axes), other.axes)
+    return tuple(merged.values())
+
+
+def _subset_pair(work: list[Factor]) -> tuple[int, int] | None:
+    """Two factors of which one has all labels of the other: their product costs no memory and keeps shared ones shared."""
+    best: tuple[int, tuple[int, int]] | None = None
+    for i, a in enumerate(work):
+        for j in range(i + 1, len(work)):
+            b = work[j]
+            small, large = (a, b) if len(a.axes) <= len(b.axes) else (b, a)
+            if all(label in large.axes for label in small.axes):
+                size = size_of(large.axes)
+                if best is None or size < best[0]:
+                    best = size, (i, j)
+    return best and best[1]
+
+
+def _planned_pair(work: list[Factor], keep: Collection[Label]) -> tuple[int, int]:
+    """The first step of opt_einsum's path."""
+    number: dict[Label, int] = {}
+    for factor in work:
+        for label in factor.axes:
+            number.setdefault(label, len(number))
+    inputs = tuple(tuple(number[label] for label in factor.axes) for factor in work)
+    output = tuple(n for label, n in number.items() if label in keep)
+    i, j = _first_step(inputs, output, tuple(label.size for label in number))
+    return (i, j) if i < j else (j, i)
+
+
+@lru_cache(maxsize=4096)
+def _first_step(
+    inputs: tuple[tuple[int, ...], ...], output: tuple[int, ...], sizes: tuple[int, ...]
+) -> tuple[int, int]:
+    symbols = [opt_einsum.get_symbol(n) for n in range(len(sizes))]
+    expression = ",".join("".join(symbols[n] for n in axes) for axes in inputs)
+    expression += "->" + "".join(symbols[n] for n in output)
+    shapes = [tuple(sizes[n] for n in axes) for axes in inputs]
+    optimize = "optimal" if len(inputs) <= 5 else "auto"
+    path, _ = opt_einsum.contract_path(expression, *shapes, shapes=True, optimize=optimize)
+    return path[0][0], path[0][1]
+
+
+def _sum_out(factor: Factor, kept: Callable[[Label], bool]) -> Factor:
+    gone = tuple(k for k, label in enumerate(factor.axes) if not kept(label))
+    if not gone:
+        return factor
+    return Factor(factor.array.sum(axis=gone), tuple(label for label in factor.axes if kept(label)))
+
+
+def _pair(a: Factor, b: Factor, kept: Callable[[Label], bool]) -> Factor:
+    """The product of two factors, summed over the labels that are not kept, as a broadcast multiply or a matmul."""
+    a = _sum_out(a, lambda label: label in b.axes or kept(label))
+    b = _sum_out(b, lambda label: label in a.axes or kept(label))
+    if size_of(a.axes) < size_of(b.axes):
+        a, b = b, a
+    summed = [label for label in a.axes if label in b.axes and not kept(label)]
+    if not summed:
+        order = a.axes + tuple(label for label in b.axes if label not in a.axes)
+        return Factor(aligned(a, order) * aligned(b, order), order)
+    batch = [label for label in a.axes if label in b.axes and kept(label)]
+    rows = [label for label in a.axes if label not in b.axes]
+    columns = [label for label in b.axes if label not in a.axes]
+    left = _matrix(a, batch, rows, summed)
+    right = _matrix(b, batch, summed, columns)
+    result = left @ right
+    order = (*batch, *rows, *columns)
+    return Factor(result.reshape(tuple(label.size for label in order)), order)
+
+
+def _matrix(factor: Factor, batch: list[Label], rows: list[Label], columns: list[Label]) -> Array:
+    array = aligned(factor, (*batch, *rows, *columns))
+    shape = (*(label.size for label in batch), size_of(rows), size_of(columns))
+    return array if array.shape == shape else array.reshape(shape)

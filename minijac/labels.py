@@ -1,0 +1,202 @@
+"""Labels, digits and axes: how the positions along an array's axes are named, split, and matched.
+
+A *label* is an index variable with a size. An *axis* is a tuple of *digits*, most significant first, as in a
+mixed-radix number (einops writes ``(c h w)``). A digit is either a whole label, or a *window*: a label placed at
+positions ``offset + step * label`` within the digit's extent (a slice, a pad, a flip), or a fixed position. An axis
+of length one has no digits, so labels of size one do not exist.
+
+Two axes of the same length are matched by splitting digits until they line up, and by substituting labels so that
+both name the same position. Where no split exists (``(2, 3)`` against ``(3, 2)``), `Misaligned` is raised, and the
+caller gives one of the axes a label of its own.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import NamedTuple, TypeAlias
+
+__all__ = ["Axes", "Axis", "Digit", "Label", "Misaligned", "Substitution", "Vanishes", "Window", "axis_of", "axis_size"]
+
+
+class Label:
+    """An index variable that runs over ``range(size)``; two labels are the same only if they are one object."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"<{self.size}#{id(self) // 16 % 9973}>"
+
+
+class Window(NamedTuple):
+    """Positions ``offset + step * label`` of a digit with ``size`` positions; without a label, the position ``offset``."""
+
+    label: Label | None
+    size: int
+    offset: int
+    step: int
+
+
+Digit: TypeAlias = Label | Window
+Axis: TypeAlias = tuple[Digit, ...]
+Axes: TypeAlias = tuple[Axis, ...]
+
+
+class Misaligned(Exception):
+    """Two axes have no common refinement into digits."""
+
+
+class Vanishes(Exception):
+    """Two axes name no common position: the term that asked is zero."""
+
+
+def axis_of(size: int) -> Axis:
+    """An axis with one fresh label, or with none where its length is one."""
+    return () if size == 1 else (Label(size),)
+
+
+def axis_size(axis: Axis) -> int:
+    n = 1
+    for digit in axis:
+        n *= digit.size
+    return n
+
+
+def label_of(digit: Digit) -> Label | None:
+    return digit if type(digit) is Label else digit.label  # type: ignore[union-attr]
+
+
+def labels_in(axes: Axes) -> dict[Label, None]:
+    """The labels of some axes, in order of first appearance."""
+    return {label: None for axis in axes for digit in axis if (label := label_of(digit)) is not None}
+
+
+def window(label: Label | None, size: int, offset: int, step: int) -> Axis:
+    """A window as the shortest axis that says the same."""
+    if size == 1:
+        return ()
+    if label is not None and offset == 0 and step == 1 and label.size == size:
+        return (label,)
+    return (Window(label, size, offset, step),)
+
+
+class Substitution(NamedTuple):
+    """What stands in place of `label`: a product of two labels (`high`, `low`), or ``offset + step * high``.
+
+    With neither `high` nor `low` the label is fixed at `offset`.
+    """
+
+    label: Label
+    high: Label | None
+    low: Label | None
+    offset: int
+    step: int
+
+    def in_digit(self, digit: Digit) -> Axis:
+        """The digit after the substitution. Raises Misaligned where a window does not split along `low`."""
+        if digit is self.label:
+            if self.low is not None:
+                assert self.high is not None
+                return (self.high, self.low)
+            return window(self.high, digit.size, self.offset, self.step)
+        if type(digit) is Label or digit.label is not self.label:  # type: ignore[union-attr]
+            return (digit,)
+        _, size, offset, step = digit  # type: ignore[misc]
+        if self.low is None:
+            return window(self.high, size, offset + step * self.offset, step * self.step)
+        inner = self.low.size
+        if step != 1 or offset % inner or size % inner:
+            raise Misaligned
+        return (*window(self.high, size // inner, offset // inner, 1), self.low)
+
+    def in_axes(self, axes: Axes) -> Axes:
+        if not any(label_of(digit) is self.label for axis in axes for digit in axis):
+            return axes
+        return tuple(tuple(new for digit in axis for new in self.in_digit(digit)) for axis in axes)
+
+
+def split(digit: Digit, inner: int) -> tuple[Axis, Axis, Substitution | None]:
+    """Split a digit into a high and a low part, the low one of `inner` positions.
+
+    Returns the two parts, and the substitution to make everywhere else (None where nothing else changes).
+    Raises Misaligned where the digit's positions do not form such a product.
+    """
+    outer, rest = divmod(digit.size, inner)
+    if rest:
+        raise Misaligned
+    if type(digit) is Label:
+        high, low = Label(outer), Label(inner)
+        return (high,), (low,), Substitution(digit, high, low, 0, 1)
+    label, _, offset, step = digit  # type: ignore[misc]
+    if label is None or step % inner == 0:
+        return window(label, outer, offset // inner, step // inner), window(None, inner, offset % inner, 1), None
+    if step != 1 or offset % inner or label.size % inner:
+        raise Misaligned
+    if label.size == inner:
+        return window(None, outer, offset // inner, 1), (label,), None
+    high, low = Label(label.size // inner), Label(inner)
+    return window(high, outer, offset // inner, 1), (low,), Substitution(label, high, low, 0, 1)
+
+
+def match(a: Digit, b: Digit) -> list[Substitution]:
+    """The substitutions after which two digits of the same size name the same position.
+
+    Raises Vanishes where they never do.
+    """
+    if a is b:
+        return []
+    u, o1, s1 = (a, 0, 1) if type(a) is Label else (a.label, a.offset, a.step)  # type: ignore[union-attr]
+    v, o2, s2 = (b, 0, 1) if type(b) is Label else (b.label, b.offset, b.step)  # type: ignore[union-attr]
+    if u is None and v is None:
+        if o1 != o2:
+            raise Vanishes
+        return []
+    if u is v:  # one label at two places: either everywhere equal, or a single position
+        if s1 == s2:
+            if o1 != o2:
+                raise Vanishes
+            return []
+        return [_fix(u, o2 - o1, s1 - s2)]
+    if u is None:
+        return [_fix(v, o1 - o2, s2)]
+    if v is None:
+        return [_fix(u, o2 - o1, s1)]
+    if o1 == o2 and s1 == s2:
+        if u.size == v.size:
+            return [Substitution(u, v, None, 0, 1)]
+        small, large = (u, v) if u.size < v.size else (v, u)
+        return [Substitution(large, small, None, 0, 1)]
+    return _intersect(u, o1, s1, v, o2, s2)
+
+
+def _fix(label: Label, distance: int, step: int) -> Substitution:
+    """The label at the one value where ``step * label == distance``."""
+    value, rest = divmod(distance, step)
+    if rest or not 0 <= value < label.size:
+        raise Vanishes
+    return Substitution(label, None, None, value, 1)
+
+
+def _intersect(u: Label, o1: int, s1: int, v: Label, o2: int, s2: int) -> list[Substitution]:
+    """Two arithmetic progressions, ``o1 + s1 u == o2 + s2 v``: both labels along their common positions."""
+    common = gcd(s1, s2)
+    if (o2 - o1) % common:
+        raise Vanishes
+    # u = u0 + du w and v = v0 + dv w solve the equation for every integer w
+    du, dv = abs(s2) // common, (s1 * abs(s2)) // (common * s2)
+    u0 = ((o2 - o1) // common * pow(s1 // common, -1, du)) % du if du > 1 else 0
+    v0 = (o1 + s1 * u0 - o2) // s2
+    low, high = -(u0 // du), (u.size - 1 - u0) // du
+    if dv > 0:
+        low, high = max(low, -(v0 // dv)), min(high, (v.size - 1 - v0) // dv)
+    else:
+        low, high = max(low, -((v.size - 1 - v0) // -dv)), min(high, v0 // -dv)
+    if high < low:
+        raise Vanishes
+    w = Label(high - low + 1) if high > low else None
+    return [
+        Substitution(u, w, None, u0 + du * low, du),
+        Substitution(v, w, None, v0 + dv * low, dv),
+    ]

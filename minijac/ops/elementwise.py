@@ -1,0 +1,193 @@
+"""Elementwise operations: a value and one partial derivative for each operand, one line each.
+
+Partials are functions of the output and the operands, written with NumPy functions, so that they differentiate again
+and run wherever the operands live. A number is a constant partial; None an operand without a derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..backend import astype
+from .families import Sample, elementwise, opaque
+
+__all__ = ["UFUNCS", "astype_op", "clip", "where"]
+
+LN2 = math.log(2.0)
+LN10 = math.log(10.0)
+ONE = [Sample(((3, 4),))]
+POSITIVE = [Sample(((3, 4),), low=0.2, high=3.0)]
+INSIDE = [Sample(((3, 4),), low=-0.9, high=0.9)]
+PAIR = [Sample(((3, 4), (3, 4))), Sample(((3, 4), (4,)), shared=(1,)), Sample(((3, 1, 4), (3, 2, 1)))]
+POSITIVE_PAIR = [Sample(s.shapes, low=0.3, high=2.0, shared=s.shared) for s in PAIR]
+
+
+def _tie(x: Any, other: Any, y: Any) -> Any:
+    """One where `x` is the extreme `y` of the two, a half where both are: ties are split evenly."""
+    return astype(x == y, y.dtype, y) * (1.0 - 0.5 * astype(x == other, y.dtype, y))
+
+
+def _power_base(y: Any, x: Any, p: Any) -> Any:
+    if isinstance(p, int | float):
+        return 0.0 if p == 0 else p * x ** (p - 1)
+    # where p is 0 the value is 1 for every x, so the derivative is 0 also where x**(p - 1) is infinite
+    zero = p == 0
+    return np.where(zero, 0.0, p * x ** np.where(zero, 1.0, p - 1))
+
+
+def _power_exponent(y: Any, x: Any, p: Any) -> Any:
+    # 0**p is 0 for every p > 0: its derivative in p is 0, not 0 * log(0)
+    zero = x == 0
+    return np.where(zero, 0.0, y * np.log(np.where(zero, 1.0, x)))
+
+
+def _abs_sign(y: Any, x: Any) -> Any:
+    return np.sign(x)
+
+
+# -- one operand -------------------------------------------------------------------------------------------------------
+UFUNCS: dict[Any, Any] = {
+    np.negative: elementwise("negative", np.negative, -1.0, samples=ONE),
+    np.positive: elementwise("positive", np.positive, 1.0, samples=ONE),
+    np.exp: elementwise("exp", np.exp, lambda y, x: y, samples=ONE),
+    np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, samples=ONE),
+    np.expm1: elementwise("expm1", np.expm1, lambda y, x: y + 1.0, samples=ONE),
+    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, samples=POSITIVE),
+    np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), samples=POSITIVE),
+    np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), samples=POSITIVE),
+    np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), samples=POSITIVE),
+    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, samples=POSITIVE),
+    np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), samples=POSITIVE),
+    np.square: elementwise("square", np.square, lambda y, x: 2.0 * x, samples=ONE),
+    np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, samples=POSITIVE),
+    np.absolute: elementwise("abs", np.absolute, _abs_sign, samples=ONE),
+    np.fabs: elementwise("fabs", np.fabs, _abs_sign, samples=ONE),
+    np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), samples=ONE),
+    np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), samples=ONE),
+    np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, samples=INSIDE),
+    np.arcsin: elementwise("arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt(1.0 - x * x), samples=INSIDE),
+    np.arccos: elementwise("arccos", np.arccos, lambda y, x: -1.0 / np.sqrt(1.0 - x * x), samples=INSIDE),
+    np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), samples=ONE),
+    np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), samples=ONE),
+    np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), samples=ONE),
+    np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, samples=ONE),
+    np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), samples=ONE),
+    np.arccosh: elementwise(
+        "arccosh", np.arccosh, lambda y, x: 1.0 / np.sqrt(x * x - 1.0), samples=[Sample(((3, 4),), low=1.2, high=3.0)]
+    ),
+    np.arctanh: elementwise("arctanh", np.arctanh, lambda y, x: 1.0 / (1.0 - x * x), samples=INSIDE),
+    np.deg2rad: elementwise("deg2rad", np.deg2rad, math.pi / 180.0, samples=ONE),
+    np.radians: elementwise("radians", np.radians, math.pi / 180.0, samples=ONE),
+    np.rad2deg: elementwise("rad2deg", np.rad2deg, 180.0 / math.pi, samples=ONE),
+    np.degrees: elementwise("degrees", np.degrees, 180.0 / math.pi, samples=ONE),
+    # -- two operands --------------------------------------------------------------------------------------------------
+    np.add: elementwise("add", np.add, 1.0, 1.0, samples=PAIR),
+    np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, samples=PAIR),
+    np.multiply: elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, samples=PAIR),
+    np.divide: elementwise(
+        "divide", np.divide, lambda y, a, b: 1.0 / b, lambda y, a, b: -y / b, samples=POSITIVE_PAIR
+    ),
+    np.power: elementwise("power", np.power, _power_base, _power_exponent, samples=POSITIVE_PAIR),
+    np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, samples=POSITIVE_PAIR),
+    np.maximum: elementwise(
+        "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR
+    ),
+    np.minimum: elementwise(
+        "minimum", np.minimum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR
+    ),
+    np.fmax: elementwise("fmax", np.fmax, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR),
+    np.fmin: elementwise("fmin", np.fmin, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR),
+    np.arctan2: elementwise(
+        "arctan2",
+        np.arctan2,
+        lambda y, a, b: b / (a * a + b * b),
+        lambda y, a, b: -a / (a * a + b * b),
+        samples=POSITIVE_PAIR,
+    ),
+    np.hypot: elementwise("hypot", np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, samples=POSITIVE_PAIR),
+    np.logaddexp: elementwise(
+        "logaddexp", np.logaddexp, lambda y, a, b: np.exp(a - y), lambda y, a, b: np.exp(b - y), samples=PAIR
+    ),
+    np.logaddexp2: elementwise(
+        "logaddexp2", np.logaddexp2, lambda y, a, b: np.exp2(a - y), lambda y, a, b: np.exp2(b - y), samples=PAIR
+    ),
+    np.copysign: elementwise(
+        "copysign", np.copysign, lambda y, a, b: np.sign(a) * np.copysign(1.0, b), None, samples=PAIR
+    ),
+    np.remainder: elementwise(
+        "remainder", np.remainder, 1.0, lambda y, a, b: -np.floor_divide(a, b), samples=POSITIVE_PAIR
+    ),
+    np.fmod: elementwise("fmod", np.fmod, 1.0, lambda y, a, b: -np.trunc(a / b), samples=POSITIVE_PAIR),
+    # -- zero wherever a derivative exists -----------------------------------------------------------------------------
+    **{
+        ufunc: opaque(ufunc.__name__, ufunc, samples=ONE)
+        for ufunc in (np.sign, np.floor, np.ceil, np.trunc, np.rint, np.isfinite, np.isinf, np.isnan, np.signbit)
+    },
+    **{
+        ufunc: opaque(ufunc.__name__, ufunc, samples=PAIR)
+        for ufunc in (
+            np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+            np.floor_divide, np.heaviside,
+        )
+    },
+    np.logical_not: opaque("logical_not", np.logical_not, samples=ONE),
+    np.logical_and: opaque("logical_and", np.logical_and, samples=PAIR),
+    np.logical_or: opaque("logical_or", np.logical_or, samples=PAIR),
+    np.logical_xor: opaque("logical_xor", np.logical_xor, samples=PAIR),
+}  # fmt: skip
+
+
+where = elementwise(
+    "where",
+    np.where,
+    None,
+    lambda y, c, a, b: astype(c, y.dtype, y),
+    lambda y, c, a, b: astype(np.logical_not(c), y.dtype, y),
+)
+
+
+def _inside(y: Any, x: Any, low: Any, high: Any) -> Any:
+    """One where clip returns `x`, the bounds themselves included."""
+    return astype(y == x, y.dtype, y)
+
+
+clip = elementwise(
+    "clip",
+    np.clip,
+    _inside,
+    lambda y, x, low, high: astype(np.logical_and(x < low, low < high), y.dtype, y),
+    lambda y, x, low, high: astype(x > high, y.dtype, y),
+    samples=[Sample(((3, 4), (4,), (3, 1)), low=-2.0, high=2.0, shared=(1,))],
+)
+
+
+astype_op = elementwise(
+    "astype",
+    lambda x, dtype: x.astype(dtype),
+    lambda y, x, dtype: 1.0,
+    samples=[Sample(((3, 4),), {"dtype": np.float64})],
+)
+
+
+# -- networks ----------------------------------------------------------------------------------------------------------
+def _sigmoid_value(x: Any) -> Any:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))  # no overflow at either end
+
+
+def _softplus_value(x: Any) -> Any:
+    return np.logaddexp(x, 0.0 * x)
+
+
+def _erf_value(x: Any) -> Any:
+    from ..backend import special
+
+    return special(x).erf(x)
+
+
+sigmoid = elementwise("sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), samples=ONE)
+softplus = elementwise("softplus", _softplus_value, lambda y, x: sigmoid(x), samples=ONE)
+relu = elementwise("relu", lambda x: np.maximum(x, 0.0), lambda y, x: astype(x > 0, y.dtype, y), samples=ONE)
+erf = elementwise("erf", _erf_value, lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x), samples=ONE)

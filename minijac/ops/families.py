@@ -1,0 +1,330 @@
+"""The three families of operations, and the edge: the local derivative that follows from what a family declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..block import Block, Shape, Term, spread
+from ..factors import Factor, contract, size_of
+from ..labels import Axes, Axis, Label, Window, label_of, window
+from ..tape import Node, Op
+
+__all__ = [
+    "REGISTRY",
+    "Edge",
+    "Linear",
+    "Part",
+    "Sample",
+    "elementwise",
+    "linear",
+    "multilinear",
+    "opaque",
+    "structural",
+]
+
+REGISTRY: dict[str, Op] = {}
+"""Every operation by name; the tests walk it, so that no operation is without a test."""
+
+
+class Sample(NamedTuple):
+    """How a test calls an operation: shapes of its array operands (samples first), parameters, and their domain."""
+
+    shapes: tuple[Shape, ...]
+    params: dict[str, Any] = {}  # noqa: RUF012 - never written
+    low: float = -2.0
+    high: float = 2.0
+    shared: tuple[int, ...] = ()
+    """Operands without a sample axis."""
+
+
+class Part(NamedTuple):
+    """One term of an edge, with labels of size one still in place: they tell where an axis of length one goes."""
+
+    out: Axes
+    inp: Axes
+    factors: tuple[Factor, ...] = ()
+    scale: float = 1.0
+
+
+class Linear(NamedTuple):
+    """A linear map that is no block. Both functions take and return arrays with one more axis in front (seeds)."""
+
+    push: Callable[[Any], Any]
+    pull: Callable[[Any], Any]
+
+
+class Edge:
+    """The derivative of a node's output with respect to one operand: parts, or a linear map along the axes not shared."""
+
+    __slots__ = ("inp_shape", "linear", "out_shape", "parts")
+
+    def __init__(self, out_shape: Shape, inp_shape: Shape, parts: Sequence[Part], linear: Linear | None = None) -> None:
+        self.out_shape = out_shape
+        self.inp_shape = inp_shape
+        self.parts = parts
+        self.linear = linear
+
+    def block(self) -> Block:
+        terms = [Term(_without_ones(p.out), _without_ones(p.inp), p.factors, p.scale) for p in self.parts]
+        return Block(self.out_shape, self.inp_shape, terms)
+
+    def after(self, block: Block) -> Block:
+        """Forward: this derivative applied to a block that ends in the operand."""
+        if self.linear is None:
+            return self.block().after(block)
+        (part,) = self.parts
+        return _map(self.linear.push, part.inp, part.out, self.out_shape, block)
+
+    def before(self, block: Block) -> Block:
+        """Reverse: a block that starts in the node's output, applied to this derivative."""
+        if self.linear is None:
+            return block.after(self.block())
+        (part,) = self.parts
+        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T).T
+
+    def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
+        """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
+        places = {_carry(part, axis, stride, batch) for part in self.parts}
+        return places.pop() if len(places) == 1 else None
+
+
+def _without_ones(axes: Axes) -> Axes:
+    if not any(label is not None and label.size == 1 for axis in axes for label in map(label_of, axis)):
+        return axes
+    return tuple(tuple(new for digit in axis for new in _without_one(digit)) for axis in axes)
+
+
+def _without_one(digit: Label | Window) -> Axis:
+    if type(digit) is Label:
+        return () if digit.size == 1 else (digit,)
+    label, size, offset, step = digit  # type: ignore[misc]
+    return window(None if label is not None and label.size == 1 else label, size, offset, step)
+
+
+def _carry(part: Part, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
+    """Follow the samples, which are positions ``// stride % batch`` of an input axis, through one part."""
+    digits = part.inp[axis]
+    if len(digits) == 1 and type(digits[0]) is Label:
+        return _find(part.out, digits[0], stride)
+    low = 1
+    covered: list[Label] = []
+    relative = 0
+    for digit in reversed(digits):
+        high = low * digit.size
+        if type(digit) is Label and batch == 1 and low == stride and digit.size == 1:
+            return _find(part.out, digit, 1)
+        inside = low <= stride and stride * batch <= high and not (batch == 1 and stride == high)
+        if inside or (stride < high and low < stride * batch):
+            if type(digit) is not Label:
+                return None
+            if inside and not covered:
+                relative = stride // low
+                return _find(part.out, digit, relative) if stride % low == 0 else None
+            covered.insert(0, digit)
+        low = high
+    if batch == 1 and stride == low and digits:  # one sample, merged in front of the axis
+        lead = digits[0]
+        return _find(part.out, lead, lead.size) if type(lead) is Label else None
+    size = 1
+    for label in covered:
+        size *= label.size
+    if size != batch or not covered:
+        return None
+    places = [_find(part.out, label, 1) for label in covered]
+    for (a, high_place), (b, low_place) in zip(zip(covered, places), zip(covered[1:], places[1:])):  # noqa: B905
+        if high_place is None or low_place is None or high_place[0] != low_place[0]:
+            return None
+        if high_place[1] != low_place[1] * b.size:
+            return None
+    return places[-1]
+
+
+def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
+    for k, axis in enumerate(axes):
+        stride = 1
+        for digit in reversed(axis):
+            if digit is label:
+                return k, stride * relative
+            stride *= digit.size
+    return None
+
+
+def _map(function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shape, block: Block) -> Block:
+    """Apply a linear function along the output axes of a block, which keeps its labels where source and target agree."""
+    shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
+    passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
+    block = block.materialised([k for k in range(len(source)) if k not in passing])
+    result = []
+    for term in block.terms:
+        for k in passing:
+            if any(type(digit) is not Label for digit in term.out[k]) or len(set(term.out[k])) < len(term.out[k]):
+                (term,) = Block(block.out_shape, block.inp_shape, [term]).materialised([k]).terms
+        result.append(_map_term(function, passing, target, shape, term, block.out_shape))
+    return Block(shape, block.inp_shape, result)
+
+
+def _map_term(
+    function: Callable[[Any], Any], passing: dict[int, int], target: Axes, shape: Shape, term: Term, source_shape: Shape
+) -> Term:
+    own = [digit for axis in term.out for digit in axis]
+    assert all(type(digit) is Label for digit in own)
+    factor = Term(term.out, term.inp, term.factors).one_factor()
+    extra = [label for label in factor.axes if label not in own]
+    seeds = size_of(extra)
+    lead = spread(factor, (*extra, *own)).reshape(seeds, *source_shape)  # type: ignore[arg-type]
+    moved = function(lead).reshape(*(label.size for label in extra), *shape)
+    back = {out: k for k, out in passing.items()}
+    axes: list[Axis] = []
+    for k, n in enumerate(shape):
+        axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
+    order = (*extra, *(digit for axis in axes for digit in axis))
+    data = moved.reshape(tuple(label.size for label in order))
+    return Term(tuple(axes), term.inp, (Factor(data, order),), term.scale)  # type: ignore[arg-type]
+
+
+def register(op: Op) -> Op:
+    assert op.name not in REGISTRY, f"two operations are called {op.name}"
+    REGISTRY[op.name] = op
+    return op
+
+
+# -- elementwise -------------------------------------------------------------------------------------------------------
+def elementwise(
+    name: str, value: Callable[..., Any], *partials: Callable[..., Any] | float | None, samples: Sequence[Sample] = ()
+) -> Op:
+    """An operation on each entry by itself, with broadcasting.
+
+    `partials` holds one derivative for each operand, a number or a function of the output and the operands
+    (``lambda y, x: ...``), written with NumPy functions so that it differentiates again. None stands for an operand
+    without a derivative.
+    """
+
+    def edge(node: Node, k: int) -> Edge:
+        out_shape = node.out.shape
+        axes: Axes = tuple([(Label(n),) for n in out_shape])
+        partial = partials[k]
+        if callable(partial):
+            partial = partial(node.out, *node.args, **node.params)
+        if node.live is not None and not isinstance(partial, float):
+            partial = np.where(node.live, partial, 0.0)
+        return elementwise_edge(out_shape, np.shape(node.args[k]), axes, partial, node.out.dtype)
+
+    inert = frozenset(k for k, partial in enumerate(partials) if partial is None)
+    return register(Op(name, value, edge, "elementwise", tuple(samples), inert))
+
+
+def elementwise_edge(out_shape: Shape, shape: Shape, axes: Axes, partial: Any, dtype: Any) -> Edge:
+    inp = axes[len(axes) - len(shape) :]
+    if shape != out_shape[len(out_shape) - len(shape) :]:
+        inp = tuple(axis if n == axis[0].size else (Label(n),) for axis, n in zip(inp, shape, strict=True))
+    if type(partial) is float or type(partial) is int:
+        return Edge(out_shape, shape, [Part(axes, inp, (), partial)])
+    return Edge(out_shape, shape, [Part(axes, inp, (labelled(partial, axes, dtype),))])
+
+
+def labelled(array: Any, axes: Axes, dtype: Any) -> Factor:
+    """An array broadcastable to axes of one label each, as a factor over the labels along which it varies.
+
+    Integers and booleans become `dtype`: sums of them would not be sums of numbers, or overflow.
+    """
+    shape = np.shape(array)
+    if not shape and isinstance(array, int | float):
+        return Factor(float(array), ())
+    if array.dtype.kind != "f":
+        array = array.astype(dtype)
+    mine = axes[len(axes) - len(shape) :]
+    if 1 not in shape:
+        return Factor(array, tuple([axis[0] for axis in mine]))  # type: ignore[misc]
+    array = array.reshape(tuple(n for n in shape if n != 1))
+    return Factor(array, tuple(axis[0] for axis, n in zip(mine, shape, strict=True) if n != 1))  # type: ignore[misc]
+
+
+# -- multilinear -------------------------------------------------------------------------------------------------------
+def multilinear(
+    name: str,
+    value: Callable[..., Any],
+    signature: Callable[..., tuple[Sequence[Sequence[Any]], Sequence[Any]]],
+    samples: Sequence[Sample] = (),
+) -> Op:
+    """An operation linear in each operand: ``signature(*shapes, **params)`` names the axes of each and of the output.
+
+    The names are any hashables; one that several operands have is multiplied along, one that the output lacks is
+    summed over. An axis of length one broadcasts. The derivative for one operand is the others, held.
+    """
+
+    def edge(node: Node, k: int) -> Edge:
+        shapes = [np.shape(arg) for arg in node.args]
+        names, out_names = signature(*shapes, **node.params)
+        sizes: dict[Any, int] = {}
+        for letters, shape in zip(names, shapes, strict=True):
+            for letter, n in zip(letters, shape, strict=True):
+                if sizes.get(letter, 1) == 1:
+                    sizes[letter] = n
+        label = {letter: Label(n) for letter, n in sizes.items()}
+        inp = tuple((label[c] if sizes[c] == n else Label(n),) for c, n in zip(names[k], shapes[k], strict=True))
+        factors = []
+        for j, arg in enumerate(node.args):
+            if j != k:
+                factors.append(labelled_repeated(arg, [label[c] for c in names[j]], node.out.dtype))
+        out = tuple((label[c],) for c in out_names)
+        return Edge(node.out.shape, shapes[k], [_tidy(out, inp, factors)])
+
+    return register(Op(name, value, edge, "multilinear", tuple(samples)))
+
+
+def labelled_repeated(array: Any, labels: list[Label], dtype: Any) -> Factor:
+    """As `labelled`, for labels of which some may repeat: one that does means the diagonal."""
+    for label in dict.fromkeys(labels):
+        while labels.count(label) > 1:
+            first = labels.index(label)
+            second = labels.index(label, first + 1)
+            array = array.diagonal(axis1=first, axis2=second)
+            labels = [x for i, x in enumerate(labels) if i not in (first, second)] + [label]
+    return labelled(array, tuple((label,) for label in labels), dtype)
+
+
+def _tidy(out: Axes, inp: Axes, factors: list[Factor]) -> Part:
+    """Sum the factors over the labels that neither side has, which a term may not keep."""
+    keep = {axis[0] for axis in (*out, *inp)}
+    if all(label in keep for factor in factors for label in factor.axes):
+        return Part(out, inp, tuple(factors))
+    return Part(out, inp, contract(factors, keep))  # type: ignore[arg-type]
+
+
+# -- structural --------------------------------------------------------------------------------------------------------
+def structural(
+    name: str,
+    value: Callable[..., Any],
+    relation: Callable[..., Sequence[Part]],
+    samples: Sequence[Sample] = (),
+) -> Op:
+    """A linear operation that only moves, repeats or sums entries: its derivative is labels, without data.
+
+    ``relation(k, out_shape, *shapes, **params)`` returns the parts of the derivative for operand `k`.
+    """
+
+    def edge(node: Node, k: int) -> Edge:
+        shapes = [np.shape(arg) for arg in node.args]
+        return Edge(node.out.shape, shapes[k], relation(k, node.out.shape, *shapes, **node.params))
+
+    return register(Op(name, value, edge, "structural", tuple(samples)))
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+def linear(
+    name: str,
+    value: Callable[..., Any],
+    edge: Callable[[Node, int], Edge],
+    samples: Sequence[Sample] = (),
+    family: str = "linear map",
+) -> Op:
+    """An operation whose local derivative is given outright: an `Edge` for each node and operand."""
+    return register(Op(name, value, edge, family, tuple(samples)))
+
+
+def opaque(name: str, value: Callable[..., Any], samples: Sequence[Sample] = ()) -> Op:
+    """An operation whose derivative is zero wherever it exists: comparisons, sign, rounding."""
+    return register(Op(name, value, None, "piecewise constant", tuple(samples)))

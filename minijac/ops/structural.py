@@ -1,0 +1,373 @@
+"""Structural operations: they move, repeat or sum entries, and their derivative is labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..backend import namespace
+from ..block import _view, spread
+from ..factors import Array, Factor
+from ..labels import Axes, Axis, Label, Window, axis_size, labels_in
+from ..tape import Node
+from .families import Edge, Linear, Part, Sample, Shape, linear, structural
+
+__all__ = [
+    "broadcast_to", "concatenate", "diagonal", "expand_dims", "flip", "getitem_basic", "mean", "pad", "relabel", "reshape",
+    "roll", "squeeze", "sum", "transpose",
+]  # fmt: skip
+
+
+def fresh(shape: Sequence[int]) -> Axes:
+    """One label for each axis, also for those of length one: an edge's labels say where they go."""
+    return tuple([(Label(n),) for n in shape])
+
+
+def normalised(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    return tuple(int(k) + ndim if k < 0 else int(k) for k in axes)
+
+
+# -- relabel: all structural operations in one, by labels alone --------------------------------------------------------
+def _relabel_value(x: Array, inp: Axes, out: Axes, shape: Shape) -> Array:
+    xp = namespace(x)
+    labels = tuple(labels_in(inp))
+    if inp == tuple((label,) for label in labels):
+        data = Factor(x, labels)
+    else:
+        data = Factor(_view(xp.ascontiguousarray(x), inp, labels), labels)
+    kept = labels_in(out)
+    gone = tuple(k for k, label in enumerate(labels) if label not in kept)
+    if gone:
+        data = Factor(data.array.sum(axis=gone), tuple(label for label in labels if label in kept))
+    target = tuple(kept)
+    if out == tuple((label,) for label in target):
+        return xp.ascontiguousarray(spread(data, target))
+    result = xp.zeros(shape, x.dtype)
+    _view(result, out, target)[...] = spread(data, target)
+    return result
+
+
+def _relabel_relation(k: int, out_shape: Shape, shape_: Shape, inp: Axes, out: Axes, shape: Shape) -> Sequence[Part]:
+    return [Part(out, inp)]
+
+
+relabel = structural("relabel", _relabel_value, _relabel_relation)
+
+
+# -- reshape -----------------------------------------------------------------------------------------------------------
+def _groups(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
+    """The shortest runs of axes of two shapes that hold as many entries, from the left."""
+    groups = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        left, right = [i], [j]
+        m, n = a[i], b[j]
+        i, j = i + 1, j + 1
+        while m != n and (i < len(a) if m < n else j < len(b)):
+            if m < n:
+                left.append(i)
+                m *= a[i]
+                i += 1
+            else:
+                right.append(j)
+                n *= b[j]
+                j += 1
+        groups.append((left, right))
+    if groups and (i < len(a) or j < len(b)):
+        groups[-1] = ([*groups[-1][0], *range(i, len(a))], [*groups[-1][1], *range(j, len(b))])
+    elif i < len(a) or j < len(b):
+        groups.append((list(range(i, len(a))), list(range(j, len(b)))))
+    return groups
+
+
+def _refine(a: Sequence[int], b: Sequence[int]) -> tuple[list[Axis], list[Axis]] | None:
+    """Digits of two runs of axes that hold as many entries, or None where they have no common refinement."""
+    if 0 in (*a, *b) or prod(a) != prod(b):
+        return None
+    left: list[list[Label]] = [[] for _ in a]
+    right: list[list[Label]] = [[] for _ in b]
+    i, j = len(a) - 1, len(b) - 1
+    m, n = a[i] if a else 1, b[j] if b else 1
+    while i >= 0 or j >= 0:
+        if i >= 0 and m == 1:  # used up, or of length one: an own label, kept as a digit of what stands beside it
+            if a[i] == 1:
+                one = Label(1)
+                left[i] = [one]
+                if b:
+                    right[j if j >= 0 and n != b[j] else min(j + 1, len(b) - 1)].insert(0, one)
+            i -= 1
+            m = a[i] if i >= 0 else 1
+        elif j >= 0 and n == 1:
+            if b[j] == 1 and not right[j]:
+                right[j] = [Label(1)]
+            j -= 1
+            n = b[j] if j >= 0 else 1
+        else:
+            low = min(m, n)
+            if max(m, n) % low:
+                return None
+            label = Label(low)
+            left[i].insert(0, label)
+            right[j].insert(0, label)
+            m, n = m // low, n // low
+    return [tuple(axis) for axis in left], [tuple(axis) for axis in right]
+
+
+def _reshape_edge(node: Node, k: int) -> Edge:
+    shape, out_shape = np.shape(node.args[0]), node.out.shape
+    inp: list[Axis] = [()] * len(shape)
+    out: list[Axis] = [()] * len(out_shape)
+    opaque = False
+    for left, right in _groups(shape, out_shape):
+        digits = _refine([shape[i] for i in left], [out_shape[j] for j in right])
+        if digits is None:
+            opaque = True
+            digits = [(Label(shape[i]),) for i in left], [(Label(out_shape[j]),) for j in right]
+        for i, axis in zip(left, digits[0], strict=True):
+            inp[i] = axis
+        for j, axis in zip(right, digits[1], strict=True):
+            out[j] = axis
+    part = Part(tuple(out), tuple(inp))
+    if not opaque:
+        return Edge(out_shape, shape, [part])
+    # some axes have no common refinement: those are reshaped as data, and the axes beside them keep their labels
+    part = _only_single_digits(part, out_shape, shape)
+    move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape))
+    return Edge(out_shape, shape, [part], move)
+
+
+def _only_single_digits(part: Part, out_shape: Shape, shape: Shape) -> Part:
+    """Axes that pass whole keep their label; axes that were split or merged get fresh ones."""
+    out = [
+        axis if axis in part.inp and len(axis) == 1 else (Label(n),)
+        for axis, n in zip(part.out, out_shape, strict=True)
+    ]
+    inp = [axis if axis in out else (Label(n),) for axis, n in zip(part.inp, shape, strict=True)]
+    return Part(tuple(out), tuple(inp))
+
+
+reshape = linear(
+    "reshape",
+    lambda x, shape: x.reshape(shape),
+    _reshape_edge,
+    [
+        Sample(((3, 4, 2),), {"shape": (3, 8)}),
+        Sample(((3, 8),), {"shape": (3, 2, 4)}),
+        Sample(((3, 4, 2),), {"shape": (-1, 2)}),
+        Sample(((3, 4, 3),), {"shape": (3, 6, 2)}),
+        Sample(((3, 2, 3),), {"shape": (3, 3, 1, 2)}),
+    ],
+    family="structural",
+)
+
+
+# -- one label per axis, moved -----------------------------------------------------------------------------------------
+def _transpose_relation(k: int, out_shape: Shape, shape: Shape, axes: Sequence[int]) -> Sequence[Part]:
+    inp = fresh(shape)
+    return [Part(tuple(inp[i] for i in axes), inp)]
+
+
+transpose = structural(
+    "transpose",
+    lambda x, axes: x.transpose(axes),
+    _transpose_relation,
+    [Sample(((3, 4, 2),), {"axes": (0, 2, 1)}), Sample(((3, 4, 2),), {"axes": (2, 0, 1)})],
+)
+
+
+def _expand_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]) -> Sequence[Part]:
+    inp = iter(kept := fresh(shape))
+    return [Part(tuple((Label(1),) if i in axis else next(inp) for i in range(len(out_shape))), kept)]
+
+
+expand_dims = structural(
+    "expand_dims",
+    lambda x, axis: np.expand_dims(x, axis),
+    _expand_relation,
+    [Sample(((3, 4),), {"axis": (1, 3)}), Sample(((3, 4),), {"axis": (0,)})],
+)
+
+
+def _squeeze_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]) -> Sequence[Part]:
+    inp = fresh(shape)
+    return [Part(tuple(a for i, a in enumerate(inp) if i not in axis), inp)]
+
+
+squeeze = structural(
+    "squeeze", lambda x, axis: x.squeeze(axis), _squeeze_relation, [Sample(((3, 1, 4),), {"axis": (1,)})]
+)
+
+
+def _broadcast_relation(k: int, out_shape: Shape, shape: Shape, to: Shape) -> Sequence[Part]:
+    out = fresh(out_shape)
+    tail = out[len(out) - len(shape) :]
+    inp = tuple(axis if n == axis_size(axis) else (Label(n),) for axis, n in zip(tail, shape, strict=True))
+    return [Part(out, inp)]
+
+
+broadcast_to = structural(
+    "broadcast_to",
+    lambda x, to: np.broadcast_to(x, to),
+    _broadcast_relation,
+    [Sample(((3, 1, 4),), {"to": (3, 2, 4)}), Sample(((3, 1),), {"to": (2, 3, 1)})],
+)
+
+
+def _sum_relation(
+    k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...], keepdims: bool = False, scale: float = 1.0
+) -> Sequence[Part]:
+    inp = fresh(shape)
+    if keepdims:
+        out: Axes = tuple((Label(1),) if i in axis else a for i, a in enumerate(inp))
+    else:
+        out = tuple(a for i, a in enumerate(inp) if i not in axis)
+    return [Part(out, inp, (), scale)]
+
+
+def _mean_relation(
+    k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...], keepdims: bool = False
+) -> Sequence[Part]:
+    count = prod(shape[i] for i in axis)
+    return _sum_relation(k, out_shape, shape, axis, keepdims, 1.0 / count if count else float("nan"))
+
+
+_REDUCTIONS = [
+    Sample(((3, 4, 2),), {"axis": (1,)}),
+    Sample(((3, 4, 2),), {"axis": (2,), "keepdims": True}),
+    Sample(((3, 4, 2),), {"axis": (1, 2)}),
+]
+sum = structural("sum", lambda x, **p: x.sum(**p), _sum_relation, _REDUCTIONS)
+mean = structural("mean", lambda x, **p: x.mean(**p), _mean_relation, _REDUCTIONS)
+
+
+def _diagonal_relation(k: int, out_shape: Shape, shape: Shape, offset: int, axis1: int, axis2: int) -> Sequence[Part]:
+    along = Label(out_shape[-1])
+    inp = list(fresh(shape))
+    out = tuple(axis for i, axis in enumerate(inp) if i not in (axis1, axis2))
+    inp[axis1] = (Window(along, shape[axis1], max(-offset, 0), 1),)
+    inp[axis2] = (Window(along, shape[axis2], max(offset, 0), 1),)
+    return [Part((*out, (along,)), tuple(inp))]
+
+
+diagonal = structural(
+    "diagonal",
+    lambda x, offset, axis1, axis2: x.diagonal(offset, axis1, axis2),
+    _diagonal_relation,
+    [
+        Sample(((3, 4, 4),), {"offset": 0, "axis1": 1, "axis2": 2}),
+        Sample(((3, 4, 5),), {"offset": 1, "axis1": 2, "axis2": 1}),
+        Sample(((3, 4, 5),), {"offset": -2, "axis1": 1, "axis2": 2}),
+    ],
+)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+def _getitem_relation(k: int, out_shape: Shape, shape: Shape, index: tuple[Any, ...]) -> Sequence[Part]:
+    """Integers, slices and new axes, the ellipsis already written out."""
+    out: list[Axis] = []
+    inp: list[Axis] = []
+    sizes = iter(shape)
+    for item in index:
+        if item is None:
+            out.append((Label(1),))
+            continue
+        n = next(sizes)
+        if isinstance(item, slice):
+            start, stop, step = item.indices(n)
+            label = Label(len(range(start, stop, step)))
+            out.append((label,))
+            inp.append((label,) if (start, step, label.size) == (0, 1, n) else (Window(label, n, start, step),))
+        else:
+            inp.append((Window(None, n, int(item) % n, 1),))
+    return [Part(tuple(out), tuple(inp))]
+
+
+getitem_basic = structural(
+    "getitem",
+    lambda x, index: x[index],
+    _getitem_relation,
+    [
+        Sample(((3, 5),), {"index": (slice(None), slice(1, 4))}),
+        Sample(((3, 5),), {"index": (slice(None), 2)}),
+        Sample(((3, 5, 4),), {"index": (slice(None), slice(None, None, -2), None, slice(1, 2))}),
+        Sample(((3, 5, 4),), {"index": (slice(None), -1, slice(None))}),
+    ],
+)
+
+
+def _flip_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]) -> Sequence[Part]:
+    out = fresh(shape)
+    inp = tuple(
+        (Window(a[0], n, n - 1, -1),) if i in axis else a for i, (a, n) in enumerate(zip(out, shape, strict=True))
+    )  # type: ignore[arg-type]
+    return [Part(out, inp)]
+
+
+flip = structural("flip", lambda x, axis: np.flip(x, axis), _flip_relation, [Sample(((3, 5, 2),), {"axis": (1, 2)})])
+
+
+def _roll_relation(k: int, out_shape: Shape, shape: Shape, shift: int, axis: int) -> Sequence[Part]:
+    n = shape[axis]
+    shift = shift % n if n else 0
+    if not shift:
+        inp = fresh(shape)
+        return [Part(inp, inp)]
+    parts = []
+    for size, source, target in ((shift, n - shift, 0), (n - shift, 0, shift)):
+        label, rest = Label(size), fresh(shape)
+        before, after = rest[:axis], rest[axis + 1 :]
+        moved = [(*before, (Window(label, n, offset, 1),), *after) for offset in (target, source)]
+        parts.append(Part(moved[0], moved[1]))
+    return parts
+
+
+roll = structural(
+    "roll",
+    lambda x, shift, axis: np.roll(x, shift, axis),
+    _roll_relation,
+    [Sample(((3, 5),), {"shift": 1, "axis": 1}), Sample(((3, 5, 2),), {"shift": -2, "axis": 1})],
+)
+
+
+def _pad_relation(
+    k: int, out_shape: Shape, shape: Shape, pad_width: Sequence[tuple[int, int]], constant: float
+) -> Sequence[Part]:
+    inp = fresh(shape)
+    out = tuple(
+        axis if axis_size(axis) == n else (Window(axis[0], n, before, 1),)  # type: ignore[arg-type]
+        for axis, n, (before, _) in zip(inp, out_shape, pad_width, strict=True)
+    )
+    return [Part(out, inp)]
+
+
+pad = structural(
+    "pad",
+    lambda x, pad_width, constant: np.pad(x, pad_width, constant_values=constant),
+    _pad_relation,
+    [Sample(((3, 4, 2),), {"pad_width": ((0, 0), (1, 2), (0, 1)), "constant": 0.5})],
+)
+
+
+def _concatenate_relation(k: int, out_shape: Shape, *shapes: Shape, axis: int) -> Sequence[Part]:
+    inp = fresh(shapes[k])
+    offset = 0
+    for shape in shapes[:k]:
+        offset += shape[axis]
+    if shapes[k][axis] == out_shape[axis]:
+        return [Part(inp, inp)]
+    placed = (Window(inp[axis][0], out_shape[axis], offset, 1),)  # type: ignore[arg-type]
+    return [Part((*inp[:axis], placed, *inp[axis + 1 :]), inp)]
+
+
+concatenate = structural(
+    "concatenate",
+    lambda *arrays, axis: np.concatenate(arrays, axis),
+    _concatenate_relation,
+    [Sample(((3, 4), (3, 1), (3, 2)), {"axis": 1}), Sample(((3, 4, 2), (3, 4, 2)), {"axis": 2})],
+)

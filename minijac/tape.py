@@ -1,0 +1,303 @@
+"""The tape: traces, the nodes that they record, traced values, and the lines of the user's code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .backend import Wrapped
+from .errors import ConversionError, MutationError, TraceError, UnsupportedOperationError
+
+__all__ = ["Node", "Op", "Trace", "Traced", "apply", "is_traced", "user_line"]
+
+_PACKAGE = str(Path(__file__).parent)
+_PROGRAMS = tuple(str(Path(__file__).parent / name) for name in ("__main__.py", "forum.py"))
+_serial = count()
+
+
+class Op:
+    """An operation: how to compute it, and the local derivative (`edge`) for each operand.
+
+    `value` takes plain arrays, or values traced further out. ``edge(node, k)`` is the derivative of the node's output
+    with respect to its operand `k`; None marks an operation whose derivative is zero wherever it exists (comparisons,
+    sign, rounding): it is not recorded by a differentiating trace.
+    """
+
+    __slots__ = ("edge", "family", "inert", "name", "samples", "value")
+
+    def __init__(
+        self,
+        name: str,
+        value: Callable[..., Any],
+        edge: Callable[[Node, int], Any] | None,
+        family: str,
+        samples: Any = (),
+        inert: frozenset[int] = frozenset(),
+    ) -> None:
+        self.name = name
+        self.value = value
+        self.edge = edge
+        self.family = family
+        self.samples = samples
+        self.inert = inert
+        """Positions of operands that have no derivative."""
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        return apply(self, args, params)
+
+    def __repr__(self) -> str:
+        return f"<{self.family} operation {self.name}>"
+
+
+class Node:
+    """One recorded operation: its operands' values, which nodes they came from (-1: none), its output, its line."""
+
+    __slots__ = ("args", "live", "op", "out", "params", "parents", "where")
+
+    def __init__(
+        self,
+        op: Op | None,
+        parents: tuple[int, ...],
+        args: tuple[Any, ...],
+        params: dict[str, Any],
+        out: Any,
+        where: tuple[str, int] | None,
+    ) -> None:
+        self.op = op
+        self.parents = parents
+        self.args = args
+        self.params = params
+        self.out = out
+        self.where = where
+        self.live: Any = None
+        """Which entries any output uses, where a `where` discards some: the derivative of the others is not computed."""
+
+
+class Trace:
+    """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
+
+    __slots__ = ("nodes", "open", "serial")
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.open = True
+        self.serial = next(_serial)
+
+    def input(self, value: Any) -> Traced:
+        self.nodes.append(Node(None, (), (), {}, value, None))
+        return Traced(self, len(self.nodes) - 1, value)
+
+    def close(self) -> None:
+        self.open = False
+
+
+def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Compute an operation, recorded on the innermost trace among its operands, and on the outer ones through it."""
+    trace: Trace | None = None
+    for arg in args:
+        if isinstance(arg, Traced) and (trace is None or arg.trace.serial > trace.serial):
+            trace = arg.trace
+    if trace is None:
+        return op.value(*args, **params)
+    if not trace.open:
+        raise TraceError(
+            f"{op.name} at {user_line()}: expected values of a running transformation, got a traced value whose "
+            "transformation has returned. Return it from the function (or as aux with has_aux=True) instead of "
+            "storing it outside."
+        )
+    values = tuple([arg.value if isinstance(arg, Traced) and arg.trace is trace else arg for arg in args])
+    out = apply(op, values, params)
+    if op.edge is None:
+        return out
+    parents = tuple([arg.index if isinstance(arg, Traced) and arg.trace is trace else -1 for arg in args])
+    trace.nodes.append(Node(op, parents, values, params, out, _caller()))
+    return Traced(trace, len(trace.nodes) - 1, out)
+
+
+def _caller() -> tuple[str, int] | None:
+    """File and line of the innermost frame that is the user's."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_PACKAGE) or name in _PROGRAMS:
+            return name, frame.f_lineno
+        frame = frame.f_back
+    return None
+
+
+def user_line() -> str:
+    where = _caller()
+    return "an unknown line" if where is None else f"{where[0]}:{where[1]}"
+
+
+def is_traced(x: Any) -> bool:
+    return isinstance(x, Traced)
+
+
+class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
+    """A value that a trace follows: it acts as the array that it stands for, through NumPy's own functions."""
+
+    __slots__ = ("index", "trace")
+    # filled by minijac.numpy: NumPy's ufuncs and functions, and the array methods, to minijac's own
+    ufuncs: ClassVar[dict[Any, Callable[..., Any]]] = {}
+    functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
+    methods: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __init__(self, trace: Trace, index: int, value: Any) -> None:
+        self.trace = trace
+        self.index = index
+        self.value = value
+
+    # -- what is known without a derivative ---------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.value.dtype  # type: ignore[no-any-return]
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an unsized traced value: it has shape ()")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        if not self.shape:
+            raise TypeError("iteration over a traced value of shape (): it has no axes")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __repr__(self) -> str:
+        return f"Traced({self.value!r})"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    __hash__ = object.__hash__
+
+    # -- NumPy's protocols ----------------------------------------------------------------------------------------
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            self._refuse_out(ufunc.__name__, kwargs["out"])
+        name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+        function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
+        if function is None:
+            raise unsupported(name)
+        if kwargs and method == "__call__":
+            raise UnsupportedOperationError(
+                f"{name} at {user_line()}: got {', '.join(f'{key}=' for key in kwargs)}, which minijac does not take on "
+                "traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."
+            )
+        return function(*inputs, **kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        function = self.functions.get(func)
+        if function is None:
+            raise unsupported(f"{func.__module__}.{func.__name__}")
+        if kwargs.get("out") is not None:
+            self._refuse_out(func.__name__, kwargs["out"])
+        return function(*args, **kwargs)
+
+    def _refuse_out(self, name: str, out: Any) -> None:
+        target = out[0] if isinstance(out, tuple) else out
+        kind = "a traced value" if isinstance(target, Traced) else "a plain array"
+        error = MutationError if isinstance(target, Traced) else ConversionError
+        raise error(
+            f"{name} at {user_line()}: got out= (or an in-place operator) that writes into {kind}, which would lose "
+            "the derivative. Expected an operation that returns its result: write `y = x + 1` instead of `x += 1`."
+        )
+
+    # -- what would lose the derivative -----------------------------------------------------------------------------
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise MutationError(
+            f"assignment at {user_line()}: a traced value of shape {self.shape} cannot be written in place. Expected "
+            "an operation that returns a new array: np.where(mask, new, x), or np.concatenate / np.stack of the parts."
+        )
+
+    def _refuse(self, what: str) -> Any:
+        raise ConversionError(
+            f"{what} at {user_line()}: got a traced value of shape {self.shape} where a plain number or array was "
+            "made of it, which would drop its derivative. Write it with NumPy functions (np.sin instead of math.sin, "
+            "np.stack instead of np.array or filling a buffer), return it as aux, or ask for the plain value with "
+            "minijac.stop_gradient(x)."
+        )
+
+    def __float__(self) -> float:
+        return self._refuse("float(x)")  # type: ignore[no-any-return]
+
+    def __int__(self) -> int:
+        return self._refuse("int(x)")  # type: ignore[no-any-return]
+
+    def __complex__(self) -> complex:
+        return self._refuse("complex(x)")  # type: ignore[no-any-return]
+
+    def __index__(self) -> int:
+        return self._refuse("operator.index(x)")  # type: ignore[no-any-return]
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self._refuse("np.asarray(x)")
+
+    def item(self, *index: int) -> Any:
+        return self._refuse("x.item()")
+
+    def tolist(self) -> Any:
+        return self._refuse("x.tolist()")
+
+    # -- array methods ------------------------------------------------------------------------------------------------
+    def __getitem__(self, index: Any) -> Any:
+        return self.methods["__getitem__"](self, index)
+
+    @property
+    def T(self) -> Any:
+        return self.methods["transpose"](self)
+
+    @property
+    def mT(self) -> Any:
+        return self.methods["swapaxes"](self, -1, -2)
+
+    @property
+    def flat(self) -> Any:
+        return iter(self.methods["reshape"](self, -1))
+
+    def __getattr__(self, name: str) -> Any:
+        method = type(self).methods.get(name)
+        if method is not None:
+            return lambda *args, **kwargs: method(self, *args, **kwargs)
+        if hasattr(np.ndarray, name):
+            raise unsupported(f"the array method or attribute .{name}")
+        raise AttributeError(f"a traced value has no attribute {name!r}")
+
+
+def unsupported(name: str) -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        f"{name} at {user_line()}: got a traced value, and minijac has no derivative for this function. Write it with "
+        "supported functions, define it (docs/adding-an-op.md), or apply it to minijac.stop_gradient(x) where its "
+        "derivative is not wanted."
+    )
