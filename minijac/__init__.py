@@ -1,6 +1,6 @@
 """minijac: batch-aware automatic differentiation, per-sample Jacobians without a loop over samples."""
 
-from . import errors, nn, numpy, ops
+from . import errors, nn, numpy, ops, testing
 from .errors import (
     BatchMixingError,
     ConversionError,
@@ -10,6 +10,7 @@ from .errors import (
     TraceError,
     UnsupportedOperationError,
 )
+from .report import Tape, trace
 from .structured import Jacobian
 from .transforms import grad, jacobian, jvp, linearize, stop_gradient, value_and_grad, value_and_jacobian, vjp
 
@@ -21,6 +22,7 @@ __all__ = [
     "Jacobian",
     "MinijacError",
     "MutationError",
+    "Tape",
     "TraceError",
     "UnsupportedOperationError",
     "errors",
@@ -32,6 +34,8 @@ __all__ = [
     "numpy",
     "ops",
     "stop_gradient",
+    "testing",
+    "trace",
     "value_and_grad",
     "value_and_jacobian",
     "vjp",
