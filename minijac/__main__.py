@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from minijac import forum
 from minijac.forum import Array, Function, Method, Network
 
 MOST_BYTES = 2**29  # a method whose result is larger is not run
-MOST_SECONDS = 10.0  # nor is one that would need longer for one call
+MOST_SECONDS = 4.0  # nor is one that would need longer for one call
 MINIJAC = "minijac.jacobian"
 STORED = "thread_reference.npz"  # in minijac/data, written by tests/references/make_references.py
 
@@ -171,8 +172,8 @@ def measured_rows(
                 error = largest_difference(J.cpu().numpy(), reference)
                 found[method.title] = {"computes": tuple(raw.shape), "shape": tuple(J.shape), "error": error}
                 turns[method.title] = synchronized(partial(method, f, x), device)
-                del raw, J
-    timings = forum.interleaved(turns, rounds=3 if options.quick else 15, seconds_each=0.2 if options.quick else 1.5)
+                del raw, J  # up to MOST_BYTES each
+    timings = forum.interleaved(turns, rounds=3 if options.quick else 11, seconds_each=0.2 if options.quick else 0.8)
     for title, timing in timings.items():
         found[title] |= {
             "median_seconds": timing.median,
@@ -224,9 +225,9 @@ def synchronized(function: Callable[[], Any], device: Device) -> Callable[[], An
 
 
 def backward_seconds(f: Function, x: Any, device: Device) -> float:
-    """Time of one backward pass through the whole batch."""
+    """Time of one backward pass through the whole batch: the least of a few, since it predicts thousands in a row."""
     one_pass = synchronized(lambda: forum.torch.autograd.functional.vjp(lambda x: f(x).sum(), x), device)
-    return forum.interleaved({"pass": one_pass}, rounds=5, pause=0.02)["pass"].median
+    return min(forum.seconds_of(one_pass) for _ in range(20))
 
 
 def too_expensive(method: Method, network: Network, dtype: str, pass_seconds: float) -> str | None:
@@ -419,7 +420,7 @@ def format_table(title: str, rows: list[Row]) -> str:
         table = [MEASURED_HEAD, *map(measured_cells, rows)]
     if not any(row.notices_mixing is not None for row in rows):
         table = [cells[:-1] for cells in table]
-    raised = [f"  {row.method}: {shorten(row.remark)}" for row in rows if row.remark and row.shape is None]
+    raised = [wrap(f"{row.method}: {row.remark}") for row in rows if row.remark and row.shape is None]
     return "\n".join([f"\n{title}{where}", *align(table), *raised])
 
 
@@ -458,9 +459,9 @@ def align(table: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def shorten(text: str, width: int = 60) -> str:
-    """At most `width` characters."""
-    return text if len(text) <= width else text[: width - 3] + "..."
+def wrap(text: str) -> str:
+    """A message indented under its table."""
+    return textwrap.fill(text, 108, initial_indent="  ", subsequent_indent="    ")
 
 
 def closing_remarks(with_torch: bool) -> list[str]:

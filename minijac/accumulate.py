@@ -35,25 +35,37 @@ class Graph:
 
     def __init__(self, nodes: Sequence[Node], inputs: Iterable[int], outputs: Iterable[int]) -> None:
         self.nodes = nodes
+        self._edges: dict[tuple[int, int], Edge] = {}
+        self._restrict(inputs, outputs)
+        if any(nodes[i].op.name == "where" for i in self.order):  # type: ignore[union-attr]
+            self._mark_live()
+
+    def _restrict(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
+        nodes = self.nodes
         self.inputs = set(inputs)
         reached = set(self.inputs)
         for i, node in enumerate(nodes):
-            if node.op is not None and any(p in reached for p in node.parents):
-                reached.add(i)
+            for p in node.parents:
+                if p in reached:
+                    reached.add(i)
+                    break
         self.outputs = [i for i in outputs if i in reached]
         used = set(self.outputs)
-        for i in range(len(nodes) - 1, -1, -1):
-            if i in used:
+        for i in range(max(used, default=-1), -1, -1):
+            if i in used and i not in self.inputs:
                 used.update(p for p in nodes[i].parents if p in reached)
-        self.order = [i for i in range(len(nodes)) if i in used and nodes[i].op is not None]
-        self.used = used
+        self.order = [i for i in sorted(used) if i not in self.inputs]
         self._operands = {
             i: [(k, p) for k, p in enumerate(nodes[i].parents) if p in used and k not in nodes[i].op.inert]  # type: ignore[union-attr]
             for i in self.order
         }
-        self._edges: dict[tuple[int, int], Edge] = {}
-        if any(nodes[i].op.name == "where" for i in self.order):  # type: ignore[union-attr]
-            self._mark_live()
+
+    def between(self, source: int, target: int) -> Graph:
+        """The part between two nodes, of the same local derivatives."""
+        part: Graph = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        part._restrict([source], [target])
+        return part
 
     def edge(self, i: int, k: int) -> Edge:
         """The local derivative of node `i` with respect to its operand `k`, computed once."""

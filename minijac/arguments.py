@@ -23,7 +23,7 @@ __all__ = [
     "output_leaf",
 ]
 
-MODES = ("forward", "reverse", "auto")
+MODES = ("forward", "reverse", "mixed", "auto")
 ON_MIXING = ("raise", "diagonal", "full")
 
 
@@ -37,7 +37,7 @@ class Options(NamedTuple("_Options", [
 
     def __new__(cls, *values: Any) -> Options:
         self = super().__new__(cls, *values)
-        if self.mode not in MODES:
+        if self.mode not in MODES and not hasattr(self.mode, "order"):
             raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {self.mode!r}.")
         if self.on_mixing not in ON_MIXING:
             raise InputError(f"on_mixing: expected one of {', '.join(map(repr, ON_MIXING))}, got {self.on_mixing!r}.")

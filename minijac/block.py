@@ -40,6 +40,9 @@ __all__ = ["Block", "Term", "embed", "spread"]
 Shape: TypeAlias = tuple[int, ...]
 
 
+ONE = np.ones((), np.float32)  # of the narrowest type, so that it widens no other
+
+
 class Term:
     """One product of factors between labelled axes. Immutable."""
 
@@ -103,18 +106,20 @@ class Term:
 class Block:
     """A linear map from arrays of shape `inp_shape` to arrays of shape `out_shape`, as a sum of terms. Immutable."""
 
-    __slots__ = ("inp_shape", "out_shape", "terms")
+    __slots__ = ("inp_shape", "one", "out_shape", "terms")
 
-    def __init__(self, out_shape: Shape, inp_shape: Shape, terms: Iterable[Term] = ()) -> None:
+    def __init__(self, out_shape: Shape, inp_shape: Shape, terms: Iterable[Term] = (), one: Array = ONE) -> None:
         self.out_shape = out_shape
         self.inp_shape = inp_shape
         empty = 0 in out_shape or 0 in inp_shape  # no entries, hence no terms: labels of size zero never meet
         self.terms = () if empty else tuple(terms)
+        self.one = one
+        """The number one as an array of the block's backend, from which data is made where structure gives out."""
 
     @staticmethod
-    def identity(shape: Shape) -> Block:
+    def identity(shape: Shape, one: Array = ONE) -> Block:
         axes = tuple(axis_of(n) for n in shape)
-        return Block(shape, shape, [Term(axes, axes)])
+        return Block(shape, shape, [Term(axes, axes)], one)
 
     @staticmethod
     def column(array: Array) -> Block:
@@ -124,19 +129,21 @@ class Block:
 
     @property
     def T(self) -> Block:
-        return Block(self.inp_shape, self.out_shape, [term.transposed for term in self.terms])
+        return Block(self.inp_shape, self.out_shape, [term.transposed for term in self.terms], self.one)
 
     def __add__(self, other: Block) -> Block:
-        return Block(self.out_shape, self.inp_shape, _collect((*self.terms, *other.terms)))
+        return Block(self.out_shape, self.inp_shape, _collect((*self.terms, *other.terms)), self.one)
 
     def __matmul__(self, other: Block) -> Block:
         """The composition ``self after other``, whatever labels the two share."""
-        return self.after(Block(other.out_shape, other.inp_shape, [term.renamed() for term in other.terms]))
+        renamed = [term.renamed() for term in other.terms]
+        return self.after(Block(other.out_shape, other.inp_shape, renamed, other.one))
 
     def after(self, other: Block) -> Block:
         """The composition ``self after other`` of blocks that share no label."""
-        terms = [new for g in self.terms for f in other.terms if (new := _compose(g, f)) is not None]
-        return Block(self.out_shape, other.inp_shape, _collect(terms))
+        one = other.one if self.one is ONE else self.one
+        terms = [new for g in self.terms for f in other.terms if (new := _compose(g, f, one)) is not None]
+        return Block(self.out_shape, other.inp_shape, _collect(terms), one)
 
     def axes_moved(self, out: Sequence[int], inp: Sequence[int]) -> Block:
         """The same map with the axes of its output and input permuted."""
@@ -144,6 +151,7 @@ class Block:
             tuple(self.out_shape[k] for k in out),
             tuple(self.inp_shape[k] for k in inp),
             [Term(tuple(t.out[k] for k in out), tuple(t.inp[k] for k in inp), t.factors, t.scale) for t in self.terms],
+            self.one,
         )
 
     def paired(self, out_axis: int, inp_axis: int) -> Block:
@@ -153,12 +161,12 @@ class Block:
         for term in self.terms:
             a, b = term.out[out_axis], term.inp[inp_axis]
             if a != b:
-                kept = _restrict(term, out_axis, inp_axis)
+                kept = _restrict(term, out_axis, inp_axis, self.one)
                 if kept is None:
                     continue
                 term = kept
             terms.append(Term(term.out, tuple(term.inp[k] for k in rest), term.factors, term.scale))
-        return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms)
+        return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one)
 
     def dense(self, dtype: np.dtype[Any], like: Array, total: Array = None) -> Array:
         """The array of shape ``(*out_shape, *inp_shape)``, newly made, or added to `total` where that is given."""
@@ -172,23 +180,27 @@ class Block:
         """The same map, each of the given output axes with a label of its own that stands nowhere else but in data."""
         terms = self.terms
         for k in axes:
-            terms = tuple(term if _lone(term, k) else _materialise(term, k) for term in terms)
-        return Block(self.out_shape, self.inp_shape, terms)
+            terms = tuple(term if _lone(term, k) else _materialise(term, k, self.one) for term in terms)
+        return Block(self.out_shape, self.inp_shape, terms, self.one)
 
 
 def embed(array: Array, labels: Sequence[Label], axes: Axes, shape: Shape) -> Array:
     """The array of `shape` that has ``array[labels]`` at the positions that `axes` name, and zero elsewhere."""
-    from .ops.structural import relabel
+    if hasattr(array, "embedded"):  # a shadow, which only counts
+        return array.embedded(shape)
+    from .ops.structural import relabel  # the operation is itself described by a block
 
-    return relabel(array, tuple((label,) for label in labels), axes, shape)
+    return relabel(array, inp=tuple((label,) for label in labels), out=axes, shape=shape)
 
 
 def spread(factor: Factor, labels: Sequence[Label]) -> Array:
     """The factor's array over all of `labels`, repeated along those that it lacks."""
     if tuple(labels) == factor.axes:
         return factor.array
-    array = factor.array if hasattr(factor.array, "shape") else np.float32(factor.array)
-    return np.broadcast_to(aligned(Factor(array, factor.axes), labels), tuple(label.size for label in labels))
+    shape = tuple(label.size for label in labels)
+    if hasattr(factor.array, "spread"):
+        return factor.array.spread(shape)
+    return np.broadcast_to(aligned(factor, labels), shape)
 
 
 def _plain(axes: Axes) -> bool:
@@ -208,7 +220,7 @@ def _squeezed(array: Array, axes: Axes) -> Factor:
     return Factor(array, tuple(axis[0] for axis in axes if axis))  # type: ignore[misc]
 
 
-def _compose(g: Term, f: Term) -> Term | None:
+def _compose(g: Term, f: Term, one: Array) -> Term | None:
     """The term of `g` after `f`, or None where it is zero. Labels of the two are distinct."""
     if g.identity:
         return f
@@ -231,9 +243,9 @@ def _compose(g: Term, f: Term) -> Term | None:
         else:
             return _reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale)
         if not _lone(f, k):
-            f = _materialise(f, k)
+            f = _materialise(f, k, one)
         else:
-            g = _materialise(g.transposed, k).transposed
+            g = _materialise(g.transposed, k, one).transposed
 
 
 def _compose_plain(g: Term, f: Term) -> Term:
@@ -289,7 +301,7 @@ def _apply(changes: list[Substitution], term: Term) -> Term:
     return Term(out, inp, factors, term.scale)
 
 
-def _restrict(term: Term, out_axis: int, inp_axis: int) -> Term | None:
+def _restrict(term: Term, out_axis: int, inp_axis: int, one: Array) -> Term | None:
     while True:
         pair = (term.out[out_axis], term.inp[inp_axis])
         try:
@@ -298,9 +310,9 @@ def _restrict(term: Term, out_axis: int, inp_axis: int) -> Term | None:
             return None
         except Misaligned:
             if _lone(term, out_axis):
-                term = _materialise(term.transposed, inp_axis).transposed
+                term = _materialise(term.transposed, inp_axis, one).transposed
             else:
-                term = _materialise(term, out_axis)
+                term = _materialise(term, out_axis, one)
         else:
             return Term(out, inp, tuple(factors), term.scale)
 
@@ -314,7 +326,7 @@ def _lone(term: Term, k: int) -> bool:
     return not any(label_of(digit) is axis[0] for other in rest for digit in other)
 
 
-def _materialise(term: Term, k: int) -> Term:
+def _materialise(term: Term, k: int, unit: Array) -> Term:
     """Give output axis `k` one label of its own: what tied it to other axes becomes data."""
     axis = term.out[k]
     (new,) = fresh = axis_of(axis_size(axis))
@@ -324,8 +336,7 @@ def _materialise(term: Term, k: int) -> Term:
     touched = [factor for factor in term.factors if not mine.keys().isdisjoint(factor.axes)]
     others = tuple(factor for factor in term.factors if all(factor is not t for t in touched))
     keep = elsewhere | mine
-    # float32 ones spoil no other factor's dtype
-    one = contract_to_one(touched, keep) if touched else Factor(np.ones((), np.float32), ())
+    one = contract_to_one(touched, keep) if touched else Factor(unit, ())
     labels = tuple(one.axes) + tuple(label for label in mine if label not in one.axes)
     array = spread(one, labels)
     stays = tuple(label for label in labels if label in elsewhere)
@@ -376,11 +387,15 @@ def _sum(a: Term, b: Term) -> Term | None:
 
 def _sum_dense(terms: list[Term]) -> Term:
     first = terms[0]
-    order = tuple(first.key()[1])
-    total: Array = None
+    labels = first.key()[1]
+    renamed = []
     for term in terms:
-        rename = dict(zip(term.key()[1], order, strict=True))
-        factors = [Factor(f.array, tuple(rename[label] for label in f.axes)) for f in term.factors]
+        rename = dict(zip(term.key()[1], labels, strict=True))
+        renamed.append([Factor(f.array, tuple(rename[label] for label in f.axes)) for f in term.factors])
+    # along a label that no factor has, the sum is constant too
+    order = tuple(label for label in labels if any(label in f.axes for factors in renamed for f in factors))
+    total: Array = None
+    for term, factors in zip(terms, renamed, strict=True):
         array = product(factors, order, term.scale)
         total = array if total is None else total + array
     return Term(first.out, first.inp, (Factor(total, order),))

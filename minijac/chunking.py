@@ -11,8 +11,10 @@ import numpy as np
 
 from .accumulate import Graph
 from .arguments import Options
+from .backend import namespace
 from .block import Block, Shape, Term
 from .labels import Axis, Label, axis_of, window
+from .plan import Plan, accumulate
 from .structured import Jacobian
 
 __all__ = ["assemble", "seeds"]
@@ -27,31 +29,38 @@ def assemble(
     in_axes: Sequence[int | None],
     out_axes: Sequence[int | None],
     full: bool,
-    mode: str,
+    plan: Plan,
     options: Options,
 ) -> list[list[Any]]:
     """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``."""
+    one = namespace(sources[0]).ones((), np.float32)
     table = [[_Result(y, x, b, a, full, options.structured) for x, a in zip(sources, in_axes, strict=True)]
              for y, b in zip(outputs, out_axes, strict=True)]  # fmt: skip
-    if mode == "forward":
-        work = [(n, seed) for n, x in enumerate(sources) for seed in seeds(x.shape, in_axes[n], options.chunk_size)]
-        for n, seed in _shown(work, options.progress):
-            blocks = graph.forward({input_nodes[n]: seed})
-            for row, node in zip(table, output_nodes, strict=True):
-                if node is not None and node in blocks:
-                    row[n].add(blocks[node])
+    rows: dict[int, list[int]] = {}  # one output node may be several output leaves
+    for m, node in enumerate(output_nodes):
+        if node is not None:
+            rows.setdefault(node, []).append(m)
+    columns = {node: n for n, node in enumerate(input_nodes)}
+
+    def add(o: int, i: int, block: Block) -> None:
+        for m in rows[o]:
+            table[m][columns[i]].add(block)
+
+    if options.chunk_size is None or plan.mode == "mixed":
+        for (o, i), block in accumulate(graph, plan, input_nodes, list(rows), one).items():
+            add(o, i, block)
+    elif plan.mode == "forward":
+        work = [(i, seed) for i, axis in zip(input_nodes, in_axes, strict=True)
+                for seed in seeds(graph.nodes[i].out.shape, axis, options.chunk_size, one)]  # fmt: skip
+        for i, seed in _shown(work, options.progress):
+            for o, block in graph.forward({i: seed}).items():
+                add(o, i, block)
     else:
-        work = [
-            (n, seed)
-            for n, y in enumerate(outputs)
-            if output_nodes[n] is not None
-            for seed in seeds(y.shape, out_axes[n], options.chunk_size)
-        ]
-        for n, seed in _shown(work, options.progress):
-            blocks = graph.reverse({output_nodes[n]: seed.T})  # type: ignore[dict-item]
-            for result, node in zip(table[n], input_nodes, strict=True):
-                if node in blocks:
-                    result.add(blocks[node])
+        work = [(o, seed) for o, ms in rows.items()
+                for seed in seeds(outputs[ms[0]].shape, out_axes[ms[0]], options.chunk_size, one)]  # fmt: skip
+        for o, seed in _shown(work, options.progress):
+            for i, block in graph.reverse({o: seed.T}).items():
+                add(o, i, block)
     return [[result.value() for result in row] for row in table]
 
 
@@ -106,14 +115,11 @@ def _first(axis: int | None, ndim: int) -> tuple[int, ...]:
     return rest if axis is None else (axis, *rest)
 
 
-def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None) -> Iterator[Block]:
+def seeds(shape: Shape, batch_axis: int | None, chunk_size: int, one: Any) -> Iterator[Block]:
     """The identity on arrays of `shape`, cut into blocks of at most `chunk_size` seeds per sample.
 
     A seed is one entry of one sample; a chunk is a window of the array, so a chunked identity is still labels alone.
     """
-    if chunk_size is None:
-        yield Block.identity(shape)
-        return
     windows: list[list[tuple[int, int]]] = []
     budget = chunk_size
     for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones
@@ -128,7 +134,7 @@ def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None) -> Itera
                 budget = 1
     for corner in product(*windows):
         axes = tuple(_window_axis(n, start, size) for n, (start, size) in zip(shape, corner, strict=True))
-        yield Block(shape, shape, [Term(axes, axes)])
+        yield Block(shape, shape, [Term(axes, axes)], one)
 
 
 def _window_axis(n: int, start: int, size: int) -> Axis:

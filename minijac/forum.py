@@ -385,6 +385,9 @@ def reference_full_jacobian(network: Network) -> Array:
 # ---------------------------------------------------------------------------------------------------- stopwatch
 
 
+SLOW = 0.1  # seconds; a call as long as this needs no warming up
+
+
 @dataclass(frozen=True)
 class Timing:
     """Median seconds of one call, over `calls` timed calls."""
@@ -404,29 +407,27 @@ def interleaved(
     """Time every function in rounds A B C, A B C, so that a busy moment of the machine hits all alike.
 
     A turn makes enough calls to fill about 5 ms (`most_calls` at most) after one untimed call; a function that would
-    need more than `seconds_each` for all its turns gets fewer of them. The pause lets worker threads of the previous
-    library go to sleep. The functions must have finished their work when they return (on a GPU: synchronise).
+    need more than `seconds_each` for all its turns gets fewer of them, down to a single call where one is that slow.
+    The pause lets worker threads of the previous library go to sleep. The functions must be warm, and must have
+    finished their work when they return (on a GPU: synchronise).
     """
-    once = {name: _warm_seconds(function) for name, function in turns.items()}
-    calls = {name: max(1, min(most_calls, int(0.005 / seconds))) for name, seconds in once.items()}
-    share = {name: max(1, min(rounds, int(seconds_each / (calls[name] * once[name])))) for name in turns}
-    times: dict[str, list[float]] = {name: [] for name in turns}
+    once = {name: seconds_of(function) for name, function in turns.items()}
+    once |= {name: min(once[name], seconds_of(turns[name])) for name in turns if once[name] < SLOW}
+    calls = {name: max(1, min(most_calls, int(0.005 / once[name]))) for name in turns}
+    share = {name: min(rounds, int(seconds_each / (calls[name] * once[name]))) for name in turns}
+    times = {name: [once[name]] if share[name] == 0 else [] for name in turns}
     for turn in range(rounds):
         for name, function in turns.items():
             if turn < share[name]:
                 time.sleep(pause)
-                if once[name] < 0.1:
+                if once[name] < SLOW:
                     function()  # caches and clocks are the previous library's
-                times[name] += [_seconds(function) for _ in range(calls[name])]
+                times[name] += [seconds_of(function) for _ in range(calls[name])]
     return {name: Timing(statistics.median(samples), len(samples)) for name, samples in times.items()}
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def seconds_of(function: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def _warm_seconds(function: Callable[[], object]) -> float:
-    first = _seconds(function)
-    return first if first > 1.0 else min(first, _seconds(function))

@@ -79,7 +79,7 @@ def window(label: Label | None, size: int, offset: int, step: int) -> Axis:
         return ()
     if label is not None and offset == 0 and step == 1 and label.size == size:
         return (label,)
-    return (Window(label, size, offset, step),)
+    return (Window(label, size, offset, 1 if label is None else step),)
 
 
 class Substitution(NamedTuple):
@@ -132,10 +132,10 @@ def split(digit: Digit, inner: int) -> tuple[Axis, Axis, Substitution | None]:
     label, _, offset, step = digit  # type: ignore[misc]
     if label is None or step % inner == 0:
         return window(label, outer, offset // inner, step // inner), window(None, inner, offset % inner, 1), None
+    if offset // inner == (offset + step * (label.size - 1)) // inner:  # all within one position of the high part
+        return window(None, outer, offset // inner, 1), window(label, inner, offset % inner, step), None
     if step != 1 or offset % inner or label.size % inner:
         raise Misaligned
-    if label.size == inner:
-        return window(None, outer, offset // inner, 1), (label,), None
     high, low = Label(label.size // inner), Label(inner)
     return window(high, outer, offset // inner, 1), (low,), Substitution(label, high, low, 0, 1)
 

@@ -16,6 +16,7 @@ from .errors import ConversionError, MutationError, TraceError, UnsupportedOpera
 __all__ = ["Node", "Op", "Trace", "Traced", "apply", "is_traced", "user_line"]
 
 _PACKAGE = str(Path(__file__).parent)
+_LIBRARIES = (_PACKAGE, str(Path(np.__file__).parent))
 _PROGRAMS = tuple(str(Path(__file__).parent / name) for name in ("__main__.py", "forum.py"))
 _serial = count()
 
@@ -124,7 +125,7 @@ def _caller() -> tuple[str, int] | None:
     frame: Any = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_PACKAGE) or name in _PROGRAMS:
+        if not name.startswith(_LIBRARIES) or name in _PROGRAMS:
             return name, frame.f_lineno
         frame = frame.f_back
     return None

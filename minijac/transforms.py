@@ -25,7 +25,7 @@ from .backend import is_array
 from .block import Block
 from .chunking import assemble
 from .errors import InputError
-from .plan import choose_mode
+from .plan import plan_for
 from .tape import Node, Trace, Traced
 
 __all__ = [
@@ -239,10 +239,10 @@ def _jacobian(
         None if batch is None else _output_axis(y, None if i is None else places.get(i), batch)
         for y, i in zip(outputs, run.output_nodes, strict=True)
     ]
+    plan = plan_for(graph, options.mode, run.inputs, list(dict.fromkeys(nodes)))
     full = options.on_mixing == "full"
     pairs = assemble(
-        graph, run.inputs, run.output_nodes, sources, outputs, inputs, out_axes, full,
-        choose_mode(graph, options.mode, run.inputs), options,
+        graph, run.inputs, run.output_nodes, sources, outputs, inputs, out_axes, full, plan, options
     )  # fmt: skip
     return run, _as_trees(pairs, run, args, positions, options)
 

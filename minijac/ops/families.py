@@ -161,20 +161,20 @@ def _map(function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shap
     for term in block.terms:
         for k in passing:
             if any(type(digit) is not Label for digit in term.out[k]) or len(set(term.out[k])) < len(term.out[k]):
-                (term,) = Block(block.out_shape, block.inp_shape, [term]).materialised([k]).terms
-        result.append(_map_term(function, passing, target, shape, term, block.out_shape))
-    return Block(shape, block.inp_shape, result)
+                (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
+        result.append(_map_term(function, passing, target, shape, term, block))
+    return Block(shape, block.inp_shape, result, block.one)
 
 
 def _map_term(
-    function: Callable[[Any], Any], passing: dict[int, int], target: Axes, shape: Shape, term: Term, source_shape: Shape
+    function: Callable[[Any], Any], passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block
 ) -> Term:
     own = [digit for axis in term.out for digit in axis]
     assert all(type(digit) is Label for digit in own)
-    factor = Term(term.out, term.inp, term.factors).one_factor()
+    factor = Term(term.out, term.inp, term.factors).one_factor() if term.factors else Factor(block.one, ())
     extra = [label for label in factor.axes if label not in own]
     seeds = size_of(extra)
-    lead = spread(factor, (*extra, *own)).reshape(seeds, *source_shape)  # type: ignore[arg-type]
+    lead = spread(factor, (*extra, *own)).reshape(seeds, *block.out_shape)  # type: ignore[arg-type]
     moved = function(lead).reshape(*(label.size for label in extra), *shape)
     back = {out: k for k, out in passing.items()}
     axes: list[Axis] = []
@@ -220,8 +220,8 @@ def elementwise_edge(out_shape: Shape, shape: Shape, axes: Axes, partial: Any, d
     inp = axes[len(axes) - len(shape) :]
     if shape != out_shape[len(out_shape) - len(shape) :]:
         inp = tuple(axis if n == axis[0].size else (Label(n),) for axis, n in zip(inp, shape, strict=True))
-    if type(partial) is float or type(partial) is int:
-        return Edge(out_shape, shape, [Part(axes, inp, (), partial)])
+    if isinstance(partial, int | float):
+        return Edge(out_shape, shape, [Part(axes, inp, (), float(partial))])
     return Edge(out_shape, shape, [Part(axes, inp, (labelled(partial, axes, dtype),))])
 
 
@@ -231,8 +231,6 @@ def labelled(array: Any, axes: Axes, dtype: Any) -> Factor:
     Integers and booleans become `dtype`: sums of them would not be sums of numbers, or overflow.
     """
     shape = np.shape(array)
-    if not shape and isinstance(array, int | float):
-        return Factor(float(array), ())
     if array.dtype.kind != "f":
         array = array.astype(dtype)
     mine = axes[len(axes) - len(shape) :]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from .families import Sample, Shape, multilinear
+from ..block import spread
+from ..factors import contract_to_one
+from ..labels import Label
+from .families import Sample, Shape, labelled_repeated, multilinear
 
-__all__ = ["einsum", "matmul", "parse_einsum"]
+__all__ = ["LETTERS", "einsum", "matmul", "parse_einsum"]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def _matmul_signature(a: Shape, b: Shape) -> tuple[Sequence[Sequence[Any]], Sequence[Any]]:
@@ -51,19 +57,52 @@ def _spelled(letters: str, hidden: int) -> list[Any]:
     return [*before, *(range(-hidden, 0) if dots else ()), *after]
 
 
-def parse_einsum(subscripts: str, count: int) -> str:
-    """The subscripts without blanks and with an explicit output, as numpy.einsum understands the implicit one."""
-    subscripts = subscripts.replace(" ", "")
-    if "->" in subscripts:
-        return subscripts
-    letters = subscripts.replace(",", "").replace("...", "")
-    once = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    return f"{subscripts}->{'...' if '...' in subscripts else ''}{once}"
+def parse_einsum(operands: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """Subscripts with an explicit output, and the operands, from the arguments of numpy.einsum in either of its forms."""
+    if isinstance(operands[0], str):
+        subscripts, operands = operands[0].replace(" ", ""), operands[1:]
+    else:  # operand, its labels, operand, its labels, ..., and maybe those of the output
+        pairs = len(operands) // 2
+        subscripts = ",".join(_letters(labels) for labels in operands[1 : 2 * pairs : 2])
+        if len(operands) % 2:
+            subscripts += "->" + _letters(operands[-1])
+        operands = operands[: 2 * pairs : 2]
+    if "->" not in subscripts:
+        letters = subscripts.replace(",", "").replace("...", "")
+        once = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+        subscripts = f"{subscripts}->{'...' if '...' in subscripts else ''}{once}"
+    return subscripts, operands
+
+
+def _letters(labels: Sequence[Any]) -> str:
+    return "".join("..." if n is Ellipsis else LETTERS[n] for n in labels)
+
+
+SMALL = 20_000
+"""Multiplications below which NumPy's own loop beats the set-up of a matmul."""
+
+
+def _einsum_value(*operands: Any, subscripts: str) -> Any:
+    """NumPy's einsum, each pairwise contraction of a large one as a matmul."""
+    names, out = _einsum_signature(*(x.shape for x in operands), subscripts=subscripts)
+    sizes: dict[Any, int] = {}
+    for letters, x in zip(names, operands, strict=True):
+        for letter, n in zip(letters, x.shape, strict=True):
+            if sizes.setdefault(letter, n) == 1:
+                sizes[letter] = n
+    if len(operands) < 2 or prod(sizes.values()) < SMALL:
+        return np.einsum(subscripts, *operands)
+    label = {letter: Label(n) for letter, n in sizes.items()}
+    dtype = np.result_type(*operands)
+    factors = [labelled_repeated(x, [label[c] for c in letters], dtype) for x, letters in zip(operands, names, strict=True)]
+    target = [label[c] for c in out if sizes[c] > 1]
+    result = spread(contract_to_one(factors, set(target)), target)
+    return result.reshape(tuple(sizes[c] for c in out))
 
 
 einsum = multilinear(
     "einsum",
-    lambda *operands, subscripts: np.einsum(subscripts, *operands, optimize=len(operands) > 2),
+    _einsum_value,
     _einsum_signature,
     [
         Sample(((3, 4), (3, 4)), {"subscripts": "bi,bi->b"}),

@@ -40,14 +40,14 @@ def _relabel_value(x: Array, inp: Axes, out: Axes, shape: Shape) -> Array:
     if inp == tuple((label,) for label in labels):
         data = Factor(x, labels)
     else:
-        data = Factor(_view(xp.ascontiguousarray(x), inp, labels), labels)
+        data = Factor(_view(xp.asarray(x, order="C"), inp, labels), labels)
     kept = labels_in(out)
     gone = tuple(k for k, label in enumerate(labels) if label not in kept)
     if gone:
         data = Factor(data.array.sum(axis=gone), tuple(label for label in labels if label in kept))
     target = tuple(kept)
     if out == tuple((label,) for label in target):
-        return xp.ascontiguousarray(spread(data, target))
+        return xp.asarray(spread(data, target), order="C")
     result = xp.zeros(shape, x.dtype)
     _view(result, out, target)[...] = spread(data, target)
     return result
