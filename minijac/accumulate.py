@@ -10,7 +10,7 @@ import numpy as np
 from .backend import astype
 from .block import Block
 from .errors import BatchMixingError
-from .ops.families import Edge
+from .ops.families import Edge, Part
 from .tape import Node
 
 __all__ = ["Graph", "Mixing", "Place"]
@@ -45,20 +45,20 @@ class Graph:
         self.inputs = set(inputs)
         reached = set(self.inputs)
         for i, node in enumerate(nodes):
-            for p in node.parents:
-                if p in reached:
+            for k, p in enumerate(node.parents):
+                if p in reached and k not in node.op.inert:  # type: ignore[union-attr]
                     reached.add(i)
                     break
         self.outputs = [i for i in outputs if i in reached]
         used = set(self.outputs)
+        operands: dict[int, list[tuple[int, int]]] = {}
         for i in range(max(used, default=-1), -1, -1):
             if i in used and i not in self.inputs:
-                used.update(p for p in nodes[i].parents if p in reached)
+                inert = nodes[i].op.inert  # type: ignore[union-attr]
+                operands[i] = [(k, p) for k, p in enumerate(nodes[i].parents) if p in reached and k not in inert]
+                used.update(p for _, p in operands[i])
         self.order = [i for i in sorted(used) if i not in self.inputs]
-        self._operands = {
-            i: [(k, p) for k, p in enumerate(nodes[i].parents) if p in used and k not in nodes[i].op.inert]  # type: ignore[union-attr]
-            for i in self.order
-        }
+        self._operands = operands
 
     def between(self, source: int, target: int) -> Graph:
         """The part between two nodes, of the same local derivatives."""
@@ -176,10 +176,13 @@ class Graph:
             lead = mask.ndim - len(shape)
             axes = tuple(range(lead)) + tuple(lead + j for j, n in enumerate(shape) if n != mask.shape[lead + j])
             return mask.any(axis=axes).reshape(shape) if axes else mask
-        if node.op.family == "structural":
-            counts = self.edge(i, k).before(Block.column(astype(mask, np.float32, mask)).T)
-            return counts.dense(np.dtype(np.float32), mask) > 0
-        return None
+        edge = self.edge(i, k)
+        if edge.linear is None or node.op.family not in ("structural", "indexing"):
+            # by labels alone: what the factors hold may be zero, infinite or NaN, and says nothing about use
+            parts = [Part(part.out, part.inp) for part in edge.parts]
+            edge = Edge(edge.out_shape, edge.inp_shape, parts)
+        counts = edge.before(Block.column(astype(mask, np.float32, mask)).T)
+        return counts.dense(np.dtype(np.float32), mask) > 0
 
 
 def raise_mixing(mixing: Mixing, batch: int) -> None:

@@ -144,7 +144,7 @@ def check_dtype(dtype: Any, what: str, advice: str) -> None:
         raise InputError(f"{what}: expected dtype float32 or float64, got {dtype}. {advice}")
 
 
-def output_leaf(y: Any, depends: bool) -> Any:
+def output_leaf(y: Any) -> Any:
     """A leaf of the function's result as an array, or InputError."""
     if isinstance(y, float):
         y = np.asarray(y)

@@ -17,7 +17,7 @@ from .labels import Axis, Label, axis_of, window
 from .plan import Plan, accumulate
 from .structured import Jacobian
 
-__all__ = ["assemble", "seeds"]
+__all__ = ["assemble", "batch_first", "seeds"]
 
 
 def assemble(
@@ -28,13 +28,12 @@ def assemble(
     outputs: Sequence[Any],
     in_axes: Sequence[int | None],
     out_axes: Sequence[int | None],
-    full: bool,
     plan: Plan,
     options: Options,
 ) -> list[list[Any]]:
     """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``."""
     one = namespace(sources[0]).ones((), np.float32)
-    table = [[_Result(y, x, b, a, full, options.structured) for x, a in zip(sources, in_axes, strict=True)]
+    table = [[_Result(y, x, b, a, options) for x, a in zip(sources, in_axes, strict=True)]
              for y, b in zip(outputs, out_axes, strict=True)]  # fmt: skip
     rows: dict[int, list[int]] = {}  # one output node may be several output leaves
     for m, node in enumerate(output_nodes):
@@ -75,10 +74,10 @@ def _shown(work: list[Any], progress: bool) -> Any:
 class _Result:
     """One output's Jacobian with respect to one input, gathered over chunks."""
 
-    def __init__(self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, full: bool, structured: bool) -> None:
+    def __init__(self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, options: Options) -> None:
         self.y, self.x = y, x
         self.out_axis, self.in_axis = out_axis, in_axis
-        self.full, self.structured = full, structured
+        self.full, self.structured = options.on_mixing == "full", options.structured
         self.dtype = np.result_type(y.dtype, x.dtype)
         self.dense: Any = None
         self.block: Block | None = None
@@ -91,13 +90,10 @@ class _Result:
 
     def _finished(self, block: Block) -> Block:
         """Batch first, and only each sample's own entries."""
-        block = self._batch_first(block)
+        block = batch_first(block, self.out_axis, self.in_axis)
         if self.full or self.out_axis is None or self.in_axis is None:
             return block
         return block.paired(0, 0)
-
-    def _batch_first(self, block: Block) -> Block:
-        return block.axes_moved(_first(self.out_axis, len(block.out_shape)), _first(self.in_axis, len(block.inp_shape)))
 
     def value(self) -> Any:
         if not self.structured:
@@ -106,7 +102,14 @@ class _Result:
             return self.dense
         block = Block(self.y.shape, self.x.shape) if self.block is None else self.block
         batched = not self.full and self.out_axis is not None and self.in_axis is not None
-        return Jacobian(self._batch_first(block), self.dtype, self.x, batched)
+        return Jacobian(batch_first(block, self.out_axis, self.in_axis), self.dtype, self.x, batched)
+
+
+def batch_first(block: Block, out_axis: int | None, in_axis: int | None) -> Block:
+    """The same block with the samples on the first axis of its output and of its input."""
+    if not out_axis and not in_axis:
+        return block
+    return block.axes_moved(_first(out_axis, len(block.out_shape)), _first(in_axis, len(block.inp_shape)))
 
 
 def _first(axis: int | None, ndim: int) -> tuple[int, ...]:

@@ -168,7 +168,9 @@ class ShadowGraph(Graph):
         if (i, k) not in self._edges:
             edge = self._graph.edge(i, k)
             parts = [Part(p.out, p.inp, tuple(map(self._shadow, p.factors)), p.scale) for p in edge.parts]
-            linear = edge.linear and Linear(self._map(edge.out_shape), self._map(edge.inp_shape))
+            linear = edge.linear and Linear(
+                self._map(edge.out_shape), self._map(edge.inp_shape), edge.linear.uniform
+            )
             self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
         return self._edges[i, k]
 

@@ -211,7 +211,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
         if function is None:
             raise unsupported(name)
-        if kwargs and method == "__call__":
+        if kwargs and method == "__call__" and ufunc.signature is None:
             raise UnsupportedOperationError(
                 f"{name} at {user_line()}: got {', '.join(f'{key}=' for key in kwargs)}, which minijac does not take on "
                 "traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."

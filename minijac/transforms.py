@@ -206,9 +206,27 @@ def jacobian(
     return jacobian_of
 
 
-def _jacobian(
-    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-) -> tuple[Recorded, Any]:
+class Prepared(NamedTuple):
+    """A recorded function, ready to accumulate: the graph, and where inputs and outputs hold their samples."""
+
+    run: Recorded
+    graph: Graph
+    positions: tuple[int, ...]
+    sources: list[Any]
+    """The differentiated leaves."""
+    outputs: list[Any]
+    in_axes: list[int | None]
+    out_axes: list[int | None]
+    batch: int | None
+
+    @property
+    def nodes(self) -> list[int]:
+        """The output nodes, each once."""
+        return list(dict.fromkeys(i for i in self.run.output_nodes if i is not None))
+
+
+def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
+    """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix."""
     positions = argument_positions(options.argnums, args)
     axes = batch_axes(options.batch_axis, args)
     batch = batch_size(args, axes)
@@ -217,16 +235,16 @@ def _jacobian(
         follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
     run = record(f, args, kwargs, positions, follow, options.has_aux)
 
-    leaf_axes = [axis for n in positions for axis in [axes[n]] * len(flatten(args[n])[0])]
-    outputs = [output_leaf(value, node is not None) for value, node in zip(run.outputs, run.output_nodes, strict=True)]
+    outputs = [output_leaf(value) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
-    inputs = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
+    leaf_axes = [axis for n in positions for axis in [axes[n]] * len(flatten(args[n])[0])]
+    in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
     nodes = [i for i in run.output_nodes if i is not None]
     graph = Graph(run.nodes, run.inputs, nodes)
     places: dict[int, Place | None] = {}
     if batch is not None:
-        held = {i: axis for i, axis in zip(run.inputs, inputs, strict=True) if axis is not None}
+        held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
         if run.others:
             whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
             others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
@@ -239,12 +257,27 @@ def _jacobian(
         None if batch is None else _output_axis(y, None if i is None else places.get(i), batch)
         for y, i in zip(outputs, run.output_nodes, strict=True)
     ]
-    plan = plan_for(graph, options.mode, run.inputs, list(dict.fromkeys(nodes)))
-    full = options.on_mixing == "full"
-    pairs = assemble(
-        graph, run.inputs, run.output_nodes, sources, outputs, inputs, out_axes, full, plan, options
-    )  # fmt: skip
-    return run, _as_trees(pairs, run, args, positions, options)
+    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch)
+
+
+def _jacobian(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> tuple[Recorded, Any]:
+    ready = prepare(f, args, kwargs, options)
+    plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes)
+    with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+        pairs = assemble(
+            ready.graph,
+            ready.run.inputs,
+            ready.run.output_nodes,
+            ready.sources,
+            ready.outputs,
+            ready.in_axes,
+            ready.out_axes,
+            plan,
+            options,
+        )
+    return ready.run, as_trees(pairs, ready, args, options)
 
 
 def _output_axis(y: Any, place: Place | None, batch: int) -> int:
@@ -259,19 +292,17 @@ def _output_axis(y: Any, place: Place | None, batch: int) -> int:
     )
 
 
-def _as_trees(
-    pairs: list[list[Any]], run: Recorded, args: tuple[Any, ...], positions: Sequence[int], options: Options
-) -> Any:
+def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
     """``J[out][arg][in]``: the output's tree outside, then the tuple of arguments, then each argument's tree."""
     rows = []
     for row in pairs:
         per_argument, start = [], 0
-        for n in positions:
+        for n in ready.positions:
             leaves, tree = flatten(args[n])
             per_argument.append(optree.tree_unflatten(tree, row[start : start + len(leaves)]))
             start += len(leaves)
         rows.append(per_argument[0] if isinstance(options.argnums, int | np.integer) else tuple(per_argument))
-    return optree.tree_unflatten(run.tree, rows)
+    return optree.tree_unflatten(ready.run.tree, rows)
 
 
 def linearize(
@@ -320,7 +351,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     seeds = {}
     for i, tangent in zip(run.inputs, given, strict=True):
         seeds[i] = Block.column(check_tangent(tangent, run.nodes[i].out, "tangent", "primal"))
-    outputs = [output_leaf(y, i is not None) for y, i in zip(run.outputs, run.output_nodes, strict=True)]
+    outputs = [output_leaf(y) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     blocks = graph.forward(seeds)
     like = flat[0] if flat else None
@@ -347,7 +378,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     (array([1., 1.]),)
     """
     run = record(f, primals, {}, range(len(primals)), {}, False)
-    outputs = [output_leaf(y, i is not None) for y, i in zip(run.outputs, run.output_nodes, strict=True)]
+    outputs = [output_leaf(y) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
 
@@ -400,7 +431,7 @@ def value_and_grad(
                 f"grad: expected a function that returns one scalar (shape ()), got {shapes}. Sum or average the "
                 "result, or use minijac.jacobian for the derivative of each entry."
             )
-        y = output_leaf(run.outputs[0], run.output_nodes[0] is not None)
+        y = output_leaf(run.outputs[0])
         node = run.output_nodes[0]
         graph = Graph(run.nodes, run.inputs, [] if node is None else [node])
         seeds = {} if node is None else {node: Block.identity(())}

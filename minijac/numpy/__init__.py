@@ -23,7 +23,7 @@ from . import shape as _shape  # noqa: F401
 def _install() -> None:
     """Give traced values minijac's functions for NumPy's."""
     _Traced.ufuncs.update(_elementwise.UFUNCS)
-    _Traced.ufuncs[_np.matmul] = _products.matmul
+    _Traced.ufuncs.update(_products.UFUNCS)
     for ufunc, reduction in (
         (_np.add, _reductions.sum),
         (_np.maximum, _reductions.max),

@@ -1,36 +1,38 @@
-"""Products of NumPy on traced values."""
+"""Products of NumPy on traced values, and what is made of them: convolution, interpolation, polynomials."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import UnsupportedOperationError
-from ..ops import multilinear
-from ..tape import user_line
+from ..backend import namespace, value_of
+from ..errors import InputError
+from ..ops import convolution, multilinear
+from ..ops.multilinear import LETTERS
+from ..tape import Traced, user_line
 from .protocol import as_array, axes_of, implements, refuse
 from .reductions import sum
 
+UFUNCS: dict[Any, Callable[..., Any]] = {}
 
-@implements()
-def matmul(a: Any, b: Any) -> Any:
-    if not getattr(a, "shape", ()) or not getattr(b, "shape", ()):
+
+@implements(np.linalg.matmul)
+def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
+    refuse("matmul", **kwargs)
+    if not np.shape(a) or not np.shape(b):
         raise ValueError(
             f"matmul at {user_line()}: expected operands with axes, got shapes {np.shape(a)}, {np.shape(b)}"
         )
-    return multilinear.matmul(a, b)
+    return multilinear.matmul(as_array(a), as_array(b))
 
 
 @implements(np.einsum)
-def einsum(subscripts: Any, *operands: Any, out: Any = None, optimize: Any = None, **kwargs: Any) -> Any:
-    if not isinstance(subscripts, str):
-        raise UnsupportedOperationError(
-            f"numpy.einsum at {user_line()}: expected subscripts as a string such as 'bi,ij->bj', got a list form."
-        )
+def einsum(*operands: Any, out: Any = None, optimize: Any = None, **kwargs: Any) -> Any:
     refuse("einsum", **{key: value for key, value in kwargs.items() if key in ("dtype", "casting")})
-    arrays = [as_array(x) for x in operands]
-    return multilinear.einsum(*arrays, subscripts=multilinear.parse_einsum(subscripts, len(arrays)))
+    subscripts, arrays = multilinear.parse_einsum(operands)
+    return multilinear.einsum(*map(as_array, arrays), subscripts=subscripts)
 
 
 @implements(np.dot, method="dot")
@@ -40,7 +42,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
         return a * b
     if b.ndim <= 2:
         return multilinear.matmul(a, b)
-    return np.tensordot(a, b, axes=(-1, -2))
+    return tensordot(a, b, axes=(-1, -2))
 
 
 @implements(np.outer)
@@ -48,12 +50,19 @@ def outer(a: Any, b: Any, out: Any = None) -> Any:
     return np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1))
 
 
+@implements(np.linalg.outer)
+def linalg_outer(x1: Any, x2: Any, /) -> Any:
+    if np.ndim(x1) != 1 or np.ndim(x2) != 1:
+        raise ValueError(
+            f"numpy.linalg.outer at {user_line()}: expected vectors, got shapes {np.shape(x1)}, {np.shape(x2)}"
+        )
+    return outer(x1, x2)
+
+
 @implements(np.inner)
 def inner(a: Any, b: Any) -> Any:
     a, b = as_array(a), as_array(b)
-    if a.ndim == 0 or b.ndim == 0:
-        return a * b
-    return np.tensordot(a, b, axes=(-1, -1))
+    return a * b if a.ndim == 0 or b.ndim == 0 else tensordot(a, b, axes=(-1, -1))
 
 
 @implements(np.vdot)
@@ -61,17 +70,154 @@ def vdot(a: Any, b: Any) -> Any:
     return sum(np.ravel(a) * np.ravel(b))
 
 
-@implements(np.tensordot)
+@implements(np.tensordot, np.linalg.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     a, b = as_array(a), as_array(b)
     if isinstance(axes, int | np.integer):
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
         left, right = axes_of(a, axes[0], "tensordot"), axes_of(b, axes[1], "tensordot")
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    first = list(letters[: a.ndim])
-    second = list(letters[a.ndim : a.ndim + b.ndim])
+    if [a.shape[i] for i in left] != [b.shape[j] for j in right]:
+        raise ValueError(f"tensordot at {user_line()}: shapes {a.shape} and {b.shape} do not match along axes={axes}")
+    first, second = list(LETTERS[: a.ndim]), list(LETTERS[a.ndim : a.ndim + b.ndim])
     for i, j in zip(left, right, strict=True):
         second[j] = first[i]
     free = [c for k, c in enumerate(first) if k not in left] + [c for k, c in enumerate(second) if k not in right]
-    return einsum(f"{''.join(first)},{''.join(second)}->{''.join(free)}", a, b)
+    return multilinear.einsum(a, b, subscripts=f"{''.join(first)},{''.join(second)}->{''.join(free)}")
+
+
+# -- stacks of vectors and matrices --------------------------------------------------------------------------------------
+@implements(np.linalg.vecdot)
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, keepdims: bool = False, **kwargs: Any) -> Any:
+    refuse("vecdot", **kwargs)
+    a, b = (x if axis == -1 else np.moveaxis(x, axis, -1) for x in map(as_array, (x1, x2)))
+    result = multilinear.einsum(a, b, subscripts="...i,...i->...")
+    return np.expand_dims(result, axis) if keepdims else result
+
+
+def matvec(x1: Any, x2: Any, /, **kwargs: Any) -> Any:
+    refuse("matvec", **kwargs)
+    return multilinear.einsum(as_array(x1), as_array(x2), subscripts="...ij,...j->...i")
+
+
+def vecmat(x1: Any, x2: Any, /, **kwargs: Any) -> Any:
+    refuse("vecmat", **kwargs)
+    return multilinear.einsum(as_array(x1), as_array(x2), subscripts="...i,...ij->...j")
+
+
+UFUNCS[np.matmul] = matmul
+for _name, _function in (("vecdot", vecdot), ("matvec", matvec), ("vecmat", vecmat)):
+    if hasattr(np, _name):  # the latter two came with NumPy 2.2
+        UFUNCS[getattr(np, _name)] = _function
+
+
+@implements(np.cross)
+def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = np.moveaxis(as_array(a), axisa, -1), np.moveaxis(as_array(b), axisb, -1)
+    if a.shape[-1] not in (2, 3) or b.shape[-1] not in (2, 3):
+        raise ValueError(f"cross at {user_line()}: expected vectors of 2 or 3 entries, got {a.shape} and {b.shape}")
+    a0, a1, a2 = (a[..., k] if k < a.shape[-1] else 0.0 for k in range(3))  # a vector of two entries lies in the plane
+    b0, b1, b2 = (b[..., k] if k < b.shape[-1] else 0.0 for k in range(3))
+    last = a0 * b1 - a1 * b0
+    if a.shape[-1] == b.shape[-1] == 2:
+        return last
+    return np.moveaxis(np.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, last], -1), -1, axisc)
+
+
+@implements(np.linalg.cross)
+def linalg_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
+    return cross(x1, x2, axis=axis)
+
+
+@implements(np.kron)
+def kron(a: Any, b: Any) -> Any:
+    a, b = as_array(a), as_array(b)
+    n = max(a.ndim, b.ndim)
+    left, right = ((1,) * (n - x.ndim) + x.shape for x in (a, b))
+    spaced = [size for pair in zip(left, (1,) * n, strict=True) for size in pair]
+    between = [size for pair in zip((1,) * n, right, strict=True) for size in pair]
+    product = np.reshape(a, tuple(spaced)) * np.reshape(b, tuple(between))
+    return np.reshape(product, tuple(i * j for i, j in zip(left, right, strict=True)))
+
+
+@implements(np.linalg.multi_dot)
+def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
+    """One einsum, which finds the cheapest order for the value and for the derivative."""
+    arrays = [as_array(x) for x in arrays]
+    if len(arrays) < 2:
+        raise ValueError(f"multi_dot at {user_line()}: expected at least two arrays, got {len(arrays)}")
+    names = [LETTERS[k : k + 2] for k in range(len(arrays))]
+    names[0] = names[0][2 - arrays[0].ndim :]
+    names[-1] = names[-1][: arrays[-1].ndim]
+    free = (names[0][0] if arrays[0].ndim == 2 else "") + (names[-1][1] if arrays[-1].ndim == 2 else "")
+    return multilinear.einsum(*arrays, subscripts=f"{','.join(names)}->{free}")
+
+
+# -- signals in one dimension --------------------------------------------------------------------------------------------
+@implements(np.convolve)
+def convolve(a: Any, v: Any, mode: str = "full") -> Any:
+    a, v = _signals(a, v, "convolve")
+    return _correlate(v, a[::-1], mode) if len(v) > len(a) else _correlate(a, v[::-1], mode)
+
+
+@implements(np.correlate)
+def correlate(a: Any, v: Any, mode: str = "valid") -> Any:
+    a, v = _signals(a, v, "correlate")
+    return _correlate(v, a, mode)[::-1] if len(v) > len(a) else _correlate(a, v, mode)
+
+
+def _signals(a: Any, v: Any, name: str) -> tuple[Any, Any]:
+    a, v = (np.reshape(x, (1,)) if np.ndim(x) == 0 else as_array(x) for x in (a, v))
+    if a.ndim != 1 or v.ndim != 1 or not len(a) or not len(v):
+        raise ValueError(
+            f"{name} at {user_line()}: expected two signals of shape (n,), n > 0, got {a.shape} and {v.shape}"
+        )
+    return a, v
+
+
+def _correlate(a: Any, v: Any, mode: str) -> Any:
+    """`v`, not the longer of the two, slides along `a`."""
+    n = len(v)
+    widths = {"full": (n - 1, n - 1), "same": (n // 2, n - n // 2 - 1), "valid": (0, 0)}
+    if mode not in widths:
+        raise InputError(f"convolve at {user_line()}: expected mode='full', 'same' or 'valid', got {mode!r}.")
+    windows = convolution.patches(np.pad(a, widths[mode]), kernel=(n,), stride=(1,), dilation=(1,))
+    return multilinear.matmul(windows, v)
+
+
+@implements(np.interp)
+def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: float | None = None) -> Any:
+    """At a knot, the slope of the interval to its right, at the last one that to its left."""
+    x, xp, fp = as_array(x), as_array(xp), as_array(fp)
+    if period is not None:
+        x, xp = x % period, xp % period
+        order = _plain(xp).argsort()
+        xp, fp = xp[order], fp[order]
+        xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
+        fp = np.concatenate([fp[-1:], fp, fp[:1]])
+        left = right = None
+    at, knots = _plain(x), _plain(xp)
+    last = len(xp) - 1
+    left, right = fp[0] if left is None else left, fp[last] if right is None else right
+    if last == 0:
+        inside = np.broadcast_to(fp[0], x.shape)
+    else:
+        k = namespace(at).clip(knots.searchsorted(at, side="right") - 1, 0, last - 1)
+        slope = (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k])
+        inside = slope * (x - xp[k]) + fp[k]
+    return np.where(at < knots[0], left, np.where(at > knots[last], right, inside))
+
+
+def _plain(x: Any) -> Any:
+    return value_of(x) if isinstance(x, Traced) else x
+
+
+@implements(np.polyval)
+def polyval(p: Any, x: Any) -> Any:
+    p, x = as_array(p), as_array(x)
+    y = np.zeros_like(_plain(x))
+    for k in range(p.shape[0]):
+        y = y * x + p[k]
+    return y

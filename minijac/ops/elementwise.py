@@ -146,6 +146,7 @@ where = elementwise(
     None,
     lambda y, c, a, b: astype(c, y.dtype, y),
     lambda y, c, a, b: astype(np.logical_not(c), y.dtype, y),
+    samples=[Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 4), (3, 1), (4,)), shared=(2,))],
 )
 
 
@@ -158,8 +159,8 @@ clip = elementwise(
     "clip",
     np.clip,
     _inside,
-    lambda y, x, low, high: astype(np.logical_and(x < low, low < high), y.dtype, y),
-    lambda y, x, low, high: astype(x > high, y.dtype, y),
+    lambda y, x, low, high: astype(np.logical_and(x < low, low <= high), y.dtype, y),
+    lambda y, x, low, high: astype(np.maximum(x, low) > high, y.dtype, y),  # the upper bound wins where the two cross
     samples=[Sample(((3, 4), (4,), (3, 1)), low=-2.0, high=2.0, shared=(1,))],
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,8 @@ class Linear(NamedTuple):
 
     push: Callable[[Any], Any]
     pull: Callable[[Any], Any]
+    uniform: bool = False
+    """Whether both do the same at all positions of the axes that pass, and take any number of them."""
 
 
 class Edge:
@@ -76,14 +79,14 @@ class Edge:
         if self.linear is None:
             return self.block().after(block)
         (part,) = self.parts
-        return _map(self.linear.push, part.inp, part.out, self.out_shape, block)
+        return _map(self.linear.push, part.inp, part.out, self.out_shape, block, self.linear.uniform)
 
     def before(self, block: Block) -> Block:
         """Reverse: a block that starts in the node's output, applied to this derivative."""
         if self.linear is None:
             return block.after(self.block())
         (part,) = self.parts
-        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T).T
+        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T, self.linear.uniform).T
 
     def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
@@ -152,7 +155,9 @@ def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
     return None
 
 
-def _map(function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shape, block: Block) -> Block:
+def _map(
+    function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shape, block: Block, uniform: bool
+) -> Block:
     """Apply a linear function along the output axes of a block, which keeps its labels where source and target agree."""
     shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
     passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
@@ -162,26 +167,33 @@ def _map(function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shap
         for k in passing:
             if any(type(digit) is not Label for digit in term.out[k]) or len(set(term.out[k])) < len(term.out[k]):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
-        result.append(_map_term(function, passing, target, shape, term, block))
+        result.append(_map_term(function, passing, target, shape, term, block, uniform))
     return Block(shape, block.inp_shape, result, block.one)
 
 
 def _map_term(
-    function: Callable[[Any], Any], passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block
+    function: Callable[[Any], Any],
+    passing: dict[int, int],
+    target: Axes,
+    shape: Shape,
+    term: Term,
+    block: Block,
+    uniform: bool,
 ) -> Term:
-    own = [digit for axis in term.out for digit in axis]
-    assert all(type(digit) is Label for digit in own)
     factor = Term(term.out, term.inp, term.factors).one_factor() if term.factors else Factor(block.one, ())
+    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if uniform else []
+    # a uniform map is carried out once for all positions along which the block is constant
+    digits = [tuple(digit for digit in axis if digit not in alike) for axis in term.out]
+    own = [digit for axis in digits for digit in axis]
+    assert all(type(digit) is Label for digit in own)
     extra = [label for label in factor.axes if label not in own]
-    seeds = size_of(extra)
-    lead = spread(factor, (*extra, *own)).reshape(seeds, *block.out_shape)  # type: ignore[arg-type]
-    moved = function(lead).reshape(*(label.size for label in extra), *shape)
+    lead = spread(factor, (*extra, *own)).reshape(size_of(extra), *map(size_of, digits))  # type: ignore[arg-type]
     back = {out: k for k, out in passing.items()}
     axes: list[Axis] = []
     for k, n in enumerate(shape):
         axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
-    order = (*extra, *(digit for axis in axes for digit in axis))
-    data = moved.reshape(tuple(label.size for label in order))
+    order = (*extra, *(digit for axis in axes for digit in axis if digit not in alike))
+    data = function(lead).reshape(tuple(label.size for label in order))
     return Term(tuple(axes), term.inp, (Factor(data, order),), term.scale)  # type: ignore[arg-type]
 
 
@@ -208,7 +220,7 @@ def elementwise(
         partial = partials[k]
         if callable(partial):
             partial = partial(node.out, *node.args, **node.params)
-        if node.live is not None and not isinstance(partial, float):
+        if node.live is not None and not (isinstance(partial, int | float) and isfinite(partial)):
             partial = np.where(node.live, partial, 0.0)
         return elementwise_edge(out_shape, np.shape(node.args[k]), axes, partial, node.out.dtype)
 

@@ -57,7 +57,19 @@ def _relabel_relation(k: int, out_shape: Shape, shape_: Shape, inp: Axes, out: A
     return [Part(out, inp)]
 
 
-relabel = structural("relabel", _relabel_value, _relabel_relation)
+_b, _h, _w, _v = Label(3), Label(2), Label(3), Label(4)
+relabel = structural(
+    "relabel",
+    _relabel_value,
+    _relabel_relation,
+    [
+        Sample(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (_w,), (_h,)), "shape": (3, 3, 2)}),
+        Sample(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (Window(_w, 8, 7, -3),)), "shape": (3, 8)}),
+        Sample(((3, 3),), {"inp": ((_b,), (_w,)), "out": ((_b,), (_w,), (_v, _w)), "shape": (3, 3, 12)}),
+        Sample(((3, 3, 5),), {"inp": ((_b,), (_w,), (Window(_w, 5, 2, 1),)), "out": ((_b,), (_w,)), "shape": (3, 3)}),
+    ],
+)
+"""One term without data, as an operation: the entry that labels name on one side goes where they point on the other."""
 
 
 # -- reshape -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""Sliding windows over the last axes of an array, and their transpose: what convolutions and poolings are made of."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..backend import namespace
+from ..labels import Axes, Label
+from ..tape import Node
+from .families import Edge, Linear, Part, Sample, Shape, linear
+
+__all__ = ["patches", "unpatches"]
+
+
+def _positions(size: int, kernel: int, stride: int, dilation: int) -> int:
+    """How many windows of `kernel` entries, `dilation` apart, start every `stride` entries within `size`."""
+    return max(0, (size - dilation * (kernel - 1) - 1) // stride + 1)
+
+
+def _patches_value(x: Any, kernel: Shape, stride: Shape, dilation: Shape) -> Any:
+    lead = x.ndim - len(kernel)
+    windows = [_positions(*sizes) for sizes in zip(x.shape[lead:], kernel, stride, dilation, strict=True)]
+    steps = x.strides[lead:]
+    strides = (
+        *x.strides[:lead],
+        *(s * n for s, n in zip(stride, steps, strict=True)),
+        *(d * n for d, n in zip(dilation, steps, strict=True)),
+    )
+    shape = (*x.shape[:lead], *windows, *kernel)
+    return namespace(x).lib.stride_tricks.as_strided(x, shape, strides)
+
+
+def _unpatches_value(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape) -> Any:
+    n = len(kernel)
+    lead = y.ndim - 2 * n
+    windows = y.shape[lead : lead + n]
+    result = namespace(y).zeros((*y.shape[:lead], *size), y.dtype)
+    for offset in product(*map(range, kernel)):
+        target = tuple(
+            slice(d * k, d * k + s * w, s) for k, d, s, w in zip(offset, dilation, stride, windows, strict=True)
+        )
+        result[(..., *target)] += y[(..., *offset)]
+    return result
+
+
+def _edge(node: Node, k: int) -> Edge:
+    """The axes in front pass; along the others the map is the same for all of them."""
+    kernel, stride, dilation = node.params["kernel"], node.params["stride"], node.params["dilation"]
+    gathers = "size" not in node.params
+    source, target = np.shape(node.args[0]), node.out.shape
+    size = node.params.get("size", source[len(source) - len(kernel) :])
+    lead = min(len(source), len(target)) - len(kernel)
+    common: Axes = tuple((Label(n),) for n in source[:lead])
+    inp = (*common, *((Label(n),) for n in source[lead:]))
+    out = (*common, *((Label(n),) for n in target[lead:]))
+    gather = lambda x: patches(x, kernel=kernel, stride=stride, dilation=dilation)  # noqa: E731
+    scatter = lambda y: unpatches(y, kernel=kernel, stride=stride, dilation=dilation, size=size)  # noqa: E731
+    maps = Linear(gather, scatter, uniform=True) if gathers else Linear(scatter, gather, uniform=True)
+    return Edge(target, source, [Part(out, inp)], maps)
+
+
+_ONE = {"kernel": (2,), "stride": (1,), "dilation": (2,)}
+_TWO = {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2)}
+
+patches = linear(
+    "patches",
+    _patches_value,
+    _edge,
+    [Sample(((3, 5),), _ONE), Sample(((3, 2, 5, 6),), _TWO)],
+    family="sliding windows",
+)
+"""The windows of the last axes: ``(..., *size) -> (..., *windows, *kernel)``."""
+
+unpatches = linear(
+    "unpatches",
+    _unpatches_value,
+    _edge,
+    [Sample(((3, 3, 2),), {**_ONE, "size": (5,)}), Sample(((3, 2, 2, 2, 2, 3),), {**_TWO, "size": (5, 6)})],
+    family="sliding windows",
+)
+"""Its transpose: each entry of each window added where it came from, ``(..., *windows, *kernel) -> (..., *size)``."""

@@ -1,0 +1,439 @@
+"""Linear algebra on stacks of matrices: inverses, determinants and decompositions, the leading axes passing through.
+
+A decomposition is one operation for each of its results, which take the decomposition itself as a second operand, so
+that it is computed once: ``w = eigenvalues(a, d)`` and ``V = eigenvectors(a, d)`` with ``d = eigh(a)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import namespace, value_of
+from ..factors import Factor
+from ..labels import Axes, Label
+from ..tape import Node, is_traced
+from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
+
+__all__ = [
+    "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "pinv", "qr", "qr_q",
+    "qr_r", "right_vectors", "sign_of_det", "singular_values", "solve", "svd",
+]  # fmt: skip
+
+
+# -- what the rules are written with -------------------------------------------------------------------------------------
+def T(x: Any) -> Any:
+    """The transpose of each matrix."""
+    return np.swapaxes(x, -1, -2)
+
+
+def symmetric(x: Any) -> Any:
+    return 0.5 * (x + T(x))
+
+
+def triangle(n: int, x: Any, diagonal: float) -> Any:
+    """Ones below the diagonal, `diagonal` on it, of the dtype of `x` and where `x` lives."""
+    xp = namespace(x)
+    return (xp.tri(n, k=-1) + diagonal * xp.eye(n)).astype(x.dtype)
+
+
+def _labels(*sizes: int) -> list[Label]:
+    return [Label(n) for n in sizes]
+
+
+def _axes(labels: Sequence[Label]) -> Axes:
+    return tuple((label,) for label in labels)
+
+
+def _factor(array: Any, labels: Sequence[Label]) -> Factor:
+    return labelled(array, _axes(labels), array.dtype)
+
+
+def _maps(node: Node, k: int, push: Callable[[Any], Any], pull: Callable[[Any], Any], last: bool = False) -> Edge:
+    """The edge of linear maps between the matrices of two stacks; with `last`, their last axis passes too."""
+    source, target = np.shape(node.args[k]), node.out.shape
+    lead = _labels(*source[:-2])
+    inp, out = _labels(*source[-2:]), _labels(*target[len(lead) :])
+    if last:
+        out[-1] = inp[-1]
+    return Edge(target, source, [Part(_axes([*lead, *out]), _axes([*lead, *inp]))], Linear(push, pull))
+
+
+def _symmetric_sample(x: Any) -> Any:
+    return 0.5 * (x + T(x))
+
+
+def _positive_sample(x: Any) -> Any:
+    return x @ T(x) + np.eye(x.shape[-1])
+
+
+SQUARE = [Sample(((3, 2, 2),)), Sample(((3, 1, 1),)), Sample(((2, 2, 3, 3),))]
+TALL = [Sample(((3, 3, 2),)), Sample(((3, 2, 2),)), Sample(((2, 2, 3, 1),))]
+
+
+# -- inverses ------------------------------------------------------------------------------------------------------------
+def _inv_edge(node: Node, k: int) -> Edge:
+    y, shape = node.out, node.out.shape
+    *lead, i, j, m, n = _labels(*shape, *shape[-2:])
+    factors = (_factor(y, [*lead, i, m]), _factor(y, [*lead, n, j]))
+    return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
+
+
+inv = linear("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, family="linear algebra")
+
+
+def _solve_along(a: Any, b: Any) -> Any:
+    """Solve for right-hand sides with one more axis in front, which become columns: each matrix is factorised once."""
+    seeds, *_, columns = b.shape
+    flat = np.moveaxis(b, 0, -1).reshape(*b.shape[1:-1], columns * seeds)
+    return np.moveaxis(solve(a, flat).reshape(*b.shape[1:], seeds), -1, 0)
+
+
+def _solve_edge(node: Node, k: int) -> Edge:
+    a, x = node.args[0], node.out
+    if k == 1:
+        return _maps(node, 1, lambda b: _solve_along(a, b), lambda y: _solve_along(T(a), y), last=True)
+    return _maps(node, 0, lambda d: -_solve_along(a, d @ x), lambda y: -(_solve_along(T(a), y) @ T(x)))
+
+
+solve = linear(
+    "solve",
+    lambda a, b: namespace(a if hasattr(a, "shape") else b).linalg.solve(a, b),
+    _solve_edge,
+    [Sample(((3, 2, 2), (3, 2, 4))), Sample(((3, 3, 3), (3, 3, 1)))],
+    family="linear algebra",
+)
+"""``a``: (..., n, n), ``b``: (..., n, m), of the same leading axes."""
+
+
+def _pinv_edge(node: Node, k: int) -> Edge:
+    """Exact where the rank is constant (Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973)."""
+    a, p = node.args[0], node.out
+    xp = namespace(a)
+    n, m = p.shape[-2:]
+    *lead, i, j, row, column = _labels(*p.shape, m, n)
+    outside = xp.eye(m, dtype=p.dtype) - a @ p, xp.eye(n, dtype=p.dtype) - p @ a
+    out, inp = _axes([*lead, i, j]), _axes([*lead, row, column])
+    pairs = [
+        (-p, [i, row], p, [column, j]),
+        (p @ T(p), [i, column], outside[0], [row, j]),
+        (outside[1], [i, column], T(p) @ p, [row, j]),
+    ]
+    parts = [
+        Part(out, inp, (_factor(left, [*lead, *first]), _factor(right, [*lead, *second])))
+        for left, first, right, second in pairs
+    ]
+    return Edge(p.shape, a.shape, parts)
+
+
+pinv = linear(
+    "pinv",
+    lambda a, rcond=None: namespace(a).linalg.pinv(a) if rcond is None else namespace(a).linalg.pinv(a, rcond),
+    _pinv_edge,
+    [*TALL, Sample(((3, 2, 3),))],
+    family="linear algebra",
+)
+
+
+# -- determinants --------------------------------------------------------------------------------------------------------
+def _per_matrix(value: Callable[[Node], Any]) -> Callable[[Node, int], Edge]:
+    """The edge of one number for each matrix, with the derivative that `value` gives as a stack of matrices."""
+
+    def edge(node: Node, k: int) -> Edge:
+        labels = _labels(*node.args[0].shape)
+        out, inp = _axes(labels[:-2]), _axes(labels)
+        return Edge(node.out.shape, node.args[0].shape, [Part(out, inp, (_factor(value(node), labels),))])
+
+    return edge
+
+
+det = linear(
+    "det",
+    lambda a: namespace(a).linalg.det(a),
+    _per_matrix(lambda node: cofactor(node.args[0])),
+    SQUARE,
+    family="linear algebra",
+)
+
+
+def _others(s: Any, held: int) -> Any:
+    """Products of the singular values without one (or, held = 2, without two) of them: (..., n) or (..., n, n)."""
+    xp = namespace(s)
+    n = s.shape[-1]
+    mine = xp.eye(n, dtype=bool)
+    left_out = mine if held == 1 else mine[:, None] | mine[None]
+    return xp.where(left_out, 1.0, s.reshape(*s.shape[:-1], *(1,) * held, n)).prod(-1)
+
+
+def _cofactor_value(a: Any) -> Any:
+    """Finite and exact for singular matrices too, where the inverse does not exist."""
+    xp = namespace(a)
+    d = xp.linalg.det(a)
+    if bool((d != 0).all()):
+        return d[..., None, None] * T(xp.linalg.inv(a))
+    u, s, v = xp.linalg.svd(a)
+    sign = xp.linalg.det(u) * xp.linalg.det(v)
+    return (sign[..., None, None] * u * _others(s, 1)[..., None, :]) @ v
+
+
+def _cofactor_edge(node: Node, k: int) -> Edge:
+    a, c = node.args[0], node.out
+    d = det(a)
+
+    def slope(x: Any) -> Any:  # its own transpose
+        if not is_traced(a) and not bool((d != 0).all()):
+            return _cofactor_slope_singular(a, x)
+        return ((c * x).sum(axis=(-2, -1), keepdims=True) * c - c @ T(x) @ c) / d[..., None, None]
+
+    return _maps(node, 0, slope, slope)
+
+
+def _cofactor_slope_singular(a: Any, x: Any) -> Any:
+    """In the basis of the singular vectors the second minors are products of the other singular values."""
+    xp = namespace(a)
+    u, s, v = xp.linalg.svd(a)
+    sign = (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
+    eye = xp.eye(s.shape[-1], dtype=s.dtype)
+    minors = (_others(s, 2) * (1.0 - eye)).astype(s.dtype)
+    inner = T(u) @ x @ T(v)
+    along = minors @ np.expand_dims(np.diagonal(inner, axis1=-2, axis2=-1), -1)
+    return sign * (u @ (along * eye - minors * T(inner)) @ v)
+
+
+cofactor = linear("cofactor", _cofactor_value, _cofactor_edge, SQUARE, family="linear algebra")
+"""The matrix of cofactors, ``det(a) inv(a).T`` where the inverse exists: the derivative of the determinant."""
+
+
+def _logabsdet_slope(node: Node) -> Any:
+    a = node.args[0]
+    if bool(np.isneginf(value_of(node.out)).any()):  # infinite at a singular matrix
+        return cofactor(a) / det(a)[..., None, None]
+    return T(inv(a))
+
+
+logabsdet = linear(
+    "logabsdet",
+    lambda a: namespace(a).linalg.slogdet(a)[1],
+    _per_matrix(_logabsdet_slope),
+    SQUARE,
+    family="linear algebra",
+)
+sign_of_det = opaque("sign_of_det", lambda a: namespace(a).linalg.slogdet(a)[0], SQUARE)
+
+
+# -- symmetric matrices: the derivative is that along symmetric matrices, as if both triangles were averaged ---------------
+def _cholesky_edge(node: Node, k: int) -> Edge:
+    """Murray, arXiv:1602.07527."""
+    y = node.out
+    half = triangle(y.shape[-1], y, 0.5)
+    inverse = inv(y)
+
+    def push(d: Any) -> Any:
+        return y @ (half * (inverse @ symmetric(d) @ T(inverse)))
+
+    def pull(e: Any) -> Any:
+        return symmetric(T(inverse) @ (half * (T(y) @ e)) @ inverse)
+
+    return _maps(node, 0, push, pull)
+
+
+cholesky = linear(
+    "cholesky",
+    lambda a: namespace(a).linalg.cholesky(a),
+    _cholesky_edge,
+    [Sample(((3, 1, 1),), low=0.5, high=2.0)],
+    family="linear algebra",
+)
+
+
+def _eigh_value(a: Any) -> Any:
+    w, v = namespace(a).linalg.eigh(a)
+    return namespace(a).concatenate([w[..., None, :], v], axis=-2)
+
+
+eigh = opaque("eigh", _eigh_value, [Sample(((3, 1, 1),))])
+"""The eigenvalues in row 0, the eigenvectors below; a result for `eigenvalues` and `eigenvectors`, without derivative."""
+
+
+def _eigenvalues_edge(node: Node, k: int) -> Edge:
+    v = eigenvectors(*node.args)
+    *lead, i, n = _labels(*v.shape)
+    j = Label(i.size)
+    factors = (_factor(v, [*lead, i, n]), _factor(v, [*lead, j, n]))
+    return Edge(node.out.shape, node.args[0].shape, [Part(_axes([*lead, n]), _axes([*lead, i, j]), factors)])
+
+
+def _eigenvectors_edge(node: Node, k: int) -> Edge:
+    """A repeated eigenvalue has no eigenvectors that vary smoothly: infinite, or NaN."""
+    v, w = node.out, eigenvalues(*node.args)
+    inverse_gap = 1.0 / _differences(w)
+
+    def push(d: Any) -> Any:
+        return v @ (inverse_gap * (T(v) @ symmetric(d) @ v))
+
+    def pull(e: Any) -> Any:
+        return symmetric(v @ (inverse_gap * (T(v) @ e)) @ T(v))
+
+    return _maps(node, 0, push, pull)
+
+
+def _differences(w: Any) -> Any:
+    """``w_j - w_i`` in row i, column j, and infinity on the diagonal, whose inverse is zero."""
+    xp = namespace(w)
+    n = w.shape[-1]
+    infinite = xp.where(xp.eye(n, dtype=bool), xp.asarray(xp.inf, w.dtype), xp.asarray(0.0, w.dtype))
+    return np.expand_dims(w, -2) - np.expand_dims(w, -1) + infinite
+
+
+eigenvalues = linear(
+    "eigenvalues",
+    lambda a, d=None: namespace(a).linalg.eigvalsh(a) if d is None else d[..., 0, :],
+    _eigenvalues_edge,
+    [Sample(((3, 1, 1),))],
+    family="linear algebra",
+)
+eigenvectors = linear(
+    "eigenvectors",
+    lambda a, d=None: (_eigh_value(a) if d is None else d)[..., 1:, :],
+    _eigenvectors_edge,
+    [Sample(((3, 1, 1),))],
+    family="linear algebra",
+)
+
+
+# -- singular values -----------------------------------------------------------------------------------------------------
+def _svd_value(a: Any) -> Any:
+    u, s, v = namespace(a).linalg.svd(a, full_matrices=False)
+    return namespace(a).concatenate([u, s[..., None, :], T(v)], axis=-2)
+
+
+svd = opaque("svd", _svd_value, TALL)
+"""The left vectors, a row of singular values, and the right vectors, one below the other; without derivative."""
+
+
+def _singular_values_edge(node: Node, k: int) -> Edge:
+    a, d = node.args if len(node.args) == 2 else (node.args[0], svd(node.args[0]))
+    u, v = left_vectors(a, d), right_vectors(a, d)
+    *lead, i, n = _labels(*u.shape)
+    j = Label(v.shape[-2])
+    factors = (_factor(u, [*lead, i, n]), _factor(v, [*lead, j, n]))
+    return Edge(node.out.shape, a.shape, [Part(_axes([*lead, n]), _axes([*lead, i, j]), factors)])
+
+
+def _left_vectors_edge(node: Node, k: int) -> Edge:
+    u, s, v = node.out, singular_values(*node.args), right_vectors(*node.args)
+    push, pull = _singular_vector_maps(u, s, v)
+    return _maps(node, 0, push, pull)
+
+
+def _right_vectors_edge(node: Node, k: int) -> Edge:
+    """The left vectors of the transposed matrix."""
+    u, s, v = left_vectors(*node.args), singular_values(*node.args), node.out
+    push, pull = _singular_vector_maps(v, s, u)
+    return _maps(node, 0, lambda d: push(T(d)), lambda e: T(pull(e)))
+
+
+def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Townsend, "Differentiating the singular value decomposition", 2016. NaN or infinite at a repeated value."""
+    row, column = np.expand_dims(s, -2), np.expand_dims(s, -1)
+    weight = 1.0 / (_differences(s) * (row + column))
+    tall = u.shape[-2] > s.shape[-1]  # the vectors may also turn out of the space that they span
+
+    def push(d: Any) -> Any:
+        p = T(u) @ d @ v
+        turned = u @ (weight * (p * row + column * T(p)))
+        return turned + (d @ v - u @ p) / row if tall else turned
+
+    def pull(e: Any) -> Any:
+        h = weight * (T(u) @ e)
+        left = u @ ((h + T(h)) * row)
+        if tall:
+            left = left + (e - u @ (T(u) @ e)) / row
+        return left @ T(v)
+
+    return push, pull
+
+
+singular_values = linear(
+    "singular_values",
+    lambda a, d=None: (
+        namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :]
+    ),
+    _singular_values_edge,
+    [*TALL, Sample(((3, 2, 3),))],
+    family="linear algebra",
+)
+left_vectors = linear(
+    "left_vectors",
+    lambda a, d=None: (_svd_value(a) if d is None else d)[..., : a.shape[-2], :],
+    _left_vectors_edge,
+    [*TALL, Sample(((3, 2, 3),))],
+    family="linear algebra",
+)
+right_vectors = linear(
+    "right_vectors",
+    lambda a, d=None: (_svd_value(a) if d is None else d)[..., a.shape[-2] + 1 :, :],
+    _right_vectors_edge,
+    [*TALL, Sample(((3, 2, 3),))],
+    family="linear algebra",
+)
+
+
+# -- QR of full column rank ----------------------------------------------------------------------------------------------
+def _qr_value(a: Any) -> Any:
+    return namespace(a).concatenate(namespace(a).linalg.qr(a), axis=-2)
+
+
+qr = opaque("qr", _qr_value, TALL)
+"""The orthonormal columns, and the triangular factor below them; without derivative."""
+
+
+def _qr_q_edge(node: Node, k: int) -> Edge:
+    """Walter, Lehmann and Lamour, Optim. Methods Softw. 27 (2012)."""
+    q, inverse = node.out, inv(qr_r(*node.args))
+    below = triangle(q.shape[-1], q, 0.0)
+
+    def push(d: Any) -> Any:
+        moved = d @ inverse
+        m = T(q) @ moved
+        return moved + q @ (below * m - T(below * m) - m)
+
+    def pull(e: Any) -> Any:
+        g = T(q) @ e
+        return (e + q @ (below * (g - T(g)) - g)) @ T(inverse)
+
+    return _maps(node, 0, push, pull)
+
+
+def _qr_r_edge(node: Node, k: int) -> Edge:
+    r, q = node.out, qr_q(*node.args)
+    inverse = inv(r)
+    below = triangle(r.shape[-1], r, 0.0)
+
+    def push(d: Any) -> Any:
+        m = T(q) @ d @ inverse
+        return (m - below * m + T(below * m)) @ r
+
+    def pull(e: Any) -> Any:
+        h = e @ T(r)
+        return q @ (h - below * h + below * T(h)) @ T(inverse)
+
+    return _maps(node, 0, push, pull)
+
+
+qr_q = linear(
+    "qr_q",
+    lambda a, d=None: (_qr_value(a) if d is None else d)[..., : a.shape[-2], :],
+    _qr_q_edge,
+    TALL,
+    family="linear algebra",
+)
+qr_r = linear(
+    "qr_r",
+    lambda a, d=None: (_qr_value(a) if d is None else d)[..., a.shape[-2] :, :],
+    _qr_r_edge,
+    TALL,
+    family="linear algebra",
+)
