@@ -1,6 +1,6 @@
 """minijac: batch-aware automatic differentiation, per-sample Jacobians without a loop over samples."""
 
-from . import errors, nn, numpy, ops, testing
+from . import errors, nn, numpy, ops, special, testing
 from .errors import (
     BatchMixingError,
     ConversionError,
@@ -11,7 +11,18 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .report import Tape, trace
+from .second import (
+    divergence,
+    hessian,
+    hessian_diagonal,
+    laplacian,
+    value_and_divergence,
+    value_and_hessian,
+    value_and_hessian_diagonal,
+    value_and_laplacian,
+)
 from .structured import Jacobian
+from .taylor import partials
 from .transforms import grad, jacobian, jvp, linearize, stop_gradient, value_and_grad, value_and_jacobian, vjp
 
 __version__ = "0.1.0"
@@ -33,10 +44,20 @@ __all__ = [
     "nn",
     "numpy",
     "ops",
+    "partials",
+    "special",
     "stop_gradient",
     "testing",
     "trace",
     "value_and_grad",
     "value_and_jacobian",
+    "divergence",
+    "hessian",
+    "hessian_diagonal",
+    "laplacian",
+    "value_and_divergence",
+    "value_and_hessian",
+    "value_and_hessian_diagonal",
+    "value_and_laplacian",
     "vjp",
 ]

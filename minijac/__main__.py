@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import statistics
 import sys
 import textwrap
 import time
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     versions = library_versions()
     say = keep_quiet if options.json else print_line
+    warning = forum.busy()
     say(heading(versions, options))
     rows: list[Row] = []
     with_torch = forum.has_torch()
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for title, table in tables(device, options):
             rows += table
             say(format_table(title, table))
-    remarks = closing_remarks(with_torch)
+    remarks = closing_remarks(with_torch) + ([warning] if warning else [])
     if options.json:
         record = {
             "versions": versions,
@@ -92,8 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "seconds": time.perf_counter() - start,
         }
         print(json.dumps(record, indent=1))
-    for remark in remarks:
-        say(remark)
+    say("\n" + "\n".join(remarks))
     say(f"{time.perf_counter() - start:.0f} seconds in all.")
     return 0
 
@@ -225,9 +226,9 @@ def synchronized(function: Callable[[], Any], device: Device) -> Callable[[], An
 
 
 def backward_seconds(f: Function, x: Any, device: Device) -> float:
-    """Time of one backward pass through the whole batch: the least of a few, since it predicts thousands in a row."""
+    """Typical time of one backward pass through the whole batch."""
     one_pass = synchronized(lambda: forum.torch.autograd.functional.vjp(lambda x: f(x).sum(), x), device)
-    return min(forum.seconds_of(one_pass) for _ in range(20))
+    return statistics.median(forum.seconds_of(one_pass) for _ in range(30))
 
 
 def too_expensive(method: Method, network: Network, dtype: str, pass_seconds: float) -> str | None:
@@ -466,7 +467,7 @@ def wrap(text: str) -> str:
 
 def closing_remarks(with_torch: bool) -> list[str]:
     """What was left out, and why."""
-    remarks = [] if cupy_with_device() else ["\nNo GPU was found (CuPy missing, or it sees no device): CPU only."]
+    remarks = [] if cupy_with_device() else ["No GPU was found (CuPy missing, or it sees no device): CPU only."]
     if with_torch:
         limits = f"{MOST_BYTES / 2**30:g} GiB or {MOST_SECONDS:g} s"
         remarks.append(f"'not run': the method would need more than {limits} for one call.")

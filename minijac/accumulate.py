@@ -23,6 +23,10 @@ class Place(NamedTuple):
     stride: int
 
 
+ANYWHERE = Place(-1, 0)
+"""A single sample whose axis of length one was reshaped away: it is everywhere, and mixes with nothing."""
+
+
 class Mixing(NamedTuple):
     """The operation at which samples mix."""
 
@@ -130,10 +134,10 @@ class Graph:
             found: dict[bool, set[Place | None]] = {True: set(), False: set()}
             for k, p in self._operands[i]:
                 if p in places:
-                    place = places[p]
-                    carried = place and self.edge(i, k).carry(*place, batch)
-                    found[p in active].add(carried and Place(*carried))
+                    found[p in active].add(self._carried(i, k, places[p], batch))
             mine = found[True] or found[False]
+            if len(mine) > 1:
+                mine.discard(ANYWHERE)
             if not mine:
                 continue
             places[i] = next(iter(mine)) if len(mine) == 1 else None
@@ -142,6 +146,15 @@ class Graph:
                 if places[i] is None and mixing is None:
                     mixing = Mixing(self.nodes[i], tuple(np.shape(arg) for arg in self.nodes[i].args))
         return places, mixing
+
+    def _carried(self, i: int, k: int, place: Place | None, batch: int) -> Place | None:
+        if place is None or place is ANYWHERE:
+            return place
+        carried = self.edge(i, k).carry(*place, batch)
+        if batch == 1 and self.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
+            if carried is None or self.nodes[i].out.shape[carried[0]] != 1:
+                return ANYWHERE
+        return carried and Place(*carried)
 
     # -- entries that a `where` discards -----------------------------------------------------------------------------------
     def _mark_live(self) -> None:
@@ -188,14 +201,17 @@ class Graph:
 def raise_mixing(mixing: Mixing, batch: int) -> None:
     """Raise BatchMixingError for the operation found by `Graph.places`."""
     node = mixing.node
-    where = "an unknown line" if node.where is None else f"{node.where[0]}:{node.where[1]}"
+    where = node.where or "an unknown line"
     params = ", ".join(
         f"{key}={value!r}" for key, value in node.params.items() if np.ndim(value) == 0 or len(value) < 9
     )
     assert node.op is not None
+    name = f"{node.op.name}({params})"
+    if node.where is not None and node.where.function not in (None, node.op.name):
+        name = f"{node.where.function}, in its step {name},"
     operands = " and ".join(str(shape) for shape in mixing.shapes)
     raise BatchMixingError(
-        f"samples mix in {node.op.name}({params}) at {where}: operands of shape {operands} give {node.out.shape}, and "
+        f"samples mix in {name} at {where}: operands of shape {operands} give {node.out.shape}, and "
         f"the axis of the {batch} samples does not pass through whole and in order. Expected every sample's output to "
         'depend on its own input alone. If the mixing is meant, choose on_mixing="diagonal" for the exact d y_i / d x_i, '
         'or on_mixing="full" for all of (B, *out, B, *in); if one operand is to count as constant, wrap it in '

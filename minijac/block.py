@@ -35,7 +35,7 @@ from .labels import (
 )
 from .tape import is_traced
 
-__all__ = ["Block", "Term", "embed", "spread"]
+__all__ = ["Block", "Term", "bilinear", "embed", "spread"]
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -125,7 +125,8 @@ class Block:
     def column(array: Array) -> Block:
         """An array as the map from one number (shape ``()``) to it: a tangent."""
         axes = tuple(axis_of(n) for n in array.shape)
-        return Block(tuple(array.shape), (), [Term(axes, (), (_squeezed(array, axes),))])
+        one = namespace(array).ones((), array.dtype)
+        return Block(tuple(array.shape), (), [Term(axes, (), (_squeezed(array, axes),))], one)
 
     @property
     def T(self) -> Block:
@@ -228,6 +229,15 @@ def _compose(g: Term, f: Term, one: Array) -> Term | None:
         return g
     if g.plain and f.plain:
         return _compose_plain(g, f)
+    met = _meet(g, f, one)
+    if met is None:
+        return None
+    g, f = met
+    return _reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale)
+
+
+def _meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
+    """Two terms after substitutions that make `g.inp` and `f.out` name the same positions; None where they cannot."""
     while True:
         for k in range(len(g.inp)):  # one axis after the other, so that a failure names its axis
             try:
@@ -241,11 +251,34 @@ def _compose(g: Term, f: Term, one: Array) -> Term | None:
             g = Term(out, g_inp, tuple(factors[:count]), g.scale)
             f = Term(f_out, inp, tuple(factors[count:]), f.scale)
         else:
-            return _reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale)
+            return g, f
         if not _lone(f, k):
             f = _materialise(f, k, one)
         else:
             g = _materialise(g.transposed, k, one).transposed
+
+
+def bilinear(form: Term, left: Block, right: Block, out_shape: Shape, collapse: bool) -> Block:
+    """A bilinear form on the derivatives of its two operands along the same inputs k.
+
+    `form` has the axes of both operands as its input, one after the other. Returns the block
+    ``sum_{a, b} form[., a, b] left[a, k] right[b, k]``, or with `collapse` its sum over k as a column.
+    """
+    terms = []
+    for a in left.terms:
+        for b in right.terms:
+            met = _meet(a, b.renamed().transposed, left.one)  # the two name the same input
+            if met is None:
+                continue
+            a_k, b_k = met
+            both = Term((*a_k.out, *b_k.inp), a_k.inp, (*a_k.factors, *b_k.factors), a_k.scale * b_k.scale)
+            met = _meet(form.renamed(), both, left.one)
+            if met is None:
+                continue
+            g, f = met
+            inp: Axes = () if collapse else f.inp
+            terms.append(_reduced(g.out, inp, (*g.inp, *f.inp), (*g.factors, *f.factors), g.scale * f.scale))
+    return Block(out_shape, () if collapse else left.inp_shape, _collect(terms), left.one)
 
 
 def _compose_plain(g: Term, f: Term) -> Term:

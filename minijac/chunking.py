@@ -17,7 +17,7 @@ from .labels import Axis, Label, axis_of, window
 from .plan import Plan, accumulate
 from .structured import Jacobian
 
-__all__ = ["assemble", "batch_first", "seeds"]
+__all__ = ["assemble", "batch_first", "result_dtype", "seeds"]
 
 
 def assemble(
@@ -32,7 +32,8 @@ def assemble(
     options: Options,
 ) -> list[list[Any]]:
     """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``."""
-    one = namespace(sources[0]).ones((), np.float32)
+    # wide enough that a scale multiplied into it, such as the 1/3 of a mean, is not rounded to single precision
+    one = namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
     table = [[_Result(y, x, b, a, options) for x, a in zip(sources, in_axes, strict=True)]
              for y, b in zip(outputs, out_axes, strict=True)]  # fmt: skip
     rows: dict[int, list[int]] = {}  # one output node may be several output leaves
@@ -78,7 +79,7 @@ class _Result:
         self.y, self.x = y, x
         self.out_axis, self.in_axis = out_axis, in_axis
         self.full, self.structured = options.on_mixing == "full", options.structured
-        self.dtype = np.result_type(y.dtype, x.dtype)
+        self.dtype = result_dtype(y, x)
         self.dense: Any = None
         self.block: Block | None = None
 
@@ -105,6 +106,11 @@ class _Result:
         return Jacobian(batch_first(block, self.out_axis, self.in_axis), self.dtype, self.x, batched)
 
 
+def result_dtype(y: Any, x: Any) -> Any:
+    """The dtype of a derivative of `y` by `x`, the same in every mode."""
+    return np.result_type(y.dtype, x.dtype)
+
+
 def batch_first(block: Block, out_axis: int | None, in_axis: int | None) -> Block:
     """The same block with the samples on the first axis of its output and of its input."""
     if not out_axis and not in_axis:
@@ -118,11 +124,14 @@ def _first(axis: int | None, ndim: int) -> tuple[int, ...]:
     return rest if axis is None else (axis, *rest)
 
 
-def seeds(shape: Shape, batch_axis: int | None, chunk_size: int, one: Any) -> Iterator[Block]:
+def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None, one: Any) -> Iterator[Block]:
     """The identity on arrays of `shape`, cut into blocks of at most `chunk_size` seeds per sample.
 
     A seed is one entry of one sample; a chunk is a window of the array, so a chunked identity is still labels alone.
     """
+    if chunk_size is None:
+        yield Block.identity(shape, one)
+        return
     windows: list[list[tuple[int, int]]] = []
     budget = chunk_size
     for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .lines import user_line
+
 __all__ = [
     "BatchMixingError",
     "ConversionError",
@@ -27,6 +29,9 @@ class UnsupportedOperationError(MinijacError, NotImplementedError):
 
 class InputError(MinijacError, TypeError, ValueError):
     """An argument has the wrong dtype, rank, size, or value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} (at {user_line()})")
 
 
 class TraceError(MinijacError, RuntimeError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -431,3 +432,12 @@ def seconds_of(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def busy() -> str | None:
+    """A warning where other work keeps this machine's cores, so that times say little; else None."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= 0.75 * cores:
+        return None
+    return f"This machine is busy (load {load:.1f} on {cores} cores): its times, and their ratios, say little."

@@ -37,7 +37,7 @@ class Tape:
         for i, node in enumerate(self.nodes):
             name = "input" if node.op is None else node.op.name
             operands = ", ".join(f"%{p}" if p >= 0 else _short(arg) for p, arg in zip(node.parents, node.args, strict=True))
-            where = "" if node.where is None else f"{Path(node.where[0]).name}:{node.where[1]}"
+            where = "" if node.where is None else f"{Path(node.where.file).name}:{node.where.number}"
             mark = " ->" if i in self.outputs else ""
             rows.append((f"%{i}{mark}", name, operands, f"{node.out.dtype}{list(node.out.shape)}", self.batch(i), where))
         return rows

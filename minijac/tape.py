@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +12,10 @@ import numpy as np
 from .backend import Wrapped
 from .errors import ConversionError, MutationError, TraceError, UnsupportedOperationError
 
+from .lines import Line, caller, user_line
+
 __all__ = ["Node", "Op", "Trace", "Traced", "apply", "is_traced", "user_line"]
 
-_PACKAGE = str(Path(__file__).parent)
-_LIBRARIES = (_PACKAGE, str(Path(np.__file__).parent))
-_PROGRAMS = tuple(str(Path(__file__).parent / name) for name in ("__main__.py", "forum.py"))
 _serial = count()
 
 
@@ -29,7 +27,7 @@ class Op:
     sign, rounding): it is not recorded by a differentiating trace.
     """
 
-    __slots__ = ("edge", "family", "inert", "name", "samples", "value")
+    __slots__ = ("edge", "family", "inert", "name", "partials", "samples", "signature", "value")
 
     def __init__(
         self,
@@ -47,6 +45,10 @@ class Op:
         self.samples = samples
         self.inert = inert
         """Positions of operands that have no derivative."""
+        self.partials: Sequence[Callable[..., Any] | float | None] | None = None
+        """For an elementwise operation its partial derivatives as declared, one for each operand."""
+        self.signature: Callable[..., Any] | None = None
+        """Multilinear operations: the names of the axes of operands and output."""
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         return apply(self, args, params)
@@ -67,7 +69,7 @@ class Node:
         args: tuple[Any, ...],
         params: dict[str, Any],
         out: Any,
-        where: tuple[str, int] | None,
+        where: Line | None,
     ) -> None:
         self.op = op
         self.parents = parents
@@ -116,24 +118,8 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     if op.edge is None:
         return out
     parents = tuple([arg.index if isinstance(arg, Traced) and arg.trace is trace else -1 for arg in args])
-    trace.nodes.append(Node(op, parents, values, params, out, _caller()))
+    trace.nodes.append(Node(op, parents, values, params, out, caller()))
     return Traced(trace, len(trace.nodes) - 1, out)
-
-
-def _caller() -> tuple[str, int] | None:
-    """File and line of the innermost frame that is the user's."""
-    frame: Any = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_LIBRARIES) or name in _PROGRAMS:
-            return name, frame.f_lineno
-        frame = frame.f_back
-    return None
-
-
-def user_line() -> str:
-    where = _caller()
-    return "an unknown line" if where is None else f"{where[0]}:{where[1]}"
 
 
 def is_traced(x: Any) -> bool:
@@ -148,6 +134,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     ufuncs: ClassVar[dict[Any, Callable[..., Any]]] = {}
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     methods: ClassVar[dict[str, Callable[..., Any]]] = {}
+    # and by minijac.special: by name, because SciPy is not imported for it
+    special: ClassVar[dict[str, Callable[..., Any]]] = {}
 
     def __init__(self, trace: Trace, index: int, value: Any) -> None:
         self.trace = trace
@@ -209,6 +197,9 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             self._refuse_out(ufunc.__name__, kwargs["out"])
         name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
+        if function is None and getattr(sys.modules.get("scipy.special"), ufunc.__name__, None) is ufunc:
+            name = name.replace("numpy", "scipy.special", 1)
+            function = self.special.get(ufunc.__name__) if method == "__call__" else None
         if function is None:
             raise unsupported(name)
         if kwargs and method == "__call__" and ufunc.signature is None:
@@ -232,7 +223,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         error = MutationError if isinstance(target, Traced) else ConversionError
         raise error(
             f"{name} at {user_line()}: got out= (or an in-place operator) that writes into {kind}, which would lose "
-            "the derivative. Expected an operation that returns its result: write `y = x + 1` instead of `x += 1`."
+            "the derivative. Call it without out= and use what it returns: `y = np.exp(x)`, or `y = x + 1` instead of "
+            "`x += 1`."
         )
 
     # -- what would lose the derivative -----------------------------------------------------------------------------
@@ -291,7 +283,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         method = type(self).methods.get(name)
         if method is not None:
             return lambda *args, **kwargs: method(self, *args, **kwargs)
-        if hasattr(np.ndarray, name):
+        if hasattr(np.ndarray, name) and not name.startswith("__"):
             raise unsupported(f"the array method or attribute .{name}")
         raise AttributeError(f"a traced value has no attribute {name!r}")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from .accumulate import Graph, Place, raise_mixing
+from .accumulate import ANYWHERE, Graph, Place, raise_mixing
 from .arguments import (
     Options,
     argument_positions,
@@ -21,10 +21,11 @@ from .arguments import (
     flatten,
     output_leaf,
 )
-from .backend import is_array
+from .backend import is_array, namespace
 from .block import Block
 from .chunking import assemble
-from .errors import InputError
+from .errors import InputError, TraceError
+from .lines import user_line
 from .plan import plan_for
 from .tape import Node, Trace, Traced
 
@@ -102,10 +103,9 @@ def record(
                     "pair, or leave has_aux out."
                 )
             result, aux = result
-    strip = lambda x: x.value if isinstance(x, Traced) and x.trace is trace else x  # noqa: E731
     leaves, tree = flatten(result)
     nodes = [leaf.index if isinstance(leaf, Traced) and leaf.trace is trace else None for leaf in leaves]
-    outputs = [strip(leaf) for leaf in leaves]
+    outputs = [_stripped(leaf, trace) for leaf in leaves]
     aux_leaves, aux_tree = flatten(aux)
     return Recorded(
         trace.nodes,
@@ -114,9 +114,28 @@ def record(
         outputs,
         nodes,
         tree,
-        optree.tree_unflatten(tree, outputs),
-        optree.tree_unflatten(aux_tree, [strip(leaf) for leaf in aux_leaves]),
+        optree.tree_unflatten(tree, [_owned(y) for y in outputs]),
+        optree.tree_unflatten(aux_tree, [_stripped(leaf, trace) for leaf in aux_leaves]),
     )
+
+
+def _stripped(leaf: Any, trace: Trace) -> Any:
+    """A result without the trace that has just ended."""
+    if not isinstance(leaf, Traced):
+        return leaf
+    if leaf.trace is trace:
+        return leaf.value
+    if not leaf.trace.open:
+        raise TraceError(
+            f"the function returned, at {user_line()}, a traced value of a transformation that has returned before. "
+            "Expected values made in this call: do not store traced values outside of the function."
+        )
+    return leaf
+
+
+def _owned(y: Any) -> Any:
+    """A copy that the caller may write to: `y` may be a view of an argument, or needed again by a pullback."""
+    return y.copy() if is_array(y) and not isinstance(y, np.generic) else y
 
 
 # -- Jacobians ---------------------------------------------------------------------------------------------------------
@@ -281,9 +300,10 @@ def _jacobian(
 
 
 def _output_axis(y: Any, place: Place | None, batch: int) -> int:
-    if place is not None and place.stride == 1 and y.shape[place.axis] == batch:
-        return place.axis
-    if y.ndim and y.shape[0] == batch:
+    if place is not None and place is not ANYWHERE:  # an axis of length B beside the one that the samples are merged into is not theirs
+        if place.stride == 1 and y.shape[place.axis] == batch:
+            return place.axis
+    elif y.ndim and y.shape[0] == batch:
         return 0
     raise InputError(
         f"output of shape {y.shape}: expected its samples on an axis of their own, got none of length {batch} that "
@@ -342,6 +362,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> jvp(np.sin, (np.zeros(2),), (np.ones(2),))
     (array([0., 0.]), array([1., 1.]))
     """
+    for name, given_tuple in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given_tuple, tuple | list):
+            raise InputError(f"jvp: expected {name} as a tuple, one entry per argument, got {type(given_tuple).__name__}.")
     primals, tangents = tuple(primals), tuple(tangents)
     run = record(f, primals, {}, range(len(primals)), {}, False)
     flat, tree = flatten(primals)
@@ -434,7 +457,7 @@ def value_and_grad(
         y = output_leaf(run.outputs[0])
         node = run.output_nodes[0]
         graph = Graph(run.nodes, run.inputs, [] if node is None else [node])
-        seeds = {} if node is None else {node: Block.identity(())}
+        seeds = {} if node is None else {node: Block.identity((), namespace(y).ones((), y.dtype))}
         gradients = _cotangents(graph, seeds, run, [flatten(args[n]) for n in positions])
         result = gradients[0] if isinstance(argnums, int | np.integer) else gradients
         return ((run.value, run.aux) if has_aux else run.value if node is not None else y), result

@@ -1,67 +1,322 @@
-"""Indexing of traced values: integers, slices, arrays and masks."""
+"""Indexing of traced values: integers, slices, arrays and masks; taking, sorting, and updates that return a new array."""
 
 from __future__ import annotations
 
-import builtins
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, value_of
-from ..errors import UnsupportedOperationError
+from ..backend import astype, is_array, namespace, value_of
+from ..errors import InputError, UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
-from .protocol import as_array, axis_of, implements
-from .shape import ravel
+from .protocol import FUNCTIONS, METHODS, as_array, axis_of, implements, not_in_place, plain
+from .shape import along, ravel
+
+WHOLE = slice(None)
 
 
+# -- x[index] ------------------------------------------------------------------------------------------------------------
 @implements(method="__getitem__")
 def getitem(x: Any, index: Any) -> Any:
-    items = index if isinstance(index, tuple) else (index,)
-    full, advanced = _full_index(items, x)
-    if advanced:
-        if builtins.all(isinstance(item, slice | int) or item is None for item in full):
-            return structural.getitem_basic(x, index=full)
-        positions, passing = indexing.getitem_positions(x.shape, full, namespace(x))
-        return indexing.gather(x, positions=positions, passing=passing)
-    return structural.getitem_basic(x, index=full)
+    full = full_index(index, x)
+    basic, picks = split_index(full, x.shape)
+    if any(item != WHOLE for item in basic):
+        x = structural.getitem_basic(x, index=basic)
+    if not picks:
+        return x
+    if len(picks) == 1:
+        ((axis, positions),) = picks.items()
+        return along(x, positions, axis, pieces=1)
+    positions = flat_positions(x.shape, tuple(picks.get(k, WHOLE) for k in range(x.ndim)), namespace(x))
+    return indexing.gather(x, positions=positions, passing=tuple(passing_axes(x.shape, picks).items()))
 
 
-def _full_index(items: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], bool]:
+def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
+    items = index if isinstance(index, tuple) else (index,)
     items = tuple(value_of(item) if isinstance(item, Traced) else item for item in items)
-    items = tuple(np.asarray(item) if isinstance(item, list | tuple) else item for item in items)
+    items = tuple(namespace(x).asarray(item) if isinstance(item, list | tuple) else item for item in items)
+    items = tuple(int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items)
     used = 0
-    advanced = False
     for item in items:
-        if item is None or item is Ellipsis:
-            continue
-        if isinstance(item, slice):
-            used += 1
-        elif isinstance(item, bool | np.bool_):
+        if isinstance(item, bool | np.bool_) or (is_array(item) and item.dtype == bool and item.ndim == 0):
             raise UnsupportedOperationError(f"indexing with a single bool at {user_line()}: use an array or np.where.")
-        elif isinstance(item, int | np.integer):
-            used += 1
-        else:
-            advanced = True
-            used += item.ndim if item.dtype == bool else 1
+        if is_array(item) and item.dtype.kind not in "iub" and item.size:
+            raise IndexError(f"index at {user_line()}: expected integers or booleans, got an array of {item.dtype}")
+        used += _axes_used(item)
     if used > x.ndim:
         raise IndexError(f"too many indices at {user_line()}: {used} for a traced value of shape {x.shape}")
-    fill = (slice(None),) * (x.ndim - used)
+    fill = (WHOLE,) * (x.ndim - used)
     where = [n for n, item in enumerate(items) if item is Ellipsis]
     full = (*items[: where[0]], *fill, *items[where[0] + 1 :]) if where else (*items, *fill)
     axis = 0
     for item in full:
-        if item is None:
-            continue
-        if isinstance(item, int | np.integer) and not -x.shape[axis] <= item < x.shape[axis]:
+        sizes = x.shape[axis : axis + _axes_used(item)]
+        if isinstance(item, int | np.integer) and not -sizes[0] <= item < sizes[0]:
             raise IndexError(f"index {item} at {user_line()} is out of bounds for axis {axis} of shape {x.shape}")
-        axis += item.ndim if getattr(item, "dtype", None) == bool else 1
-    return full, advanced
+        if _is_mask(item) and item.shape != sizes:
+            raise IndexError(f"mask of shape {item.shape} at {user_line()}: expected {sizes}, of shape {x.shape}")
+        axis += len(sizes)
+    return full
 
 
+def _axes_used(item: Any) -> int:
+    if item is None or item is Ellipsis:
+        return 0
+    return int(item.ndim) if _is_mask(item) else 1
+
+
+def _is_mask(item: Any) -> bool:
+    return getattr(item, "dtype", None) == bool
+
+
+def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[int, Any]]:
+    """A full index in two steps: slices and new axes, which keep structure, then positions along some of the axes.
+
+    Without arrays, integers belong to the first step; with some, NumPy counts integers among them.
+    """
+    basic: list[Any] = []
+    picks: dict[int, Any] = {}
+    arrays = any(is_array(item) for item in full)
+    axis = 0
+    for item in full:
+        if item is None:
+            basic.append(None)
+            continue
+        n = shape[axis]
+        if isinstance(item, slice):
+            basic.append(WHOLE if item.indices(n) == (0, n, 1) else item)
+        elif not arrays:
+            basic.append(int(item))
+        else:
+            for positions in item.nonzero() if _is_mask(item) else (item,):
+                # where NumPy's own indexing does the check of bounds and the counting from the end
+                size = shape[axis]
+                picks[len(basic)] = namespace(positions).arange(size)[_as_integers(positions)]
+                basic.append(WHOLE)
+                axis += 1
+            continue
+        axis += 1
+    return tuple(basic), picks
+
+
+def _as_integers(positions: Any) -> Any:
+    return positions if not is_array(positions) or positions.dtype.kind in "iu" else positions.astype(int)
+
+
+def flat_positions(shape: tuple[int, ...], index: tuple[Any, ...], xp: Any) -> Any:
+    return xp.arange(prod(shape)).reshape(shape)[index]
+
+
+def passing_axes(shape: tuple[int, ...], picks: dict[int, Any]) -> dict[int, int]:
+    """Which axes an index with arrays along the axes `picks` leaves in place: axis of the array, axis of the result."""
+    axes = list(picks)
+    common = np.broadcast_shapes(*(np.shape(item) for item in picks.values()))
+    together = axes == list(range(axes[0], axes[-1] + 1))
+    first = axes[0] if together else 0  # where the arrays' axes go, as NumPy has it
+    passing = {}
+    place = 0 if together else len(common)
+    for axis in range(len(shape)):
+        if axis in picks:
+            followed = _followed(picks[axis], shape[axis], len(common))
+            if followed is not None and common[followed] == shape[axis]:
+                passing[axis] = first + followed
+            place += len(common) if together and axis == first else 0
+        else:
+            passing[axis] = place
+            place += 1
+    return passing
+
+
+def _followed(item: Any, n: int, width: int) -> int | None:
+    """The axis of the arrays' common shape along which this one is ``arange(n)``: there each sample picks from itself."""
+    long = [k for k, size in enumerate(np.shape(item)) if size != 1] or list(range(np.ndim(item)))[:1]
+    if len(long) != 1 or np.size(item) != n or not bool((item.reshape(-1) == namespace(item).arange(n)).all()):
+        return None
+    return width - np.ndim(item) + long[0]
+
+
+# -- by position -----------------------------------------------------------------------------------------------------------
 @implements(np.take, method="take")
 def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
     if axis is None:
-        return ravel(x)[np.asarray(indices)]
-    return x[(*(slice(None),) * axis_of(x, axis, "take"), as_array(indices))]
+        x, axis = ravel(x), 0
+    axis = axis_of(x, axis, "take")
+    positions = namespace(x).arange(x.shape[axis]).take(_plain_index(indices, x), mode=mode)
+    return along(x, positions, axis, pieces=1)
+
+
+@implements(np.compress)
+def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
+    if axis is None:
+        x, axis = ravel(x), 0
+    (positions,) = _plain_index(condition, x).astype(bool).nonzero()
+    return take(x, positions, axis)
+
+
+METHODS["compress"] = lambda x, condition, axis=None, out=None: compress(condition, x, axis, out)
+
+
+@implements(np.extract)
+def extract(condition: Any, arr: Any) -> Any:
+    return compress(np.ravel(_plain_index(condition, arr)), arr)
+
+
+@implements(np.take_along_axis)
+def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
+    if not isinstance(arr, Traced):  # traced indices alone carry no derivative
+        return np.take_along_axis(arr, value_of(indices), axis)
+    indices = _plain_index(indices, arr)
+    if axis is None:
+        arr, indices, axis = ravel(arr), indices.reshape(-1), 0
+    axis = axis_of(arr, axis, "take_along_axis")
+    xp = namespace(arr)
+    positions = xp.take_along_axis(xp.arange(arr.size).reshape(arr.shape), indices, axis)
+    passing = tuple((k, k) for k, n in enumerate(arr.shape) if k != axis and positions.shape[k] == n)
+    return indexing.gather(arr, positions=positions, passing=passing)
+
+
+def _plain_index(indices: Any, x: Any) -> Any:
+    return value_of(indices) if isinstance(indices, Traced) or is_array(indices) else namespace(x).asarray(indices)
+
+
+@implements(np.choose)
+def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
+    a = value_of(a) if isinstance(a, Traced) else np.asarray(a)
+    if a.dtype.kind not in "iub":
+        raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
+    a = namespace(a).arange(len(choices)).take(a, mode=mode)
+    result = as_array(choices[0])
+    for k in range(1, len(choices)):
+        result = np.where(a == k, choices[k], result)
+    return np.broadcast_to(result, np.broadcast_shapes(a.shape, *(np.shape(choice) for choice in choices)))
+
+
+# -- order -------------------------------------------------------------------------------------------------------------------
+@implements(np.sort)
+def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
+    """Equal entries stay in their order, and each derivative goes with its entry."""
+    a, axis = (ravel(a), 0) if axis is None else (a, axis)
+    return take_along_axis(a, value_of(a).argsort(axis, kind="stable"), axis) if a.ndim else a[None][0]
+
+
+@implements(np.partition)
+def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect", order: Any = None) -> Any:
+    a, axis = (ravel(a), 0) if axis is None else (a, axis)
+    return take_along_axis(a, value_of(a).argpartition(kth, axis), axis)
+
+
+for _name in (
+    "argmax", "argmin", "argsort", "argpartition", "argwhere", "nonzero", "flatnonzero", "searchsorted", "digitize",
+    "nanargmax", "nanargmin", "count_nonzero", "isin", "lexsort",
+):  # fmt: skip
+    FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
+for _name in ("argmax", "argmin", "argsort", "argpartition", "nonzero", "searchsorted"):
+    METHODS[_name] = plain(getattr(np, _name))
+METHODS["sort"] = not_in_place("x.sort()", "`y = np.sort(x)`")
+METHODS["partition"] = not_in_place("x.partition()", "`y = np.partition(x, kth)`")
+
+
+@implements(np.bincount)
+def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
+    bins = value_of(x) if isinstance(x, Traced) else np.asarray(x)
+    if weights is None:
+        return np.bincount(bins, minlength=minlength)
+    size = max(int(bins.max(initial=-1)) + 1, minlength)
+    return indexing.deposit(astype(weights, float, weights), positions=bins, axis=0, size=size)
+
+
+# -- updates -----------------------------------------------------------------------------------------------------------------
+def put(x: Any, index: Any, values: Any) -> Any:
+    """A copy of `x` with ``copy[index] = values``, for traced values and plain arrays alike.
+
+    Args:
+        x: Any shape; stays as it is.
+        index: Whatever stands in brackets: integers, slices, arrays, masks. Of positions that come twice, the last counts.
+        values: Broadcastable to the shape of ``x[index]``.
+
+    Cost: that of a copy.
+
+    >>> import numpy as np
+    >>> put(np.zeros(4), slice(1, 3), 5.0)
+    array([0., 5., 5., 0.])
+    """
+    x = as_array(x)
+    placed, hit = _placed(x, index, values, once=True)
+    return np.where(hit, placed, x)
+
+
+def add_at(x: Any, index: Any, values: Any) -> Any:
+    """`x` with `values` added at ``x[index]``, as by ``np.add.at``: positions that come twice get both.
+
+    Args:
+        x: Any shape; stays as it is.
+        index: Whatever stands in brackets: integers, slices, arrays, masks.
+        values: Broadcastable to the shape of ``x[index]``.
+
+    Cost: that of a copy, and of sorting the index where it is an array.
+
+    >>> import numpy as np
+    >>> add_at(np.zeros(3), np.array([0, 2, 2]), np.array([1.0, 2.0, 3.0]))
+    array([1., 0., 5.])
+    """
+    x = as_array(x)
+    return x + _placed(x, index, values, once=False)[0]
+
+
+def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
+    """Zeros like `x` with `values` added at `index`, and which entries the index names."""
+    xp = namespace(x)
+    values = xp.asarray(values) if not hasattr(values, "dtype") else values
+    if x.dtype.kind != "f":
+        raise InputError(f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}.")
+    values = astype(values, x.dtype, x)
+    full = full_index(index, x)
+    basic, picks = split_index(full, x.shape)
+    hit = xp.zeros(x.shape, bool)
+    hit[full] = True
+    if not picks:
+        values = np.broadcast_to(values, hit[full].shape)
+        return structural.embed(values, shape=x.shape, index=basic), hit
+    positions = flat_positions(x.shape, full, xp)
+    values = np.broadcast_to(values, positions.shape)
+    if once:
+        values = np.where(_last(positions, xp), values, 0.0)
+    kept = _kept_axes(basic)
+    passing = [(place, kept[axis]) for axis, place in passing_axes(hit[basic].shape, picks).items() if axis in kept]
+    return indexing.scatter(values, positions=positions, passing=tuple(passing), shape=x.shape), hit
+
+
+def _kept_axes(basic: tuple[Any, ...]) -> dict[int, int]:
+    """Where whole axes stand in the first step of an index: axis after, axis before. An index with arrays keeps all."""
+    before = 0
+    kept = {}
+    for after, item in enumerate(basic):
+        if item == WHOLE:
+            kept[after] = before
+        before += item is not None
+    return kept
+
+
+def _last(positions: Any, xp: Any) -> Any:
+    """Which of the positions that come more than once is the last."""
+    flat = positions.reshape(-1)
+    _, first = xp.unique(flat[::-1], return_index=True)
+    last = xp.zeros(flat.size, bool)
+    last[flat.size - 1 - first] = True
+    return last.reshape(positions.shape)
+
+
+for _name, _instead in (
+    ("copyto", "np.where(mask, new, x)"),
+    ("put", "minijac.numpy.put(x, index, values)"),
+    ("place", "np.where(mask, new, x)"),
+    ("putmask", "np.where(mask, new, x)"),
+    ("put_along_axis", "minijac.numpy.put(x, index, values)"),
+    ("fill_diagonal", "np.where(np.eye(n, dtype=bool), new, x)"),
+):
+    FUNCTIONS[getattr(np, _name)] = not_in_place(f"numpy.{_name}", f"`y = {_instead}`")
+METHODS["put"] = not_in_place("x.put()", "`y = minijac.numpy.put(x, index, values)`")
+METHODS["fill"] = not_in_place("x.fill()", "`y = np.full_like(x, value)`, a new array")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ from ..backend import value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import elementwise
 from ..tape import Traced, user_line
-from .protocol import FUNCTIONS, METHODS, NOTHING, implements, plain, refuse
+from .protocol import FUNCTIONS, METHODS, NOTHING, as_array, implements, plain, refuse
+
+UFUNCS: dict[Any, Callable[..., Any]] = {}
+"""Ufuncs that are not one operation."""
 
 
+# -- choices between branches --------------------------------------------------------------------------------------------
 @implements(np.where)
 def where(condition: Any, *branches: Any) -> Any:
     if len(branches) != 2:
@@ -23,34 +28,86 @@ def where(condition: Any, *branches: Any) -> Any:
     condition = value_of(condition) if isinstance(condition, Traced) else condition
     a, b = (np.asarray(x) if isinstance(x, list | tuple) else x for x in branches)
     if getattr(condition, "dtype", None) != bool:
-        condition = condition != 0
+        condition = np.asarray(condition) != 0
     return elementwise.where(condition, a, b)
 
 
-@implements(np.clip, method="clip")
+@implements(np.select)
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
+    """As branches of `where`: one that is not selected does not count."""
+    if len(condlist) != len(choicelist) or not len(condlist):
+        raise ValueError(f"select at {user_line()}: {len(condlist)} conditions for {len(choicelist)} choices")
+    result = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        result = where(condition, choice, result)
+    return result
+
+
+@implements(np.piecewise)
+def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: Any) -> Any:
+    """Every function is applied to all of `x`, and chosen from by `where`."""
+    if not isinstance(condlist, list | tuple) or (np.ndim(condlist[0]) == 0 and x.ndim):
+        condlist = [condlist] if np.ndim(condlist) == x.ndim else list(condlist)
+    conditions = [value_of(c) if isinstance(c, Traced) else np.asarray(c) for c in condlist]
+    functions = list(funclist)
+    if len(functions) == len(conditions) + 1:
+        functions = [functions[-1], *functions[:-1]]
+    elif len(functions) == len(conditions):
+        functions = [0, *functions]
+    else:
+        raise ValueError(f"piecewise at {user_line()}: {len(conditions)} conditions for {len(functions)} functions")
+    branches = [f(x, *args, **kw) if callable(f) else f for f in functions]
+    result = branches[0]
+    for condition, branch in zip(conditions, branches[1:], strict=True):
+        result = where(condition, branch, result)
+    result = np.broadcast_to(as_array(result), x.shape)
+    return result if result.dtype == x.dtype else result.astype(x.dtype)
+
+
+@implements(np.nan_to_num)
+def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    limits = np.finfo(x.dtype)
+    posinf, neginf = (float(limits.max) if posinf is None else posinf), (float(limits.min) if neginf is None else neginf)
+    value = value_of(x)
+    for found, number in ((np.isnan(value), nan), (np.isposinf(value), posinf), (np.isneginf(value), neginf)):
+        x = where(found, number, x)
+    return x
+
+
+@implements(np.clip)
 def clip(
     x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None, **kwargs: Any
 ) -> Any:
     refuse("clip", **kwargs)
-    low = a_min if min in NOTHING else min
-    high = a_max if max in NOTHING else max
-    low = -np.inf if low in NOTHING else low
-    high = np.inf if high in NOTHING else high
-    return elementwise.clip(x, low, high)
+    low, high = _bound(a_min, min), _bound(a_max, max)
+    return elementwise.clip(as_array(x), -np.inf if low is None else low, np.inf if high is None else high)
 
 
-if hasattr(np, "clip"):
-    METHODS["clip"] = lambda x, min=None, max=None, **kwargs: clip(x, min, max, **kwargs)
+def _bound(*given: Any) -> Any:
+    bounds = [b for b in given if isinstance(b, Traced) or not any(b is nothing for nothing in NOTHING)]
+    return np.asarray(bounds[0]) if bounds and isinstance(bounds[0], list | tuple) else bounds[0] if bounds else None
 
 
+@implements(method="clip")
+def clip_method(x: Any, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
+    return clip(x, min, max, out, **kwargs)
+
+
+# -- types and copies ----------------------------------------------------------------------------------------------------
 @implements(method="astype")
 def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
     dtype = np.dtype(dtype)
     if dtype.kind == "c":
         raise InputError(f".astype({dtype}) at {user_line()}: complex is not supported.")
+    if not isinstance(x, Traced):
+        return x.astype(dtype)
     if dtype.kind != "f":
-        return value_of(x).astype(dtype)  # integers carry no derivative
+        return elementwise.cast(x, dtype=dtype)  # integers carry no derivative
     return x if dtype == x.dtype else elementwise.astype_op(x, dtype=dtype)
+
+
+if hasattr(np, "astype"):  # came with NumPy 2.1
+    implements(np.astype)(lambda x, dtype, /, *, copy=True, device=None: astype(x, dtype))
 
 
 @implements(np.copy, method="copy")
@@ -58,20 +115,70 @@ def copy(x: Any, order: str = "K", subok: bool = False) -> Any:
     return elementwise.UFUNCS[np.positive](x)
 
 
+@implements(np.real, np.real_if_close)
+def real(val: Any, tol: Any = None) -> Any:
+    return val
+
+
+METHODS["conj"] = METHODS["conjugate"] = real
+FUNCTIONS[np.imag] = lambda val: np.zeros_like(value_of(val))
+FUNCTIONS[np.angle] = lambda z, deg=False: np.angle(value_of(z), deg)
+
+
+@implements(np.full_like)
+def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
+    if not isinstance(fill_value, Traced):
+        return np.full_like(value_of(a), fill_value, dtype, **kwargs)
+    filled = np.broadcast_to(fill_value, np.shape(a) if kwargs.get("shape") is None else kwargs["shape"])
+    return astype(filled, a.dtype if dtype is None else dtype)
+
+
+# -- ufuncs and their like -----------------------------------------------------------------------------------------------
+@implements(np.sinc)
+def sinc(x: Any) -> Any:
+    return elementwise.sinc(x)
+
+
 @implements(np.round, np.around, method="round")
-def round(x: Any, decimals: int = 0, out: Any = None) -> Any:
-    return np.round(value_of(x), decimals)
+def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
+    return elementwise.round(a, decimals=decimals)
 
 
-for _function in (
-    np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.all, np.any, np.allclose, np.isclose,
-    np.array_equal, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.nonzero, np.count_nonzero,
-    np.searchsorted, np.result_type, np.iscomplexobj, np.isrealobj, np.array_repr, np.array_str, np.may_share_memory,
-    np.shares_memory,
+FUNCTIONS[np.fix] = elementwise.UFUNCS[np.trunc]
+
+
+def ldexp(x: Any, exponent: Any, /) -> Any:
+    if not isinstance(x, Traced):
+        return np.ldexp(x, value_of(exponent))
+    return elementwise.ldexp(x, exponent=value_of(exponent) if isinstance(exponent, Traced) else np.asarray(exponent))
+
+
+def frexp(x: Any, /) -> tuple[Any, Any]:
+    """The exponent is an integer, and the mantissa has the slope ``2**-exponent``."""
+    _, exponent = np.frexp(value_of(x))
+    return ldexp(x, -exponent), exponent
+
+
+def modf(x: Any, /) -> tuple[Any, Any]:
+    whole = np.trunc(x)
+    return where(np.isinf(value_of(x)), 0.0, x - whole), whole
+
+
+def divmod(a: Any, b: Any, /) -> tuple[Any, Any]:
+    return np.floor_divide(a, b), np.remainder(a, b)
+
+
+UFUNCS.update({np.ldexp: ldexp, np.frexp: frexp, np.modf: modf, np.divmod: divmod})
+
+
+# -- without a derivative --------------------------------------------------------------------------------------------------
+for _name in (
+    "all", "allclose", "any", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
+    "broadcast_shapes", "can_cast", "common_type", "empty_like", "histogram", "histogram_bin_edges",
+    "iscomplex", "iscomplexobj", "isclose", "isneginf", "isposinf", "isreal", "isrealobj", "may_share_memory",
+    "min_scalar_type", "ndim", "ones_like", "result_type", "shape", "shares_memory", "size", "zeros_like",
+    "tril_indices_from", "triu_indices_from", "diag_indices_from", "iterable",
 ):  # fmt: skip
-    FUNCTIONS[_function] = plain(_function)
-for _name in ("argmax", "argmin", "argsort", "all", "any", "nonzero"):
+    FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
+for _name in ("all", "any"):
     METHODS[_name] = plain(getattr(np, _name))
-METHODS["conj"] = METHODS["conjugate"] = lambda x: x
-for _original in (np.real, np.conj, np.conjugate):
-    FUNCTIONS[_original] = lambda x: x

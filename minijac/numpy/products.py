@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, value_of
 from ..errors import InputError
 from ..ops import convolution, multilinear
 from ..ops.multilinear import LETTERS
-from ..tape import Traced, user_line
+from ..tape import user_line
 from .protocol import as_array, axes_of, implements, refuse
 from .reductions import sum
 
@@ -193,31 +192,26 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     x, xp, fp = as_array(x), as_array(xp), as_array(fp)
     if period is not None:
         x, xp = x % period, xp % period
-        order = _plain(xp).argsort()
+        order = np.argsort(xp)
         xp, fp = xp[order], fp[order]
         xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
         fp = np.concatenate([fp[-1:], fp, fp[:1]])
         left = right = None
-    at, knots = _plain(x), _plain(xp)
     last = len(xp) - 1
     left, right = fp[0] if left is None else left, fp[last] if right is None else right
     if last == 0:
         inside = np.broadcast_to(fp[0], x.shape)
     else:
-        k = namespace(at).clip(knots.searchsorted(at, side="right") - 1, 0, last - 1)
+        k = np.clip(np.searchsorted(xp, x, side="right") - 1, 0, last - 1)
         slope = (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k])
         inside = slope * (x - xp[k]) + fp[k]
-    return np.where(at < knots[0], left, np.where(at > knots[last], right, inside))
-
-
-def _plain(x: Any) -> Any:
-    return value_of(x) if isinstance(x, Traced) else x
+    return np.where(x < xp[0], left, np.where(x > xp[last], right, inside))
 
 
 @implements(np.polyval)
 def polyval(p: Any, x: Any) -> Any:
     p, x = as_array(p), as_array(x)
-    y = np.zeros_like(_plain(x))
+    y = np.zeros_like(x)
     for k in range(p.shape[0]):
         y = y * x + p[k]
     return y

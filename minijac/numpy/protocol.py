@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
 
 from ..backend import is_array, value_of
-from ..errors import InputError, UnsupportedOperationError
+from ..errors import ConversionError, InputError, MutationError, UnsupportedOperationError
 from ..ops.structural import normalised
 from ..tape import Traced, user_line
 
-__all__ = ["FUNCTIONS", "METHODS", "NOTHING", "as_array", "axes_of", "axis_of", "flag", "implements", "plain", "refuse"]
+__all__ = [
+    "FUNCTIONS",
+    "METHODS",
+    "NOTHING",
+    "as_array",
+    "axes_of",
+    "axis_of",
+    "flag",
+    "implements",
+    "not_in_place",
+    "outer_method",
+    "plain",
+    "reduction_method",
+    "refuse",
+]
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 METHODS: dict[str, Callable[..., Any]] = {}
@@ -22,13 +39,49 @@ def implements(*functions: Any, method: str | None = None) -> Callable[[Callable
     """Register a function for NumPy functions and, with `method`, as an array method."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        offered = _without_out(function)
         for original in functions:
-            FUNCTIONS[original] = function
+            FUNCTIONS[original] = offered
         if method is not None:
-            METHODS[method] = function
+            METHODS[method] = offered
         return function
 
     return decorate
+
+
+def _without_out(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with `out`, if it has that argument, refused wherever it is given."""
+    parameters = signature(function).parameters
+    if "out" not in parameters:
+        return function
+    by_name = parameters["out"].kind is Parameter.KEYWORD_ONLY
+    place = sys.maxsize if by_name else list(parameters).index("out")
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        target = args[place] if len(args) > place else kwargs.get("out")
+        if target is not None:
+            not_in_place(f"{function.__name__}(out=)", "`y = f(x)` without out")(target)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def not_in_place(name: str, instead: str) -> Callable[..., Any]:
+    """What stands for a function that writes into its first argument: an error that says what to write `instead`."""
+
+    def refuse_to_write(target: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(target, Traced):
+            raise MutationError(
+                f"{name} at {user_line()}: a traced value of shape {target.shape} cannot be written in place. Write "
+                f"{instead}: it returns a new array."
+            )
+        raise ConversionError(
+            f"{name} at {user_line()}: a traced value would be written into a plain array, which would drop its "
+            f"derivative. Write {instead}: it returns a new array; np.stack and np.concatenate put parts together."
+        )
+
+    return refuse_to_write
 
 
 def reduction_method(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,6 +91,15 @@ def reduction_method(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(x, axis=axis, **({} if dtype is None else {"dtype": dtype}), **kwargs)
 
     return reduce
+
+
+def outer_method(ufunc: Any) -> Callable[..., Any]:
+    """A ufunc's outer: each entry of the one operand with each of the other."""
+
+    def outer(a: Any, b: Any) -> Any:
+        return ufunc(np.reshape(a, (*np.shape(a), *(1,) * np.ndim(b))), b)
+
+    return outer
 
 
 NOTHING = (None, np._NoValue)
@@ -77,6 +139,12 @@ def plain(function: Any) -> Callable[..., Any]:
     """A function whose result carries no derivative: it is computed on the plain values."""
 
     def on_values(*args: Any, **kwargs: Any) -> Any:
-        return function(*(value_of(arg) if isinstance(arg, Traced) else arg for arg in args), **kwargs)
+        return function(*map(_plain_value, args), **{key: _plain_value(value) for key, value in kwargs.items()})
 
     return on_values
+
+
+def _plain_value(x: Any) -> Any:
+    if isinstance(x, list | tuple):
+        return type(x)(map(_plain_value, x)) if any(isinstance(item, Traced | list | tuple) for item in x) else x
+    return value_of(x) if isinstance(x, Traced) else x

@@ -1,18 +1,24 @@
-"""Reductions of NumPy on traced values."""
+"""Reductions and running reductions of NumPy on traced values, those that pass over NaN among them."""
 
 from __future__ import annotations
 
+import builtins
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..backend import value_of
 from ..errors import UnsupportedOperationError
 from ..ops import indexing, structural
-from ..tape import user_line
+from ..tape import Traced, user_line
 from .pointwise import astype
-from .protocol import NOTHING, axes_of, flag, implements, refuse
+from .protocol import NOTHING, as_array, axes_of, axis_of, flag, implements, refuse
+
+WHOLE = slice(None)
 
 
+# -- sums and moments --------------------------------------------------------------------------------------------------
 @implements(np.sum, method="sum")
 def sum(
     x: Any,
@@ -50,27 +56,138 @@ def var(
     mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    refuse("var", where=where, mean=mean)
+    refuse("var", where=where)
     x = x if dtype is None else astype(x, dtype)
     axes = axes_of(x, axis, "var")
     count = 1
     for k in axes:
         count *= x.shape[k]
-    centred = x - structural.mean(x, axis=axes, keepdims=True)
-    ddof = ddof if correction in NOTHING else correction
-    return structural.sum(centred * centred, axis=axes, keepdims=flag(keepdims)) / (count - ddof)
+    centred = x - (structural.mean(x, axis=axes, keepdims=True) if mean in NOTHING else mean)
+    freedom = count - (ddof if correction in NOTHING else correction)
+    return structural.sum(centred * centred, axis=axes, keepdims=flag(keepdims)) / builtins.max(freedom, 0)
 
 
 @implements(np.std, method="std")
 def std(
     x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, **kwargs: Any
 ) -> Any:
-    v = var(x, axis, dtype, None, ddof, keepdims, **kwargs)
-    # a constant has standard deviation zero, and there the derivative that neither side contradicts is zero
+    return _root(var(x, axis, dtype, None, ddof, keepdims, **kwargs))
+
+
+def _root(v: Any) -> Any:
+    """The square root; a constant has variance zero, and there the derivative that neither side contradicts is zero."""
     flat = v == 0
     return np.where(flat, 0.0, np.sqrt(np.where(flat, 1.0, v)))
 
 
+@implements(np.average)
+def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False) -> Any:
+    a = as_array(a)
+    axes = axes_of(a, axis, "average")
+    if weights is None:
+        result = np.mean(a, axis=axes, keepdims=flag(keepdims))
+        total: Any = np.full(result.shape, a.size / builtins.max(result.size, 1), result.dtype)
+    else:
+        weights = as_array(weights)
+        if weights.shape != a.shape:
+            if weights.shape != tuple(a.shape[k] for k in axes):
+                raise ValueError(
+                    f"average at {user_line()}: expected weights of the shape of a, {a.shape}, or of the axes averaged "
+                    f"over, got {weights.shape}"
+                )
+            order = np.argsort(axes).tolist()
+            weights = np.expand_dims(np.transpose(weights, order), [k for k in range(a.ndim) if k not in axes])
+        weights = np.broadcast_to(weights, a.shape)
+        total = np.sum(weights, axis=axes, keepdims=flag(keepdims))
+        result = np.sum(a * weights, axis=axes, keepdims=flag(keepdims)) / total
+    return (result, total) if returned else result
+
+
+# -- products ------------------------------------------------------------------------------------------------------------
+@implements(np.prod, method="prod")
+def prod(
+    x: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Any:
+    """Products of halves: the derivative is the product of the other entries, without a division, zero or not."""
+    refuse("prod", initial=initial, where=where)
+    x = x if dtype is None else astype(x, dtype)
+    axes = axes_of(x, axis, "prod")
+    return _fold(np.multiply, x, axes, keepdims, 1.0)
+
+
+def _fold(function: Any, x: Any, axes: tuple[int, ...], keepdims: Any, neutral: float) -> Any:
+    for k in axes:
+        x = _folded(function, x, k, neutral)
+    return x if flag(keepdims) or not axes else structural.squeeze(x, axis=axes)
+
+
+def _folded(function: Any, x: Any, axis: int, neutral: float) -> Any:
+    lead = (WHOLE,) * axis
+    if x.shape[axis] == 0:
+        return np.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), neutral, x.dtype)
+    while (n := x.shape[axis]) > 1:
+        half = n // 2
+        halves = function(x[(*lead, slice(0, half))], x[(*lead, slice(half, 2 * half))])
+        x = structural.concatenate(halves, x[(*lead, slice(n - 1, n))], axis=axis) if n % 2 else halves
+    return x
+
+
+@implements(np.cumprod, method="cumprod")
+def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+    x, axis = _running(a, axis, dtype, "cumprod")
+    return _scanned(np.multiply, x, axis)
+
+
+def _scanned(function: Any, x: Any, axis: int) -> Any:
+    """The results over all first k entries, from those over ever longer runs, of which each is twice the one before."""
+    lead, n, reach = (WHOLE,) * axis, x.shape[axis], 1
+    while reach < n:
+        longer = function(x[(*lead, slice(reach, n))], x[(*lead, slice(0, n - reach))])
+        x = structural.concatenate(x[(*lead, slice(0, reach))], longer, axis=axis)
+        reach *= 2
+    return x
+
+
+# -- running sums ----------------------------------------------------------------------------------------------------------
+@implements(np.cumsum, method="cumsum")
+def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+    x, axis = _running(a, axis, dtype, "cumsum")
+    return structural.cumsum(x, axis=axis)
+
+
+def _running(a: Any, axis: int | None, dtype: Any, name: str) -> tuple[Any, int]:
+    x = a if dtype is None else astype(a, dtype)
+    return (np.reshape(x, (-1,)), 0) if axis is None else (x, axis_of(x, axis, name))
+
+
+def _cumulative(running: Callable[..., Any], first: float) -> Callable[..., Any]:
+    def cumulative(
+        x: Any, /, *, axis: int | None = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+    ) -> Any:
+        if axis is None and x.ndim != 1:
+            raise ValueError(f"cumulative at {user_line()}: expected axis= for an array of shape {x.shape}")
+        axis = axis_of(x, 0 if axis is None else axis, "cumulative")
+        y = running(x, axis, dtype)
+        if not include_initial:
+            return y
+        initial = np.full((*y.shape[:axis], 1, *y.shape[axis + 1 :]), first, y.dtype)
+        return structural.concatenate(initial, y, axis=axis)
+
+    return cumulative
+
+
+for _name, _running_function, _first in (("cumulative_sum", cumsum, 0.0), ("cumulative_prod", cumprod, 1.0)):
+    if hasattr(np, _name):  # came with NumPy 2.1
+        implements(getattr(np, _name))(_cumulative(_running_function, _first))
+
+
+# -- extremes ------------------------------------------------------------------------------------------------------------
 @implements(np.max, np.amax, method="max")
 def max(
     x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
@@ -92,10 +209,249 @@ def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any
     return max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
 
 
-@implements(np.linalg.norm)
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    if ord not in (None, 2, "fro") or (ord == 2 and axis is None and x.ndim != 1):
-        raise UnsupportedOperationError(f"numpy.linalg.norm at {user_line()}: ord={ord!r} has no derivative here yet.")
-    squares = structural.sum(x * x, axis=axes_of(x, axis, "norm"), keepdims=keepdims)
-    zero = squares == 0  # the norm's kink: derivative zero there
-    return np.where(zero, 0.0, np.sqrt(np.where(zero, 1.0, squares)))
+# -- order statistics ----------------------------------------------------------------------------------------------------
+@implements(np.median)
+def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
+    return _quantile(a, 0.5, axis, "linear", keepdims, False, "median")
+
+
+@implements(np.quantile)
+def quantile(
+    a: Any,
+    q: Any,
+    axis: Any = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: Any = False,
+    *,
+    weights: Any = None,
+) -> Any:
+    refuse("quantile", weights=weights)
+    return _quantile(a, q, axis, method, keepdims, False, "quantile")
+
+
+@implements(np.percentile)
+def percentile(
+    a: Any,
+    q: Any,
+    axis: Any = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: Any = False,
+    *,
+    weights: Any = None,
+) -> Any:
+    refuse("percentile", weights=weights)
+    return _quantile(a, _hundredth(q), axis, method, keepdims, False, "percentile")
+
+
+@implements(np.nanmedian)
+def nanmedian(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
+    return _quantile(a, 0.5, axis, "linear", keepdims, True, "nanmedian")
+
+
+@implements(np.nanquantile)
+def nanquantile(
+    a: Any,
+    q: Any,
+    axis: Any = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: Any = False,
+    *,
+    weights: Any = None,
+) -> Any:
+    refuse("nanquantile", weights=weights)
+    return _quantile(a, q, axis, method, keepdims, True, "nanquantile")
+
+
+@implements(np.nanpercentile)
+def nanpercentile(
+    a: Any,
+    q: Any,
+    axis: Any = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: Any = False,
+    *,
+    weights: Any = None,
+) -> Any:
+    refuse("nanpercentile", weights=weights)
+    return _quantile(a, _hundredth(q), axis, method, keepdims, True, "nanpercentile")
+
+
+def _hundredth(q: Any) -> Any:
+    return q if isinstance(q, Traced) else np.true_divide(q, 100)
+
+
+def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool, name: str) -> Any:
+    """Order statistics, interpolated. Of equal entries each takes an even share, so their order does not matter."""
+    if isinstance(q, Traced):
+        raise UnsupportedOperationError(
+            f"numpy.{name} at {user_line()}: got a traced q, in which the quantile is not differentiated. Expected plain "
+            "numbers: minijac.stop_gradient(q)."
+        )
+    axes = axes_of(a, axis, name)
+    kept = tuple(k for k in range(a.ndim) if k not in axes)
+    lengths = tuple(a.shape[k] for k in kept)
+    x = np.reshape(np.transpose(a, (*kept, *axes)), (*lengths, -1))
+    q = np.asarray(q, float)
+    parts = [_one_quantile(x, float(each), method, skip_nan) for each in q.reshape(-1)]
+    if flag(keepdims):
+        parts = [np.reshape(part, tuple(1 if k in axes else n for k, n in enumerate(a.shape))) for part in parts]
+    result = np.stack(parts)
+    return np.reshape(result, (*q.shape, *result.shape[1:]))
+
+
+def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
+    """Along the last axis. NumPy's own quantile of 0, 1, 2, ... says between which ranks it lies, whatever the method."""
+    values = value_of(x)
+    n = x.shape[-1]
+    missing = np.isnan(values)
+    if skip_nan and missing.any():
+        present = n - missing.sum(-1)
+        counts = np.unique(present[present > 0]).tolist()
+        place = np.zeros(present.shape)
+        for count in counts:
+            place[present == count] = np.quantile(np.arange(float(count)), q, method=method)
+        empty = present == 0
+    else:
+        place = np.quantile(np.arange(float(n)), q, method=method)
+        empty = missing.any(-1)
+    low = np.floor(place).astype(int)
+    share = (place - low).astype(x.dtype)
+    result = indexing.order_statistic(x, rank=_rank(low), axis=x.ndim - 1)
+    if share.any():
+        upper = indexing.order_statistic(x, rank=_rank(np.ceil(place).astype(int)), axis=x.ndim - 1)
+        result = (1 - share) * result + share * upper
+    return np.where(empty, np.nan, result) if empty.any() else result
+
+
+def _rank(rank: Any) -> Any:
+    return int(rank) if np.ndim(rank) == 0 else rank
+
+
+# -- passing over NaN ----------------------------------------------------------------------------------------------------
+def _without_nan(x: Any, fill: float) -> Any:
+    """An entry that is NaN is a branch not taken: it has no part in the value, nor in any derivative."""
+    missing = np.isnan(x)
+    return np.where(missing, fill, x) if missing.any() else x
+
+
+def _counted(x: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
+    return np.sum(~np.isnan(value_of(x)), axis=axes, keepdims=flag(keepdims)).astype(x.dtype)
+
+
+@implements(np.nansum)
+def nansum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **kwargs: Any) -> Any:
+    return sum(_without_nan(a, 0.0), axis, dtype, None, keepdims, **kwargs)
+
+
+@implements(np.nanprod)
+def nanprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **kwargs: Any) -> Any:
+    return prod(_without_nan(a, 1.0), axis, dtype, None, keepdims, **kwargs)
+
+
+@implements(np.nancumsum)
+def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+    return cumsum(_without_nan(a, 0.0), axis, dtype)
+
+
+@implements(np.nancumprod)
+def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+    return cumprod(_without_nan(a, 1.0), axis, dtype)
+
+
+@implements(np.nanmean)
+def nanmean(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
+) -> Any:
+    refuse("nanmean", where=where)
+    axes = axes_of(a, axis, "nanmean")
+    return nansum(a, axes, dtype, None, keepdims) / _counted(a, axes, keepdims)
+
+
+@implements(np.nanvar)
+def nanvar(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = None,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
+    refuse("nanvar", where=where)
+    axes = axes_of(a, axis, "nanvar")
+    x = a if dtype is None else astype(a, dtype)
+    centred = _without_nan(x - (nanmean(x, axes, keepdims=True) if mean in NOTHING else mean), 0.0)
+    count = _counted(a, axes, keepdims)
+    freedom = count - (ddof if correction in NOTHING else correction)
+    return sum(centred * centred, axes, keepdims=keepdims) / np.where(freedom > 0, freedom, np.nan).astype(x.dtype)
+
+
+@implements(np.nanstd)
+def nanstd(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, **kwargs: Any
+) -> Any:
+    return _root(nanvar(a, axis, dtype, None, ddof, keepdims, **kwargs))
+
+
+@implements(np.nanmax)
+def nanmax(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **kwargs: Any) -> Any:
+    return _nan_extreme(max, a, axis, keepdims, -np.inf, kwargs)
+
+
+@implements(np.nanmin)
+def nanmin(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **kwargs: Any) -> Any:
+    return _nan_extreme(min, a, axis, keepdims, np.inf, kwargs)
+
+
+def _nan_extreme(extreme: Callable[..., Any], a: Any, axis: Any, keepdims: Any, fill: float, kwargs: Any) -> Any:
+    axes = axes_of(a, axis, "nanmax")
+    result = extreme(_without_nan(a, fill), axes, None, keepdims, **kwargs)
+    empty = _counted(a, axes, keepdims) == 0
+    return np.where(empty, np.nan, result) if empty.any() else result
+
+
+@implements(np.apply_over_axes)
+def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Any:
+    for axis in axes_of(a, axes, "apply_over_axes"):
+        result = func(a, axis)
+        a = result if result.ndim == a.ndim else np.expand_dims(result, axis)
+    return a
+
+
+# -- ufuncs along an axis ------------------------------------------------------------------------------------------------
+def _reduce_by(function: Any, neutral: float) -> Callable[..., Any]:
+    def reduce(x: Any, axis: Any = 0, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
+        refuse(f"{function.__name__}.reduce", initial=initial, where=where)
+        return _fold(function, x, axes_of(x, axis, "reduce"), keepdims, neutral)
+
+    return reduce
+
+
+def _accumulate_by(function: Any) -> Callable[..., Any]:
+    return lambda x, axis=0: _scanned(function, x, axis_of(x, axis, "accumulate"))
+
+
+UFUNC_METHODS: dict[tuple[Any, str], Callable[..., Any]] = {
+    (np.add, "reduce"): sum,
+    (np.multiply, "reduce"): prod,
+    (np.maximum, "reduce"): max,
+    (np.minimum, "reduce"): min,
+    (np.logaddexp, "reduce"): _reduce_by(np.logaddexp, -np.inf),
+    (np.logaddexp2, "reduce"): _reduce_by(np.logaddexp2, -np.inf),
+    (np.add, "accumulate"): cumsum,
+    (np.multiply, "accumulate"): cumprod,
+    (np.logaddexp, "accumulate"): _accumulate_by(np.logaddexp),
+    (np.logaddexp2, "accumulate"): _accumulate_by(np.logaddexp2),
+}
+"""Which, like the functions, take ``axis=0`` for granted; see `protocol.reduction_method`."""

@@ -14,7 +14,7 @@ import numpy as np
 from ..backend import astype
 from .families import Sample, elementwise, opaque
 
-__all__ = ["UFUNCS", "astype_op", "clip", "where"]
+__all__ = ["UFUNCS", "astype_op", "cast", "clip", "ldexp", "round", "sinc", "unwrap", "where"]
 
 LN2 = math.log(2.0)
 LN10 = math.log(10.0)
@@ -39,13 +39,48 @@ def _power_base(y: Any, x: Any, p: Any) -> Any:
 
 
 def _power_exponent(y: Any, x: Any, p: Any) -> Any:
-    # 0**p is 0 for every p > 0: its derivative in p is 0, not 0 * log(0)
-    zero = x == 0
+    # 0**p is 0 for every p > 0, so its derivative in p is 0, not 0 * log(0); at p = 0 the slope of the right side
+    zero = np.logical_and(x == 0, p >= 0)
     return np.where(zero, 0.0, y * np.log(np.where(zero, 1.0, x)))
 
 
 def _abs_sign(y: Any, x: Any) -> Any:
     return np.sign(x)
+
+
+def _part_of_length(y: Any, x: Any) -> Any:
+    """``x / y`` for a length `y`, and 0 where that is 0, as for the norm."""
+    zero = y == 0
+    return np.where(zero, 0.0, x / np.where(zero, 1.0, y))
+
+
+def _over_squares(x: Any, a: Any, b: Any) -> Any:
+    """``x / (a**2 + b**2)``, whose squares may overflow or vanish, and 0 at the origin."""
+    r = np.hypot(a, b)
+    return _part_of_length(r, _part_of_length(r, x))
+
+
+def _weight(exp: Any, y: Any, x: Any, other: Any) -> Any:
+    """``exp(x - y)``, the share of `x` in ``y = log(exp(x) + exp(other))``, also where both are the same infinity."""
+    endless = np.logical_and(np.isinf(y), x == y)
+    share = 1.0 - 0.5 * astype(x == other, y.dtype, y)
+    return np.where(endless, share, exp(np.where(endless, 0.0, x) - np.where(endless, 0.0, y)))
+
+
+def _sinc_value(x: Any, order: int = 0) -> Any:
+    """The derivative of ``sin(pi x) / (pi x)`` of any order: a series near 0, else the recurrence of ``x sinc(x)``."""
+    if order == 0:
+        return np.sinc(x)
+    near = abs(x) < 1
+    inside, outside = np.where(near, x, 0.0), np.where(near, 1.0, x)
+    series = 0.0 * inside
+    for k in range((order + 1) // 2, order + 20):
+        falling = math.factorial(2 * k) // math.factorial(2 * k - order)
+        series = series + (-1) ** k * math.pi ** (2 * k) * (falling / math.factorial(2 * k + 1)) * inside ** (2 * k - order)
+    far = np.sinc(outside)
+    for n in range(1, order + 1):
+        far = (math.pi ** (n - 1) * np.sin(math.pi * outside + n * math.pi / 2) - n * far) / outside
+    return np.where(near, series, far)
 
 
 # -- one operand -------------------------------------------------------------------------------------------------------
@@ -54,7 +89,7 @@ UFUNCS: dict[Any, Any] = {
     np.positive: elementwise("positive", np.positive, 1.0, samples=ONE),
     np.exp: elementwise("exp", np.exp, lambda y, x: y, samples=ONE),
     np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, samples=ONE),
-    np.expm1: elementwise("expm1", np.expm1, lambda y, x: y + 1.0, samples=ONE),
+    np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), samples=ONE),
     np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, samples=POSITIVE),
     np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), samples=POSITIVE),
     np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), samples=POSITIVE),
@@ -68,17 +103,18 @@ UFUNCS: dict[Any, Any] = {
     np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), samples=ONE),
     np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), samples=ONE),
     np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, samples=INSIDE),
-    np.arcsin: elementwise("arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt(1.0 - x * x), samples=INSIDE),
-    np.arccos: elementwise("arccos", np.arccos, lambda y, x: -1.0 / np.sqrt(1.0 - x * x), samples=INSIDE),
+    np.arcsin: elementwise("arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), samples=INSIDE),
+    np.arccos: elementwise("arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), samples=INSIDE),
     np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), samples=ONE),
     np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), samples=ONE),
     np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), samples=ONE),
     np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, samples=ONE),
     np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), samples=ONE),
     np.arccosh: elementwise(
-        "arccosh", np.arccosh, lambda y, x: 1.0 / np.sqrt(x * x - 1.0), samples=[Sample(((3, 4),), low=1.2, high=3.0)]
+        "arccosh", np.arccosh, lambda y, x: 1.0 / np.sqrt((x - 1.0) * (x + 1.0)),
+        samples=[Sample(((3, 4),), low=1.2, high=3.0)],
     ),
-    np.arctanh: elementwise("arctanh", np.arctanh, lambda y, x: 1.0 / (1.0 - x * x), samples=INSIDE),
+    np.arctanh: elementwise("arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), samples=INSIDE),
     np.deg2rad: elementwise("deg2rad", np.deg2rad, math.pi / 180.0, samples=ONE),
     np.radians: elementwise("radians", np.radians, math.pi / 180.0, samples=ONE),
     np.rad2deg: elementwise("rad2deg", np.rad2deg, 180.0 / math.pi, samples=ONE),
@@ -103,16 +139,30 @@ UFUNCS: dict[Any, Any] = {
     np.arctan2: elementwise(
         "arctan2",
         np.arctan2,
-        lambda y, a, b: b / (a * a + b * b),
-        lambda y, a, b: -a / (a * a + b * b),
+        lambda y, a, b: _over_squares(b, a, b),
+        lambda y, a, b: -_over_squares(a, a, b),
         samples=POSITIVE_PAIR,
     ),
-    np.hypot: elementwise("hypot", np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, samples=POSITIVE_PAIR),
+    np.hypot: elementwise(
+        "hypot",
+        np.hypot,
+        lambda y, a, b: _part_of_length(y, a),
+        lambda y, a, b: _part_of_length(y, b),
+        samples=POSITIVE_PAIR,
+    ),
     np.logaddexp: elementwise(
-        "logaddexp", np.logaddexp, lambda y, a, b: np.exp(a - y), lambda y, a, b: np.exp(b - y), samples=PAIR
+        "logaddexp",
+        np.logaddexp,
+        lambda y, a, b: _weight(np.exp, y, a, b),
+        lambda y, a, b: _weight(np.exp, y, b, a),
+        samples=PAIR,
     ),
     np.logaddexp2: elementwise(
-        "logaddexp2", np.logaddexp2, lambda y, a, b: np.exp2(a - y), lambda y, a, b: np.exp2(b - y), samples=PAIR
+        "logaddexp2",
+        np.logaddexp2,
+        lambda y, a, b: _weight(np.exp2, y, a, b),
+        lambda y, a, b: _weight(np.exp2, y, b, a),
+        samples=PAIR,
     ),
     np.copysign: elementwise(
         "copysign", np.copysign, lambda y, a, b: np.sign(a) * np.copysign(1.0, b), None, samples=PAIR
@@ -120,17 +170,24 @@ UFUNCS: dict[Any, Any] = {
     np.remainder: elementwise(
         "remainder", np.remainder, 1.0, lambda y, a, b: -np.floor_divide(a, b), samples=POSITIVE_PAIR
     ),
-    np.fmod: elementwise("fmod", np.fmod, 1.0, lambda y, a, b: -np.trunc(a / b), samples=POSITIVE_PAIR),
+    np.fmod: elementwise("fmod", np.fmod, 1.0, lambda y, a, b: -np.rint((a - y) / b), samples=POSITIVE_PAIR),
+    np.heaviside: elementwise(
+        "heaviside", np.heaviside, None, lambda y, a, b: astype(a == 0, y.dtype, y), samples=POSITIVE_PAIR
+    ),
+    np.nextafter: elementwise("nextafter", np.nextafter, 1.0, None, samples=PAIR),
+    np.conjugate: elementwise("conjugate", np.conjugate, 1.0, samples=ONE),
     # -- zero wherever a derivative exists -----------------------------------------------------------------------------
     **{
         ufunc: opaque(ufunc.__name__, ufunc, samples=ONE)
-        for ufunc in (np.sign, np.floor, np.ceil, np.trunc, np.rint, np.isfinite, np.isinf, np.isnan, np.signbit)
+        for ufunc in (
+            np.sign, np.floor, np.ceil, np.trunc, np.rint, np.isfinite, np.isinf, np.isnan, np.signbit, np.spacing,
+        )
     },
     **{
         ufunc: opaque(ufunc.__name__, ufunc, samples=PAIR)
         for ufunc in (
             np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-            np.floor_divide, np.heaviside,
+            np.floor_divide,
         )
     },
     np.logical_not: opaque("logical_not", np.logical_not, samples=ONE),
@@ -150,17 +207,13 @@ where = elementwise(
 )
 
 
-def _inside(y: Any, x: Any, low: Any, high: Any) -> Any:
-    """One where clip returns `x`, the bounds themselves included."""
-    return astype(y == x, y.dtype, y)
-
-
+# where the bounds cross, clip returns the upper one
 clip = elementwise(
     "clip",
     np.clip,
-    _inside,
+    lambda y, x, low, high: astype(np.logical_and(low <= x, x <= high), y.dtype, y),
     lambda y, x, low, high: astype(np.logical_and(x < low, low <= high), y.dtype, y),
-    lambda y, x, low, high: astype(np.maximum(x, low) > high, y.dtype, y),  # the upper bound wins where the two cross
+    lambda y, x, low, high: astype(np.logical_or(x > high, low > high), y.dtype, y),
     samples=[Sample(((3, 4), (4,), (3, 1)), low=-2.0, high=2.0, shared=(1,))],
 )
 
@@ -171,6 +224,29 @@ astype_op = elementwise(
     lambda y, x, dtype: 1.0,
     samples=[Sample(((3, 4),), {"dtype": np.float64})],
 )
+
+
+sinc = elementwise(
+    "sinc",
+    _sinc_value,
+    lambda y, x, order=0: sinc(x, order=order + 1),
+    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"order": 2})],
+)
+ldexp = elementwise(
+    "ldexp",
+    lambda x, exponent: np.ldexp(x, exponent),
+    lambda y, x, exponent: np.ldexp(1.0, exponent),
+    samples=[Sample(((3, 4),), {"exponent": np.array([-1, 0, 2, 5])})],
+)
+unwrap = elementwise(
+    "unwrap",
+    lambda x, axis, discont, period: np.unwrap(x, discont, axis, period=period),
+    1.0,
+    samples=[Sample(((3, 4),), {"axis": 1, "discont": None, "period": 2.5})],
+)
+"""Multiples of the period are added: the derivative is that of `x`, entry by entry."""
+cast = opaque("cast", lambda x, dtype: x.astype(dtype), samples=[Sample(((3, 4),), {"dtype": np.dtype(int)})])
+round = opaque("round", lambda x, decimals: np.round(x, decimals), samples=[Sample(((3, 4),), {"decimals": 1})])
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Sample(NamedTuple):
     high: float = 2.0
     shared: tuple[int, ...] = ()
     """Operands without a sample axis."""
+    prepare: Callable[[Any], Any] | None = None
+    """Applied to the first operand where its domain is no interval, such as symmetric matrices."""
 
 
 class Part(NamedTuple):
@@ -71,7 +73,7 @@ class Edge:
         self.linear = linear
 
     def block(self) -> Block:
-        terms = [Term(_without_ones(p.out), _without_ones(p.inp), p.factors, p.scale) for p in self.parts]
+        terms = [Term(without_ones(p.out), without_ones(p.inp), p.factors, p.scale) for p in self.parts]
         return Block(self.out_shape, self.inp_shape, terms)
 
     def after(self, block: Block) -> Block:
@@ -94,8 +96,8 @@ class Edge:
         return places.pop() if len(places) == 1 else None
 
 
-def _without_ones(axes: Axes) -> Axes:
-    if not any(label is not None and label.size == 1 for axis in axes for label in map(label_of, axis)):
+def without_ones(axes: Axes) -> Axes:
+    if all(digit.size != 1 and getattr(label_of(digit), "size", 0) != 1 for axis in axes for digit in axis):
         return axes
     return tuple(tuple(new for digit in axis for new in _without_one(digit)) for axis in axes)
 
@@ -164,8 +166,9 @@ def _map(
     block = block.materialised([k for k in range(len(source)) if k not in passing])
     result = []
     for term in block.terms:
-        for k in passing:
-            if any(type(digit) is not Label for digit in term.out[k]) or len(set(term.out[k])) < len(term.out[k]):
+        for k in passing:  # a label that stands twice would be one axis of the data for two of the array
+            digits = [digit for axis in term.out for digit in axis]
+            if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
         result.append(_map_term(function, passing, target, shape, term, block, uniform))
     return Block(shape, block.inp_shape, result, block.one)
@@ -225,16 +228,22 @@ def elementwise(
         return elementwise_edge(out_shape, np.shape(node.args[k]), axes, partial, node.out.dtype)
 
     inert = frozenset(k for k, partial in enumerate(partials) if partial is None)
-    return register(Op(name, value, edge, "elementwise", tuple(samples), inert))
+    op = Op(name, value, edge, "elementwise", tuple(samples), inert)
+    op.partials = partials
+    return register(op)
 
 
 def elementwise_edge(out_shape: Shape, shape: Shape, axes: Axes, partial: Any, dtype: Any) -> Edge:
-    inp = axes[len(axes) - len(shape) :]
-    if shape != out_shape[len(out_shape) - len(shape) :]:
-        inp = tuple(axis if n == axis[0].size else (Label(n),) for axis, n in zip(inp, shape, strict=True))
+    inp = operand_axes(axes, shape)
     if isinstance(partial, int | float):
         return Edge(out_shape, shape, [Part(axes, inp, (), float(partial))])
     return Edge(out_shape, shape, [Part(axes, inp, (labelled(partial, axes, dtype),))])
+
+
+def operand_axes(axes: Axes, shape: Shape) -> Axes:
+    """The axes of an operand of `shape` that broadcasts to an array whose axes are one label each."""
+    inp = axes[len(axes) - len(shape) :]
+    return tuple([axis if n == axis[0].size else (Label(n),) for axis, n in zip(inp, shape, strict=True)])
 
 
 def labelled(array: Any, axes: Axes, dtype: Any) -> Factor:
@@ -266,23 +275,30 @@ def multilinear(
     """
 
     def edge(node: Node, k: int) -> Edge:
-        shapes = [np.shape(arg) for arg in node.args]
-        names, out_names = signature(*shapes, **node.params)
-        sizes: dict[Any, int] = {}
-        for letters, shape in zip(names, shapes, strict=True):
-            for letter, n in zip(letters, shape, strict=True):
-                if sizes.get(letter, 1) == 1:
-                    sizes[letter] = n
-        label = {letter: Label(n) for letter, n in sizes.items()}
-        inp = tuple((label[c] if sizes[c] == n else Label(n),) for c, n in zip(names[k], shapes[k], strict=True))
-        factors = []
-        for j, arg in enumerate(node.args):
-            if j != k:
-                factors.append(labelled_repeated(arg, [label[c] for c in names[j]], node.out.dtype))
-        out = tuple((label[c],) for c in out_names)
-        return Edge(node.out.shape, shapes[k], [_tidy(out, inp, factors)])
+        out, operands, factors = multilinear_axes(node, held=[j for j in range(len(node.args)) if j != k])
+        return Edge(node.out.shape, np.shape(node.args[k]), [_tidy(out, operands[k], factors)])
 
-    return register(Op(name, value, edge, "multilinear", tuple(samples)))
+    op = Op(name, value, edge, "multilinear", tuple(samples))
+    op.signature = signature
+    return register(op)
+
+
+def multilinear_axes(node: Node, held: Sequence[int]) -> tuple[Axes, list[Axes], list[Factor]]:
+    """The axes of the output and of each operand of a multilinear node, and the operands `held` as factors."""
+    shapes = [np.shape(arg) for arg in node.args]
+    names, out_names = node.op.signature(*shapes, **node.params)  # type: ignore[union-attr, misc]
+    sizes: dict[Any, int] = {}
+    for letters, shape in zip(names, shapes, strict=True):
+        for letter, n in zip(letters, shape, strict=True):
+            if sizes.get(letter, 1) == 1:
+                sizes[letter] = n
+    label = {letter: Label(n) for letter, n in sizes.items()}
+    operands: list[Axes] = [
+        tuple((label[c] if sizes[c] == n else Label(n),) for c, n in zip(letters, shape, strict=True))
+        for letters, shape in zip(names, shapes, strict=True)
+    ]
+    factors = [labelled_repeated(node.args[j], [label[c] for c in names[j]], node.out.dtype) for j in held]
+    return tuple((label[c],) for c in out_names), operands, factors
 
 
 def labelled_repeated(array: Any, labels: list[Label], dtype: Any) -> Factor:

@@ -61,16 +61,15 @@ def _maps(node: Node, k: int, push: Callable[[Any], Any], pull: Callable[[Any], 
     return Edge(target, source, [Part(_axes([*lead, *out]), _axes([*lead, *inp]))], Linear(push, pull))
 
 
-def _symmetric_sample(x: Any) -> Any:
-    return 0.5 * (x + T(x))
-
-
-def _positive_sample(x: Any) -> Any:
+def _positive(x: Any) -> Any:
     return x @ T(x) + np.eye(x.shape[-1])
 
 
-SQUARE = [Sample(((3, 2, 2),)), Sample(((3, 1, 1),)), Sample(((2, 2, 3, 3),))]
-TALL = [Sample(((3, 3, 2),)), Sample(((3, 2, 2),)), Sample(((2, 2, 3, 1),))]
+SQUARE = [Sample(((3, 2, 2),)), Sample(((3, 1, 1),)), Sample(((3, 2, 3, 3),))]
+TALL = [Sample(((3, 3, 2),)), Sample(((3, 2, 2),)), Sample(((3, 2, 3, 1),))]
+ANY = [*TALL, Sample(((3, 2, 3),))]
+SYMMETRIC = [Sample(sample.shapes, prepare=symmetric) for sample in SQUARE]
+POSITIVE = [Sample(sample.shapes, prepare=_positive) for sample in SQUARE]
 
 
 # -- inverses ------------------------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ pinv = linear(
     "pinv",
     lambda a, rcond=None: namespace(a).linalg.pinv(a) if rcond is None else namespace(a).linalg.pinv(a, rcond),
     _pinv_edge,
-    [*TALL, Sample(((3, 2, 3),))],
+    ANY,
     family="linear algebra",
 )
 
@@ -243,7 +242,7 @@ cholesky = linear(
     "cholesky",
     lambda a: namespace(a).linalg.cholesky(a),
     _cholesky_edge,
-    [Sample(((3, 1, 1),), low=0.5, high=2.0)],
+    POSITIVE,
     family="linear algebra",
 )
 
@@ -253,7 +252,7 @@ def _eigh_value(a: Any) -> Any:
     return namespace(a).concatenate([w[..., None, :], v], axis=-2)
 
 
-eigh = opaque("eigh", _eigh_value, [Sample(((3, 1, 1),))])
+eigh = opaque("eigh", _eigh_value, SYMMETRIC)
 """The eigenvalues in row 0, the eigenvectors below; a result for `eigenvalues` and `eigenvectors`, without derivative."""
 
 
@@ -291,14 +290,14 @@ eigenvalues = linear(
     "eigenvalues",
     lambda a, d=None: namespace(a).linalg.eigvalsh(a) if d is None else d[..., 0, :],
     _eigenvalues_edge,
-    [Sample(((3, 1, 1),))],
+    SYMMETRIC,
     family="linear algebra",
 )
 eigenvectors = linear(
     "eigenvectors",
     lambda a, d=None: (_eigh_value(a) if d is None else d)[..., 1:, :],
     _eigenvectors_edge,
-    [Sample(((3, 1, 1),))],
+    SYMMETRIC,
     family="linear algebra",
 )
 
@@ -309,7 +308,7 @@ def _svd_value(a: Any) -> Any:
     return namespace(a).concatenate([u, s[..., None, :], T(v)], axis=-2)
 
 
-svd = opaque("svd", _svd_value, TALL)
+svd = opaque("svd", _svd_value, ANY)
 """The left vectors, a row of singular values, and the right vectors, one below the other; without derivative."""
 
 
@@ -338,7 +337,8 @@ def _right_vectors_edge(node: Node, k: int) -> Edge:
 def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Townsend, "Differentiating the singular value decomposition", 2016. NaN or infinite at a repeated value."""
     row, column = np.expand_dims(s, -2), np.expand_dims(s, -1)
-    weight = 1.0 / (_differences(s) * (row + column))
+    own = namespace(s).eye(s.shape[-1], dtype=s.dtype)  # only keeps the diagonal, which has no weight, from 0 / 0
+    weight = 1.0 / _differences(s) * (1.0 / (row + column + own))
     tall = u.shape[-2] > s.shape[-1]  # the vectors may also turn out of the space that they span
 
     def push(d: Any) -> Any:
@@ -362,21 +362,21 @@ singular_values = linear(
         namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :]
     ),
     _singular_values_edge,
-    [*TALL, Sample(((3, 2, 3),))],
+    ANY,
     family="linear algebra",
 )
 left_vectors = linear(
     "left_vectors",
     lambda a, d=None: (_svd_value(a) if d is None else d)[..., : a.shape[-2], :],
     _left_vectors_edge,
-    [*TALL, Sample(((3, 2, 3),))],
+    ANY,
     family="linear algebra",
 )
 right_vectors = linear(
     "right_vectors",
     lambda a, d=None: (_svd_value(a) if d is None else d)[..., a.shape[-2] + 1 :, :],
     _right_vectors_edge,
-    [*TALL, Sample(((3, 2, 3),))],
+    ANY,
     family="linear algebra",
 )
 

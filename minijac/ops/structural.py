@@ -16,8 +16,8 @@ from ..tape import Node
 from .families import Edge, Linear, Part, Sample, Shape, linear, structural
 
 __all__ = [
-    "broadcast_to", "concatenate", "diagonal", "expand_dims", "flip", "getitem_basic", "mean", "pad", "relabel", "reshape",
-    "roll", "squeeze", "sum", "transpose",
+    "broadcast_to", "concatenate", "cumsum", "diagonal", "embed", "embed_diagonal", "expand_dims", "flip",
+    "getitem_basic", "mean", "pad", "relabel", "reshape", "roll", "squeeze", "sum", "transpose",
 ]  # fmt: skip
 
 
@@ -279,6 +279,54 @@ diagonal = structural(
 )
 
 
+def _embed_diagonal_relation(k: int, out_shape: Shape, shape: Shape, offset: int) -> Sequence[Part]:
+    *lead, (along,) = inp = fresh(shape)
+    n = out_shape[-1]
+    rows, columns = (Window(along, n, max(d, 0), 1) for d in (-offset, offset))
+    return [Part((*lead, (rows,), (columns,)), inp)]
+
+
+def _embed_diagonal_value(x: Array, offset: int) -> Array:
+    n = x.shape[-1] + abs(offset)
+    result = namespace(x).zeros((*x.shape[:-1], n, n), x.dtype)
+    step = slice(max(offset, 0) + n * max(-offset, 0), None, n + 1)
+    result.reshape(*x.shape[:-1], n * n)[..., step][..., : x.shape[-1]] = x
+    return result
+
+
+embed_diagonal = structural(
+    "embed_diagonal",
+    _embed_diagonal_value,
+    _embed_diagonal_relation,
+    [Sample(((3, 4),), {"offset": 0}), Sample(((3, 2, 4),), {"offset": 1}), Sample(((3, 2),), {"offset": -2})],
+)
+"""The last axis as the diagonal of a square matrix of zeros, `offset` columns above the main one."""
+
+
+# -- running sums ------------------------------------------------------------------------------------------------------
+def _cumsum_edge(node: Node, k: int) -> Edge:
+    shape, axis, reverse = node.out.shape, node.params["axis"], node.params.get("reverse", False)
+    inp, other = fresh(shape), fresh(shape)
+    out = tuple(other[i] if i == axis else a for i, a in enumerate(inp))
+    push = lambda x: cumsum(x, axis=axis + 1, reverse=reverse)  # noqa: E731
+    pull = lambda y: cumsum(y, axis=axis + 1, reverse=not reverse)  # noqa: E731
+    return Edge(shape, shape, [Part(out, inp)], Linear(push, pull, uniform=True))
+
+
+def _cumsum_value(x: Array, axis: int, reverse: bool = False) -> Array:
+    xp = namespace(x)
+    return xp.flip(xp.flip(x, axis).cumsum(axis), axis) if reverse else x.cumsum(axis)
+
+
+cumsum = linear(
+    "cumsum",
+    _cumsum_value,
+    _cumsum_edge,
+    [Sample(((3, 4),), {"axis": 1}), Sample(((3, 4, 2),), {"axis": 1, "reverse": True})],
+    family="structural",
+)
+
+
 # -- windows -----------------------------------------------------------------------------------------------------------
 def _getitem_relation(k: int, out_shape: Shape, shape: Shape, index: tuple[Any, ...]) -> Sequence[Part]:
     """Integers, slices and new axes, the ellipsis already written out."""
@@ -311,6 +359,29 @@ getitem_basic = structural(
         Sample(((3, 5, 4),), {"index": (slice(None), -1, slice(None))}),
     ],
 )
+
+
+def _embed_relation(k: int, out_shape: Shape, picked: Shape, shape: Shape, index: tuple[Any, ...]) -> Sequence[Part]:
+    (part,) = _getitem_relation(0, picked, shape, index)
+    return [Part(part.inp, part.out)]
+
+
+def _embed_value(x: Array, shape: Shape, index: tuple[Any, ...]) -> Array:
+    result = namespace(x).zeros(shape, x.dtype)
+    result[index] = x
+    return result
+
+
+embed = structural(
+    "embed",
+    _embed_value,
+    _embed_relation,
+    [
+        Sample(((3, 2),), {"shape": (3, 5), "index": (slice(None), slice(1, 4, 2))}),
+        Sample(((3, 4),), {"shape": (3, 2, 4), "index": (slice(None), -1, slice(None, None, -1))}),
+    ],
+)
+"""The transpose of `getitem`: zeros of `shape`, with `x` at the positions of a basic index."""
 
 
 def _flip_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]) -> Sequence[Part]:

@@ -1,0 +1,46 @@
+"""The line of the user's code that a recorded operation or an error belongs to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Line", "caller", "user_line"]
+
+_PACKAGE = Path(__file__).parent
+_LIBRARIES = (str(_PACKAGE), str(Path(np.__file__).parent))
+_PROGRAMS = tuple(str(_PACKAGE / name) for name in ("__main__.py", "forum.py"))
+_PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"))
+
+
+class Line(NamedTuple):
+    """A file, a line, and the public function that was called there (None where an operator was)."""
+
+    file: str
+    number: int
+    function: str | None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
+
+
+def caller(depth: int = 2) -> Line | None:
+    """The innermost frame that is neither minijac's nor NumPy's, and the public function through which it went."""
+    frame: Any = sys._getframe(depth)
+    function: str | None = None
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_LIBRARIES) or name in _PROGRAMS:
+            return Line(name, frame.f_lineno, function)
+        if name.startswith(_PUBLIC) and not name.endswith("protocol.py"):
+            function = frame.f_code.co_name
+        frame = frame.f_back
+    return None
+
+
+def user_line() -> str:
+    """File and line of the user's code that is being run."""
+    return str(caller(2) or "an unknown line")

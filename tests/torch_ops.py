@@ -1,0 +1,240 @@
+"""The truth about each operation: what it is in torch, as a function of tensors and the same parameters.
+
+Where torch has no such function, it is written in torch from others. An operation without an entry fails the registry
+tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from blocks import block_by_sum
+
+from minijac.block import Block, Term
+
+
+def picked(x: Any, positions: np.ndarray) -> Any:
+    """``x.flat[positions]``."""
+    return x.reshape(-1)[torch.from_numpy(np.ascontiguousarray(positions))]
+
+
+def moved(function: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    """A function that only moves or picks entries, by what NumPy's does to their numbers."""
+
+    def on_tensors(x: Any, **params: Any) -> Any:
+        return picked(x, function(np.arange(x.numel()).reshape(x.shape), **params))
+
+    return on_tensors
+
+
+def padded(x: Any, pad_width: Sequence[tuple[int, int]], constant: float) -> Any:
+    widths = [n for pair in reversed(pad_width) for n in pair]
+    return torch.nn.functional.pad(x, widths, value=constant)
+
+
+def taken(x: Any, positions: np.ndarray, axis: int) -> Any:
+    found = x.index_select(axis, torch.from_numpy(np.atleast_1d(positions).reshape(-1)))
+    return found.reshape(*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :])
+
+
+def deposited(y: Any, positions: np.ndarray, axis: int, size: int) -> Any:
+    lead, tail = y.shape[:axis], y.shape[axis + positions.ndim :]
+    flat = torch.from_numpy(positions.reshape(-1))
+    return torch.zeros(*lead, size, *tail, dtype=y.dtype).index_add(axis, flat, y.reshape(*lead, -1, *tail))
+
+
+def scattered(y: Any, positions: np.ndarray, passing: Any, shape: Sequence[int]) -> Any:
+    return deposited(y.reshape(-1), positions.reshape(-1), 0, prod(shape)).reshape(tuple(shape))
+
+
+def embedded(x: Any, shape: Sequence[int], index: Any) -> Any:
+    return scattered(x, np.ascontiguousarray(np.arange(prod(shape)).reshape(shape)[index]), (), shape)
+
+
+def running_sum(x: Any, axis: int, reverse: bool = False) -> Any:
+    return x.flip(axis).cumsum(axis).flip(axis) if reverse else x.cumsum(axis)
+
+
+def order_statistic(x: Any, rank: Any, axis: int) -> Any:
+    ordered = x.sort(axis).values
+    if np.ndim(rank) == 0:
+        return ordered.select(axis, rank)
+    return ordered.gather(axis, torch.from_numpy(rank).unsqueeze(axis)).squeeze(axis)
+
+
+def sinc_derivative(x: Any, order: int = 0) -> Any:
+    f = torch.sinc
+    for _ in range(order):
+        f = lambda x, f=f: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1]
+    return f(x)
+
+
+def with_slope_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that torch has no derivative for, where it adds what does not depend on the first operand."""
+    return lambda x, *others, **params: x + (function(x.detach(), *others, **params) - x.detach())
+
+
+def unwrapped(x: Any, axis: int, discont: Any, period: float) -> Any:
+    return torch.from_numpy(np.unwrap(x.numpy(), discont, axis, period=period))
+
+
+def relabelled(x: Any, inp: Any, out: Any, shape: tuple[int, ...]) -> Any:
+    """By the sum over all values of the labels."""
+    matrix = torch.from_numpy(block_by_sum(Block(shape, tuple(x.shape), [Term(out, inp)])))
+    return torch.tensordot(matrix, x, dims=x.ndim)
+
+
+def clipped(x: Any, low: Any, high: Any) -> Any:
+    """`torch.clamp` with broadcasting bounds."""
+    return torch.clamp(x, *torch.broadcast_tensors(low, high))
+
+
+def window_positions(shape: Sequence[int], kernel: Any, stride: Any, dilation: Any) -> np.ndarray:
+    """Positions in an array of `shape` of the entries of each window: (*lead, *windows, *kernel)."""
+    lead = tuple(shape[: len(shape) - len(kernel)])
+    found = np.arange(prod(shape)).reshape(shape)
+    for k, (count, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        axis = len(lead) + k
+        reach = apart * (count - 1) + 1
+        found = np.lib.stride_tricks.sliding_window_view(found, reach, axis)[..., ::apart]
+        found = found[(slice(None),) * axis + (slice(None, None, step),)]
+    return found
+
+
+def patches(x: Any, **params: Any) -> Any:
+    return picked(x, window_positions(x.shape, **params))
+
+
+def unpatches(y: Any, size: Sequence[int], **params: Any) -> Any:
+    """The adjoint of `patches`: overlapping windows add up."""
+    shape = (*y.shape[: y.ndim - 2 * len(size)], *size)
+    positions = torch.from_numpy(window_positions(shape, **params).reshape(-1))
+    return torch.zeros(prod(shape), dtype=y.dtype).index_add(0, positions, y.reshape(-1)).reshape(shape)
+
+
+TORCH: dict[str, Callable[..., Any]] = {
+    # -- elementwise, one operand ------------------------------------------------------------------------------
+    "negative": torch.neg,
+    "positive": torch.positive,
+    "exp": torch.exp,
+    "exp2": torch.exp2,
+    "expm1": torch.expm1,
+    "log": torch.log,
+    "log2": torch.log2,
+    "log10": torch.log10,
+    "log1p": torch.log1p,
+    "sqrt": torch.sqrt,
+    "cbrt": lambda x: x.sign() * x.abs() ** (1 / 3),
+    "square": torch.square,
+    "reciprocal": torch.reciprocal,
+    "abs": torch.abs,
+    "fabs": torch.abs,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": torch.tan,
+    "arcsin": torch.arcsin,
+    "arccos": torch.arccos,
+    "arctan": torch.arctan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "tanh": torch.tanh,
+    "arcsinh": torch.arcsinh,
+    "arccosh": torch.arccosh,
+    "arctanh": torch.arctanh,
+    "deg2rad": torch.deg2rad,
+    "radians": torch.deg2rad,
+    "rad2deg": torch.rad2deg,
+    "degrees": torch.rad2deg,
+    "sigmoid": torch.sigmoid,
+    "softplus": torch.nn.functional.softplus,
+    "relu": torch.relu,
+    "erf": torch.erf,
+    "astype": lambda x, dtype: x,
+    "conjugate": lambda x: x,
+    "sinc": sinc_derivative,
+    "ldexp": lambda x, exponent: x * 2.0 ** torch.from_numpy(exponent),
+    "unwrap": with_slope_one(unwrapped),
+    # -- elementwise, several operands ---------------------------------------------------------------------------
+    "add": torch.add,
+    "subtract": torch.subtract,
+    "multiply": torch.multiply,
+    "divide": torch.divide,
+    "power": torch.pow,
+    "float_power": torch.float_power,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "fmax": torch.fmax,
+    "fmin": torch.fmin,
+    "arctan2": torch.arctan2,
+    "hypot": torch.hypot,
+    "logaddexp": torch.logaddexp,
+    "logaddexp2": torch.logaddexp2,
+    "copysign": torch.copysign,
+    "remainder": torch.remainder,
+    "fmod": torch.fmod,
+    "where": lambda c, a, b: torch.where(c != 0, a, b),
+    "clip": clipped,
+    "heaviside": lambda a, b: torch.where(a == 0, b, (a > 0).to(b.dtype)),
+    "nextafter": with_slope_one(lambda a, b: torch.nextafter(a, b.detach())),
+    # -- derivative zero -----------------------------------------------------------------------------------------
+    "sign": torch.sign,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "trunc": torch.trunc,
+    "rint": torch.round,
+    "isfinite": torch.isfinite,
+    "isinf": torch.isinf,
+    "isnan": torch.isnan,
+    "signbit": torch.signbit,
+    "equal": torch.eq,
+    "not_equal": torch.not_equal,
+    "less": torch.less,
+    "less_equal": torch.less_equal,
+    "greater": torch.greater,
+    "greater_equal": torch.greater_equal,
+    "floor_divide": torch.floor_divide,
+    "spacing": lambda x: torch.from_numpy(np.spacing(x.numpy())),
+    "cast": lambda x, dtype: x.to(torch.int64),
+    "round": lambda x, decimals: torch.round(x, decimals=decimals),
+    "logical_not": torch.logical_not,
+    "logical_and": torch.logical_and,
+    "logical_or": torch.logical_or,
+    "logical_xor": torch.logical_xor,
+    # -- indexing ------------------------------------------------------------------------------------------------
+    "take": taken,
+    "deposit": deposited,
+    "scatter": scattered,
+    "order_statistic": order_statistic,
+    "gather": lambda x, positions, passing: picked(x, positions),
+    "max": lambda x, axis, keepdims=False: torch.amax(x, axis, keepdims),
+    "min": lambda x, axis, keepdims=False: torch.amin(x, axis, keepdims),
+    # -- sliding windows -----------------------------------------------------------------------------------------
+    "patches": patches,
+    "unpatches": unpatches,
+    # -- multilinear ---------------------------------------------------------------------------------------------
+    "matmul": torch.matmul,
+    "einsum": lambda *operands, subscripts: torch.einsum(subscripts, *operands),
+    # -- structural ----------------------------------------------------------------------------------------------
+    "relabel": relabelled,
+    "reshape": torch.reshape,
+    "transpose": lambda x, axes: x.permute(axes),
+    "expand_dims": moved(np.expand_dims),
+    "squeeze": moved(np.squeeze),
+    "broadcast_to": lambda x, to: torch.broadcast_to(x, to),
+    "sum": lambda x, axis, keepdims=False: x.sum(axis, keepdims),
+    "mean": lambda x, axis, keepdims=False: x.mean(axis, keepdims),
+    "embed_diagonal": lambda x, offset: torch.diag_embed(x, offset),
+    "embed": embedded,
+    "cumsum": running_sum,
+    "diagonal": lambda x, offset, axis1, axis2: x.diagonal(offset, axis1, axis2),
+    "getitem": moved(lambda x, index: x[index]),
+    "flip": moved(np.flip),
+    "roll": moved(np.roll),
+    "pad": padded,
+    "concatenate": lambda *arrays, axis: torch.cat(arrays, axis),
+}
+
