@@ -10,6 +10,7 @@ from .errors import (
     TraceError,
     UnsupportedOperationError,
 )
+from .program import compile
 from .report import Tape, trace
 from .second import (
     divergence,
@@ -51,6 +52,7 @@ __all__ = [
     "trace",
     "value_and_grad",
     "value_and_jacobian",
+    "compile",
     "divergence",
     "hessian",
     "hessian_diagonal",

@@ -435,7 +435,7 @@ def measured_cells(row: Row) -> tuple[str, ...]:
         return row.method, f"not run: {row.not_run}", "", "", "", notices
     assert row.error is not None and row.median_seconds is not None and row.ratio is not None
     milliseconds = f"{row.median_seconds * 1e3:.3f} ms"
-    return row.method, str(row.computes), f"{row.error:.1e}", milliseconds, f"{row.ratio:.1f}", notices
+    return row.method, str(row.computes), f"{row.error:.1e}", milliseconds, f"{row.ratio:.2f}", notices
 
 
 def mixing_cells(row: Row) -> tuple[str, ...]:

@@ -150,6 +150,11 @@ class Graph:
     def _carried(self, i: int, k: int, place: Place | None, batch: int) -> Place | None:
         if place is None or place is ANYWHERE:
             return place
+        node = self.nodes[i]
+        assert node.op is not None
+        if node.op.family == "elementwise":  # entries stay in place: no need of the partials for that
+            axis = place.axis + node.out.ndim - np.ndim(node.args[k])
+            return Place(axis, place.stride) if node.args[k].shape[place.axis] == node.out.shape[axis] else None
         carried = self.edge(i, k).carry(*place, batch)
         if batch == 1 and self.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
             if carried is None or self.nodes[i].out.shape[carried[0]] != 1:

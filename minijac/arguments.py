@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from .backend import is_array, value_of
+from .backend import is_array, array_of
 from .errors import InputError
 from .tape import Traced
 
@@ -166,6 +166,6 @@ def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
     if tangent.shape != like.shape:
         raise InputError(f"{name}: expected the shape of its {of}, {like.shape}, got {tangent.shape}.")
     check_dtype(tangent.dtype, f"{name} of shape {tangent.shape}", "Cast it with .astype(float).")
-    if type(value_of(tangent)).__module__.split(".")[0] != type(value_of(like)).__module__.split(".")[0]:
-        raise TypeError(f"{name}: expected an array of the kind of its {of}, got {type(value_of(tangent))}.")
+    if type(array_of(tangent)).__module__.split(".")[0] != type(array_of(like)).__module__.split(".")[0]:
+        raise TypeError(f"{name}: expected an array of the kind of its {of}, got {type(array_of(tangent))}.")
     return tangent

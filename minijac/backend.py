@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Wrapped", "astype", "is_array", "namespace", "special", "value_of", "zeros"]
+__all__ = ["Wrapped", "array_of", "astype", "is_array", "namespace", "special", "value_of", "zeros"]
 
 
 def _cupy() -> Any:
@@ -20,10 +20,19 @@ class Wrapped:
 
     __slots__ = ("value",)
     value: Any
+    recorded = False
+    """Whether it stands for an array of a program that is being recorded, so that its numbers must not be looked at."""
 
 
 def value_of(x: Any) -> Any:
-    """The plain array under all traces."""
+    """The value without derivative: the plain array under all traces, or its place in a program being recorded."""
+    while isinstance(x, Wrapped) and not x.recorded:
+        x = x.value
+    return x
+
+
+def array_of(x: Any) -> Any:
+    """The plain array under all traces, for what depends on its kind alone and not on its numbers."""
     while isinstance(x, Wrapped):
         x = x.value
     return x
@@ -31,7 +40,7 @@ def value_of(x: Any) -> Any:
 
 def namespace(x: Any) -> Any:
     """The module (numpy or cupy) whose array `x` is, or stands for."""
-    x = value_of(x)
+    x = array_of(x)
     cupy = _cupy()
     return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
 

@@ -84,14 +84,18 @@ class Node:
 class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
-    __slots__ = ("nodes", "open", "serial")
+    __slots__ = ("nodes", "open", "program", "serial")
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.open = True
         self.serial = next(_serial)
+        self.program: Any = None
+        """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
 
     def input(self, value: Any) -> Traced:
+        if self.program is None and isinstance(value, Traced):
+            self.program = value.trace.program
         self.nodes.append(Node(None, (), (), {}, value, None))
         return Traced(self, len(self.nodes) - 1, value)
 
@@ -113,6 +117,10 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "transformation has returned. Return it from the function (or as aux with has_aux=True) instead of "
             "storing it outside."
         )
+    if trace.program is not None:
+        args = tuple([trace.program.captured(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
+        if trace.program is trace:
+            return trace.program.record(op, args, params)
     values = tuple([arg.value if isinstance(arg, Traced) and arg.trace is trace else arg for arg in args])
     out = apply(op, values, params)
     if op.edge is None:
@@ -263,6 +271,12 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def tolist(self) -> Any:
         return self._refuse("x.tolist()")
 
+    def __copy__(self) -> Any:
+        return self  # nothing can write to it, and a copy of its trace would lose the derivative
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
     # -- array methods ------------------------------------------------------------------------------------------------
     def __getitem__(self, index: Any) -> Any:
         return self.methods["__getitem__"](self, index)
@@ -274,6 +288,14 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def mT(self) -> Any:
         return self.methods["swapaxes"](self, -1, -2)
+
+    @property
+    def real(self) -> Any:
+        return self
+
+    @property
+    def imag(self) -> Any:
+        return np.zeros_like(self)
 
     @property
     def flat(self) -> Any:

@@ -18,18 +18,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import optree
 
-from .accumulate import Graph, raise_mixing
-from .arguments import Options, argument_positions, batch_axes, batch_size, output_leaf
-from .backend import astype, is_array, namespace, zeros
+from .accumulate import Graph
+from .arguments import Options, argument_positions, batch_axes
+from .backend import astype, is_array, namespace, value_of, zeros
 from .block import Block, Shape, Term
 from .errors import InputError
 from .factors import Array, Factor
 from .factors import product as factors_product
-from .labels import Axes, Label, Window, axis_of, labels_in, window
+from .labels import axis_of, labels_in, window
 from .tape import Node, Trace, Traced, is_traced
-from .transforms import _output_axis, jvp, record
+from .transforms import jvp, prepare
 
-__all__ = ["Scaled", "coefficients", "higher_partial", "partials"]
+__all__ = ["coefficients", "partials"]
 
 MultiIndex: TypeAlias = tuple[int, ...]
 Coefficient: TypeAlias = "Block | Array"
@@ -74,26 +74,21 @@ def partials(
     >>> bool(np.allclose(u_tt, 4.0 * u_xx))
     True
     """
-    Options(0, batch_axis, "auto", "raise", False, False, None, None, False)
+    options = Options(0, batch_axis, "auto", "raise", False, False, None, None, False)
     wanted = _checked(multi_indices)
 
     @wraps(f)
     def partials_of(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        axis, batch = _samples(args, batch_axis, wanted)
-        run = record(f, args, kwargs, (0,), {}, False)
-        outputs = [output_leaf(y) for y in run.outputs]
-        (source,) = run.inputs
-        graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
-        places, mixing = graph.places({source: axis}, {source}, batch)
-        if mixing is not None:
-            raise_mixing(mixing, batch)
-        found = coefficients(graph, source, 1 - axis, {index for index in wanted if index})
-        leaves = []
-        for y, i in zip(outputs, run.output_nodes, strict=True):
-            out_axis = _output_axis(y, None if i is None else places.get(i), batch)
-            own = {} if i is None else found.get(i, {})
-            leaves.append([_result(y, y if index == () else own.get(index), out_axis) for index in wanted])
-        return tuple(optree.tree_unflatten(run.tree, [leaf[n] for leaf in leaves]) for n in range(len(wanted)))
+        _check_flat(args, batch_axis, wanted)
+        ready = prepare(f, args, kwargs, options)
+        (source,), (axis,) = ready.run.inputs, ready.in_axes
+        with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+            found = coefficients(ready.graph, source, 0 if axis else 1, {index for index in wanted if index})
+            leaves = []
+            for y, i, out_axis in zip(ready.outputs, ready.run.output_nodes, ready.out_axes, strict=True):
+                own = {} if i is None else found.get(i, {})
+                leaves.append([_result(y, y if index == () else own.get(index), out_axis or 0) for index in wanted])
+        return tuple(optree.tree_unflatten(ready.run.tree, [leaf[n] for leaf in leaves]) for n in range(len(wanted)))
 
     return partials_of
 
@@ -115,8 +110,8 @@ def _checked(multi_indices: Any) -> list[MultiIndex]:
     return [tuple(sorted(int(k) for k in index)) for index in multi_indices]
 
 
-def _samples(args: tuple[Any, ...], batch_axis: Any, wanted: Sequence[MultiIndex]) -> tuple[int, int]:
-    """The batch axis of x, and the number of samples."""
+def _check_flat(args: tuple[Any, ...], batch_axis: Any, wanted: Sequence[MultiIndex]) -> None:
+    """Raise InputError unless x is ``(B, n)``, or ``(n, B)`` where `batch_axis` says so, with every n that is wanted."""
     argument_positions(0, args)
     x = args[0]
     shape = x.shape if is_array(x) or is_traced(x) else type(x).__name__
@@ -125,19 +120,16 @@ def _samples(args: tuple[Any, ...], batch_axis: Any, wanted: Sequence[MultiIndex
             f"argument 0: expected a flat input of shape (B, n), got {shape}. Reshape it, or use minijac.jacobian for "
             "derivatives with respect to arrays of other ranks and pytrees."
         )
-    axes = batch_axes(batch_axis, args)
-    batch = batch_size(args, axes)
-    if axes[0] is None or batch is None:
+    axis = batch_axes(batch_axis, args)[0]
+    if axis is None:
         raise InputError(
             "batch_axis: expected the axis of the samples in argument 0, got None. For a function of one point add an "
             "axis of length one."
         )
-    axis = axes[0] % 2
-    n = shape[1 - axis]
+    n = shape[1 - axis % 2]
     for index in wanted:
         if not all(0 <= k < n for k in index):
             raise InputError(f"multi-index {index}: expected features within range({n}) for x of shape {shape}.")
-    return axis, batch
 
 
 def _result(y: Any, coefficient: Coefficient | None, axis: int) -> Any:
@@ -206,8 +198,8 @@ def _rule(graph: Graph, i: int, order: int) -> Any:
     op = graph.nodes[i].op
     assert op is not None
     if op.partials is not None:
-        partials = Partials(graph.nodes[i], [k for k, _ in graph.operands(i)], order)
-        return _Elementwise(graph, i, partials) if partials.entrywise else _General(graph, i)
+        linear, entrywise = (True, True) if order == 1 else _shape_of_partials(graph.nodes[i], graph.operands(i))
+        return _Elementwise(graph, i, linear, order) if entrywise else _General(graph, i)
     if op.family == "multilinear":
         return _Multilinear(graph, i)
     return _Linear(graph, i) if op.family in LINEAR else _General(graph, i)
@@ -286,15 +278,16 @@ class _Multilinear(_Linear):
 class _Elementwise(_Linear):
     """Faa di Bruno: partials of the operation times coefficients of its operands, over all ways to part the index."""
 
-    def __init__(self, graph: Graph, i: int, partials: Partials) -> None:
+    def __init__(self, graph: Graph, i: int, linear: bool, order: int) -> None:
         super().__init__(graph, i)
-        self.partials = partials
-        self.linear = partials.linear
+        self.linear = linear
+        self.order = order
 
     def apply(self, operands: Operands, indices: Sequence[MultiIndex]) -> Coefficients:
         if self.linear and all(isinstance(c, Block) for own in operands.values() for c in own.values()):
             return super().apply(operands, indices)
         arrays = {k: _arrays(own, self.node.args[k]) for k, own in operands.items()}
+        weights = self._first if self.linear else Partials(self.node, list(arrays), self.order)
         result = {}
         for index in indices:
             total = _Sum()
@@ -304,16 +297,14 @@ class _Elementwise(_Linear):
                 factors = [arrays[k][part] for k, part in parts if part in arrays[k]]
                 if len(factors) < len(parts):
                     continue
-                weight = self._weight(tuple(k for k, _ in parts))
+                weight = weights(tuple(k for k, _ in parts))
                 if weight is not None:
                     total.add(*_product(count * weight.scale, factors, weight.array))
             if total.array is not None:
                 result[index] = _ranked(total.array, self.node.out.ndim)
         return result
 
-    def _weight(self, positions: tuple[int, ...]) -> Scaled | None:
-        if len(positions) > 1:
-            return self.partials(positions)
+    def _first(self, positions: tuple[int, ...]) -> Scaled:
         (part,) = self.graph.edge(self.i, positions[0]).parts
         if not part.factors:
             return Scaled(part.scale, None)
@@ -327,8 +318,9 @@ class _General(_Linear):
 
     def apply(self, operands: Operands, indices: Sequence[MultiIndex]) -> Coefficients:
         node = self.node
+        indices = sorted(_parts_of(indices), key=len)  # the output stands in its own derivative
         result = super().apply(operands, [index for index in indices if len(index) == 1])
-        if max(map(len, indices)) == 1:
+        if len(indices[-1]) == 1:
             return result
         arrays = {k: _spread_all(own, node.args[k]) for k, own in operands.items()}
         result = _spread_all(result, node.out)
@@ -448,27 +440,24 @@ class Partials:
         self.out = 0
         self.places = dict(zip(operands, range(1, len(operands) + 1), strict=True))
         self.values: list[Traced] = []
+        self._masked: dict[tuple[int, ...], Scaled | None] = {}
         self._known: dict[tuple[int, ...], Scaled | None] = {}
-        self._slopes: dict[tuple[int, ...], dict[int, Scaled]] = {}
-        if order > 1:
-            y = self.trace.input(node.out)
-            args = [self.trace.input(arg) if k in self.places else arg for k, arg in enumerate(node.args)]
-            for k in operands:
-                self._known[(k,)] = self._declared(node, k, y, args)
-        traced = [p for p in self._known.values() if p is not None and self._mine(p.array)]
-        self.linear = not traced
-        """Whether the first partials do not depend on the operands, as far as structure tells."""
-        self.entrywise = all(n.op is None or n.op.partials is not None for n in self.trace.nodes)
+        self._slopes: dict[tuple[int, ...], dict[int, Scaled | None]] = {}
+        y = self.trace.input(node.out)
+        args = [self.trace.input(arg) if k in self.places else arg for k, arg in enumerate(node.args)]
+        for k in operands:
+            self._known[(k,)] = self._declared(node, k, y, args)
 
     def __call__(self, positions: tuple[int, ...]) -> Scaled | None:
-        """The partial derivative by the operands at the given positions, in this order; None: zero by structure."""
-        value = self._partial(tuple(sorted(positions)))
-        if value is None:
-            return None
-        array = self._stripped(value.array)
-        if self.node.live is not None and array is not None:
-            array = np.where(self.node.live, array, 0.0)
-        return Scaled(value.scale, array)
+        """The partial derivative by the operands at the given positions; None: zero by structure."""
+        if positions not in self._masked:
+            value = self._partial(positions)
+            if value is not None and value.array is not None:
+                array = self._stripped(value.array)
+                live = self.node.live
+                value = Scaled(value.scale, array if live is None else np.where(live, array, 0.0))
+            self._masked[positions] = value
+        return self._masked[positions]
 
     def _partial(self, positions: tuple[int, ...]) -> Scaled | None:
         if positions not in self._known:
@@ -530,9 +519,29 @@ class Partials:
         return array.value if self._mine(array) else array
 
 
-def higher_partial(node: Node, positions: tuple[int, ...]) -> Scaled | None:
-    """The partial derivative of an elementwise operation by several of its operands, at a node; None where it is zero."""
-    return Partials(node, tuple(dict.fromkeys(positions)), len(positions))(positions)
+def _shape_of_partials(node: Node, operands: Sequence[tuple[int, int]]) -> tuple[bool, bool]:
+    """Whether the partials are the same for all values of the operands, and whether they act entry by entry.
+
+    That is structure, so arrays without entries tell it.
+    """
+    assert node.op is not None and node.op.partials is not None
+    chosen = [k for k, _ in operands]
+    declared = [node.op.partials[k] for k in chosen]
+    if not any(callable(partial) for partial in declared):
+        return True, True
+    if any(np.ndim(value) for value in node.params.values()):
+        return False, True
+    trace = Trace()
+    y = trace.input(_emptied(node.out))
+    args = [trace.input(_emptied(a)) if k in chosen else _emptied(a) for k, a in enumerate(node.args)]
+    values = [partial(y, *args, **node.params) if callable(partial) else partial for partial in declared]
+    traced = any(isinstance(value, Traced) and value.trace is trace for value in values)
+    return not traced, all(n.op is None or n.op.partials is not None for n in trace.nodes)
+
+
+def _emptied(x: Any) -> Any:
+    x = value_of(x)
+    return x.reshape(-1)[:0] if np.ndim(x) else x
 
 
 def _times(a: Scaled, b: Scaled) -> Scaled:

@@ -21,7 +21,7 @@ from .arguments import (
     flatten,
     output_leaf,
 )
-from .backend import is_array, namespace
+from .backend import is_array, namespace, value_of
 from .block import Block
 from .chunking import assemble
 from .errors import InputError, TraceError
@@ -497,10 +497,4 @@ def stop_gradient(x: Any) -> Any:
     >>> grad(lambda x: x * stop_gradient(x))(np.float64(3.0))
     array(3.)
     """
-    return optree.tree_map(_plain_value, x, namespace="minijac")
-
-
-def _plain_value(x: Any) -> Any:
-    while isinstance(x, Traced):
-        x = x.value
-    return x
+    return optree.tree_map(value_of, x, namespace="minijac")

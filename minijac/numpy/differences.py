@@ -38,7 +38,7 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append:
 
 @implements(np.ediff1d)
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    ends = [[] if end is None else [np.ravel(end)] for end in (to_begin, to_end)]
+    ends = [[] if end is None else [np.ravel(end).astype(ary.dtype)] for end in (to_begin, to_end)]
     return np.concatenate([*ends[0], diff(np.ravel(ary)), *ends[1]])
 
 
@@ -103,7 +103,8 @@ def _gradient_along(f: Any, axis: int, h: Any, edge_order: int) -> Any:
     else:
         first = _one_sided(at(0), at(1), at(2), step(0), step(1))
         last = -_one_sided(at(-1), at(-2), at(-3), step(-1), step(-2))
-    return np.concatenate([first, *inside, last], axis)
+    result = np.concatenate([first, *inside, last], axis)
+    return result.astype(f.dtype) if f.dtype.kind == "f" else result
 
 
 def _one_sided(f0: Any, f1: Any, f2: Any, a: Any, b: Any) -> Any:
@@ -154,7 +155,7 @@ def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype
         raise InputError(f"geomspace at {user_line()}: expected start and stop of one sign, neither of them zero.")
     exponents = np.linspace(np.log(sign * start), np.log(sign * stop), num, endpoint, axis=axis)
     y = (sign if sign.ndim == 0 else np.expand_dims(sign, axis)) * np.exp(exponents)
-    return y if dtype is None else y.astype(dtype)
+    return y.astype(np.float64 if dtype is None else dtype)
 
 
 def _plain(x: Any) -> Any:
@@ -177,6 +178,7 @@ def cov(
     x = _variables(m, rowvar)
     if y is not None:
         x = np.concatenate([x, _variables(y, rowvar)], 0)
+    x = x.astype(np.result_type(x.dtype, np.float64) if dtype is None else dtype)
     ddof = (0 if bias else 1) if ddof is None else ddof
     weights: Any = None
     for given in (fweights, aweights):
@@ -193,8 +195,7 @@ def cov(
         result = (centred * weights) @ centred.T
         spread = 0.0 if ddof == 0 else ddof * (np.sum(weights * aweights) / total if aweights is not None else 1.0)
         freedom = total - spread
-    result = np.squeeze(result / freedom)
-    return result if dtype is None else result.astype(dtype)
+    return np.squeeze(result / freedom)
 
 
 def _variables(m: Any, rowvar: bool) -> Any:

@@ -11,7 +11,7 @@ from ..backend import value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import elementwise
 from ..tape import Traced, user_line
-from .protocol import FUNCTIONS, METHODS, NOTHING, as_array, implements, plain, refuse
+from .protocol import FUNCTIONS, METHODS, absent, as_array, implements, plain, refuse
 
 UFUNCS: dict[Any, Callable[..., Any]] = {}
 """Ufuncs that are not one operation."""
@@ -84,7 +84,7 @@ def clip(
 
 
 def _bound(*given: Any) -> Any:
-    bounds = [b for b in given if isinstance(b, Traced) or not any(b is nothing for nothing in NOTHING)]
+    bounds = [b for b in given if not absent(b)]
     return np.asarray(bounds[0]) if bounds and isinstance(bounds[0], list | tuple) else bounds[0] if bounds else None
 
 

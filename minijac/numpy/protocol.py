@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import is_array, value_of
+from ..backend import array_of, is_array, value_of
 from ..errors import ConversionError, InputError, MutationError, UnsupportedOperationError
 from ..ops.structural import normalised
 from ..tape import Traced, user_line
@@ -18,7 +18,7 @@ from ..tape import Traced, user_line
 __all__ = [
     "FUNCTIONS",
     "METHODS",
-    "NOTHING",
+    "absent",
     "as_array",
     "axes_of",
     "axis_of",
@@ -102,13 +102,15 @@ def outer_method(ufunc: Any) -> Callable[..., Any]:
     return outer
 
 
-NOTHING = (None, np._NoValue)
+def absent(value: Any) -> bool:
+    """Whether an argument is one of the two things that stand for none in NumPy's signatures."""
+    return value is None or value is np._NoValue
 
 
 def refuse(name: str, **keywords: Any) -> None:
     """Raise for keywords of NumPy's that minijac does not take on traced values."""
     for key, value in keywords.items():
-        if value is not None and value is not np._NoValue and value is not True:
+        if not absent(value) and value is not True:
             raise UnsupportedOperationError(
                 f"{name} at {user_line()}: got {key}=, which minijac does not take on traced values. Write it as a step "
                 "of its own: np.where for where=, .astype for dtype=, an addition for initial=."
@@ -132,19 +134,37 @@ def as_array(x: Any) -> Any:
 
 
 def flag(value: Any) -> bool:
-    return False if value in NOTHING else bool(value)
+    return not absent(value) and bool(value)
+
+
+SHAPE_ONLY = (
+    np.shape, np.ndim, np.size, np.result_type, np.zeros_like, np.ones_like, np.empty_like, np.iscomplexobj,
+    np.isrealobj, np.may_share_memory, np.shares_memory,
+)  # fmt: skip
+"""Functions that look at shapes and dtypes, not at numbers: they may be asked of a program being recorded."""
 
 
 def plain(function: Any) -> Callable[..., Any]:
     """A function whose result carries no derivative: it is computed on the plain values."""
+    strip = array_of if function in SHAPE_ONLY else _number_of
 
     def on_values(*args: Any, **kwargs: Any) -> Any:
-        return function(*map(_plain_value, args), **{key: _plain_value(value) for key, value in kwargs.items()})
+        return function(*[_stripped(x, strip) for x in args], **{key: _stripped(x, strip) for key, x in kwargs.items()})
 
     return on_values
 
 
-def _plain_value(x: Any) -> Any:
+def _stripped(x: Any, strip: Callable[[Any], Any]) -> Any:
     if isinstance(x, list | tuple):
-        return type(x)(map(_plain_value, x)) if any(isinstance(item, Traced | list | tuple) for item in x) else x
-    return value_of(x) if isinstance(x, Traced) else x
+        return type(x)([_stripped(item, strip) for item in x]) if any(map(_holds_traced, x)) else x
+    return strip(x) if isinstance(x, Traced) else x
+
+
+def _holds_traced(x: Any) -> bool:
+    return isinstance(x, Traced | list | tuple)
+
+
+def _number_of(x: Any) -> Any:
+    """The plain array; a program being recorded has none to give, and says so."""
+    x = value_of(x)
+    return x._refuse("a function whose result depends on values and carries no derivative") if x is not array_of(x) else x

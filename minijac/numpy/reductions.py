@@ -13,7 +13,7 @@ from ..errors import UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
 from .pointwise import astype
-from .protocol import NOTHING, as_array, axes_of, axis_of, flag, implements, refuse
+from .protocol import absent, as_array, axes_of, axis_of, flag, implements, refuse
 
 WHOLE = slice(None)
 
@@ -62,8 +62,8 @@ def var(
     count = 1
     for k in axes:
         count *= x.shape[k]
-    centred = x - (structural.mean(x, axis=axes, keepdims=True) if mean in NOTHING else mean)
-    freedom = count - (ddof if correction in NOTHING else correction)
+    centred = x - (structural.mean(x, axis=axes, keepdims=True) if absent(mean) else mean)
+    freedom = count - (ddof if absent(correction) else correction)
     return structural.sum(centred * centred, axis=axes, keepdims=flag(keepdims)) / builtins.max(freedom, 0)
 
 
@@ -244,7 +244,7 @@ def percentile(
     weights: Any = None,
 ) -> Any:
     refuse("percentile", weights=weights)
-    return _quantile(a, _hundredth(q), axis, method, keepdims, False, "percentile")
+    return _quantile(a, q, axis, method, keepdims, False, "percentile")
 
 
 @implements(np.nanmedian)
@@ -281,11 +281,7 @@ def nanpercentile(
     weights: Any = None,
 ) -> Any:
     refuse("nanpercentile", weights=weights)
-    return _quantile(a, _hundredth(q), axis, method, keepdims, True, "nanpercentile")
-
-
-def _hundredth(q: Any) -> Any:
-    return q if isinstance(q, Traced) else np.true_divide(q, 100)
+    return _quantile(a, q, axis, method, keepdims, True, "nanpercentile")
 
 
 def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool, name: str) -> Any:
@@ -295,16 +291,18 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
             f"numpy.{name} at {user_line()}: got a traced q, in which the quantile is not differentiated. Expected plain "
             "numbers: minijac.stop_gradient(q)."
         )
-    axes = axes_of(a, axis, name)
+    plain = np.percentile if "percentile" in name else np.quantile
+    a = astype(a, plain(np.zeros(2, a.dtype), q, method=method).dtype)
+    axes = tuple(sorted(axes_of(a, axis, name)))
     kept = tuple(k for k in range(a.ndim) if k not in axes)
     lengths = tuple(a.shape[k] for k in kept)
     x = np.reshape(np.transpose(a, (*kept, *axes)), (*lengths, -1))
-    q = np.asarray(q, float)
+    q = np.asarray(q, float) / (100.0 if "percentile" in name else 1.0)
     parts = [_one_quantile(x, float(each), method, skip_nan) for each in q.reshape(-1)]
     if flag(keepdims):
-        parts = [np.reshape(part, tuple(1 if k in axes else n for k, n in enumerate(a.shape))) for part in parts]
+        parts = [np.expand_dims(part, axes) for part in parts]
     result = np.stack(parts)
-    return np.reshape(result, (*q.shape, *result.shape[1:]))
+    return np.reshape(result, (*q.shape, *result.shape[1:])) if q.ndim != 1 else result
 
 
 def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
@@ -391,9 +389,9 @@ def nanvar(
     refuse("nanvar", where=where)
     axes = axes_of(a, axis, "nanvar")
     x = a if dtype is None else astype(a, dtype)
-    centred = _without_nan(x - (nanmean(x, axes, keepdims=True) if mean in NOTHING else mean), 0.0)
+    centred = _without_nan(x - (nanmean(x, axes, keepdims=True) if absent(mean) else mean), 0.0)
     count = _counted(a, axes, keepdims)
-    freedom = count - (ddof if correction in NOTHING else correction)
+    freedom = count - (ddof if absent(correction) else correction)
     return sum(centred * centred, axes, keepdims=keepdims) / np.where(freedom > 0, freedom, np.nan).astype(x.dtype)
 
 

@@ -285,7 +285,7 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     if x.ndim != 1:
         raise ValueError(f"vander at {user_line()}: expected one axis, got shape {x.shape}")
     powers = np.arange(len(x) if N is None else N)
-    return expand_dims(x, 1) ** (powers if increasing else powers[::-1]).astype(x.dtype)
+    return expand_dims(x, 1) ** (powers if increasing else powers[::-1])
 
 
 @implements(np.resize)

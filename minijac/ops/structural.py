@@ -91,10 +91,11 @@ def _groups(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
                 n *= b[j]
                 j += 1
         groups.append((left, right))
-    if groups and (i < len(a) or j < len(b)):
-        groups[-1] = ([*groups[-1][0], *range(i, len(a))], [*groups[-1][1], *range(j, len(b))])
-    elif i < len(a) or j < len(b):
-        groups.append((list(range(i, len(a))), list(range(j, len(b)))))
+    rest = list(range(i, len(a))), list(range(j, len(b)))
+    if groups and any(a[k] != 1 for k in rest[0]) | any(b[k] != 1 for k in rest[1]):
+        groups[-1] = ([*groups[-1][0], *rest[0]], [*groups[-1][1], *rest[1]])
+    elif rest[0] or rest[1]:  # of length one: new at the right end, or gone there
+        groups.append(rest)
     return groups
 
 

@@ -1,0 +1,103 @@
+"""Passes over a program: each takes a program and returns a smaller or cheaper one that computes the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..labels import Label, Window
+from .record import Instruction, Program
+
+__all__ = ["optimised"]
+
+
+def optimised(program: Program) -> Program:
+    """All passes, verified after each."""
+    for each in (without_dead_code, simplified, without_repetition, without_dead_code):
+        program = each(program).verify()
+    return program
+
+
+def without_dead_code(program: Program) -> Program:
+    """Only what some output needs."""
+    needed = set(program.outputs)
+    kept: list[Instruction] = []
+    for step in reversed(program.instructions):
+        if step.out in needed:
+            kept.append(step)
+            needed.update(step.args)
+    return program._replace(instructions=tuple(reversed(kept)))
+
+
+def without_repetition(program: Program) -> Program:
+    """One instruction for all that compute the same from the same."""
+    same: dict[int, int] = {}
+    seen: dict[Any, int] = {}
+    for n, value in enumerate(program.values):  # a captured array is one value however often it was captured as a view
+        if value.kind == "captured":
+            array = value.content
+            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
+            same[n] = seen.setdefault(key, n)
+        elif value.kind == "constant" and value.shape == ():
+            same[n] = seen.setdefault((type(value.content), repr(value.content), value.dtype), n)
+    kept = []
+    for step in program.instructions:
+        args = tuple([same.get(n, n) for n in step.args])
+        key = (step.op.name, args, _frozen(tuple(step.params.items()), {}))
+        first = seen.setdefault(key, step.out)
+        if first == step.out:
+            kept.append(step._replace(args=args))
+        same[step.out] = first
+    return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
+
+
+def simplified(program: Program) -> Program:
+    """Without operations that do nothing: times one, plus zero, reshapes and conversions to what is there already."""
+    same: dict[int, int] = {}
+    kept = []
+    makers: dict[int, Instruction] = {}
+    for step in program.instructions:
+        step = step._replace(args=tuple([same.get(n, n) for n in step.args]))
+        source = _unchanged(program, step, makers)
+        if source is None:
+            kept.append(step)
+            makers[step.out] = step
+        else:
+            same[step.out] = source
+    return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
+
+
+def _unchanged(program: Program, step: Instruction, makers: dict[int, Instruction]) -> int | None:
+    """The value that a step passes on as it is, if it does."""
+    values, out = program.values, program.values[step.out]
+    first = values[step.args[0]]
+    alike = first.shape == out.shape and first.dtype == out.dtype
+    name = step.op.name
+    if name in ("reshape", "broadcast_to", "astype", "squeeze", "expand_dims") and alike:
+        return step.args[0]
+    if name == "transpose" and alike and tuple(step.params["axes"]) == tuple(range(len(out.shape))):
+        return step.args[0]
+    if name in ("multiply", "add", "divide", "subtract"):
+        neutral = 1.0 if name in ("multiply", "divide") else 0.0
+        for k in (0, 1) if name in ("multiply", "add") else (1,):
+            constant, other = values[step.args[k]], values[step.args[1 - k]]
+            number = constant.kind == "constant" and constant.shape == () and constant.content == neutral
+            if number and other.shape == out.shape and other.dtype == out.dtype:
+                return step.args[1 - k]
+    return None
+
+
+def _frozen(value: Any, number: dict[Label, int]) -> Any:
+    """A hashable stand-in that is equal only for equal values: arrays by identity, labels by order of appearance."""
+    if isinstance(value, Label):
+        return "label", number.setdefault(value, len(number)), value.size
+    if isinstance(value, Window):
+        return "window", *(_frozen(item, number) for item in tuple(value))
+    if isinstance(value, tuple | list):
+        return tuple([_frozen(item, number) for item in value])
+    if isinstance(value, slice):
+        return "slice", value.start, value.stop, value.step
+    if isinstance(value, np.ndarray) or not getattr(type(value), "__hash__", None):
+        return "object", id(value)
+    return type(value).__name__, value
