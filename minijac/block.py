@@ -208,8 +208,10 @@ def _plain(axes: Axes) -> bool:
     seen: list[Label] = []
     for axis in axes:
         if axis:
+            if len(axis) > 1:
+                return False
             label = axis[0]
-            if len(axis) > 1 or type(label) is not Label or label in seen:
+            if type(label) is not Label or label in seen:
                 return False
             seen.append(label)
     return True

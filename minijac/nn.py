@@ -33,7 +33,7 @@ __all__ = [
 Size = int | Sequence[int]
 
 
-# -- activations, elementwise ----------------------------------------------------------------------------------------------
+# -- activations, elementwise ------------------------------------------------------------------------------------------
 def tanh(x: Any) -> Any:
     return np.tanh(x)
 
@@ -132,7 +132,7 @@ def glu(x: Any, dim: int = -1) -> Any:
     return a * sigmoid(b)
 
 
-# -- along an axis -----------------------------------------------------------------------------------------------------------
+# -- along an axis -----------------------------------------------------------------------------------------------------
 def softmax(x: Any, axis: int = -1) -> Any:
     """``exp(x) / sum(exp(x))`` along `axis`; x: any shape, returns the same shape."""
     return _softmax(x, axis)
@@ -148,7 +148,7 @@ def logsumexp(x: Any, axis: Any = -1, keepdims: bool = False) -> Any:
     return _logsumexp(x, axis, keepdims=keepdims)
 
 
-# -- layers ------------------------------------------------------------------------------------------------------------------
+# -- layers ------------------------------------------------------------------------------------------------------------
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """``x @ weight.T + bias``; x: (B, ..., n), weight: (m, n), bias: (m,), returns (B, ..., m)."""
     y = np.matmul(x, np.transpose(weight))
@@ -161,7 +161,7 @@ def embedding(input: Any, weight: Any) -> Any:
 
 
 def dropout(x: Any, mask: Any, p: float = 0.5) -> Any:
-    """``x / (1 - p)`` where `mask` is true or 1, else 0; the mask, of the shape of x or broadcast to it, is the caller's."""
+    """``x / (1 - p)`` where `mask` is true or 1, else 0; the mask, which broadcasts to x, is the caller's."""
     return x * (mask * (1.0 / (1.0 - p)))
 
 
@@ -203,7 +203,7 @@ def _nothing(mask: Any) -> Any:
     return False if mask.dtype == bool else -np.inf
 
 
-# -- normalisation -------------------------------------------------------------------------------------------------------------
+# -- normalisation -----------------------------------------------------------------------------------------------------
 def _along_channels(array: Any, x: Any) -> Any:
     """An array (C,) with axes of length one so that it broadcasts along axis 1 of `x`."""
     return np.reshape(array, (-1, *(1,) * (x.ndim - 2)))
@@ -239,7 +239,9 @@ def layer_norm(
     return _scaled(_normalised(x, _last_axes(x, normalized_shape, axis), eps), weight, bias)
 
 
-def rms_norm(x: Any, weight: Any = None, eps: float | None = None, axis: Any = -1, *, normalized_shape: Any = None) -> Any:
+def rms_norm(
+    x: Any, weight: Any = None, eps: float | None = None, axis: Any = -1, *, normalized_shape: Any = None
+) -> Any:
     """``x / sqrt(mean(x**2) + eps)`` along `axis`, then scale; `eps` is the machine epsilon of x unless given."""
     axes = _last_axes(x, normalized_shape, axis)
     eps = float(np.finfo(x.dtype).eps) if eps is None else eps
@@ -281,7 +283,7 @@ def batch_norm(
     return _scaled((x - mean) / np.sqrt(var + eps), weight, bias)
 
 
-# -- convolutions --------------------------------------------------------------------------------------------------------------
+# -- convolutions ------------------------------------------------------------------------------------------------------
 def _per_axis(value: Size, n: int, name: str) -> tuple[int, ...]:
     sizes = (int(value),) * n if isinstance(value, int | np.integer) else tuple(int(v) for v in value)
     if len(sizes) != n:
@@ -359,7 +361,13 @@ def _conv_transpose(
 
 
 def conv1d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
 ) -> Any:
     """Convolution (without flipping the kernel); x: (B, C, L), weight: (out, C // groups, k), bias: (out,).
 
@@ -369,14 +377,26 @@ def conv1d(
 
 
 def conv2d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
 ) -> Any:
     """As `conv1d`; x: (B, C, H, W), weight: (out, C // groups, kh, kw)."""
     return _conv(2, x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv3d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
 ) -> Any:
     """As `conv1d`; x: (B, C, D, H, W), weight: (out, C // groups, kd, kh, kw)."""
     return _conv(3, x, weight, bias, stride, padding, dilation, groups)
@@ -424,7 +444,7 @@ def conv_transpose3d(
     return _conv_transpose(3, x, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-# -- pooling -------------------------------------------------------------------------------------------------------------------
+# -- pooling -----------------------------------------------------------------------------------------------------------
 def _pool_windows(
     n: int, x: Any, kernel: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool, fill: float
 ) -> tuple[Any, list[tuple[int, int]]]:
@@ -444,8 +464,8 @@ def _pool_windows(
     return windows, widths
 
 
-def _max_pool(n: int, x: Any, *options: Any) -> Any:
-    windows, _ = _pool_windows(n, x, *options, -math.inf)
+def _max_pool(n: int, x: Any, kernel: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool) -> Any:
+    windows, _ = _pool_windows(n, x, kernel, stride, padding, dilation, ceil_mode, -math.inf)
     return np.max(windows, axis=tuple(range(2 + n, 2 + 2 * n)))
 
 
@@ -459,8 +479,7 @@ def _avg_pool(
     count_include_pad: bool,
     divisor: int | None,
 ) -> Any:
-    options = kernel, stride, padding, 1, ceil_mode, 0.0
-    windows, widths = _pool_windows(n, x, *options)
+    windows, widths = _pool_windows(n, x, kernel, stride, padding, 1, ceil_mode, 0.0)
     axes = tuple(range(2 + n, 2 + 2 * n))
     if divisor is not None:
         return windows.sum(axis=axes) / divisor
@@ -479,14 +498,24 @@ def _avg_pool(
 
 
 def max_pool1d(
-    x: Any, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False
+    x: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
 ) -> Any:
     """The largest entry of each window; x: (B, C, L), returns (B, C, L'). Ties share the derivative evenly."""
     return _max_pool(1, x, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def max_pool2d(
-    x: Any, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False
+    x: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
 ) -> Any:
     """As `max_pool1d`; x: (B, C, H, W)."""
     return _max_pool(2, x, kernel_size, stride, padding, dilation, ceil_mode)
@@ -527,10 +556,11 @@ def _averages(size: int, places: int, x: Any) -> Any:
     return (inside / (stop - start)[:, None]).astype(x.dtype)
 
 
-def adaptive_avg_pool1d(x: Any, output_size: int) -> Any:
+def adaptive_avg_pool1d(x: Any, output_size: Size) -> Any:
     """Means over `output_size` windows that cover the axis; x: (B, C, L), returns (B, C, output_size)."""
     _check(x, 1, "adaptive_avg_pool1d")
-    return np.matmul(x, _averages(x.shape[-1], *_per_axis(output_size, 1, "output_size"), x).T)
+    (places,) = _per_axis(output_size, 1, "output_size")
+    return np.matmul(x, _averages(x.shape[-1], places, x).T)
 
 
 def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:

@@ -4,187 +4,39 @@ A mode is a contraction order. *Forward* multiplies blocks from the inputs' side
 *Mixed* cuts the graph at the nodes that every path crosses, takes each segment as one block, and multiplies the chain
 of segments in the order that costs least.
 
-Prices come from running the accumulation on shadows: arrays that have a shape and no data, and that count what would be
-done to them.
+Prices come from running the accumulation on shadows (`minijac.shadow`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .accumulate import Graph
-from .block import Block
-from .factors import Factor
+from .block import Block, _covers
+from .errors import InputError
+from .factors import product, size_of
 from .labels import Label, Window
-from .ops.families import Edge, Linear, Part
+from .shadow import Cost, Ledger, Shadow, ShadowGraph
 
-__all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "signature"]
-
-# What a multiply-add in a matmul, an entry read or written elsewhere, and a call cost on a CPU, in nanoseconds. Only
-# their ratios matter; measured with float32 on one core.
-MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.05, 1.0, 2000.0, 200.0
+__all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "signature"]
 
 Order = Any
-"""How to multiply a chain: the index of a segment, or a pair of orders (output's side, input's side)."""
-
-
-class Cost(NamedTuple):
-    """A predicted price."""
-
-    multiply_adds: int
-    """Multiply-adds, in matmuls and elementwise products alike."""
-    moved: int
-    """Entries read or written outside of matmuls."""
-    peak_bytes: int
-    """Largest sum of arrays alive at once, local derivatives and the result not counted."""
-    nanoseconds: float
-    """Predicted time, on which the choice rests."""
+"""How to multiply a chain of segments, numbered from the input's side: a segment's number, ``("reverse", number)`` for
+one that is itself accumulated from its output's side, or a pair of orders (output's side, input's side)."""
 
 
 class Plan(NamedTuple):
-    """An accumulation order: ``"forward"``, ``"reverse"``, or ``"mixed"`` with the order of its chain."""
+    """An accumulation order: ``"forward"``, ``"reverse"``, or ``"mixed"`` with the orders of its chains.
+
+    `order` maps (number of the output, number of the input) to the order of the chain between the two.
+    """
 
     mode: str
-    order: Order = None
-
-
-class Ledger:
-    """What the shadows of one run would have done."""
-
-    __slots__ = ("calls", "live", "matmul", "moved", "multiplied", "peak")
-
-    def __init__(self) -> None:
-        self.matmul = self.multiplied = self.moved = self.live = self.peak = 0
-        self.calls = 0.0
-
-    def cost(self) -> Cost:
-        time = self.matmul * MATMUL + self.moved * MOVE + self.calls * CALL
-        return Cost(self.matmul + self.multiplied, self.moved, self.peak, time)
-
-
-class Shadow:
-    """An array without data: it does what blocks do to arrays, and enters it in the ledger."""
-
-    __slots__ = ("base", "dtype", "ledger", "shape")
-    __array_ufunc__ = None  # a NumPy array on the left leaves the operation to the shadow
-
-    def __init__(self, shape: Sequence[int], dtype: Any, ledger: Ledger, base: Any = None) -> None:
-        self.shape = tuple(shape)
-        self.dtype = dtype
-        self.ledger = ledger
-        self.base = base  # a view keeps the memory of what it views
-        if base is None:
-            ledger.live += self.nbytes
-            ledger.peak = max(ledger.peak, ledger.live)
-
-    def __del__(self) -> None:
-        if self.base is None:
-            self.ledger.live -= self.nbytes
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * int(self.dtype.itemsize)
-
-    def _view(self, shape: Sequence[int]) -> Shadow:
-        return Shadow(shape, self.dtype, self.ledger, self if self.base is None else self.base)
-
-    def _new(self, shape: Sequence[int], dtype: Any, moved: int) -> Shadow:
-        self.ledger.moved += moved
-        self.ledger.calls += 1
-        return Shadow(shape, dtype, self.ledger)
-
-    def transpose(self, axes: Sequence[int]) -> Shadow:
-        return self._view([self.shape[k] for k in axes])
-
-    def reshape(self, *shape: Any) -> Shadow:
-        sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        known = prod(n for n in sizes if n >= 0)
-        return self._view([n if n >= 0 else prod(self.shape) // max(known, 1) for n in sizes])
-
-    def diagonal(self, axis1: int, axis2: int) -> Shadow:
-        rest = [n for k, n in enumerate(self.shape) if k not in (axis1, axis2)]
-        return self._view([*rest, min(self.shape[axis1], self.shape[axis2])])
-
-    def __getitem__(self, index: tuple[Any, ...]) -> Shadow:
-        shape, axis = [], 0
-        for item in index:
-            if item is None:
-                shape.append(1)
-                continue
-            if isinstance(item, slice):
-                shape.append(len(range(*item.indices(self.shape[axis]))))
-            axis += 1
-        return self._view([*shape, *self.shape[axis:]])
-
-    def sum(self, axis: tuple[int, ...]) -> Shadow:
-        shape = [n for k, n in enumerate(self.shape) if k not in axis]
-        return self._new(shape, self.dtype, prod(self.shape))
-
-    def astype(self, dtype: Any) -> Shadow:
-        return self._new(self.shape, np.dtype(dtype), prod(self.shape))
-
-    def spread(self, shape: Sequence[int]) -> Shadow:
-        return self._view(shape)
-
-    def embedded(self, shape: Sequence[int]) -> Shadow:
-        return self._new(shape, self.dtype, prod(shape) + prod(self.shape))
-
-    def _elementwise(self, other: Any) -> Shadow:
-        shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
-        dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype
-        size = prod(shape)
-        self.ledger.multiplied += size
-        return self._new(shape, dtype, size)
-
-    __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _elementwise
-
-    def __matmul__(self, other: Shadow) -> Shadow:
-        batch = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
-        rows, inner, columns = self.shape[-2], self.shape[-1], other.shape[-1]
-        self.ledger.matmul += prod(batch) * rows * inner * columns
-        self.ledger.calls += prod(batch) * CALL_PER_MATRIX / CALL
-        shape = (*batch, rows, columns)
-        return self._new(shape, np.result_type(self.dtype, other.dtype), prod(shape))
-
-
-class ShadowGraph(Graph):
-    """A graph whose edges carry shadows."""
-
-    def __init__(self, graph: Graph, ledger: Ledger) -> None:
-        self.__dict__.update(graph.__dict__)
-        self._graph = graph
-        self._ledger = ledger
-        self._edges = {}
-
-    def edge(self, i: int, k: int) -> Edge:
-        if (i, k) not in self._edges:
-            edge = self._graph.edge(i, k)
-            parts = [Part(p.out, p.inp, tuple(map(self._shadow, p.factors)), p.scale) for p in edge.parts]
-            linear = edge.linear and Linear(
-                self._map(edge.out_shape), self._map(edge.inp_shape), edge.linear.uniform
-            )
-            self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
-        return self._edges[i, k]
-
-    def _shadow(self, factor: Factor) -> Factor:
-        if not hasattr(factor.array, "shape"):
-            return factor
-        shadow = Shadow(factor.array.shape, factor.array.dtype, self._ledger, base=self)  # not counted as memory
-        return Factor(shadow, factor.axes)
-
-    def _map(self, shape: tuple[int, ...]) -> Callable[[Any], Any]:
-        def move(x: Any) -> Any:
-            return x._new((x.shape[0], *shape), x.dtype, prod(x.shape) + x.shape[0] * prod(shape))
-
-        return move
+    order: Any = None
 
 
 # -- chains --------------------------------------------------------------------------------------------------------------
@@ -215,36 +67,55 @@ def chain_of(graph: Graph, source: int, target: int) -> tuple[int, ...]:
     return tuple(cuts)
 
 
-def segments(graph: Graph, chain: Sequence[int], one: Any) -> list[Block]:
-    """The block of each segment, from the input's side: from one cut to the next, in the direction that suits it."""
-    return [_segment(graph, a, b, one) for a, b in zip(chain, chain[1:], strict=False)]
+MAX_CUTS = 12
+"""Interior cuts of a chain that a plan chooses among: planning takes the cube of it."""
 
 
-def _segment(graph: Graph, a: int, b: int, one: Any) -> Block:
+def coarse_chain(graph: Graph, chain: Sequence[int]) -> tuple[int, ...]:
+    """The cuts at which it may pay to meet: the smallest nodes, where a value ends its way and a contraction begins."""
+    inner = [
+        i
+        for i, after in zip(chain[1:-1], chain[2:], strict=True)
+        if graph.nodes[after].op.family != "elementwise"  # type: ignore[union-attr]
+    ]
+    if len(inner) > MAX_CUTS:
+        inner = sorted(inner, key=lambda i: prod(graph.nodes[i].out.shape))[:MAX_CUTS]
+    return (chain[0], *sorted(inner), chain[-1])
+
+
+def multiply_chain(graph: Graph, chain: Sequence[int], order: Order, one: Any) -> Block:
+    """The product of the segments of a chain, from one cut to the next, in the given order."""
+    if isinstance(order, int):
+        return segment(graph, chain[order], chain[order + 1], one)
+    if order[0] == "reverse":
+        return segment(graph, chain[order[1]], chain[order[1] + 1], one, backward=True)
+    after, before = order
+    # the input's side first: what is smaller is made while less is held
+    low = multiply_chain(graph, chain, before, one)
+    return multiply_chain(graph, chain, after, one).after(low)
+
+
+def segment(graph: Graph, a: int, b: int, one: Any, backward: bool = False) -> Block:
+    """The block of what lies between two nodes."""
     part = graph.between(a, b)
-    edges = [(i, k, p) for i in part.order for k, p in part.operands(i)]
-    if len(edges) == 1:
-        edge = part.edge(edges[0][0], edges[0][1])
-        if edge.linear is None:
-            return edge.block()
+    edges = [(i, k) for i in part.order for k, _ in part.operands(i)]
+    if len(edges) == 1 and part.edge(*edges[0]).linear is None:
+        return part.edge(*edges[0]).block()
+    if backward:
+        return part.reverse({b: _identity(graph, b, one)})[a]
     return part.forward({a: _identity(graph, a, one)})[b]
 
 
-def multiply_chain(blocks: Sequence[Block], order: Order) -> Block:
-    """The product of a chain of blocks, listed from the input's side, in the given order."""
-    if isinstance(order, int):
-        return blocks[order]
-    after, before = order
-    return multiply_chain(blocks, after).after(multiply_chain(blocks, before))
-
-
-def cheapest_order(blocks: Sequence[Block], ledger: Ledger) -> Order:
+def cheapest_order(graph: Graph, chain: Sequence[int], ledger: Ledger) -> Order:
     """Dynamic programming over where to split the chain, priced by composing shadows.
 
     Blocks keep products of factors apart, so what a composition costs is what it contracts, not what it collects.
     """
-    n = len(blocks)
-    best: dict[tuple[int, int], tuple[float, Order, Block]] = {(i, i): (0.0, i, b) for i, b in enumerate(blocks)}
+    n = len(chain) - 1
+    one = _one(ledger)
+    best: dict[tuple[int, int], tuple[float, Order, Block]] = {}
+    for k in range(n):
+        best[k, k] = min(_either_way(graph, chain, k, ledger, one), key=lambda found: found[0])
     for width in range(1, n):
         for i in range(n - width):
             j = i + width
@@ -255,11 +126,25 @@ def cheapest_order(blocks: Sequence[Block], ledger: Ledger) -> Order:
                 before = ledger.cost().nanoseconds
                 block = high[2].after(low[2])
                 if width == n - 1:
-                    _write(block, ledger)
+                    write(block, ledger)
                 spent = low[0] + high[0] + ledger.cost().nanoseconds - before
                 if (i, j) not in best or spent < best[i, j][0]:
                     best[i, j] = spent, (high[1], low[1]), block
     return best[0, n - 1][1]
+
+
+def _either_way(
+    graph: Graph, chain: Sequence[int], k: int, ledger: Ledger, one: Any
+) -> list[tuple[float, Order, Block]]:
+    """Price, order and block of one segment, from its input's side and from its output's."""
+    found: list[tuple[float, Order, Block]] = []
+    for backward in (False, True):
+        before = ledger.cost().nanoseconds
+        block = segment(graph, chain[k], chain[k + 1], one, backward)
+        found.append((ledger.cost().nanoseconds - before, ("reverse", k) if backward else k, block))
+        if found[0][0] == 0.0:  # a single local derivative
+            break
+    return found
 
 
 # -- the choice ------------------------------------------------------------------------------------------------------------
@@ -286,9 +171,9 @@ def accumulate(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequenc
             for i in inputs:
                 part = graph.between(i, o)
                 if o in part.outputs:
-                    blocks_of = segments(part, chain_of(part, i, o), one)
-                    order = plan.order.get((outputs.index(o), inputs.index(i)))
-                    result[o, i] = multiply_chain(blocks_of, order) if blocks_of else _identity(graph, i, one)
+                    chain = coarse_chain(part, chain_of(part, i, o))
+                    order = plan.order[outputs.index(o), inputs.index(i)] if len(chain) > 1 else None
+                    result[o, i] = _identity(graph, i, one) if o == i else multiply_chain(part, chain, order, one)
     return result
 
 
@@ -310,7 +195,7 @@ def mixed_plan(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> P
             ledger = Ledger()
             part = ShadowGraph(graph, ledger).between(i, o)
             if o in part.outputs and o != i:
-                orders[m, n] = cheapest_order(segments(part, chain_of(part, i, o), _one(ledger)), ledger)
+                orders[m, n] = cheapest_order(part, coarse_chain(part, chain_of(part, i, o)), ledger)
     return Plan("mixed", orders)
 
 
@@ -323,17 +208,25 @@ def price(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequence[int
     ledger = Ledger()
     blocks = accumulate(ShadowGraph(graph, ledger), plan, inputs, outputs, _one(ledger))
     for block in blocks.values():
-        _write(block, ledger)
+        write(block, ledger)
     return ledger.cost()
 
 
-def _write(block: Block, ledger: Ledger) -> None:
-    """The price of making a block dense: each term's factors multiplied into place."""
-    for term in block.terms:
-        size = prod(label.size for label in term.labels())
-        ledger.moved += size * max(len(term.factors), 1)
-        ledger.multiplied += size * max(len(term.factors) - 1, 0)
-        ledger.calls += max(len(term.factors), 1)
+def write(block: Block, ledger: Ledger, fresh: bool = True) -> None:
+    """The price of making a block dense: each term's factors multiplied into place, or added to what is there."""
+    for term in sorted(block.terms, key=lambda term: not _covers((*term.out, *term.inp))):
+        labels = tuple(term.labels())
+        size = size_of(labels)
+        *first, last = sorted(term.factors, key=lambda factor: size_of(factor.axes)) or [None]
+        if first and fresh:
+            product(first, labels, term.scale)
+            ledger.multiplied += size
+            ledger.moved += size
+        else:  # what is added is a temporary array
+            product(term.factors, labels, term.scale)
+        ledger.moved += size
+        ledger.calls += 1
+        fresh = False
 
 
 def signature(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
@@ -364,13 +257,18 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
 _PLANS: dict[Any, Plan] = {}
 
 
-def plan_for(graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[int]) -> Plan:
-    """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure."""
-    if isinstance(mode, Plan):
-        return mode
+def plan_for(
+    graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[int], structure: Any = None
+) -> Plan:
+    """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
+
+    `structure` is the graph's `signature`, where the caller has it already.
+    """
+    if not isinstance(mode, str):
+        return _checked(mode, graph, inputs, outputs)
     if mode in ("forward", "reverse"):
         return Plan(mode)
-    key = mode, signature(graph, inputs, outputs)
+    key = mode, signature(graph, inputs, outputs) if structure is None else structure
     plan = _PLANS.get(key)
     if plan is None:
         if mode == "mixed":
@@ -381,3 +279,37 @@ def plan_for(graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[i
             _PLANS.clear()
         _PLANS[key] = plan
     return plan
+
+
+def _checked(plan: Plan, graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Plan:
+    """An explicit plan, if it says how to multiply every chain of this graph; raises InputError otherwise."""
+    if plan.mode not in ("forward", "reverse", "mixed"):
+        raise InputError(f"mode: expected a Plan that is 'forward', 'reverse' or 'mixed', got {plan.mode!r}.")
+    if plan.mode != "mixed":
+        return plan
+    orders = plan.order if isinstance(plan.order, dict) else {(0, 0): plan.order}
+    for m, o in enumerate(outputs):
+        for n, i in enumerate(inputs):
+            part = graph.between(i, o)
+            if o not in part.outputs or o == i:
+                continue
+            count = len(coarse_chain(part, chain_of(part, i, o))) - 1
+            if _segments_in(orders.get((m, n))) != list(range(count)):
+                raise InputError(
+                    f"mode: expected a Plan whose order[{m}, {n}] multiplies the {count} segments between input {n} and "
+                    f"output {m}, each once and in order, got {orders.get((m, n))!r}. Write it as nested pairs "
+                    "(output's side, input's side) of the numbers from 0, for example ((2, 1), 0)."
+                )
+    return Plan("mixed", orders)
+
+
+def _segments_in(order: Order) -> list[int] | None:
+    """The segments of an order from the input's side, or None where it is no order."""
+    if isinstance(order, int):
+        return [order]
+    if not isinstance(order, tuple) or len(order) != 2:
+        return None
+    if order[0] == "reverse":
+        return [order[1]]
+    after, before = _segments_in(order[0]), _segments_in(order[1])
+    return None if after is None or before is None else before + after

@@ -27,8 +27,8 @@ i0, i0e, i1, i1e = _SPECIAL["i0"], _SPECIAL["i0e"], _SPECIAL["i1"], _SPECIAL["i1
 exp10 = _SPECIAL["exp10"]
 
 __all__ = [
-    "beta", "betaln", "digamma", "entr", "erf", "erfc", "erfcinv", "erfcx", "erfinv", "exp10", "expit", "gamma", "gammaln",
-    "i0", "i0e", "i1", "i1e", "iv", "ive", "kl_div", "log_expit", "log_ndtr", "log_softmax", "loggamma", "logit",
+    "beta", "betaln", "digamma", "entr", "erf", "erfc", "erfcinv", "erfcx", "erfinv", "exp10", "expit", "gamma",
+    "gammaln", "i0", "i0e", "i1", "i1e", "iv", "ive", "kl_div", "log_expit", "log_ndtr", "log_softmax", "loggamma", "logit",
     "logsumexp", "ndtr", "ndtri", "polygamma", "psi", "rel_entr", "rgamma", "softmax", "xlog1py", "xlogy",
 ]  # fmt: skip
 
@@ -48,9 +48,7 @@ def ive(v: int, x: Any) -> Any:
     return _ops.ive(x, order=abs(int(v)))
 
 
-def logsumexp(
-    a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False
-) -> Any:
+def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     """``log(sum(b * exp(a)))`` along `axis`, without overflow; with `return_sign`, of the absolute value, and the sign.
 
     The derivative is the softmax. Where the largest entries are infinite, of either sign, they share it evenly.
@@ -87,3 +85,4 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
 
 # what the ufuncs of scipy.special find when they meet a traced value
 _Traced.special.update(_SPECIAL, iv=iv, ive=ive, cbrt=np.cbrt, exp2=np.exp2, expm1=np.expm1, log1p=np.log1p)
+_Traced.functions[np.i0] = i0

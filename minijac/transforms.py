@@ -26,7 +26,7 @@ from .block import Block
 from .chunking import assemble
 from .errors import InputError, TraceError
 from .lines import user_line
-from .plan import plan_for
+from .plan import plan_for, signature
 from .tape import Node, Trace, Traced
 
 __all__ = [
@@ -237,11 +237,10 @@ class Prepared(NamedTuple):
     in_axes: list[int | None]
     out_axes: list[int | None]
     batch: int | None
-
-    @property
-    def nodes(self) -> list[int]:
-        """The output nodes, each once."""
-        return list(dict.fromkeys(i for i in self.run.output_nodes if i is not None))
+    nodes: list[int]
+    """The output nodes, each once."""
+    structure: Any
+    """What plans depend on (`plan.signature`)."""
 
 
 def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
@@ -259,31 +258,56 @@ def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     leaf_axes = [axis for n in positions for axis in [axes[n]] * len(flatten(args[n])[0])]
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
-    nodes = [i for i in run.output_nodes if i is not None]
+    nodes = list(dict.fromkeys(i for i in run.output_nodes if i is not None))
     graph = Graph(run.nodes, run.inputs, nodes)
-    places: dict[int, Place | None] = {}
-    if batch is not None:
+    structure = signature(graph, run.inputs, nodes)
+    shapes = tuple([y.shape for y in outputs])
+    key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"
+    out_axes = None if run.others else _OUT_AXES.get(key)
+    if out_axes is None:
+        out_axes = _out_axes(run, graph, nodes, in_axes, outputs, batch, options)
+        if len(_OUT_AXES) >= 1024:
+            _OUT_AXES.clear()
+        _OUT_AXES[key] = out_axes
+    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure)
+
+
+_OUT_AXES: dict[Any, list[int | None]] = {}
+"""Where outputs hold their samples, for structures that were followed before and mix none."""
+
+
+def _out_axes(
+    run: Recorded,
+    graph: Graph,
+    nodes: list[int],
+    in_axes: list[int | None],
+    outputs: list[Any],
+    batch: int | None,
+    options: Options,
+) -> list[int | None]:
+    """The batch axis of every output. Raises where samples mix, or where an output has lost them."""
+    if batch is None:
+        return [None] * len(outputs)
+    if run.others:
+        whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
+        others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
+        places, mixing = whole.places(others, set(), batch)
+    else:
         held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
-        if run.others:
-            whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
-            others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
-            places, mixing = whole.places(others, set(), batch)
-        else:
-            places, mixing = graph.places(held, set(held), batch)
-        if mixing is not None and options.on_mixing == "raise":
-            raise_mixing(mixing, batch)
-    out_axes = [
-        None if batch is None else _output_axis(y, None if i is None else places.get(i), batch)
+        places, mixing = graph.places(held, set(held), batch)
+    if mixing is not None and options.on_mixing == "raise":
+        raise_mixing(mixing, batch)
+    return [
+        _output_axis(y, None if i is None else places.get(i), batch)
         for y, i in zip(outputs, run.output_nodes, strict=True)
     ]
-    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch)
 
 
 def _jacobian(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> tuple[Recorded, Any]:
     ready = prepare(f, args, kwargs, options)
-    plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes)
+    plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         pairs = assemble(
             ready.graph,

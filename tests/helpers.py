@@ -98,7 +98,7 @@ def loop_reference(
     for i in range(size):
         one = [tensor(a if axis is None else np.take(a, [i], axis)) for a, axis in zip(args, axes, strict=True)]
         derivative = torch_nested(lambda t, one=one: torch_f(*one[:argnum], t, *one[argnum + 1 :])[0], order)
-        result = derivative(one[argnum]).detach().numpy()
+        result = derivative(one[argnum]).numpy(force=True)
         own_axis = axes[argnum]
         if own_axis is not None:
             rank = np.ndim(args[argnum])

@@ -7,7 +7,7 @@ tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import factorial, log, pi, prod
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,70 @@ def unpatches(y: Any, size: Sequence[int], **params: Any) -> Any:
     shape = (*y.shape[: y.ndim - 2 * len(size)], *size)
     positions = torch.from_numpy(window_positions(shape, **params).reshape(-1))
     return torch.zeros(prod(shape), dtype=y.dtype).index_add(0, positions, y.reshape(-1)).reshape(shape)
+
+
+# --- decompositions: the vectors have NumPy's signs, and a symmetric matrix is the mean of its triangles -------------
+
+
+def symmetric(a: Any) -> Any:
+    return 0.5 * (a + a.mT)
+
+
+def signs(vectors: Any, of_numpy: np.ndarray) -> Any:
+    """1 or -1 for each column."""
+    return torch.sign((vectors.detach() * torch.from_numpy(of_numpy)).sum(-2, keepdim=True))
+
+
+def eigenvectors(a: Any) -> Any:
+    v = torch.linalg.eigh(symmetric(a)).eigenvectors
+    return v * signs(v, np.linalg.eigh(a.detach().numpy()).eigenvectors)
+
+
+def eigh(a: Any) -> Any:
+    return torch.cat([torch.linalg.eigvalsh(symmetric(a)).unsqueeze(-2), eigenvectors(a)], -2)
+
+
+def singular_vectors(a: Any) -> tuple[Any, Any]:
+    u, _, vh = torch.linalg.svd(a, full_matrices=False)
+    sign = signs(u, np.linalg.svd(a.detach().numpy(), full_matrices=False).U)
+    return u * sign, vh.mT * sign
+
+
+def svd(a: Any) -> Any:
+    u, v = singular_vectors(a)
+    return torch.cat([u, torch.linalg.svdvals(a).unsqueeze(-2), v], -2)
+
+
+# --- the gamma function, by recurrence and Stirling's series: torch's trigamma function has but nine digits ----
+
+BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+
+
+def log_gamma(x: Any) -> Any:
+    z = x + 10.0
+    series = sum(b / (2 * k * (2 * k - 1) * z ** (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1))
+    return (z - 0.5) * z.log() - z + 0.5 * log(2 * pi) + series - sum((x + k).log() for k in range(10))
+
+
+def digamma(x: Any) -> Any:
+    z = x + 10.0
+    series = sum(b / (2 * k * z ** (2 * k)) for k, b in enumerate(BERNOULLI, 1))
+    return z.log() - 0.5 / z - series - sum(1.0 / (x + k) for k in range(10))
+
+
+def polygamma(x: Any, order: int) -> Any:
+    if order == 0:
+        return digamma(x)
+    return (-1) ** (order + 1) * factorial(order) * torch.special.zeta(order + 1, x)
+
+
+def log_beta(a: Any, b: Any) -> Any:
+    return log_gamma(a) + log_gamma(b) - log_gamma(a + b)
+
+
+def bessel(zero: Callable[..., Any], one: Callable[..., Any]) -> Callable[..., Any]:
+    """A modified Bessel function of order 0, 1 or 2, from those of order 0 and 1."""
+    return lambda x, order: (zero(x), one(x), zero(x) - 2.0 / x * one(x))[order]
 
 
 TORCH: dict[str, Callable[..., Any]] = {
@@ -236,5 +300,56 @@ TORCH: dict[str, Callable[..., Any]] = {
     "roll": moved(np.roll),
     "pad": padded,
     "concatenate": lambda *arrays, axis: torch.cat(arrays, axis),
+    # -- linear algebra ------------------------------------------------------------------------------------------
+    "inv": torch.linalg.inv,
+    "solve": torch.linalg.solve,
+    "pinv": torch.linalg.pinv,
+    "det": torch.linalg.det,
+    "cofactor": lambda a: torch.linalg.det(a)[..., None, None] * torch.linalg.inv(a).mT,
+    "logabsdet": lambda a: torch.linalg.slogdet(a).logabsdet,
+    "sign_of_det": lambda a: torch.linalg.slogdet(a).sign,
+    "cholesky": lambda a: torch.linalg.cholesky(symmetric(a)),
+    "eigh": eigh,
+    "eigenvalues": lambda a: torch.linalg.eigvalsh(symmetric(a)),
+    "eigenvectors": eigenvectors,
+    "svd": svd,
+    "singular_values": torch.linalg.svdvals,
+    "left_vectors": lambda a: singular_vectors(a)[0],
+    "right_vectors": lambda a: singular_vectors(a)[1],
+    "qr": lambda a: torch.cat(torch.linalg.qr(a), -2),
+    "qr_q": lambda a: torch.linalg.qr(a).Q,
+    "qr_r": lambda a: torch.linalg.qr(a).R,
+    # -- special functions ---------------------------------------------------------------------------------------
+    "erfc": torch.erfc,
+    "erfcx": lambda x: torch.exp(x * x) * torch.erfc(x),
+    "erfinv": torch.erfinv,
+    "erfcinv": lambda x: torch.erfinv(1.0 - x),
+    "ndtr": torch.special.ndtr,
+    "ndtri": torch.special.ndtri,
+    "log_ndtr": torch.special.log_ndtr,
+    "gamma": lambda x: log_gamma(x).exp(),
+    "rgamma": lambda x: (-log_gamma(x)).exp(),
+    "gammaln": log_gamma,
+    "loggamma": log_gamma,
+    "psi": digamma,
+    "polygamma": polygamma,
+    "beta": lambda a, b: log_beta(a, b).exp(),
+    "betaln": log_beta,
+    "expit": torch.sigmoid,
+    "logit": torch.logit,
+    "log_expit": torch.nn.functional.logsigmoid,
+    "entr": torch.special.entr,
+    "xlogy": torch.xlogy,
+    "xlog1py": torch.special.xlog1py,
+    "rel_entr": lambda a, b: a * torch.log(a / b),
+    "kl_div": lambda a, b: a * torch.log(a / b) - a + b,
+    "i0": torch.special.i0,
+    "i0e": torch.special.i0e,
+    "i1": torch.special.i1,
+    "i1e": torch.special.i1e,
+    "iv": bessel(torch.special.i0, torch.special.i1),
+    "ive": bessel(torch.special.i0e, torch.special.i1e),
+    "exp10": lambda x: 10.0**x,
+    "peak": lambda x, axis: torch.amax(x, axis, True),
+    "logsumexp": torch.logsumexp,
 }
-

@@ -16,6 +16,7 @@ from . import differences as _differences  # noqa: F401 - importing registers
 from . import linalg as _linalg  # noqa: F401
 from . import parts as _parts  # noqa: F401
 from . import pointwise as _pointwise
+from . import polynomials as _polynomials  # noqa: F401
 from . import products as _products
 from . import protocol as _protocol
 from . import reductions as _reductions

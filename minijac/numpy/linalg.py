@@ -28,7 +28,7 @@ def _matrices(a: Any, name: str, square: bool = False) -> Any:
     return a
 
 
-# -- inverses ------------------------------------------------------------------------------------------------------------
+# -- inverses ----------------------------------------------------------------------------------------------------------
 @implements(np.linalg.inv)
 def inv(a: Any) -> Any:
     return linalg.inv(_matrices(a, "inv", square=True))
@@ -103,7 +103,7 @@ def matrix_power(a: Any, n: int) -> Any:
     return result
 
 
-# -- determinants --------------------------------------------------------------------------------------------------------
+# -- determinants ------------------------------------------------------------------------------------------------------
 @implements(np.linalg.det)
 def det(a: Any) -> Any:
     return linalg.det(_matrices(a, "det", square=True))
@@ -115,7 +115,7 @@ def slogdet(a: Any) -> Any:
     return SlogdetResult(linalg.sign_of_det(a), linalg.logabsdet(a))
 
 
-# -- decompositions ------------------------------------------------------------------------------------------------------
+# -- decompositions ----------------------------------------------------------------------------------------------------
 @implements(np.linalg.cholesky)
 def cholesky(a: Any, /, *, upper: bool = False) -> Any:
     a = _matrices(a, "cholesky", square=True)
@@ -182,8 +182,8 @@ def qr(a: Any, mode: str = "reduced") -> Any:
 def _complex_result(name: str) -> Any:
     def refused(a: Any, *args: Any, **kwargs: Any) -> Any:
         raise UnsupportedOperationError(
-            f"numpy.linalg.{name} at {user_line()}: eigenvalues of a general matrix are complex, which minijac does not "
-            "differentiate. Use numpy.linalg.eigh or eigvalsh for symmetric matrices."
+            f"numpy.linalg.{name} at {user_line()}: eigenvalues of a general matrix are complex, which minijac does "
+            "not differentiate. Use numpy.linalg.eigh or eigvalsh for symmetric matrices."
         )
 
     return refused
@@ -194,7 +194,7 @@ for _name in ("eig", "eigvals"):
 FUNCTIONS[np.linalg.matrix_rank] = plain(np.linalg.matrix_rank)
 
 
-# -- norms ---------------------------------------------------------------------------------------------------------------
+# -- norms -------------------------------------------------------------------------------------------------------------
 @implements(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Any:
     x, keepdims = as_array(x), flag(keepdims)
@@ -272,7 +272,7 @@ def cond(x: Any, p: Any = None) -> Any:
     return norm(x, p, axis=(-2, -1)) * norm(inv(x), p, axis=(-2, -1))
 
 
-# -- diagonals -----------------------------------------------------------------------------------------------------------
+# -- diagonals ---------------------------------------------------------------------------------------------------------
 @implements(np.linalg.trace)
 def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
     return np.trace(x, offset, -2, -1, dtype)

@@ -1,4 +1,4 @@
-"""Products of NumPy on traced values, and what is made of them: convolution, interpolation, polynomials."""
+"""Products of NumPy on traced values, and what is made of them: convolution and interpolation."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return multilinear.einsum(a, b, subscripts=f"{''.join(first)},{''.join(second)}->{''.join(free)}")
 
 
-# -- stacks of vectors and matrices --------------------------------------------------------------------------------------
+# -- stacks of vectors and matrices ------------------------------------------------------------------------------------
 @implements(np.linalg.vecdot)
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, keepdims: bool = False, **kwargs: Any) -> Any:
     refuse("vecdot", **kwargs)
@@ -154,7 +154,7 @@ def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
     return multilinear.einsum(*arrays, subscripts=f"{','.join(names)}->{free}")
 
 
-# -- signals in one dimension --------------------------------------------------------------------------------------------
+# -- signals in one dimension ------------------------------------------------------------------------------------------
 @implements(np.convolve)
 def convolve(a: Any, v: Any, mode: str = "full") -> Any:
     a, v = _signals(a, v, "convolve")
@@ -206,12 +206,3 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         slope = (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k])
         inside = slope * (x - xp[k]) + fp[k]
     return np.where(x < xp[0], left, np.where(x > xp[last], right, inside))
-
-
-@implements(np.polyval)
-def polyval(p: Any, x: Any) -> Any:
-    p, x = as_array(p), as_array(x)
-    y = np.zeros_like(x)
-    for k in range(p.shape[0]):
-        y = y * x + p[k]
-    return y

@@ -301,8 +301,10 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     parts = [_one_quantile(x, float(each), method, skip_nan) for each in q.reshape(-1)]
     if flag(keepdims):
         parts = [np.expand_dims(part, axes) for part in parts]
+    if q.ndim == 0:
+        return parts[0]
     result = np.stack(parts)
-    return np.reshape(result, (*q.shape, *result.shape[1:])) if q.ndim != 1 else result
+    return result if q.ndim == 1 else np.reshape(result, (*q.shape, *result.shape[1:]))
 
 
 def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:

@@ -19,6 +19,7 @@ __all__ = [
     "Linear",
     "Part",
     "Sample",
+    "Shape",
     "elementwise",
     "linear",
     "multilinear",
@@ -97,9 +98,12 @@ class Edge:
 
 
 def without_ones(axes: Axes) -> Axes:
-    if all(digit.size != 1 and getattr(label_of(digit), "size", 0) != 1 for axis in axes for digit in axis):
-        return axes
-    return tuple(tuple(new for digit in axis for new in _without_one(digit)) for axis in axes)
+    """The axes as a term has them: labels of size one gone, axes of length one empty."""
+    for axis in axes:
+        for digit in axis:
+            if digit.size == 1 or (type(digit) is not Label and digit.label is not None and digit.label.size == 1):  # type: ignore[union-attr]
+                return tuple(tuple(new for digit in axis for new in _without_one(digit)) for axis in axes)
+    return axes
 
 
 def _without_one(digit: Label | Window) -> Axis:

@@ -14,8 +14,8 @@ import numpy as np
 from ..backend import namespace, value_of
 from ..factors import Factor
 from ..labels import Axes, Label
-from ..tape import Node, is_traced
-from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
+from ..tape import Node, Op, is_traced
+from .families import Edge, Linear, Part, Sample, labelled, linear, opaque
 
 __all__ = [
     "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "pinv", "qr", "qr_q",
@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# -- what the rules are written with -------------------------------------------------------------------------------------
+# -- what the rules are written with -----------------------------------------------------------------------------------
 def T(x: Any) -> Any:
     """The transpose of each matrix."""
     return np.swapaxes(x, -1, -2)
@@ -72,7 +72,7 @@ SYMMETRIC = [Sample(sample.shapes, prepare=symmetric) for sample in SQUARE]
 POSITIVE = [Sample(sample.shapes, prepare=_positive) for sample in SQUARE]
 
 
-# -- inverses ------------------------------------------------------------------------------------------------------------
+# -- inverses ----------------------------------------------------------------------------------------------------------
 def _inv_edge(node: Node, k: int) -> Edge:
     y, shape = node.out, node.out.shape
     *lead, i, j, m, n = _labels(*shape, *shape[-2:])
@@ -136,7 +136,7 @@ pinv = linear(
 )
 
 
-# -- determinants --------------------------------------------------------------------------------------------------------
+# -- determinants ------------------------------------------------------------------------------------------------------
 def _per_matrix(value: Callable[[Node], Any]) -> Callable[[Node, int], Edge]:
     """The edge of one number for each matrix, with the derivative that `value` gives as a stack of matrices."""
 
@@ -201,7 +201,7 @@ def _cofactor_slope_singular(a: Any, x: Any) -> Any:
     return sign * (u @ (along * eye - minors * T(inner)) @ v)
 
 
-cofactor = linear("cofactor", _cofactor_value, _cofactor_edge, SQUARE, family="linear algebra")
+cofactor: Op = linear("cofactor", _cofactor_value, _cofactor_edge, SQUARE, family="linear algebra")
 """The matrix of cofactors, ``det(a) inv(a).T`` where the inverse exists: the derivative of the determinant."""
 
 
@@ -222,7 +222,7 @@ logabsdet = linear(
 sign_of_det = opaque("sign_of_det", lambda a: namespace(a).linalg.slogdet(a)[0], SQUARE)
 
 
-# -- symmetric matrices: the derivative is that along symmetric matrices, as if both triangles were averaged ---------------
+# -- symmetric matrices: the derivative is that along symmetric matrices, as if both triangles were averaged -----------
 def _cholesky_edge(node: Node, k: int) -> Edge:
     """Murray, arXiv:1602.07527."""
     y = node.out
@@ -253,7 +253,7 @@ def _eigh_value(a: Any) -> Any:
 
 
 eigh = opaque("eigh", _eigh_value, SYMMETRIC)
-"""The eigenvalues in row 0, the eigenvectors below; a result for `eigenvalues` and `eigenvectors`, without derivative."""
+"""The eigenvalues in row 0, the eigenvectors below, for `eigenvalues` and `eigenvectors`; without derivative."""
 
 
 def _eigenvalues_edge(node: Node, k: int) -> Edge:
@@ -302,7 +302,7 @@ eigenvectors = linear(
 )
 
 
-# -- singular values -----------------------------------------------------------------------------------------------------
+# -- singular values ---------------------------------------------------------------------------------------------------
 def _svd_value(a: Any) -> Any:
     u, s, v = namespace(a).linalg.svd(a, full_matrices=False)
     return namespace(a).concatenate([u, s[..., None, :], T(v)], axis=-2)
@@ -358,9 +358,7 @@ def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any],
 
 singular_values = linear(
     "singular_values",
-    lambda a, d=None: (
-        namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :]
-    ),
+    lambda a, d=None: namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :],
     _singular_values_edge,
     ANY,
     family="linear algebra",
@@ -381,7 +379,7 @@ right_vectors = linear(
 )
 
 
-# -- QR of full column rank ----------------------------------------------------------------------------------------------
+# -- QR of full column rank --------------------------------------------------------------------------------------------
 def _qr_value(a: Any) -> Any:
     return namespace(a).concatenate(namespace(a).linalg.qr(a), axis=-2)
 

@@ -58,7 +58,7 @@ def _spelled(letters: str, hidden: int) -> list[Any]:
 
 
 def parse_einsum(operands: Sequence[Any]) -> tuple[str, Sequence[Any]]:
-    """Subscripts with an explicit output, and the operands, from the arguments of numpy.einsum in either of its forms."""
+    """Subscripts with an explicit output, and the operands, from the arguments of numpy.einsum in either form."""
     if isinstance(operands[0], str):
         subscripts, operands = operands[0].replace(" ", ""), operands[1:]
     else:  # operand, its labels, operand, its labels, ..., and maybe those of the output
@@ -94,7 +94,9 @@ def _einsum_value(*operands: Any, subscripts: str) -> Any:
         return np.einsum(subscripts, *operands)
     label = {letter: Label(n) for letter, n in sizes.items()}
     dtype = np.result_type(*operands)
-    factors = [labelled_repeated(x, [label[c] for c in letters], dtype) for x, letters in zip(operands, names, strict=True)]
+    factors = [
+        labelled_repeated(x, [label[c] for c in letters], dtype) for x, letters in zip(operands, names, strict=True)
+    ]
     target = [label[c] for c in out if sizes[c] > 1]
     result = spread(contract_to_one(factors, set(target)), target)
     return result.reshape(tuple(sizes[c] for c in out))

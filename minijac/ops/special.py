@@ -39,18 +39,18 @@ def _at_order(name: str) -> Callable[..., Any]:
     return lambda x, order: getattr(special(x), name)(order, x)
 
 
-# -- functions of an integer order ---------------------------------------------------------------------------------------
+# -- functions of an integer order -------------------------------------------------------------------------------------
 ORDERS = [Sample(((3, 4),), {"order": n}, low=0.3, high=2.0) for n in (0, 1, 2)]
-polygamma = elementwise(
+polygamma: Op = elementwise(
     "polygamma", _at_order("polygamma"), lambda y, x, order: polygamma(x, order=order + 1), samples=ORDERS
 )
-iv = elementwise(
+iv: Op = elementwise(
     "iv",
     _at_order("iv"),
     lambda y, x, order: 0.5 * (iv(x, order=abs(order - 1)) + iv(x, order=order + 1)),
     samples=ORDERS,
 )
-ive = elementwise(
+ive: Op = elementwise(
     "ive",
     _at_order("ive"),
     lambda y, x, order: 0.5 * (ive(x, order=abs(order - 1)) + ive(x, order=order + 1)) - np.sign(x) * y,
@@ -64,47 +64,45 @@ def _log_where(x: Any, y: Any, outside: Any) -> Any:
     return np.where(zero, 0.0, np.log(np.where(zero, 1.0, y)))
 
 
-# name: value of that name in SciPy, and its partial derivatives, functions of the output and the operands
-SPECIAL: dict[str, Op] = {
-    "erf": erf,
-    **{
-        name: elementwise(name, scipy_value(name), *partials, samples=samples)
-        for name, samples, *partials in [
-            # -- error functions -----------------------------------------------------------------------------------------
-            ("erfc", ONE, lambda y, x: -2.0 / ROOT_PI * np.exp(-x * x)),
-            ("erfcx", ONE, lambda y, x: 2.0 * (x * y - 1.0 / ROOT_PI)),
-            ("erfinv", INSIDE, lambda y, x: 0.5 * ROOT_PI * np.exp(y * y)),
-            ("erfcinv", UNIT, lambda y, x: -0.5 * ROOT_PI * np.exp(y * y)),
-            ("ndtr", ONE, lambda y, x: np.exp(-0.5 * x * x) / ROOT_2PI),
-            ("ndtri", UNIT, lambda y, x: ROOT_2PI * np.exp(0.5 * y * y)),
-            ("log_ndtr", ONE, lambda y, x: 2.0 / ROOT_2PI / SPECIAL["erfcx"](-x * math.sqrt(0.5))),
-            # -- the gamma function and its kin --------------------------------------------------------------------------
-            ("gamma", POSITIVE, lambda y, x: y * SPECIAL["psi"](x)),
-            ("rgamma", POSITIVE, lambda y, x: -y * SPECIAL["psi"](x)),
-            ("gammaln", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
-            ("loggamma", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
-            ("psi", POSITIVE, lambda y, x: polygamma(x, order=1)),
-            ("beta", POSITIVE_PAIR, lambda y, a, b: y * _psi_gap(a, a + b), lambda y, a, b: y * _psi_gap(b, a + b)),
-            ("betaln", POSITIVE_PAIR, lambda y, a, b: _psi_gap(a, a + b), lambda y, a, b: _psi_gap(b, a + b)),
-            # -- logistic ------------------------------------------------------------------------------------------------
-            ("expit", ONE, lambda y, x: y * SPECIAL["expit"](-x)),
-            ("logit", UNIT, lambda y, x: 1.0 / (x * (1.0 - x))),
-            ("log_expit", ONE, lambda y, x: SPECIAL["expit"](-x)),
-            # -- entropies -----------------------------------------------------------------------------------------------
-            ("entr", POSITIVE, lambda y, x: -np.log(x) - 1.0),
-            ("xlogy", POSITIVE_PAIR, lambda y, a, b: _log_where(a, b, b <= 0), lambda y, a, b: _ratio(a, b)),
-            ("xlog1py", POSITIVE_PAIR, lambda y, a, b: _log_where(a, 1.0 + b, b <= -1), lambda y, a, b: _ratio(a, 1.0 + b)),
-            ("rel_entr", POSITIVE_PAIR, lambda y, a, b: np.log(a / b) + 1.0, lambda y, a, b: -_ratio(a, b)),
-            ("kl_div", POSITIVE_PAIR, lambda y, a, b: np.log(a / b), lambda y, a, b: 1.0 - _ratio(a, b)),
-            # -- modified Bessel functions -------------------------------------------------------------------------------
-            ("i0", ONE, lambda y, x: SPECIAL["i1"](x)),
-            ("i0e", ONE, lambda y, x: SPECIAL["i1e"](x) - np.sign(x) * y),
-            ("i1", ONE, lambda y, x: 0.5 * (SPECIAL["i0"](x) + iv(x, order=2))),
-            ("i1e", ONE, lambda y, x: 0.5 * (SPECIAL["i0e"](x) + ive(x, order=2)) - np.sign(x) * y),
-            ("exp10", ONE, lambda y, x: y * LN10),
-        ]
-    },
-}  # fmt: skip
+# the name, which is SciPy's, samples, and the partial derivatives, functions of the output and the operands
+TABLE: list[tuple[Any, ...]] = [
+    # -- error functions ---------------------------------------------------------------------------------------
+    ("erfc", ONE, lambda y, x: -2.0 / ROOT_PI * np.exp(-x * x)),
+    ("erfcx", ONE, lambda y, x: 2.0 * (x * y - 1.0 / ROOT_PI)),
+    ("erfinv", INSIDE, lambda y, x: 0.5 * ROOT_PI * np.exp(y * y)),
+    ("erfcinv", UNIT, lambda y, x: -0.5 * ROOT_PI * np.exp(y * y)),
+    ("ndtr", ONE, lambda y, x: np.exp(-0.5 * x * x) / ROOT_2PI),
+    ("ndtri", UNIT, lambda y, x: ROOT_2PI * np.exp(0.5 * y * y)),
+    ("log_ndtr", ONE, lambda y, x: 2.0 / ROOT_2PI / SPECIAL["erfcx"](-x * math.sqrt(0.5))),
+    # -- the gamma function and its kin ------------------------------------------------------------------------
+    ("gamma", POSITIVE, lambda y, x: y * SPECIAL["psi"](x)),
+    ("rgamma", POSITIVE, lambda y, x: -y * SPECIAL["psi"](x)),
+    ("gammaln", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
+    ("loggamma", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
+    ("psi", POSITIVE, lambda y, x: polygamma(x, order=1)),
+    ("beta", POSITIVE_PAIR, lambda y, a, b: y * _psi_gap(a, a + b), lambda y, a, b: y * _psi_gap(b, a + b)),
+    ("betaln", POSITIVE_PAIR, lambda y, a, b: _psi_gap(a, a + b), lambda y, a, b: _psi_gap(b, a + b)),
+    # -- logistic ----------------------------------------------------------------------------------------------
+    ("expit", ONE, lambda y, x: y * SPECIAL["expit"](-x)),
+    ("logit", UNIT, lambda y, x: 1.0 / (x * (1.0 - x))),
+    ("log_expit", ONE, lambda y, x: SPECIAL["expit"](-x)),
+    # -- entropies ---------------------------------------------------------------------------------------------
+    ("entr", POSITIVE, lambda y, x: -np.log(x) - 1.0),
+    ("xlogy", POSITIVE_PAIR, lambda y, a, b: _log_where(a, b, b <= 0), lambda y, a, b: _ratio(a, b)),
+    ("xlog1py", POSITIVE_PAIR, lambda y, a, b: _log_where(a, 1.0 + b, b <= -1), lambda y, a, b: _ratio(a, 1 + b)),
+    ("rel_entr", POSITIVE_PAIR, lambda y, a, b: np.log(a / b) + 1.0, lambda y, a, b: -_ratio(a, b)),
+    ("kl_div", POSITIVE_PAIR, lambda y, a, b: np.log(a / b), lambda y, a, b: 1.0 - _ratio(a, b)),
+    # -- modified Bessel functions -----------------------------------------------------------------------------
+    ("i0", ONE, lambda y, x: SPECIAL["i1"](x)),
+    ("i0e", ONE, lambda y, x: SPECIAL["i1e"](x) - np.sign(x) * y),
+    ("i1", ONE, lambda y, x: 0.5 * (SPECIAL["i0"](x) + iv(x, order=2))),
+    ("i1e", ONE, lambda y, x: 0.5 * (SPECIAL["i0e"](x) + ive(x, order=2)) - np.sign(x) * y),
+    ("exp10", ONE, lambda y, x: y * LN10),
+]  # fmt: skip
+
+SPECIAL: dict[str, Op] = {"erf": erf}
+for _name, _samples, *_partials in TABLE:
+    SPECIAL[_name] = elementwise(_name, scipy_value(_name), *_partials, samples=_samples)
 
 
 def _psi_gap(a: Any, b: Any) -> Any:
@@ -112,12 +110,12 @@ def _psi_gap(a: Any, b: Any) -> Any:
 
 
 def _ratio(a: Any, b: Any) -> Any:
-    """a / b, and zero where a is: also 0 / 0."""
-    zero = a == 0
+    """a / b, and zero for 0 / 0."""
+    zero = np.logical_and(a == 0, b == 0)
     return np.where(zero, 0.0, a / np.where(zero, 1.0, b))
 
 
-# -- along axes ----------------------------------------------------------------------------------------------------------
+# -- along axes --------------------------------------------------------------------------------------------------------
 def _peak_value(x: Any, axis: tuple[int, ...]) -> Any:
     xp = namespace(x)
     top = x.max(axis=axis, keepdims=True, initial=-xp.inf)
@@ -146,7 +144,7 @@ def _logsumexp_edge(node: Node, k: int) -> Edge:
 
 
 peak = opaque("peak", _peak_value, [Sample(((3, 4, 2),), {"axis": (1,)})])
-"""The maximum along axes, which it keeps; 0 where that is infinite: a shift that cancels, and so needs no derivative."""
+"""The maximum along axes, which are kept; 0 where it is infinite: a shift that cancels, and so needs no derivative."""
 
 logsumexp = linear(
     "logsumexp",

@@ -1,0 +1,118 @@
+"""Polynomials by their coefficients, highest power first, on traced values.
+
+NumPy drops leading coefficients that happen to be zero from some results; here their number depends on shapes alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import UnsupportedOperationError
+from ..tape import user_line
+from .protocol import as_array, implements
+
+
+@implements(np.polyval)
+def polyval(p: Any, x: Any) -> Any:
+    p, x = as_array(p), as_array(x)
+    y = np.zeros_like(x)
+    for k in range(p.shape[0]):
+        y = y * x + p[k]
+    return y
+
+
+def _aligned(a1: Any, a2: Any) -> tuple[Any, Any]:
+    """Both with as many coefficients as the longer one has."""
+    a, b = (np.reshape(x, (-1,)) for x in map(as_array, (a1, a2)))
+    n = max(len(a), len(b))
+    return np.pad(a, (n - len(a), 0)), np.pad(b, (n - len(b), 0))
+
+
+@implements(np.polyadd)
+def polyadd(a1: Any, a2: Any) -> Any:
+    a, b = _aligned(a1, a2)
+    return a + b
+
+
+@implements(np.polysub)
+def polysub(a1: Any, a2: Any) -> Any:
+    a, b = _aligned(a1, a2)
+    return a - b
+
+
+@implements(np.polymul)
+def polymul(a1: Any, a2: Any) -> Any:
+    return np.convolve(as_array(a1), as_array(a2))
+
+
+@implements(np.polydiv)
+def polydiv(u: Any, v: Any) -> tuple[Any, Any]:
+    u, v = (np.reshape(x, (-1,)) for x in map(as_array, (u, v)))
+    if len(u) < len(v):
+        return np.zeros_like(u[:1]), u
+    quotient = []
+    for _ in range(len(u) - len(v) + 1):
+        factor = u[0] / v[0]
+        quotient.append(factor)
+        u = np.concatenate([u[1 : len(v)] - factor * v[1:], u[len(v) :]])
+    return np.stack(quotient), u if len(u) else np.zeros_like(v[:1])
+
+
+@implements(np.polyder)
+def polyder(p: Any, m: int = 1) -> Any:
+    p = as_array(p)
+    for _ in range(m):
+        p = p[:-1] * np.arange(len(p) - 1, 0, -1)
+    return p
+
+
+@implements(np.polyint)
+def polyint(p: Any, m: int = 1, k: Any = None) -> Any:
+    p = as_array(p)
+    constants = np.broadcast_to(0.0 if k is None else as_array(k), (m,))
+    for n in range(m):
+        p = np.concatenate([p / np.arange(len(p), 0, -1), constants[n : n + 1]])
+    return p
+
+
+@implements(np.polyfit)
+def polyfit(
+    x: Any, y: Any, deg: int, rcond: float | None = None, full: bool = False, w: Any = None, cov: Any = False
+) -> Any:
+    if full or cov:
+        raise UnsupportedOperationError(f"numpy.polyfit at {user_line()}: expected full=False and cov=False.")
+    x, y = as_array(x), as_array(y)
+    powers, right = np.vander(x, deg + 1), y
+    if w is not None:
+        weights = as_array(w)
+        powers = powers * np.expand_dims(weights, -1)
+        right = y * (weights if y.ndim == 1 else np.expand_dims(weights, -1))
+    # columns of length one: the same solution, with smaller errors
+    scale = np.sqrt(np.square(powers).sum(axis=0))
+    rcond = len(x) * float(np.finfo(x.dtype).eps) if rcond is None else rcond
+    c = np.linalg.lstsq(powers / scale, right, rcond)[0]
+    return c / (scale if c.ndim == 1 else np.expand_dims(scale, -1))
+
+
+@implements(np.poly)
+def poly(seq_of_zeros: Any) -> Any:
+    zeros = as_array(seq_of_zeros)
+    if zeros.ndim != 1:
+        raise UnsupportedOperationError(
+            f"numpy.poly at {user_line()}: got shape {zeros.shape}. The eigenvalues of a matrix may be complex, which "
+            "minijac does not differentiate: expected a sequence of zeros."
+        )
+    p = np.ones(1, zeros.dtype)
+    for n in range(len(zeros)):
+        p = np.concatenate([p, np.zeros(1, zeros.dtype)]) - zeros[n] * np.concatenate([np.zeros(1, zeros.dtype), p])
+    return p
+
+
+@implements(np.roots)
+def roots(p: Any) -> Any:
+    raise UnsupportedOperationError(
+        f"numpy.roots at {user_line()}: the zeros of a polynomial may be complex, which minijac does not "
+        "differentiate. At a known simple zero x, its derivative in the coefficients is -x**k / p'(x)."
+    )

@@ -1,0 +1,252 @@
+"""Shadows: arrays with a shape and no data, on which an accumulation is carried out to learn what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .accumulate import Graph
+from .factors import Factor
+from .labels import label_of
+from .ops.families import Edge, Linear, Part
+
+__all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
+
+# What a multiply-add in a matmul, an entry read or written elsewhere, and a call cost on a CPU, in nanoseconds. Only
+# their ratios matter; measured with float32 on one core.
+MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.05, 1.0, 2000.0, 200.0
+
+
+class Cost(NamedTuple):
+    """A predicted price."""
+
+    multiply_adds: int
+    """Multiply-adds, in matmuls and elementwise products alike."""
+    moved: int
+    """Entries read or written outside of matmuls."""
+    peak_bytes: int
+    """Largest sum of arrays alive at once, local derivatives and the result not counted."""
+    nanoseconds: float
+    """Predicted time, on which the choice rests."""
+
+
+class Ledger:
+    """What the shadows of one run would have done."""
+
+    __slots__ = ("calls", "live", "matmul", "moved", "multiplied", "peak")
+
+    def __init__(self) -> None:
+        self.matmul = self.multiplied = self.moved = self.live = self.peak = 0
+        self.calls = 0.0
+
+    def cost(self) -> Cost:
+        time = self.matmul * MATMUL + self.moved * MOVE + self.calls * CALL
+        return Cost(self.matmul + self.multiplied, self.moved, self.peak, time)
+
+
+class Shadow:
+    """An array without data: it does what blocks do to arrays, and enters it in the ledger."""
+
+    __slots__ = ("base", "dtype", "ledger", "shape", "strides")
+    __array_ufunc__ = None  # a NumPy array on the left leaves the operation to the shadow
+
+    def __init__(
+        self, shape: Sequence[int], dtype: Any, ledger: Ledger, base: Any = None, strides: Sequence[int] | None = None
+    ) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.ledger = ledger
+        self.base = base  # a view keeps the memory of what it views
+        self.strides = contiguous(self.shape) if strides is None else tuple(strides)
+        """In entries: which reshapes copy depends on them."""
+        if base is None:
+            ledger.live += self.nbytes
+            ledger.peak = max(ledger.peak, ledger.live)
+
+    def __del__(self) -> None:
+        if self.base is None:
+            self.ledger.live -= self.nbytes
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * int(self.dtype.itemsize)
+
+    def _view(self, shape: Sequence[int], strides: Sequence[int]) -> Shadow:
+        return Shadow(shape, self.dtype, self.ledger, self if self.base is None else self.base, strides)
+
+    def _new(self, shape: Sequence[int], dtype: Any, moved: int, strides: Sequence[int] | None = None) -> Shadow:
+        self.ledger.moved += moved
+        self.ledger.calls += 1
+        return Shadow(shape, dtype, self.ledger, None, strides)
+
+    # -- views -------------------------------------------------------------------------------------------------------
+    def transpose(self, axes: Sequence[int]) -> Shadow:
+        return self._view([self.shape[k] for k in axes], [self.strides[k] for k in axes])
+
+    def reshape(self, *shape: Any) -> Shadow:
+        sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        known = prod(n for n in sizes if n >= 0)
+        sizes = tuple(n if n >= 0 else self.size // max(known, 1) for n in sizes)
+        strides = reshaped(self.shape, self.strides, sizes)
+        return self._new(sizes, self.dtype, 2 * self.size) if strides is None else self._view(sizes, strides)
+
+    def diagonal(self, axis1: int, axis2: int) -> Shadow:
+        rest = [k for k in range(self.ndim) if k not in (axis1, axis2)]
+        shape = [*(self.shape[k] for k in rest), min(self.shape[axis1], self.shape[axis2])]
+        return self._view(shape, [*(self.strides[k] for k in rest), self.strides[axis1] + self.strides[axis2]])
+
+    def __getitem__(self, index: tuple[Any, ...]) -> Shadow:
+        shape, strides, axis = [], [], 0
+        for item in index:
+            if item is None:
+                shape.append(1)
+                strides.append(0)
+                continue
+            if isinstance(item, slice):
+                start, stop, step = item.indices(self.shape[axis])
+                shape.append(len(range(start, stop, step)))
+                strides.append(self.strides[axis] * step)
+            axis += 1
+        return self._view([*shape, *self.shape[axis:]], [*strides, *self.strides[axis:]])
+
+    def spread(self, shape: Sequence[int]) -> Shadow:
+        """The view over more axes. Where it repeats entries, its strides are such that a reshape has to copy."""
+        packed = contiguous(shape)
+        return self._view(shape, packed if self.size == prod(shape) else [step + 1 for step in packed])
+
+    # -- work --------------------------------------------------------------------------------------------------------
+    def sum(self, axis: tuple[int, ...]) -> Shadow:
+        shape = [n for k, n in enumerate(self.shape) if k not in axis]
+        return self._new(shape, self.dtype, self.size)
+
+    def astype(self, dtype: Any) -> Shadow:
+        return self._new(self.shape, np.dtype(dtype), self.size, in_order_of(self.shape, self.strides))
+
+    def embedded(self, shape: Sequence[int]) -> Shadow:
+        return self._new(shape, self.dtype, prod(shape) + self.size)
+
+    def _elementwise(self, other: Any) -> Shadow:
+        shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
+        dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype
+        size = prod(shape)
+        self.ledger.multiplied += size
+        like = next((x for x in (self, other) if getattr(x, "shape", None) == shape), None)
+        strides = None if like is None else in_order_of(shape, like.strides)
+        return self._new(shape, dtype, size, strides)
+
+    __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _elementwise
+
+    def __matmul__(self, other: Shadow) -> Shadow:
+        batch = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
+        rows, inner, columns = self.shape[-2], self.shape[-1], other.shape[-1]
+        self.ledger.matmul += prod(batch) * rows * inner * columns
+        self.ledger.calls += prod(batch) * CALL_PER_MATRIX / CALL
+        shape = (*batch, rows, columns)
+        return self._new(shape, np.result_type(self.dtype, other.dtype), prod(shape))
+
+
+# -- layouts ---------------------------------------------------------------------------------------------------------------
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def in_order_of(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a new array whose axes lie in memory in the order of the given ones, as NumPy makes it."""
+    order = sorted(range(len(shape)), key=lambda k: -abs(strides[k]))
+    packed = contiguous([shape[k] for k in order])
+    result = [0] * len(shape)
+    for k, step in zip(order, packed, strict=True):
+        result[k] = step
+    return tuple(result)
+
+
+def reshaped(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
+    """The strides of a view of another shape, or None where the reshape has to copy."""
+    old = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
+    result: list[int] = []
+    i = 0
+    rest: list[int] = list(new)
+    if 0 in shape:
+        return contiguous(new)
+    while rest:
+        if rest[0] == 1:
+            result.append(0)
+            rest.pop(0)
+            continue
+        if i == len(old):
+            return None
+        take, have = [rest.pop(0)], [old[i]]
+        i += 1
+        while prod(take) != (size := prod(n for n, _ in have)):
+            if prod(take) < size:
+                if not rest:
+                    return None
+                take.append(rest.pop(0))
+            else:
+                if i == len(old):
+                    return None
+                have.append(old[i])
+                i += 1
+        if any(a[1] != b[0] * b[1] for a, b in zip(have, have[1:], strict=False)):
+            return None
+        result += [step * have[-1][1] for step in contiguous(take)]
+    return tuple(result)
+
+
+# -- graphs ----------------------------------------------------------------------------------------------------------------
+class ShadowGraph(Graph):
+    """A graph whose edges carry shadows. Its edges' own arrays exist already and are not counted as memory."""
+
+    def __init__(self, graph: Graph, ledger: Ledger) -> None:
+        self.__dict__.update(graph.__dict__)
+        self._graph = graph
+        self._ledger = ledger
+        self._edges = {}
+
+    def edge(self, i: int, k: int) -> Edge:
+        if (i, k) not in self._edges:
+            edge = self._graph.edge(i, k)
+            parts = [Part(p.out, p.inp, tuple(map(self._shadow, p.factors)), p.scale) for p in edge.parts]
+            linear = edge.linear and Linear(
+                self._map(parts[0].inp, parts[0].out, edge.out_shape),
+                self._map(parts[0].out, parts[0].inp, edge.inp_shape),
+                edge.linear.uniform,
+            )
+            self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
+        return self._edges[i, k]
+
+    def _shadow(self, factor: Factor) -> Factor:
+        array = factor.array
+        if not hasattr(array, "shape"):
+            return factor
+        item = array.dtype.itemsize
+        strides = [s // item for s in array.strides] if hasattr(array, "strides") else None
+        return Factor(Shadow(array.shape, array.dtype, self._ledger, base=self, strides=strides), factor.axes)
+
+    def _map(self, source: Any, target: Any, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+        """What a linear map that is no block does to a shadow with one more axis in front."""
+        origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
+        passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
+
+        def move(x: Shadow) -> Shadow:
+            # along an axis that passes, a uniform map gets only as many entries as there are different ones
+            sizes = [x.shape[1 + passing[k]] if k in passing else n for k, n in enumerate(shape)]
+            out = (x.shape[0], *sizes)
+            return x._new(out, x.dtype, x.size + prod(out))
+
+        return move

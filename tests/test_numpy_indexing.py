@@ -1,0 +1,218 @@
+"""Indexing, taking, sorting and functional updates on traced values: values, both modes, second order, samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import close
+from numpy_harness import B, ENDS, Case, cases, check, check_mixes, one, whole
+
+import minijac as mj
+from minijac.numpy import add_at, put
+
+MASK = np.array([True, False, True, True])
+ROWS = np.arange(B)
+EACH = np.array([2, 0, 3])
+EACH_TWO = np.array([[2, 0], [1, 1], [3, 0]])
+own = lambda x: np.arange(len(x))
+
+BASIC = {
+    "an entry": one(lambda x: x[:, 2] * x[:, -1], 4, second=True),
+    "slices": one(lambda x: x[:, 1:3] * x[:, -3:-1] + x[:, ::2], 4),
+    "backwards": one(lambda x: x[:, ::-1] * x + x[:, 3:0:-1].sum(1, keepdims=True), 4),
+    "new axes and the ellipsis": one(lambda x: x[..., None, :2] * x[:, None, ..., 1:3] + x[None][0, :, :1, None], 4),
+    "inner axes": one(lambda x: x[:, 1, 2:] + x[:, :, 1] + x[..., -1], 2, 4),
+    "nothing": one(lambda x: x[()] * x[...], 4),
+    "an empty slice": one(lambda x: np.concatenate([x[:, 2:2], x], 1), 4),
+    "NumPy integers": one(lambda x: x[:, np.int64(1)] + x[:, np.array(2)], 4),
+}
+ADVANCED = {
+    "integers": one(lambda x: x[:, [0, 3, 3, -1]] ** 2, 4, second=True),
+    "integers in two axes": one(lambda x: x[:, [[0, 1], [2, 3]]] * x[:, np.array([[3], [3]])], 4),
+    "integers, last axis": one(lambda x: x[..., np.array([1, 1, 0])] * 2.0, 2, 4),
+    "a range": one(lambda x: x[:, np.arange(3, 0, -1)] + x[:, range(1, 4)] if False else x[:, np.arange(3, 0, -1)], 4),
+    "no integers": one(lambda x: x[:, np.array([], int)], 4),
+    "a mask": one(lambda x: x[:, MASK] * x[:, ~MASK], 4, second=True),
+    "a mask as a list": one(lambda x: x[:, [True, False, True, False]], 4),
+    "a mask of two axes": one(lambda x: x[:, np.array([[True, False], [True, True]])] ** 2, 2, 2),
+    "a mask and an integer array": one(lambda x: x[:, np.array([True, False, True]), [0, 1]], 3, 2),
+    "a mask that holds nothing": one(lambda x: x[:, np.zeros(4, bool)], 4),
+    "two arrays": one(lambda x: x[:, [0, 1, 1], [2, 0, 0]], 2, 3),
+    "two arrays, broadcast": one(lambda x: x[:, [[0], [1]], [2, 0]] + x[np.ix_(own(x), [0, 1], [2, 0])], 2, 3),
+    "two arrays apart": one(lambda x: np.swapaxes(x[:, [0, 1], :, [1, 0]], 0, 1), 2, 2, 3),
+    "an array and an integer": one(lambda x: x[:, 1, [2, 0]] * x[:, [0, 0], 1], 2, 3),
+    "an array and an integer apart": one(lambda x: np.swapaxes(x[:, 1, :, [2, 0]], 0, 1), 2, 2, 3),
+    "an array, slices and new axes": one(lambda x: x[:, None, [0, 1, 1], 1:, None] * 2.0, 2, 3),
+    "an array and a step": one(lambda x: x[:, ::-1, [2, 0]], 2, 3),
+    "an array of the whole": whole(lambda x: x[[1, 0, 1]] * x[[0, 0, 0], [1, 2, 0]], 2, 3) if False else whole(
+        lambda x: x[[1, 0, 1]], 2, 3
+    ),
+    "a mask of the whole": whole(lambda x: x[np.array([[True, False, True], [False, True, True]])] ** 2, 2, 3),
+    "a mask that follows the values": one(lambda x: x[:, np.abs(x).sum(0) > 0], 4),
+    "each sample's own": one(lambda x: x[own(x), EACH[: len(x)]] ** 2, 4, second=True, loop=False),
+    "each sample's own, several": one(lambda x: x[own(x)[:, None], EACH_TWO[: len(x)]], 4, loop=False),
+    "each sample's own, inner axes": one(lambda x: x[own(x), :, EACH[: len(x)]] * x[own(x), [1, 0, 1]], 2, 4, loop=False)
+    if False else one(lambda x: x[own(x), :, EACH[: len(x)]], 2, 4, loop=False),
+    "each sample's own, by argmax": one(lambda x: x[own(x), x.argmax(1)] * 2.0, 4),
+    "samples on another axis": one(lambda x: x.T[EACH[: len(x)], own(x)], 4, loop=False),
+}
+TAKEN = {
+    "take": one(lambda x: np.take(x, [0, 2, 2], axis=1) * x.take([1, -1, 0], 1), 4),
+    "take one": one(lambda x: np.take(x, 2, axis=-1), 2, 4),
+    "take in two axes": one(lambda x: np.take(x, [[0, 1], [1, 1]], axis=1), 2, 3),
+    "take, flat": whole(lambda x: np.take(x, [5, 0, 0]) + x.take(2), 2, 3),
+    "take, wrapped and clipped": one(lambda x: np.take(x, [4, -5], 1, mode="wrap") + np.take(x, [9, -9], 1, mode="clip"), 4),
+    "take_along_axis": one(lambda x: np.take_along_axis(x, np.argsort(x, 1), 1) ** 2, 4, second=True),
+    "take_along_axis, inner": one(lambda x: np.take_along_axis(x, np.argmin(x, 1, keepdims=True), axis=1), 2, 3),
+    "take_along_axis, broadcast": one(lambda x: np.take_along_axis(x, np.array([[[2, 0]]]), axis=-1), 2, 3),
+    "take_along_axis, flat": whole(lambda x: np.take_along_axis(x, np.array([4, 1]), axis=None), 2, 3),
+    "compress": one(lambda x: np.compress([True, False, True], x, axis=1) + x.compress([False, True, True], 1), 4),
+    "extract": whole(lambda x: np.extract(np.eye(2, 3) > 0, x), 2, 3),
+    "sort": one(lambda x: np.sort(x) ** 2, 5, second=True),
+    "sort, inner axis": one(lambda x: np.sort(x, axis=1, kind="stable") + np.sort(x, -1), 2, 3),
+    "sort, flat": whole(lambda x: np.sort(x, axis=None), 2, 3),
+    "partition": one(lambda x: np.partition(x, 2)[:, 2] + np.partition(x, (1, 3), axis=1)[:, 1], 5),
+    "bincount": whole(lambda x: np.bincount([0, 2, 2, 0], weights=x, minlength=5) ** 2, 4),
+    "positions": one(
+        lambda x: x * (np.argsort(x) + x.argmax(1, keepdims=True) + np.argmin(x, 1)[:, None])
+        + np.searchsorted([0.0, 1.0], x) + np.digitize(x, [0.0]) + np.count_nonzero(x > 0, 1, keepdims=True), 4
+    ),
+}  # fmt: skip
+UPDATED = {
+    "put a number": one(lambda x: put(x, (slice(None), 1), 5.0) ** 2, 4),
+    "put a slice": Case(lambda x, y: put(x, (slice(None), slice(1, 3)), y * x[:, :2]), ((4,), (2,)), second=True),
+    "put, broadcast": Case(lambda x, y: put(x, (slice(None), slice(None, None, 2)), y), ((4,), (1,))),
+    "put by position": Case(lambda x, y: put(x, (slice(None), [3, 0]), y), ((4,), (2,))),
+    "put twice at one place": Case(lambda x, y: put(x, (slice(None), [3, 3, 0]), y), ((4,), (3,))),
+    "put by mask": Case(lambda x, y: put(x, (slice(None), MASK), y), ((4,), (3,))),
+    "put into each sample's own": Case(
+        lambda x, y: put(x, (own(x), EACH[: len(x)]), y[:, 0]), ((4,), (1,)), loop=False
+    ),
+    "put into a plain array": one(lambda x: put(np.zeros((len(x), 5), x.dtype), (slice(None), slice(1, 4)), x), 3),
+    "put into a column": one(lambda x: put(x, (..., -1), x[..., 0] * x[..., 1]), 2, 3),
+    "put backwards": one(lambda x: put(x, (slice(None), slice(None, None, -1)), x * x), 3),
+    "add_at": Case(lambda x, y: add_at(x, (slice(None), [3, 3, 0]), y) ** 2, ((4,), (3,)), second=True),
+    "add_at a slice": Case(lambda x, y: add_at(x, (slice(None), slice(1, 3)), y), ((4,), (2,))),
+    "add_at, several axes": Case(
+        lambda x, y: add_at(x, (slice(None), [0, 1, 0], [2, 0, 2]), y), ((2, 3), (3,))
+    ),
+    "add_at each sample's own": Case(
+        lambda x, y: add_at(x, (own(x)[:, None], EACH_TWO[: len(x)]), y), ((4,), (2,)), loop=False
+    ),
+    "add_at with an integer and a slice": Case(lambda x, y: add_at(x, (slice(None), 1, slice(1, None)), y), ((2, 3), (2,))),
+    "add_at of the whole": whole(lambda x: add_at(x, [0, 0, 1], x[[1, 1, 0]]), 2, 3),
+}
+
+
+@cases(BASIC)
+def test_basic_indexing(case):
+    check(case)
+
+
+@cases(ADVANCED)
+def test_indexing_by_arrays_and_masks(case):
+    check(case)
+
+
+@cases(TAKEN)
+def test_taking_and_sorting(case):
+    check(case)
+
+
+@cases(UPDATED)
+def test_functional_updates(case):
+    check(case)
+
+
+@pytest.mark.parametrize("index", [
+    1, slice(1, 3), (0, 1), (slice(None), [2, 0]), [1, 1, 0], ([0, 1], [1, 1]), np.eye(3, 4) > 0, (..., None, 2),
+    (slice(None), MASK), ([[0], [2]], slice(None, None, 2)),
+], ids=repr)  # fmt: skip
+def test_updates_do_to_plain_arrays_what_assignment_does(index):
+    x = np.arange(12.0).reshape(3, 4)
+    values = np.random.default_rng(0).uniform(size=x[index].shape)
+    expected, added = x.copy(), x.copy()
+    expected[index] = values
+    np.add.at(added, index, values)
+    close(put(x, index, values), expected)
+    close(add_at(x, index, values), added)
+    close(put(x, index, 7.0)[index], np.full(x[index].shape, 7.0))
+    assert np.array_equal(x, np.arange(12.0).reshape(3, 4))
+    y = mj.jvp(lambda x, v: (put(x, index, v), add_at(x, index, v)), (x, values), (x, values))[0]
+    close(y[0], expected)
+    close(y[1], added)
+
+
+def test_ties_in_sort_keep_their_order():
+    x = np.array([[2.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
+    for mode in ENDS:
+        J = mj.jacobian(np.sort, mode=mode)(x)
+        close(J, np.stack([np.eye(3)[[2, 0, 1]], np.eye(3)]))
+
+
+def test_duplicates_accumulate():
+    x = np.arange(8.0).reshape(2, 4)
+    f = lambda x: x[:, [1, 1, 3, 1]].sum(1)
+    for mode in ENDS:
+        close(mj.jacobian(f, mode=mode)(x), np.array([[0.0, 3, 0, 1]] * 2))
+
+
+# --- samples --------------------------------------------------------------------------------------------------
+
+MIXES = {
+    "one sample": lambda x: x * x[0],
+    "a slice of samples": lambda x: x[1:].sum(1),
+    "samples in another order": lambda x: x[[1, 2, 0]],
+    "a mask of samples": lambda x: x * x[np.array([True, False, False])],
+    "a mask of entries": lambda x: x * x[x > 0].sum(),
+    "samples by position": lambda x: x[[1, 0, 2], [0, 1, 2]],
+    "each sample's neighbour": lambda x: x[(np.arange(B) + 1) % B, [0, 1, 2]],
+    "take": lambda x: np.take(x, [2, 1, 0], axis=0),
+    "take, flat": lambda x: x * np.take(x, [0, 1, 2, 3]),
+    "take_along_axis": lambda x: np.take_along_axis(x, np.argsort(x, 0), 0),
+    "sort": lambda x: np.sort(x, axis=0),
+    "partition": lambda x: np.partition(x, 1, axis=0),
+    "compress": lambda x: x * np.compress([True, False, False], x, axis=0),
+    "extract": lambda x: x * np.extract([True], x),
+    "put": lambda x: put(x, 0, x[1]),
+    "add_at": lambda x: add_at(x, [0, 0, 1], x),
+}
+
+
+@pytest.mark.parametrize("f", MIXES.values(), ids=MIXES.keys())
+def test_picking_among_samples_mixes_them(f):
+    check_mixes(f, 4)
+
+
+def test_one_entry_of_each_sample_is_a_block_no_larger_than_the_input():
+    """A class picked from each of many scores: nothing of size (n, B, n) is made on the way."""
+    n = 400
+    x = np.random.default_rng(0).uniform(size=(n, n))
+    idx = np.arange(n)[::-1].copy()
+    J = mj.jacobian(lambda x: x[np.arange(n), idx], mode="forward", structured=True)(x)
+    assert J.nbytes <= 2 * x.nbytes
+    close((J @ np.ones_like(x)), np.ones(n))
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+X = np.arange(6.0).reshape(2, 3)
+WRONG = {
+    "out of bounds": (lambda x: x[:, 3], IndexError),
+    "out of bounds, in an array": (lambda x: x[:, [0, 5]], IndexError),
+    "out of bounds, taken": (lambda x: np.take(x, [3], axis=1), IndexError),
+    "too many": (lambda x: x[0, 0, 0], IndexError),
+    "a mask of another shape": (lambda x: x[:, np.ones(4, bool)], IndexError),
+    "floats": (lambda x: x[:, np.array([0.0])], IndexError),
+    "a single bool": (lambda x: x[True], mj.UnsupportedOperationError),
+    "an axis that is not there": (lambda x: np.take(x, [0], axis=2), mj.InputError),
+    "assignment": (lambda x: x.__setitem__(0, 1.0), mj.MutationError),
+    "put into integers": (lambda x: put(np.zeros(3, int), 0, x[0, 0]), mj.InputError),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_wrong_indices_raise(wrong):
+    f, error = wrong
+    with pytest.raises(error):
+        mj.jvp(lambda x: (f(x), x * 1.0)[1], (X,), (X,))

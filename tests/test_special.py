@@ -1,0 +1,221 @@
+"""Special functions: against SciPy, torch, and finite differences; at their ends; and by scipy.special's own names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import agrees_with_torch, close, random
+
+import minijac as mj
+from minijac import special
+from minijac.ops.special import SPECIAL
+
+scipy_special = pytest.importorskip("scipy.special")
+torch = pytest.importorskip("torch")
+
+ANY = random(3, 4, seed=1, low=-2.5, high=2.5)
+POSITIVE = random(3, 4, seed=2, low=0.2, high=3.0)
+UNIT = random(3, 4, seed=3, low=0.05, high=0.95)
+INSIDE = random(3, 4, seed=4, low=-0.9, high=0.9)
+OTHER = random(3, 4, seed=5, low=0.3, high=2.0)
+
+WITH_TORCH: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
+    "erf": (torch.erf, (ANY,)),
+    "erfc": (torch.erfc, (ANY,)),
+    "erfcx": (lambda x: torch.exp(x * x) * torch.erfc(x), (ANY,)),
+    "erfinv": (torch.erfinv, (INSIDE,)),
+    "ndtr": (torch.special.ndtr, (ANY,)),
+    "ndtri": (torch.special.ndtri, (UNIT,)),
+    "log_ndtr": (torch.special.log_ndtr, (ANY,)),
+    "gamma": (lambda x: torch.exp(torch.lgamma(x)), (POSITIVE,)),
+    "rgamma": (lambda x: torch.exp(-torch.lgamma(x)), (POSITIVE,)),
+    "gammaln": (torch.lgamma, (POSITIVE,)),
+    "loggamma": (torch.lgamma, (POSITIVE,)),
+    "digamma": (torch.digamma, (POSITIVE,)),
+    "beta": (lambda a, b: torch.exp(torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)), (POSITIVE, OTHER)),
+    "betaln": (lambda a, b: torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b), (POSITIVE, OTHER)),
+    "expit": (torch.sigmoid, (ANY,)),
+    "logit": (torch.logit, (UNIT,)),
+    "log_expit": (torch.nn.functional.logsigmoid, (ANY,)),
+    "entr": (torch.special.entr, (POSITIVE,)),
+    "xlogy": (torch.xlogy, (ANY, OTHER)),
+    "xlog1py": (torch.special.xlog1py, (ANY, OTHER)),
+    "rel_entr": (lambda a, b: a * torch.log(a / b), (POSITIVE, OTHER)),
+    "kl_div": (lambda a, b: a * torch.log(a / b) - a + b, (POSITIVE, OTHER)),
+    "i0": (torch.special.i0, (ANY,)),
+    "i0e": (torch.special.i0e, (ANY,)),
+    "i1": (torch.special.i1, (ANY,)),
+    "i1e": (torch.special.i1e, (ANY,)),
+    "exp10": (lambda x: 10.0**x, (ANY,)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_TORCH)
+def test_per_sample_derivatives(name):
+    torch_f, args = WITH_TORCH[name]
+    f = getattr(special, name)
+    close(f(*args), getattr(scipy_special, name)(*args))
+    agrees_with_torch(f, torch_f, *args, argnums=range(len(args)), order=2)
+
+
+@pytest.mark.parametrize("name", sorted({*SPECIAL, "digamma"} - {"erfcinv"}))
+def test_scipys_own_ufunc_on_traced_values(name):
+    samples = SPECIAL["psi" if name == "digamma" else name].samples[0]
+    args = [random(*shape, seed=k, low=samples.low, high=samples.high) for k, shape in enumerate(samples.shapes)]
+    y, J = mj.value_and_jacobian(getattr(scipy_special, name))(*args)
+    close(y, getattr(scipy_special, name)(*args))
+    close(J, mj.jacobian(getattr(special, name))(*args))
+    mj.testing.check_derivatives(getattr(scipy_special, name), *args)
+
+
+def test_scipys_copies_of_numpys_ufuncs():
+    for name in ("cbrt", "exp2", "expm1", "log1p"):
+        close(mj.jacobian(getattr(scipy_special, name))(POSITIVE), mj.jacobian(getattr(np, name))(POSITIVE))
+
+
+def test_functions_of_an_order():
+    for n in (0, 1, 3):
+        mj.testing.check_derivatives(lambda x, n=n: special.polygamma(n, x), POSITIVE, order=2)
+        close(special.polygamma(n, POSITIVE), scipy_special.polygamma(n, POSITIVE))
+        for f, g in ((special.iv, scipy_special.iv), (special.ive, scipy_special.ive)):
+            mj.testing.check_derivatives(lambda x, f=f, n=n: f(n, x), ANY, order=2)
+            close(mj.jacobian(lambda x, g=g, n=n: g(n, x))(ANY), mj.jacobian(lambda x, f=f, n=n: f(n, x))(ANY))
+
+
+def test_a_ufunc_of_scipy_that_is_not_here_is_named():
+    with pytest.raises(mj.UnsupportedOperationError, match=r"scipy\.special\.gammainc"):
+        mj.jacobian(lambda x: scipy_special.gammainc(2.0, x))(POSITIVE)
+
+
+def test_scipy_is_imported_when_first_needed():
+    loaded = "'scipy' in sys.modules"
+    code = f"import sys, minijac; assert not {loaded}; minijac.special.erf(0.5); assert {loaded}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_broadcasting_and_numbers():
+    shared = np.array([0.5, 1.0, 1.5, 2.0])
+    f = lambda a, b: special.betaln(a, b) + special.xlogy(2.0, a) + special.xlogy(b, 3.0)
+    mj.testing.check_derivatives(f, POSITIVE, shared, batch_axis=(0, None), order=2)
+
+
+# --- along axes ---------------------------------------------------------------------------------------------
+
+DEEP = random(3, 4, 2, seed=6, low=-2.0, high=2.0)
+WEIGHTS = random(3, 4, 2, seed=7, low=0.1, high=1.0)
+
+
+@pytest.mark.parametrize(
+    "f, torch_f",
+    [
+        (lambda x: special.logsumexp(x, axis=1), lambda x: torch.logsumexp(x, 1)),
+        (lambda x: special.logsumexp(x, axis=(-1, 1), keepdims=True), lambda x: torch.logsumexp(x, (1, 2), True)),
+        (lambda x: special.logsumexp(x, axis=2, b=WEIGHTS[:1]),
+         lambda x: torch.log((torch.tensor(WEIGHTS[:1]) * x.exp()).sum(2))),
+        (lambda x: special.logsumexp(x, axis=1, b=-WEIGHTS[:1], return_sign=True)[0],
+         lambda x: torch.log((torch.tensor(WEIGHTS[:1]) * x.exp()).sum(1))),
+        (lambda x: special.softmax(x, axis=-1), lambda x: torch.softmax(x, -1)),
+        (lambda x: special.softmax(x, axis=(1, 2)), lambda x: torch.softmax(x.reshape(-1, 8), 1).reshape(-1, 4, 2)),
+        (lambda x: special.log_softmax(x, axis=1), lambda x: torch.log_softmax(x, 1)),
+    ],
+)  # fmt: skip
+def test_reductions(f, torch_f):
+    agrees_with_torch(f, torch_f, DEEP, order=2)
+
+
+def test_reductions_are_scipys():
+    for axis in (None, 0, 1, (0, 2)):
+        for name in ("logsumexp", "softmax", "log_softmax"):
+            if name == "log_softmax" and isinstance(axis, tuple):
+                continue
+            close(getattr(special, name)(DEEP, axis=axis), getattr(scipy_special, name)(DEEP, axis=axis))
+    close(special.logsumexp(DEEP, b=WEIGHTS), scipy_special.logsumexp(DEEP, b=WEIGHTS))
+    y, sign = special.logsumexp(DEEP, axis=1, b=-WEIGHTS, return_sign=True)
+    expected = scipy_special.logsumexp(DEEP, axis=1, b=-WEIGHTS, return_sign=True)
+    close(y, expected[0])
+    close(sign, expected[1])
+
+
+def test_reductions_over_the_batch_mix_samples():
+    for f in (special.softmax, special.log_softmax, lambda x: special.logsumexp(x, axis=0)):
+        with pytest.raises(mj.BatchMixingError):
+            mj.jacobian(f)(DEEP)
+
+
+# --- at the ends ---------------------------------------------------------------------------------------------
+
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    "entries, expected",
+    [
+        ([-INF, -INF], [0.5, 0.5]),
+        ([INF, INF, 0.0], [0.5, 0.5, 0.0]),
+        ([INF, 0.0, -INF], [1.0, 0.0, 0.0]),
+        ([-INF, 0.0, 0.0], [0.0, 0.5, 0.5]),
+        ([1000.0, 1000.0], [0.5, 0.5]),
+        ([-1000.0, -1000.0], [0.5, 0.5]),
+    ],
+)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_logsumexp_of_infinite_and_large_entries(entries, expected, mode):
+    f = lambda x: special.logsumexp(x, axis=1)
+    x = np.array([entries])
+    close(mj.jacobian(f, mode=mode)(x), np.array([expected]))
+    assert np.isfinite(mj.jacobian(mj.jacobian(f, mode=mode))(x)).all()
+    if len(entries) == 2:
+        pair = lambda x: np.logaddexp(x[:, 0], x[:, 1])
+        close(mj.jacobian(pair, mode=mode)(x), np.array([expected]))
+
+
+@pytest.mark.parametrize(
+    "f, at, expected",
+    [
+        (special.xlogy, (0.0, 0.0), (0.0, 0.0)),
+        (special.xlogy, (0.0, 2.0), (np.log(2.0), 0.0)),
+        (special.xlog1py, (0.0, -1.0), (0.0, 0.0)),
+        (special.rel_entr, (0.0, 2.0), (-INF, 0.0)),
+        (special.entr, (0.0,), (INF,)),
+        (special.i0e, (0.0,), (0.0,)),
+        (special.i1, (0.0,), (0.5,)),
+        (special.i1e, (0.0,), (0.5,)),
+        (special.expit, (40.0,), (np.exp(-40.0),)),
+        (special.expit, (-800.0,), (0.0,)),
+        (special.log_ndtr, (-30.0,), (30 + 1 / 30 - 2 / 30**3 + 10 / 30**5 - 74 / 30**7 + 706 / 30**9,)),
+        (special.log_ndtr, (60.0,), (0.0,)),
+        (special.gammaln, (1e10,), (23.025850929890456,)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_ends(f, at, expected, mode):
+    args = [np.array([x]) for x in at]
+    Js = mj.jacobian(f, tuple(range(len(at))), mode=mode)(*args)
+    for J, value in zip(Js, expected, strict=True):
+        np.testing.assert_allclose(J, [value], rtol=1e-10)
+
+
+def test_mixed_second_derivative_of_xlogy_where_x_is_zero():
+    x, y = np.zeros(1), np.full(1, 2.0)
+    for f in (special.xlogy, lambda x, y: special.xlog1py(x, y - 1.0)):
+        for k in (0, 1):
+            close(mj.jacobian(mj.jacobian(f, k), 1 - k)(x, y), np.full(1, 0.5))
+
+
+def test_second_derivative_of_a_bessel_function_at_zero():
+    """I1''' = 3/8 at 0, where a quotient by x would give NaN."""
+    third = mj.jacobian(mj.jacobian(mj.jacobian(special.i1)))(np.zeros(1))
+    close(third, np.array([3.0 / 8.0]))
+
+
+def test_single_precision_stays():
+    x = POSITIVE.astype(np.float32)
+    for name in ("erf", "gammaln", "expit", "log_ndtr", "i1", "digamma"):
+        y, J = mj.value_and_jacobian(getattr(special, name))(x)
+        assert y.dtype == J.dtype == np.float32
+    assert mj.jacobian(lambda x: special.logsumexp(x, axis=1))(x).dtype == np.float32
