@@ -17,7 +17,7 @@ from .labels import Axis, Label, axis_of, window
 from .plan import Plan, accumulate
 from .structured import Jacobian
 
-__all__ = ["assemble", "batch_first", "result_dtype", "seeds"]
+__all__ = ["assemble", "batch_first", "finished", "result_dtype", "seeds", "shown"]
 
 
 def assemble(
@@ -30,12 +30,17 @@ def assemble(
     out_axes: Sequence[int | None],
     plan: Plan,
     options: Options,
+    into: Sequence[Sequence[Any]] | None = None,
 ) -> list[list[Any]]:
-    """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``."""
+    """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``.
+
+    `into` holds an array of zeros for each, to be filled instead of a new one.
+    """
     # wide enough that a scale multiplied into it, such as the 1/3 of a mean, is not rounded to single precision
     one = namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
-    table = [[_Result(y, x, b, a, options) for x, a in zip(sources, in_axes, strict=True)]
-             for y, b in zip(outputs, out_axes, strict=True)]  # fmt: skip
+    table = [[_Result(y, x, b, a, options, into and into[m][n])
+              for n, (x, a) in enumerate(zip(sources, in_axes, strict=True))]
+             for m, (y, b) in enumerate(zip(outputs, out_axes, strict=True))]  # fmt: skip
     rows: dict[int, list[int]] = {}  # one output node may be several output leaves
     for m, node in enumerate(output_nodes):
         if node is not None:
@@ -49,52 +54,53 @@ def assemble(
     if options.chunk_size is None or plan.mode == "mixed":
         for (o, i), block in accumulate(graph, plan, input_nodes, list(rows), one).items():
             add(o, i, block)
-    elif plan.mode == "forward":
-        work = [(i, seed) for i, axis in zip(input_nodes, in_axes, strict=True)
-                for seed in seeds(graph.nodes[i].out.shape, axis, options.chunk_size, one)]  # fmt: skip
-        for i, seed in _shown(work, options.progress):
-            for o, block in graph.forward({i: seed}).items():
-                add(o, i, block)
     else:
-        work = [(o, seed) for o, ms in rows.items()
-                for seed in seeds(outputs[ms[0]].shape, out_axes[ms[0]], options.chunk_size, one)]  # fmt: skip
-        for o, seed in _shown(work, options.progress):
-            for i, block in graph.reverse({o: seed.T}).items():
-                add(o, i, block)
+        forward = plan.mode == "forward"
+        ends = [(i, graph.nodes[i].out.shape, axis) for i, axis in zip(input_nodes, in_axes, strict=True)]
+        if not forward:
+            ends = [(o, outputs[ms[0]].shape, out_axes[ms[0]]) for o, ms in rows.items()]
+        work = [(end, seed) for end, shape, axis in ends for seed in seeds(shape, axis, options.chunk_size, one)]
+
+        def accumulate_chunk(end: int, seed: Block) -> None:  # what it holds is gone before the next
+            blocks = graph.forward({end: seed}) if forward else graph.reverse({end: seed.T})
+            for other, block in blocks.items():
+                add(*((other, end) if forward else (end, other)), block)
+
+        for end, seed in shown(work, options.progress):
+            accumulate_chunk(end, seed)
     return [[result.value() for result in row] for row in table]
 
 
-def _shown(work: list[Any], progress: bool) -> Any:
+def shown(work: Any, progress: bool, **options: Any) -> Any:
+    """The work, behind a progress bar where one is wanted. Raises ImportError where tqdm is not installed."""
     if not progress:
         return work
-    from tqdm.auto import tqdm
-
-    return tqdm(work, desc="jacobian", unit="chunk")
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install minijac[progress]") from error
+    return tqdm(work, **{"desc": "jacobian", "unit": "chunk", **options})
 
 
 class _Result:
     """One output's Jacobian with respect to one input, gathered over chunks."""
 
-    def __init__(self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, options: Options) -> None:
+    def __init__(
+        self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, options: Options, into: Any = None
+    ) -> None:
         self.y, self.x = y, x
         self.out_axis, self.in_axis = out_axis, in_axis
         self.full, self.structured = options.on_mixing == "full", options.structured
         self.dtype = result_dtype(y, x)
-        self.dense: Any = None
+        self.dense: Any = into
         self.block: Block | None = None
 
     def add(self, block: Block) -> None:
         if self.structured:
             self.block = block if self.block is None else self.block + block
         else:
-            self.dense = self._finished(block).dense(self.dtype, self.x, self.dense)
-
-    def _finished(self, block: Block) -> Block:
-        """Batch first, and only each sample's own entries."""
-        block = batch_first(block, self.out_axis, self.in_axis)
-        if self.full or self.out_axis is None or self.in_axis is None:
-            return block
-        return block.paired(0, 0)
+            own = finished(block, self.out_axis, self.in_axis, self.full)
+            self.dense = own.dense(self.dtype, self.x, self.dense)
 
     def value(self) -> Any:
         if not self.structured:
@@ -104,6 +110,12 @@ class _Result:
         block = Block(self.y.shape, self.x.shape) if self.block is None else self.block
         batched = not self.full and self.out_axis is not None and self.in_axis is not None
         return Jacobian(batch_first(block, self.out_axis, self.in_axis), self.dtype, self.x, batched)
+
+
+def finished(block: Block, out_axis: int | None, in_axis: int | None, full: bool) -> Block:
+    """Batch first, and only each sample's own entries unless all are wanted."""
+    block = batch_first(block, out_axis, in_axis)
+    return block if full or out_axis is None or in_axis is None else block.paired(0, 0)
 
 
 def result_dtype(y: Any, x: Any) -> Any:

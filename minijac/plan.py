@@ -73,6 +73,8 @@ MAX_CUTS = 12
 
 def coarse_chain(graph: Graph, chain: Sequence[int]) -> tuple[int, ...]:
     """The cuts at which it may pay to meet: the smallest nodes, where a value ends its way and a contraction begins."""
+    if len(chain) < 2:
+        return tuple(chain)
     inner = [
         i
         for i, after in zip(chain[1:-1], chain[2:], strict=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .accumulate import Graph
+from .backend import array_of
 from .factors import Factor
 from .labels import label_of
 from .ops.families import Edge, Linear, Part
@@ -131,7 +132,7 @@ class Shadow:
         return self._new(shape, self.dtype, self.size)
 
     def astype(self, dtype: Any) -> Shadow:
-        return self._new(self.shape, np.dtype(dtype), self.size, in_order_of(self.shape, self.strides))
+        return self._new(self.shape, np.dtype(dtype), self.size, in_common_order(self.shape, [self.strides]))
 
     def embedded(self, shape: Sequence[int]) -> Shadow:
         return self._new(shape, self.dtype, prod(shape) + self.size)
@@ -141,9 +142,8 @@ class Shadow:
         dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype
         size = prod(shape)
         self.ledger.multiplied += size
-        like = next((x for x in (self, other) if getattr(x, "shape", None) == shape), None)
-        strides = None if like is None else in_order_of(shape, like.strides)
-        return self._new(shape, dtype, size, strides)
+        operands = [x for x in (self, other) if isinstance(x, Shadow)]
+        return self._new(shape, dtype, size, in_common_order(shape, [broadcast(x, len(shape)) for x in operands]))
 
     __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _elementwise
 
@@ -165,13 +165,28 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def in_order_of(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a new array whose axes lie in memory in the order of the given ones, as NumPy makes it."""
-    order = sorted(range(len(shape)), key=lambda k: -abs(strides[k]))
-    packed = contiguous([shape[k] for k in order])
-    result = [0] * len(shape)
-    for k, step in zip(order, packed, strict=True):
-        result[k] = step
+def broadcast(x: Shadow, ndim: int) -> tuple[int, ...]:
+    """The strides of `x` as an operand of `ndim` axes."""
+    return (0,) * (ndim - x.ndim) + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
+
+
+def in_common_order(shape: Sequence[int], operands: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The strides of a new array whose axes lie in memory as those of the operands do: NumPy's order "K"."""
+    order: list[int] = []  # from the innermost axis outwards; each finds its place from the outside
+    for axis in reversed(range(len(shape))):
+        place = len(order)
+        for position in range(len(order) - 1, -1, -1):
+            inner = order[position]
+            pairs = [(abs(s[axis]), abs(s[inner])) for s in operands if s[axis] and s[inner]]
+            if pairs and all(outside < inside for outside, inside in pairs):
+                place = position
+            elif pairs:
+                break
+        order.insert(place, axis)
+    result, step = [0] * len(shape), 1
+    for axis in order:
+        result[axis] = step
+        step *= shape[axis]
     return tuple(result)
 
 
@@ -234,8 +249,8 @@ class ShadowGraph(Graph):
         array = factor.array
         if not hasattr(array, "shape"):
             return factor
-        item = array.dtype.itemsize
-        strides = [s // item for s in array.strides] if hasattr(array, "strides") else None
+        plain = array_of(array)  # an array under a trace lies in memory as the plain one does
+        strides = [s // array.dtype.itemsize for s in plain.strides] if hasattr(plain, "strides") else None
         return Factor(Shadow(array.shape, array.dtype, self._ledger, base=self, strides=strides), factor.axes)
 
     def _map(self, source: Any, target: Any, shape: tuple[int, ...]) -> Callable[[Any], Any]:

@@ -97,10 +97,15 @@ class Trace:
         if self.program is None and isinstance(value, Traced):
             self.program = value.trace.program
         self.nodes.append(Node(None, (), (), {}, value, None))
-        return Traced(self, len(self.nodes) - 1, value)
+        return traced(self, len(self.nodes) - 1, value)
 
     def close(self) -> None:
         self.open = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedOperationError(
+            f"x.trace() at {user_line()}: a traced value has its trace under this name. Expected numpy.trace(x)."
+        )
 
 
 def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -127,7 +132,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         return out
     parents = tuple([arg.index if isinstance(arg, Traced) and arg.trace is trace else -1 for arg in args])
     trace.nodes.append(Node(op, parents, values, params, out, caller()))
-    return Traced(trace, len(trace.nodes) - 1, out)
+    return traced(trace, len(trace.nodes) - 1, out)
 
 
 def is_traced(x: Any) -> bool:
@@ -174,16 +179,6 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def nbytes(self) -> int:
         return self.size * self.itemsize
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of an unsized traced value: it has shape ()")
-        return self.shape[0]
-
-    def __iter__(self) -> Any:
-        if not self.shape:
-            raise TypeError("iteration over a traced value of shape (): it has no axes")
-        return (self[i] for i in range(self.shape[0]))
 
     def __bool__(self) -> bool:
         return bool(self.value)
@@ -278,9 +273,6 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         return self
 
     # -- array methods ------------------------------------------------------------------------------------------------
-    def __getitem__(self, index: Any) -> Any:
-        return self.methods["__getitem__"](self, index)
-
     @property
     def T(self) -> Any:
         return self.methods["transpose"](self)
@@ -308,6 +300,35 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         if hasattr(np.ndarray, name) and not name.startswith("__"):
             raise unsupported(f"the array method or attribute .{name}")
         raise AttributeError(f"a traced value has no attribute {name!r}")
+
+
+class Indexable:
+    """What a traced value with axes can do beside: length, iteration, indexing.
+
+    A traced number is a class of its own, without these: NumPy takes whatever has them for a sequence, and would
+    complain of one, not of the lost derivative, at ``buffer[0] = x``.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return self.shape[0]  # type: ignore[attr-defined, no-any-return]
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        return Traced.methods["__getitem__"](self, index)
+
+
+class TracedArray(Indexable, Traced):
+    """A traced value with axes."""
+
+    __slots__ = ()
+
+
+def traced(trace: Trace, index: int, value: Any) -> Traced:
+    return (TracedArray if value.shape else Traced)(trace, index, value)
 
 
 def unsupported(name: str) -> UnsupportedOperationError:

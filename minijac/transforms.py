@@ -23,6 +23,7 @@ from .arguments import (
 )
 from .backend import is_array, namespace, value_of
 from .block import Block
+from .bounded import within_bytes
 from .chunking import assemble
 from .errors import InputError, TraceError
 from .lines import user_line
@@ -306,9 +307,13 @@ def _out_axes(
 def _jacobian(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> tuple[Recorded, Any]:
+    if options.max_bytes is not None:
+        prepared = lambda *part: prepare(f, part, kwargs, options)  # noqa: E731
+        ready, value, aux, pairs = within_bytes(prepared, args, options)
+        return ready.run._replace(value=value, aux=aux), as_trees(pairs, ready, args, options)
     ready = prepare(f, args, kwargs, options)
-    plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+        plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure)
         pairs = assemble(
             ready.graph,
             ready.run.inputs,

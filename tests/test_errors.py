@@ -297,7 +297,7 @@ def test_mutation_errors_name_the_line_and_the_way_out(f):
     with pytest.raises(mj.MutationError) as caught:
         mj.jacobian(f)(X)
     names_place(caught.value, f)
-    mentions(caught.value, r"np\.where|np\.concatenate|np\.stack|np\.sort|instead")
+    mentions(caught.value, r"np\.where|np\.concatenate|np\.stack|np\.sort|np\.full_like|instead")
 
 
 def _plus(x, y):
@@ -417,24 +417,20 @@ def test_the_callers_array_cannot_be_written_through_the_value_returned():
 # --- unsupported operations -------------------------------------------------------------------------------------------
 
 
-def calls_unwrap(x):
-    return np.unwrap(x)  # <- here
+def calls_rfft(x):
+    return np.fft.rfft(x)  # <- here
 
 
-def calls_histogram(x):
-    return x * np.histogram(x)[1][0]  # <- here
+def calls_apply_along_axis(x):
+    return x * np.apply_along_axis(np.sum, 1, x)[0]  # <- here
 
 
 def calls_eig(x):
     return x * np.linalg.eig(x[:3, :3])[0].real  # <- here
 
 
-def calls_nextafter(x):
-    return np.nextafter(x, 2.0)  # <- here
-
-
-def calls_frexp(x):
-    return np.frexp(x)[0]  # <- here
+def calls_eigvals(x):
+    return np.linalg.eigvals(x[:3, :3]).real  # <- here
 
 
 def calls_roots(x):
@@ -450,11 +446,10 @@ def calls_airy(x):
 
 
 UNSUPPORTED = {
-    "unwrap": calls_unwrap,
-    "histogram": calls_histogram,
+    "rfft": calls_rfft,
+    "apply_along_axis": calls_apply_along_axis,
     "eig": calls_eig,
-    "nextafter": calls_nextafter,
-    "frexp": calls_frexp,
+    "eigvals": calls_eigvals,
     "roots": calls_roots,
     "struve": calls_struve,
     "airy": calls_airy,
@@ -472,7 +467,7 @@ def test_an_unknown_derivative_raises_in_every_transformation(name, run):
 def test_unsupported_operations_are_named_with_the_line_and_the_way_out(name):
     with pytest.raises(mj.UnsupportedOperationError) as caught:
         mj.jacobian(UNSUPPORTED[name])(X)
-    mentions(caught.value, rf"\b{name}\b", "derivative", "defin|stop_gradient")
+    mentions(caught.value, rf"\b{name}\b", "derivative|differentiate", "defin|stop_gradient|eigh|zero")
     mentions(caught.value, "defin")
     names_place(caught.value, UNSUPPORTED[name])
 
@@ -880,7 +875,7 @@ def test_input_errors_name_the_users_line(name):
 
 def test_messages_do_not_show_the_inside_of_the_library():
     """No line of minijac itself is given as the place of the user's mistake."""
-    for f in (calls_float, sets_an_item, calls_unwrap, lambda x: x - x.mean(0)):
+    for f in (calls_float, sets_an_item, calls_rfft, lambda x: x - x.mean(0)):
         with pytest.raises(mj.MinijacError) as caught:
             mj.jacobian(f)(X)
         assert "minijac/" not in str(caught.value).replace("\\", "/").replace(__file__, "")

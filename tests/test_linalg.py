@@ -273,7 +273,7 @@ def test_norms_of_vectors_at_zero(order, mode):
     assert np.isfinite(mj.jacobian(mj.jacobian(f, mode=mode), mode=mode)(x)).all()
 
 
-@pytest.mark.parametrize("order", ["fro", 1, np.inf])
+@pytest.mark.parametrize("order", ["fro", "nuc", 1, 2, np.inf])
 def test_norms_of_matrices_at_zero(order):
     assert not mj.jacobian(lambda x: L.norm(x, order, axis=(1, 2)))(np.zeros((2, 3, 3))).any()
 

@@ -207,6 +207,7 @@ REFUSED = {
     "quantile in q": (lambda x: np.quantile(X, x[0, 0]), mj.UnsupportedOperationError, "q"),
     "unique": (lambda x: np.unique(x), mj.UnsupportedOperationError, "unique"),
     "maximum.accumulate": (lambda x: np.maximum.accumulate(x), mj.UnsupportedOperationError, "accumulate"),
+    "trace method": (lambda x: x.trace(), mj.UnsupportedOperationError, "numpy.trace"),
     "complex": (lambda x: x.astype(complex), mj.InputError, "complex"),
 }
 

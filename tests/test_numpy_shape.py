@@ -44,7 +44,7 @@ REORDERED = {
     "roll of several axes": one(lambda x: np.roll(x, (1, 2), axis=(1, 2)) + np.roll(x, 1, axis=(1, 2)), 2, 3),
     "roll, flat": whole(lambda x: np.roll(x, 2) + np.roll(x, (1, 1)), 2, 3),
     "diagonal": one(lambda x: np.diagonal(x, axis1=1, axis2=2) + x.diagonal(1, -2, -1)[:, :3], 3, 4),
-    "trace": one(lambda x: np.trace(x, axis1=1, axis2=2) * x.trace(1, 1, 2), 3, 3),
+    "trace": one(lambda x: np.trace(x, axis1=1, axis2=2) * np.trace(x, 1, 1, 2), 3, 3),
     "diag": whole(lambda x: [np.diag(x), np.diag(x, 1), np.diag(x, k=-2)], 3),
     "diag of a matrix": whole(lambda x: np.diag(x @ x.T) + np.diag(x, 1)[:2], 2, 3),
     "diagflat": whole(lambda x: np.diagflat(x * x, -1), 2, 2, second=True),

@@ -47,7 +47,7 @@ class Case(NamedTuple):
             arrays[0] = arrays[0] > 0
         if sample.prepare is not None:
             arrays[0] = sample.prepare(arrays[0])
-        return arrays
+        return [sample.given.get(k, x) for k, x in enumerate(arrays)]
 
     @property
     def batch_axis(self) -> tuple[int | None, ...]:

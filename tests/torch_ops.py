@@ -47,8 +47,8 @@ def deposited(y: Any, positions: np.ndarray, axis: int, size: int) -> Any:
     return torch.zeros(*lead, size, *tail, dtype=y.dtype).index_add(axis, flat, y.reshape(*lead, -1, *tail))
 
 
-def scattered(y: Any, positions: np.ndarray, passing: Any, shape: Sequence[int]) -> Any:
-    return deposited(y.reshape(-1), positions.reshape(-1), 0, prod(shape)).reshape(tuple(shape))
+def scattered(y: Any, positions: np.ndarray, passing: Any, shape: Sequence[int], lead: int = 0) -> Any:
+    return deposited(y, positions, lead, prod(shape)).reshape(*y.shape[:lead], *shape)
 
 
 def embedded(x: Any, shape: Sequence[int], index: Any) -> Any:
@@ -273,7 +273,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "deposit": deposited,
     "scatter": scattered,
     "order_statistic": order_statistic,
-    "gather": lambda x, positions, passing: picked(x, positions),
+    "gather": lambda x, positions, passing, lead=0: taken(x.flatten(lead), positions, lead),
     "max": lambda x, axis, keepdims=False: torch.amax(x, axis, keepdims),
     "min": lambda x, axis, keepdims=False: torch.amin(x, axis, keepdims),
     # -- sliding windows -----------------------------------------------------------------------------------------
@@ -306,6 +306,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "pinv": torch.linalg.pinv,
     "det": torch.linalg.det,
     "cofactor": lambda a: torch.linalg.det(a)[..., None, None] * torch.linalg.inv(a).mT,
+    "inverse_transposed": lambda a: torch.linalg.inv(a).mT,
     "logabsdet": lambda a: torch.linalg.slogdet(a).logabsdet,
     "sign_of_det": lambda a: torch.linalg.slogdet(a).sign,
     "cholesky": lambda a: torch.linalg.cholesky(symmetric(a)),

@@ -246,6 +246,8 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any
     elif ord in (2, -2, "nuc"):
         s = svdvals(x)
         result = s.sum(axis=-1) if ord == "nuc" else s.max(axis=-1) if ord > 0 else s.min(axis=-1)
+        if ord != -2:  # at the zero matrix, the kink of every norm, the singular vectors say nothing
+            result = np.where(result == 0, 0.0, result)
     else:
         raise InputError(f"norm at {user_line()}: ord={ord!r} is no norm of matrices.")
     return np.expand_dims(result, tuple(sorted(axes))) if keepdims else result

@@ -84,7 +84,12 @@ def _block(arrays: Any, depth: int, width: int) -> Any:
     if isinstance(arrays, list):
         return concatenate([_block(x, depth - 1, width) for x in arrays], width - depth)
     x = as_array(arrays)
-    return x if x.ndim == width else np.reshape(x, (1,) * (width - x.ndim) + x.shape)
+    return _in_front(x, width)
+
+
+def _in_front(x: Any, ndim: int) -> Any:
+    """New axes in front, up to `ndim`."""
+    return x if x.ndim >= ndim else np.expand_dims(x, tuple(range(ndim - x.ndim)))
 
 
 @implements(np.append)
@@ -153,21 +158,16 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     arr, axis = (np.ravel(arr), 0) if axis is None else (arr, axis_of(arr, axis, "insert"))
     obj = _plain(obj)
     n = arr.shape[axis]
-    values = as_array(values)
-    values = np.reshape(values, (1,) * (arr.ndim - values.ndim) + values.shape)
+    values = _in_front(as_array(values), arr.ndim)
     if np.ndim(obj) == 0 and not isinstance(obj, slice):
         values = np.moveaxis(values, 0, axis)  # as NumPy has it: one place takes all entries of the first axis
         count = values.shape[axis]
     else:
         count = len(np.insert(np.arange(n), obj, 0)) - n
     values = astype(values, arr.dtype) if isinstance(values, Traced) else values.astype(arr.dtype)
-    values = broadcast_to_any(values, (*arr.shape[:axis], count, *arr.shape[axis + 1 :]))
+    values = np.broadcast_to(values, (*arr.shape[:axis], count, *arr.shape[axis + 1 :]))
     order = np.insert(np.arange(n), obj, np.arange(n, n + count))
     return along(concatenate((arr, values), axis), order, axis)
-
-
-def broadcast_to_any(x: Any, shape: tuple[int, ...]) -> Any:
-    return broadcast_to(x, shape) if isinstance(x, Traced) else np.broadcast_to(x, shape)
 
 
 def _plain(x: Any) -> Any:
@@ -179,9 +179,8 @@ def _plain(x: Any) -> Any:
 def tile(A: Any, reps: Any) -> Any:
     reps = tuple(int(n) for n in np.atleast_1d(reps))
     ndim = max(A.ndim, len(reps))
-    shape = (1,) * (ndim - A.ndim) + A.shape
     reps = (1,) * (ndim - len(reps)) + reps
-    x = np.reshape(A, shape)
+    x = _in_front(A, ndim)
     for axis, times in enumerate(reps):
         if times != 1:
             x = _copies(x, axis, axis, times)

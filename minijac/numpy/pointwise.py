@@ -28,7 +28,7 @@ def where(condition: Any, *branches: Any) -> Any:
     condition = value_of(condition) if isinstance(condition, Traced) else condition
     a, b = (np.asarray(x) if isinstance(x, list | tuple) else x for x in branches)
     if getattr(condition, "dtype", None) != bool:
-        condition = np.asarray(condition) != 0
+        condition = as_array(condition) != 0
     return elementwise.where(condition, a, b)
 
 
@@ -68,8 +68,7 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     limits = np.finfo(x.dtype)
     posinf, neginf = (float(limits.max) if posinf is None else posinf), (float(limits.min) if neginf is None else neginf)
-    value = value_of(x)
-    for found, number in ((np.isnan(value), nan), (np.isposinf(value), posinf), (np.isneginf(value), neginf)):
+    for found, number in ((np.isnan(x), nan), (x == np.inf, posinf), (x == -np.inf, neginf)):
         x = where(found, number, x)
     return x
 
@@ -128,7 +127,7 @@ FUNCTIONS[np.angle] = lambda z, deg=False: np.angle(value_of(z), deg)
 @implements(np.full_like)
 def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
     if not isinstance(fill_value, Traced):
-        return np.full_like(value_of(a), fill_value, dtype, **kwargs)
+        return np.full_like(array_of(a), fill_value, dtype, **kwargs)
     filled = np.broadcast_to(fill_value, np.shape(a) if kwargs.get("shape") is None else kwargs["shape"])
     return astype(filled, a.dtype if dtype is None else dtype)
 
@@ -147,38 +146,30 @@ def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
 FUNCTIONS[np.fix] = elementwise.UFUNCS[np.trunc]
 
 
-def ldexp(x: Any, exponent: Any, /) -> Any:
-    if not isinstance(x, Traced):
-        return np.ldexp(x, value_of(exponent))
-    return elementwise.ldexp(x, exponent=value_of(exponent) if isinstance(exponent, Traced) else np.asarray(exponent))
-
-
 def frexp(x: Any, /) -> tuple[Any, Any]:
     """The exponent is an integer, and the mantissa has the slope ``2**-exponent``."""
-    _, exponent = np.frexp(value_of(x))
-    return ldexp(x, -exponent), exponent
+    exponent = elementwise.exponent(x)
+    return np.ldexp(x, -exponent), exponent
 
 
 def modf(x: Any, /) -> tuple[Any, Any]:
     whole = np.trunc(x)
-    return where(np.isinf(value_of(x)), 0.0, x - whole), whole
+    return where(np.isinf(x), 0.0, x - whole), whole
 
 
 def divmod(a: Any, b: Any, /) -> tuple[Any, Any]:
     return np.floor_divide(a, b), np.remainder(a, b)
 
 
-UFUNCS.update({np.ldexp: ldexp, np.frexp: frexp, np.modf: modf, np.divmod: divmod})
+UFUNCS.update({np.frexp: frexp, np.modf: modf, np.divmod: divmod})
 
 
 # -- without a derivative --------------------------------------------------------------------------------------------------
 for _name in (
-    "all", "allclose", "any", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
+    "allclose", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
     "broadcast_shapes", "can_cast", "common_type", "empty_like", "histogram", "histogram_bin_edges",
     "iscomplex", "iscomplexobj", "isclose", "isneginf", "isposinf", "isreal", "isrealobj", "may_share_memory",
     "min_scalar_type", "ndim", "ones_like", "result_type", "shape", "shares_memory", "size", "zeros_like",
     "tril_indices_from", "triu_indices_from", "diag_indices_from", "iterable",
 ):  # fmt: skip
     FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
-for _name in ("all", "any"):
-    METHODS[_name] = plain(getattr(np, _name))

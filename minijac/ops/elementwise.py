@@ -14,7 +14,7 @@ import numpy as np
 from ..backend import astype
 from .families import Sample, elementwise, opaque
 
-__all__ = ["UFUNCS", "astype_op", "cast", "clip", "ldexp", "round", "sinc", "unwrap", "where"]
+__all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "round", "sinc", "unwrap", "where"]
 
 LN2 = math.log(2.0)
 LN10 = math.log(10.0)
@@ -174,6 +174,13 @@ UFUNCS: dict[Any, Any] = {
     np.heaviside: elementwise(
         "heaviside", np.heaviside, None, lambda y, a, b: astype(a == 0, y.dtype, y), samples=POSITIVE_PAIR
     ),
+    np.ldexp: elementwise(
+        "ldexp",
+        np.ldexp,
+        lambda y, x, e: np.ldexp(1.0, e),
+        None,
+        samples=[Sample(((3, 4), (4,)), shared=(1,), given={1: np.array([-1, 0, 2, 5])})],
+    ),
     np.nextafter: elementwise("nextafter", np.nextafter, 1.0, None, samples=PAIR),
     np.conjugate: elementwise("conjugate", np.conjugate, 1.0, samples=ONE),
     # -- zero wherever a derivative exists -----------------------------------------------------------------------------
@@ -232,12 +239,6 @@ sinc = elementwise(
     lambda y, x, order=0: sinc(x, order=order + 1),
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"order": 2})],
 )
-ldexp = elementwise(
-    "ldexp",
-    lambda x, exponent: np.ldexp(x, exponent),
-    lambda y, x, exponent: np.ldexp(1.0, exponent),
-    samples=[Sample(((3, 4),), {"exponent": np.array([-1, 0, 2, 5])})],
-)
 unwrap = elementwise(
     "unwrap",
     lambda x, axis, discont, period: np.unwrap(x, discont, axis, period=period),
@@ -245,6 +246,8 @@ unwrap = elementwise(
     samples=[Sample(((3, 4),), {"axis": 1, "discont": None, "period": 2.5})],
 )
 """Multiples of the period are added: the derivative is that of `x`, entry by entry."""
+exponent = opaque("exponent", lambda x: np.frexp(x)[1], samples=ONE)
+"""The power of two of a float's representation."""
 cast = opaque("cast", lambda x, dtype: x.astype(dtype), samples=[Sample(((3, 4),), {"dtype": np.dtype(int)})])
 round = opaque("round", lambda x, decimals: np.round(x, decimals), samples=[Sample(((3, 4),), {"decimals": 1})])
 

@@ -42,6 +42,8 @@ class Sample(NamedTuple):
     """Operands without a sample axis."""
     prepare: Callable[[Any], Any] | None = None
     """Applied to the first operand where its domain is no interval, such as symmetric matrices."""
+    given: dict[int, Any] = {}  # noqa: RUF012 - never written
+    """Operands that are not drawn, such as positions: operand, array."""
 
 
 class Part(NamedTuple):
@@ -350,9 +352,13 @@ def linear(
     edge: Callable[[Node, int], Edge],
     samples: Sequence[Sample] = (),
     family: str = "linear map",
+    inert: Sequence[int] = (),
 ) -> Op:
-    """An operation whose local derivative is given outright: an `Edge` for each node and operand."""
-    return register(Op(name, value, edge, family, tuple(samples)))
+    """An operation whose local derivative is given outright: an `Edge` for each node and operand.
+
+    `inert` lists operands that have none, such as positions.
+    """
+    return register(Op(name, value, edge, family, tuple(samples), frozenset(inert)))
 
 
 def opaque(name: str, value: Callable[..., Any], samples: Sequence[Sample] = ()) -> Op:

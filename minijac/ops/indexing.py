@@ -11,10 +11,12 @@ import numpy as np
 from ..backend import astype, namespace
 from ..labels import Axes, Label
 from ..tape import Node
-from .families import Edge, Linear, Part, Sample, Shape, labelled, linear
+from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
 from .structural import fresh
 
-__all__ = ["deposit", "gather", "max", "min", "order_statistic", "scatter", "take"]
+__all__ = [
+    "SEARCHES", "deposit", "gather", "max", "min", "order_statistic", "scatter", "searchsorted", "take",
+]  # fmt: skip
 
 
 # -- along one axis: the two linear maps that everything else here is made of ---------------------------------------------
@@ -40,16 +42,21 @@ def _deposit_value(y: Any, positions: Any, axis: int, size: int) -> Any:
 
 def _axis_edge(node: Node, k: int) -> Edge:
     """Both maps do the same at all positions of the other axes."""
-    positions, axis, x, y = node.params["positions"], node.params["axis"], node.args[0], node.out
+    (x, positions), y, axis = node.args, node.out, node.params["axis"]
     taking = "size" not in node.params
     size = np.shape(x)[axis] if taking else node.params["size"]
-    push = lambda x: take(x, positions=positions, axis=axis + 1)  # noqa: E731
-    pull = lambda y: deposit(y, positions=positions, axis=axis + 1, size=size)  # noqa: E731
+    push = lambda x: take(x, positions, axis=axis + 1)  # noqa: E731
+    pull = lambda y: deposit(y, positions, axis=axis + 1, size=size)  # noqa: E731
     whole = fresh(x.shape if taking else y.shape)
     picked = (*whole[:axis], *fresh(positions.shape), *whole[axis + 1 :])
     if taking:
         return Edge(y.shape, x.shape, [Part(picked, whole)], Linear(push, pull, uniform=True))
     return Edge(y.shape, x.shape, [Part(whole, picked)], Linear(pull, push, uniform=True))
+
+
+def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Sample:
+    """A sample with positions as its last operand."""
+    return Sample((*shapes, positions.shape), params, shared=(len(shapes),), given={len(shapes): positions})
 
 
 _POSITIONS = np.array([[0, 2, 2], [3, 0, 1]])
@@ -58,83 +65,106 @@ take = linear(
     lambda x, positions, axis: x.take(positions, axis),
     _axis_edge,
     [
-        Sample(((3, 4),), {"positions": _POSITIONS, "axis": 1}),
-        Sample(((3, 4, 2),), {"positions": np.array([3, 0, 0]), "axis": 1}),
-        Sample(((3, 2, 4),), {"positions": np.array(2), "axis": 2}),
+        _at(((3, 4),), _POSITIONS, axis=1),
+        _at(((3, 4, 2),), np.array([3, 0, 0]), axis=1),
+        _at(((3, 2, 4),), np.array(2), axis=2),
     ],
     family="indexing",
+    inert=(1,),
 )
 deposit = linear(
     "deposit",
     _deposit_value,
     _axis_edge,
     [
-        Sample(((3, 2, 3),), {"positions": _POSITIONS, "axis": 1, "size": 5}),
-        Sample(((3, 3, 2),), {"positions": np.array([3, 0, 2]), "axis": 1, "size": 4}),
+        _at(((3, 2, 3),), _POSITIONS, axis=1, size=5),
+        _at(((3, 3, 2),), np.array([3, 0, 2]), axis=1, size=4),
     ],
     family="indexing",
+    inert=(1,),
 )
 """The transpose of `take`: entries add up at their positions along the axis."""
 
 
 # -- anywhere -----------------------------------------------------------------------------------------------------------
 def _gather_edge(node: Node, k: int) -> Edge:
-    positions, passing = node.params["positions"], dict(node.params["passing"])
-    shape = np.shape(node.args[0])
-    inp, out = _passing_axes(shape, positions.shape, passing)
-    if positions.size == prod(shape[axis] for axis in passing):  # one entry of each: a block no larger than the array
-        chosen = namespace(node.out).zeros(prod(shape), node.out.dtype)
-        chosen[positions.reshape(-1)] = 1.0
-        return Edge(positions.shape, shape, [Part(out, inp, (labelled(chosen.reshape(shape), inp, chosen.dtype),))])
-    return Edge(positions.shape, shape, [Part(out, inp)], _flat_maps(shape, positions))
+    x, positions = node.args
+    lead, x_shape = node.params.get("lead", 0), np.shape(x)
+    front, shape = fresh(x_shape[:lead]), x_shape[lead:]
+    whole, picked = _passing_axes(shape, positions.shape, node.params["passing"])
+    part = Part((*front, *picked), (*front, *whole))
+    if positions.size == prod(shape[axis] for axis, _ in node.params["passing"]):
+        # one entry of each: a block no larger than the array
+        back = tuple((place, axis) for axis, place in node.params["passing"])
+        ones = namespace(node.out).ones(positions.shape, node.out.dtype)
+        factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
+        return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))])
+    maps = _flat_maps(positions, node.params["passing"], shape, lead + 1)
+    return Edge(node.out.shape, x_shape, [part], maps)
 
 
 def _scatter_edge(node: Node, k: int) -> Edge:
-    positions, shape = node.params["positions"], node.params["shape"]
-    passing = {axis: place for place, axis in node.params["passing"]}
-    out, inp = _passing_axes(shape, positions.shape, passing)
-    maps = _flat_maps(shape, positions)
-    return Edge(shape, positions.shape, [Part(out, inp)], Linear(maps.pull, maps.push))
+    y, positions = node.args
+    lead, y_shape = node.params.get("lead", 0), np.shape(y)
+    front, shape = fresh(y_shape[:lead]), node.params["shape"]
+    passing = tuple((axis, place) for place, axis in node.params["passing"])
+    whole, picked = _passing_axes(shape, positions.shape, passing)
+    maps = _flat_maps(positions, passing, shape, lead + 1)
+    return Edge(node.out.shape, y_shape, [Part((*front, *whole), (*front, *picked))], Linear(maps.pull, maps.push))
 
 
-def _passing_axes(whole: Shape, picked: Shape, passing: dict[int, int]) -> tuple[Axes, Axes]:
+def _passing_axes(whole: Shape, picked: Shape, passing: Sequence[tuple[int, int]]) -> tuple[Axes, Axes]:
     labels = fresh(whole)
-    back = {place: axis for axis, place in passing.items()}
+    back = {place: axis for axis, place in passing}
     return labels, tuple(labels[back[k]] if k in back else (Label(n),) for k, n in enumerate(picked))
 
 
-def _flat_maps(shape: Shape, positions: Any) -> Linear:
-    size = prod(shape)
-    push = lambda x: take(x.reshape(-1, size), positions=positions, axis=1)  # noqa: E731
-    pull = lambda y: deposit(y, positions=positions, axis=1, size=size).reshape(-1, *shape)  # noqa: E731
+def _flat_maps(positions: Any, passing: Sequence[tuple[int, int]], shape: Shape, lead: int) -> Linear:
+    back = tuple((place, axis) for axis, place in passing)
+    push = lambda x: gather(x, positions, passing=passing, lead=lead)  # noqa: E731
+    pull = lambda y: scatter(y, positions, passing=back, shape=shape, lead=lead)  # noqa: E731
     return Linear(push, pull)
+
+
+def _gather_value(x: Any, positions: Any, passing: Any, lead: int = 0) -> Any:
+    return x.reshape(*x.shape[:lead], prod(x.shape[lead:]))[..., positions]
+
+
+def _scatter_value(y: Any, positions: Any, passing: Any, shape: Shape, lead: int = 0) -> Any:
+    flat = y.reshape(*y.shape[:lead], positions.size)
+    return _deposit_value(flat, positions.reshape(-1), lead, prod(shape)).reshape(*y.shape[:lead], *shape)
 
 
 _EACH = np.array([[0, 2, 2], [5, 4, 7], [8, 9, 11]])
 gather = linear(
     "gather",
-    lambda x, positions, passing: x.reshape(-1)[positions],
+    _gather_value,
     _gather_edge,
     [
-        Sample(((3, 4),), {"positions": _EACH, "passing": ((0, 0),)}),
-        Sample(((3, 4),), {"positions": np.array([1, 7, 8]), "passing": ((0, 0),)}),
-        Sample(((3, 2, 2),), {"positions": _EACH.T, "passing": ((0, 1),)}),
+        _at(((3, 4),), _EACH, passing=((0, 0),)),
+        _at(((3, 4),), np.array([1, 7, 8]), passing=((0, 0),)),
+        _at(((3, 2, 2),), _EACH.T, passing=((0, 1),)),
+        _at(((3, 2, 2),), _POSITIONS, passing=(), lead=1),
     ],
     family="indexing",
+    inert=(1,),
 )
-"""``x.reshape(-1)[positions]``; `passing` lists the axes (of `x`, of the result) along which entries stay in place."""
+"""``x.reshape(-1)[positions]``, for each position along `lead` axes in front.
+
+`passing` lists the axes (of `x`, of the result; those in front not counted) along which entries stay in place.
+"""
 
 scatter = linear(
     "scatter",
-    lambda y, positions, passing, shape: _deposit_value(y.reshape(-1), positions.reshape(-1), 0, prod(shape)).reshape(
-        shape
-    ),
+    _scatter_value,
     _scatter_edge,
     [
-        Sample(((3, 3),), {"positions": _EACH, "passing": ((0, 0),), "shape": (3, 4)}),
-        Sample(((3,),), {"positions": np.array([1, 7, 8]), "passing": ((0, 0),), "shape": (3, 2, 2)}),
+        _at(((3, 3),), _EACH, passing=((0, 0),), shape=(3, 4)),
+        _at(((3,),), np.array([1, 7, 8]), passing=((0, 0),), shape=(3, 2, 2)),
+        _at(((3, 2, 3),), _POSITIONS, passing=(), shape=(5,), lead=1),
     ],
     family="indexing",
+    inert=(1,),
 )
 """The transpose of `gather`: zeros of `shape`, with entries added at flat positions; `passing`: (of `y`, of the result)."""
 
@@ -175,3 +205,24 @@ order_statistic = linear(
     family="indexing",
 )
 """The entry that stands at `rank` of the sorted axis: a number, or one for each entry of the result."""
+
+
+# -- positions and counts: integers, without a derivative -------------------------------------------------------------------
+_ROWS = [Sample(((3, 4),), {"axis": 1})]
+SEARCHES = {
+    function: opaque(function.__name__, function, samples)
+    for function, samples in {
+        np.argmax: [*_ROWS, Sample(((3, 2, 4),), {"axis": -1, "keepdims": True})],
+        np.argmin: _ROWS,
+        np.argsort: [Sample(((3, 4),), {"axis": 1, "kind": "stable"})],
+        np.argpartition: [Sample(((3, 5),), {"axis": 1, "kth": 2})],
+        np.all: _ROWS,
+        np.any: _ROWS,
+        np.count_nonzero: _ROWS,
+    }.items()
+}
+searchsorted = opaque(
+    "searchsorted",
+    lambda v, a, side="left": np.searchsorted(a, v, side),
+    [_at(((3, 4),), np.array([-1.0, 0.0, 0.5]), side="right")],
+)

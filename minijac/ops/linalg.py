@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, value_of
+from ..backend import namespace
 from ..factors import Factor
 from ..labels import Axes, Label
 from ..tape import Node, Op, is_traced
@@ -205,17 +205,32 @@ cofactor: Op = linear("cofactor", _cofactor_value, _cofactor_edge, SQUARE, famil
 """The matrix of cofactors, ``det(a) inv(a).T`` where the inverse exists: the derivative of the determinant."""
 
 
-def _logabsdet_slope(node: Node) -> Any:
-    a = node.args[0]
-    if bool(np.isneginf(value_of(node.out)).any()):  # infinite at a singular matrix
-        return cofactor(a) / det(a)[..., None, None]
-    return T(inv(a))
+def _inverse_transposed_value(a: Any) -> Any:
+    """Infinite for a singular matrix: its cofactors over zero."""
+    xp = namespace(a)
+    d = xp.linalg.det(a)
+    if bool((d != 0).all()):
+        return T(xp.linalg.inv(a))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return cofactor(a) / d[..., None, None]
 
+
+def _inverse_transposed_edge(node: Node, k: int) -> Edge:
+    y, shape = node.out, node.out.shape
+    *lead, i, j, m, n = _labels(*shape, *shape[-2:])
+    factors = (_factor(y, [*lead, m, j]), _factor(y, [*lead, i, n]))
+    return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
+
+
+inverse_transposed = linear(
+    "inverse_transposed", _inverse_transposed_value, _inverse_transposed_edge, SQUARE, family="linear algebra"
+)
+"""The derivative of the logarithm of the determinant's absolute value."""
 
 logabsdet = linear(
     "logabsdet",
     lambda a: namespace(a).linalg.slogdet(a)[1],
-    _per_matrix(_logabsdet_slope),
+    _per_matrix(lambda node: inverse_transposed(node.args[0])),
     SQUARE,
     family="linear algebra",
 )

@@ -45,6 +45,10 @@ def _einsum_signature(*shapes: Shape, subscripts: str) -> tuple[Sequence[Sequenc
     """Letters, and for an ellipsis numbers counted from its right end, which is how NumPy broadcasts it."""
     inputs, output = subscripts.split("->")
     names = []
+    if inputs.count(",") + 1 != len(shapes):
+        raise ValueError(
+            f"einsum: expected {inputs.count(',') + 1} operands for subscripts {subscripts!r}, got {len(shapes)}"
+        )
     for letters, shape in zip(inputs.split(","), shapes, strict=True):
         hidden = len(shape) - len(letters.replace("...", ""))
         names.append(_spelled(letters, hidden))
@@ -83,20 +87,19 @@ SMALL = 20_000
 
 
 def _einsum_value(*operands: Any, subscripts: str) -> Any:
-    """NumPy's einsum, each pairwise contraction of a large one as a matmul."""
+    """NumPy's einsum, each pairwise contraction of a large one as a matmul; NumPy says what does not fit."""
     names, out = _einsum_signature(*(x.shape for x in operands), subscripts=subscripts)
     sizes: dict[Any, int] = {}
+    fits = all(len(letters) == x.ndim for letters, x in zip(names, operands, strict=True))
     for letters, x in zip(names, operands, strict=True):
-        for letter, n in zip(letters, x.shape, strict=True):
-            if sizes.setdefault(letter, n) == 1:
-                sizes[letter] = n
-    if len(operands) < 2 or prod(sizes.values()) < SMALL:
+        for letter, n in zip(letters, x.shape, strict=False):
+            fits = fits and (n == 1 or sizes.get(letter, 1) in (1, n))
+            sizes[letter] = max(n, sizes.get(letter, 1)) if n else 0
+    if not fits or len(operands) < 2 or prod(sizes.values()) < SMALL or not sizes.keys() >= set(out):
         return np.einsum(subscripts, *operands)
     label = {letter: Label(n) for letter, n in sizes.items()}
     dtype = np.result_type(*operands)
-    factors = [
-        labelled_repeated(x, [label[c] for c in letters], dtype) for x, letters in zip(operands, names, strict=True)
-    ]
+    factors = [labelled_repeated(x, [label[c] for c in own], dtype) for x, own in zip(operands, names, strict=True)]
     target = [label[c] for c in out if sizes[c] > 1]
     result = spread(contract_to_one(factors, set(target)), target)
     return result.reshape(tuple(sizes[c] for c in out))

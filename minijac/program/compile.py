@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from ..errors import InputError
 from ..tape import Traced
 from .executor import Executor
 from .passes import optimised
-from .record import Program, Recorder, Symbol
+from .record import Foreign, Program, Recorder, Symbol, is_number
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
+
+ndarray = np.ndarray
 
 
 class CacheInfo(NamedTuple):
@@ -34,22 +36,24 @@ class CacheInfo(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("executors", "leaves", "program", "tree")
+    __slots__ = ("executors", "program", "tree")
 
-    def __init__(self, program: Program, tree: Any, leaves: tuple[int, ...]) -> None:
+    def __init__(self, program: Program, tree: Any) -> None:
         self.program = program
-        self.tree = tree
-        self.leaves = leaves
+        self.tree = None if tree == LEAF else tree
         self.executors: list[Executor] = []
 
-    def __call__(self, arguments: list[Any]) -> Any:
+    def __call__(self, arguments: Sequence[Any]) -> Any:
         try:
             executor = self.executors.pop()
         except IndexError:
             executor = Executor(self.program)
-        result = executor(arguments)
+        result = executor.run(*arguments)
         self.executors.append(executor)
-        return optree.tree_unflatten(self.tree, result)
+        return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
+
+
+LEAF = flatten(0)[1]
 
 
 class Compiled:
@@ -64,30 +68,25 @@ class Compiled:
         update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        leaves, tree = flatten((args, kwargs))
-        key: list[Any] = [tree]
-        arguments = []
-        for leaf in leaves:
-            if type(leaf) is np.ndarray:
-                key.append((leaf.shape, leaf.dtype))
-                arguments.append(leaf)
-            elif isinstance(leaf, Traced):  # under another transformation the function is what it is
-                return self._fn(*args, **kwargs)
-            else:
-                key.append(_described(leaf, arguments))
-        signature = tuple(key)
+        found = _signature(args, kwargs)
+        if found is None:  # under another transformation the function is what it is
+            return self._fn(*args, **kwargs)
+        signature, arguments = found
         entry = self._entries.get(signature)
         if entry is None:
-            entry = self._recorded(signature, leaves, tree)
+            try:
+                entry = self._recorded(signature, args, kwargs)
+            except Foreign:
+                return self._fn(*args, **kwargs)
         else:
             self._hits += 1
         return entry(arguments)
 
-    def _recorded(self, signature: Any, leaves: list[Any], tree: Any) -> Entry:
+    def _recorded(self, signature: Any, args: Any, kwargs: Any) -> Entry:
         with self._lock:
             entry = self._entries.get(signature)
             if entry is None:
-                entry = record(self._fn, leaves, tree)
+                entry = record(self._fn, args, kwargs)
                 self._misses += 1
                 self._entries[signature] = entry
                 if len(self._entries) > self._maxsize:
@@ -96,11 +95,10 @@ class Compiled:
 
     def program(self, *args: Any, **kwargs: Any) -> Program:
         """The program for these arguments, recorded now if it was not before; ``print`` shows it."""
-        leaves, tree = flatten((args, kwargs))
-        ignored: list[Any] = []
-        key = [(x.shape, x.dtype) if type(x) is np.ndarray else _described(x, ignored) for x in leaves]
-        signature = (tree, *key)
-        return (self._entries.get(signature) or self._recorded(signature, leaves, tree)).program
+        found = _signature(args, kwargs)
+        if found is None:
+            raise InputError("program: expected plain arrays and numbers as arguments, got a traced value.")
+        return (self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)).program
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, and the number of programs held."""
@@ -114,57 +112,77 @@ class Compiled:
 
     def buffer_bytes(self) -> int:
         """Bytes of the buffers that the recorded programs hold between calls."""
-        return sum(executor.nbytes for entry in self._entries.values() for executor in entry.executors)
+        entries = list(self._entries.values())
+        return sum(executor.nbytes for entry in entries for executor in list(entry.executors))
 
 
-def _described(leaf: Any, arguments: list[Any]) -> Any:
-    """The signature's part for a leaf that is no plain array; numbers and arrays also go to the arguments."""
-    if isinstance(leaf, bool | str | np.bool_):
-        return leaf
-    if isinstance(leaf, int | float):
-        arguments.append(leaf)
-        return type(leaf)
-    if is_array(leaf):
-        arguments.append(np.asarray(leaf))
-        return leaf.shape, leaf.dtype
-    raise InputError(
-        f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
-        f"{type(leaf).__name__}. Capture other objects in the function instead of passing them."
-    )
-
-
-def record(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> Entry:
-    """Run `fn` once on symbols, and make a program of what it did."""
-    recorder = Recorder()
-    inputs: list[int] = []
-    symbols = []
+def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
+    """What a program depends on, and its arguments in order; None where a traced value is among them."""
+    key: list[Any] = []
+    for x in args:
+        if type(x) is not ndarray:
+            break
+        key.append(x.shape)
+        key.append(x.dtype)
+    else:
+        if not kwargs:  # arrays alone need no tree
+            return tuple(key), args
+    leaves, tree = flatten((args, kwargs))
+    key = [tree]
+    arguments: list[Any] = []
     for leaf in leaves:
-        if isinstance(leaf, bool | str | np.bool_):
-            symbols.append(leaf)
-            continue
-        number = isinstance(leaf, int | float) and not isinstance(leaf, np.generic)
-        symbol = recorder.input(leaf if number else np.asarray(leaf))
-        if number:
-            recorder.values[symbol.index] = recorder.values[symbol.index]._replace(content=leaf)
-        inputs.append(symbol.index)
-        symbols.append(symbol)
+        if type(leaf) is ndarray:
+            key.append((leaf.shape, leaf.dtype))
+            arguments.append(leaf)
+        elif isinstance(leaf, Traced):
+            return None
+        elif isinstance(leaf, bool | str | np.bool_):
+            key.append((type(leaf), leaf))
+        elif is_number(leaf):
+            key.append(type(leaf))
+            arguments.append(leaf)
+        elif is_array(leaf):
+            key.append((leaf.shape, leaf.dtype, type(leaf)))
+            arguments.append(np.asarray(leaf))
+        else:
+            raise InputError(
+                f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
+                f"{type(leaf).__name__}. Capture other objects in the function instead of passing them."
+            )
+    return tuple(key), arguments
+
+
+def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> Entry:
+    """Run `fn` once on symbols, and make a program of what it did."""
+    leaves, tree = flatten((args, kwargs))
+    recorder = Recorder()
+    symbols = [leaf if isinstance(leaf, bool | str | np.bool_) else recorder.input(leaf) for leaf in leaves]
+    inputs = tuple(symbol.index for symbol in symbols if isinstance(symbol, Symbol))
     args, kwargs = optree.tree_unflatten(tree, symbols)
     try:
-        result = fn(*args, **kwargs)
+        outputs, output_tree = flatten(fn(*args, **kwargs))
+        numbers = tuple([_output(recorder, y) for y in outputs])
+        recorder.check_captured()
     finally:
         recorder.close()
-    outputs, output_tree = flatten(result)
-    numbers = []
-    for y in outputs:
-        if isinstance(y, Symbol) and y.trace is recorder:
-            numbers.append(y.index)
-        elif is_array(y) or isinstance(y, int | float):
-            numbers.append(recorder.constant(y))
-        else:
-            raise InputError(f"compile: expected the function to return arrays in any pytree, got {type(y).__name__}.")
-    program = Program(tuple(recorder.values), tuple(recorder.instructions), tuple(inputs), tuple(numbers))
-    program = released(optimised(program.verify()))
-    return Entry(program, output_tree, tuple(numbers))
+    program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
+    return Entry(released(optimised(program.verify())), output_tree)
+
+
+def _output(recorder: Recorder, y: Any) -> int:
+    """The number of an output's value."""
+    if isinstance(y, Symbol) and y.trace is recorder:
+        return y.index
+    if isinstance(y, Traced):
+        raise Foreign
+    if isinstance(y, ndarray):
+        return recorder.captured(y).index
+    if is_array(y) or is_number(y) or isinstance(y, str):
+        return recorder.constant(y)
+    raise InputError(
+        f"compile: expected the function to return arrays, numbers and strings in any pytree, got {type(y).__name__}. "
+        "Return what is in it instead."
+    )
 
 
 def released(program: Program) -> Program:
@@ -180,16 +198,17 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
     are seen; what Python or NumPy computes from captured values alone, before a traced value meets it, is computed when
-    recording. `fn` may use any transformation, and be used in one.
+    recording, and so are indices, masks and other parameters. `fn` may use any transformation, and be used in one.
 
     Args:
         fn: A function of pytrees that returns a pytree of arrays.
         maxsize: Programs kept, the oldest dropped first.
 
-    Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line.
+    Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line; MutationError where it
+    writes to an array that it has used. The function's floating point warnings are not given at replay.
 
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
-    ``fn.cache_info()`` the cache.
+    ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that is held between calls.
 
     >>> import numpy as np, minijac as mj
     >>> step = compile(mj.jacobian(np.tanh))

@@ -1,8 +1,8 @@
 """The CPU executor: a program as straight-line Python that calls NumPy with ``out=`` into planned buffers.
 
 Everything that is known when the program is bound is bound: buffers, and every view of a buffer or a captured array.
-What is left for a call is to copy the inputs in, one NumPy call for each operation that computes something, and to
-allocate the results. The generated text holds names of this module's making and nothing else.
+What is left for a call is one NumPy call for each operation that computes something, and to allocate the results. The
+generated text holds names of this module's making and nothing else.
 """
 
 from __future__ import annotations
@@ -13,34 +13,48 @@ from typing import Any
 
 import numpy as np
 
-from ..block import _view as strided
-from ..labels import labels_in
-from .record import Instruction, Program
+from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background
+from .record import Instruction, Program, Value, takes_numbers
 
 __all__ = ["Executor"]
 
 VIEWS = ("reshape", "transpose", "getitem", "squeeze", "expand_dims", "broadcast_to", "diagonal", "flip")
+COPIED = 1 << 16
+"""Inputs of up to so many bytes, of which views are taken, are copied so that the views need not be made in each call."""
+POOLED = 1 << 17
+"""Results of so many bytes are made again from memory that the caller has let go of."""
+PYTHON_NUMBERS = (bool, int, float, complex)
 
 
 class Executor:
-    """A program bound to buffers of its own; one thread at a time may call it."""
+    """A program bound to buffers of its own; one thread at a time may call `run`, which takes the inputs."""
+
+    run: Callable[..., tuple[Any, ...]]
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.source = ""
-        self._names: dict[str, Any] = {"copyto": np.copyto, "take": _take}
+        self._names: dict[str, Any] = {}
+        self._known: dict[int, str] = {}  # objects that have a name already
         self._lines: list[str] = []
         self._static: dict[int, Any] = {}  # values whose array is known now
         self._dynamic: dict[int, str] = {}  # values whose array is another in every call
+        self._arrays: dict[int, str] = {}  # numbers of Python's, as arrays
         self._root: dict[int, int] = {}
-        self._owner: dict[int, Any] = {}  # root values, to the buffer that they were given
+        self._maker: dict[int, Instruction] = {step.out: step for step in program.instructions}
+        self._dummies: dict[int, Any] = {}
+        self._owner: dict[int, Any] = {}  # root values, to the memory that they were given
         self._free: list[Any] = []
-        self.nbytes = 0
+        self._pools: list[list[Any]] = []
+        self._planned = 0
         self._bind()
+        self._dummies.clear()
+        self._known.clear()
 
-    def __call__(self, arguments: list[Any]) -> tuple[Any, ...]:
-        with np.errstate(all="ignore"):
-            return self._run(*arguments)  # type: ignore[no-any-return]
+    @property
+    def nbytes(self) -> int:
+        """Bytes held between calls: buffers, and large results that are made again when the caller lets go of them."""
+        return self._planned + sum(array.nbytes for pool in self._pools for array in pool)
 
     # -- binding -----------------------------------------------------------------------------------------------------------
     def _bind(self) -> None:
@@ -48,63 +62,71 @@ class Executor:
         for n, value in enumerate(program.values):
             if value.kind in ("captured", "constant"):
                 self._static[n] = value.content
-                self._root[n] = n
-        parameters = []
-        for n in program.inputs:
-            parameters.append(f"a{n}")
             self._root[n] = n
-            if _is_number(program, n):
-                self._dynamic[n] = f"a{n}"
-            else:
-                self._static[n] = self._buffer(program.values[n].shape, program.values[n].dtype)
-                self._emit("copyto", n, f"a{n}")
-        self._roots()
+        for n in program.inputs:
+            self._bind_input(n)
+        self._find_roots()
         last = self._last_uses()
         results = self._results()
-        for step_number, step in enumerate(program.instructions):
+        for number, step in enumerate(program.instructions):
             if self._root[step.out] != step.out:
                 self._view_of(step)
                 continue
+            value = program.values[step.out]
+            if value.number in PYTHON_NUMBERS:
+                self._dynamic[step.out] = f"v{step.out}"
+                self.line(f"v{step.out} = {self.name(step.op.value)}({', '.join(map(self.reference, step.args))})")
+                continue
             if step.out in results:
                 self._dynamic[step.out] = f"v{step.out}"
-                pool = self._name([])
-                value = program.values[step.out]
-                self._lines.append(f"v{step.out} = take({pool}, {self._name(value.shape)}, {self._name(value.dtype)})")
+                self._new(f"v{step.out}", value)
             else:
-                self._static[step.out] = self._output_buffer(step, step_number, last)
+                self._static[step.out] = self._output_buffer(step, number, last)
             self._compute(step)
-            for n in set(map(self._root.__getitem__, step.args)) | {step.out}:
-                if last.get(n, -1) <= step_number and n in self._owner:
+            for n in {self._root[n] for n in step.args} | {step.out}:
+                if last.get(n, -1) <= number and n in self._owner:
                     self._free.append(self._owner.pop(n))
-        returned = [self._returned(n, results) for n in program.outputs]
-        body = "\n    ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
-        bound = ", ".join(f"{name}={name}" for name in self._names)
-        self.source = f"def run({', '.join([*parameters, '*', bound])}):\n    {body}\n"
-        namespace = dict(self._names)
-        exec(compile(self.source, "<minijac program>", "exec"), namespace)
-        self._run = namespace["run"]
+        returned = [self._returned(k, results) for k in range(len(program.outputs))]
+        self._names |= {"copyto": np.copyto, "empty": np.empty, "take": _take, "errstate": np.errstate}
+        body = "\n        ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
+        parameters = ", ".join(f"a{n}" for n in program.inputs)
+        self.source = f"def run({parameters}):\n    with errstate(all='ignore'):\n        {body}\n"
+        exec(compile(self.source, "<minijac program>", "exec"), self._names)
+        self.run = self._names.pop("run")
 
-    def _roots(self) -> None:
+    def _bind_input(self, n: int) -> None:
+        value = self.program.values[n]
+        viewed = any(n in step.args and step.op.name in (*VIEWS, "relabel") for step in self.program.instructions)
+        if viewed and value.number is None and _nbytes(value) <= COPIED:
+            self._static[n] = self._buffer(value.shape, value.dtype)
+            self.line(f"copyto({self.reference(n)}, a{n})")
+        else:
+            self._dynamic[n] = f"a{n}"
+
+    def _find_roots(self) -> None:
         """Which values are views of which: a step of a view operation, where NumPy makes a view of it."""
         for step in self.program.instructions:
-            self._root[step.out] = step.out
             if step.op.name in VIEWS and self._makes_view(step):
                 self._root[step.out] = self._root[step.args[0]]
 
     def _makes_view(self, step: Instruction) -> bool:
-        """Try it on a dummy with the strides that the operand will have."""
+        """Try it on an array with the strides that the operand will have."""
+        if self.program.values[step.args[0]].number is not None:
+            return False
         operand = self._dummy(step.args[0])
         result = step.op.value(operand, **step.params)
-        return bool(np.shares_memory(result, operand)) if result.size else True
+        view = isinstance(result, np.ndarray) and (not result.size or np.may_share_memory(result, operand))
+        if view:
+            self._dummies[step.out] = result
+        return bool(view)
 
     def _dummy(self, n: int) -> Any:
         if n in self._static:
             return self._static[n]
-        for step in self.program.instructions:
-            if step.out == n and self._root.get(n, n) != n:
-                return step.op.value(self._dummy(step.args[0]), **step.params)
-        value = self.program.values[n]
-        return np.empty(value.shape, value.dtype)
+        if n not in self._dummies:
+            value = self.program.values[n]
+            self._dummies[n] = np.empty(value.shape, value.dtype)
+        return self._dummies[n]
 
     def _last_uses(self) -> dict[int, int]:
         last: dict[int, int] = {}
@@ -115,155 +137,166 @@ class Executor:
             last[self._root[n]] = len(self.program.instructions)
         return last
 
-    def _results(self) -> set[int]:
-        """Computed roots that are returned as they are: made anew for every call, never in a planned buffer."""
-        found = set()
-        for n in self.program.outputs:
+    def _results(self) -> dict[int, int]:
+        """Computed roots that are returned as they are, with the output's number: made anew for every call."""
+        found: dict[int, int] = {}
+        for k, n in enumerate(self.program.outputs):
             root = self._root[n]
             value, source = self.program.values[n], self.program.values[root]
-            whole = value.kind == "computed" and source.kind == "computed" and _size(value) == _size(source)
-            if whole and root not in found and self._dummy(n).flags.c_contiguous:
-                found.add(root)
+            whole = value.kind == source.kind == "computed" and _size(value) == _size(source)
+            if whole and root not in found and source.number not in PYTHON_NUMBERS and self._dummy(n).flags.c_contiguous:
+                found[root] = k
         return found
 
-    def _returned(self, n: int, results: set[int]) -> str:
+    def _returned(self, k: int, results: dict[int, int]) -> str:
         """The name of an output's array, which nothing else holds."""
+        n = self.program.outputs[k]
         value = self.program.values[n]
-        taken = [m for m in self.program.outputs[: self.program.outputs.index(n)] if self._root[m] == self._root[n]]
-        if self._root[n] in results and not taken and _size(value) == _size(self.program.values[self._root[n]]):
-            return self._reference(n)
-        if value.shape == () and value.kind == "constant" and not isinstance(value.content, np.ndarray):
-            return self._reference(n)
-        name = f"r{len(self._lines)}"
-        self._lines.append(f"{name} = take({self._name([])}, {self._name(value.shape)}, {self._name(value.dtype)})")
-        self._lines.append(f"copyto({name}, {self._reference(n)})")
-        return name
+        if value.number in PYTHON_NUMBERS or (value.number is not None and value.kind in ("input", "constant")):
+            return self.reference(n)
+        name = self.reference(n)
+        if results.get(self._root[n]) != k:
+            name = f"r{k}"
+            self._new(name, value)
+            self.line(f"copyto({name}, {self.reference(n)})")
+        return name if value.number is None else f"{name}[()]"
 
+    def _new(self, name: str, value: Value) -> None:
+        """Code that makes an array for a result."""
+        shape, dtype = self.name(value.shape), self.name(value.dtype)
+        if _nbytes(value) < POOLED or not _COUNTED:
+            self.line(f"{name} = empty({shape}, {dtype})")
+        else:
+            pool: list[Any] = []
+            self._pools.append(pool)
+            self.line(f"{name} = take({self.name(pool)}, {shape}, {dtype})")
+
+    # -- buffers -----------------------------------------------------------------------------------------------------------
     def _buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         array = np.empty(shape, dtype)
-        self.nbytes += array.nbytes
+        self._planned += array.nbytes
         return array
 
     def _output_buffer(self, step: Instruction, number: int, last: dict[int, int]) -> Any:
         """A buffer for a step's result: that of an operand which dies here, a free one, or a new one."""
         value = self.program.values[step.out]
-        if step.op.name in ("relabel", "pad"):  # its zeros are written once and stay: the buffer is its own
-            array = self._buffer(value.shape, value.dtype)
-            array[...] = step.params.get("constant", 0)
-            return array
-        if isinstance(step.op.value, np.ufunc):
-            for n in step.args:
-                dies = last.get(n, -1) == number and n in self._owner and self._root[n] == n
-                same = self.program.values[n].shape == value.shape and self.program.values[n].dtype == value.dtype
-                if dies and same and [self._root[m] for m in step.args].count(n) == step.args.count(n):
-                    self._owner[step.out] = self._owner.pop(n)
-                    return self._static[n]
-        size = _size(value) * value.dtype.itemsize
+        if fixed_background(step):  # what it does not write is written once and stays: the buffer is its own
+            return self._buffer(value.shape, value.dtype)
+        for n in self._overwritable(step):
+            dies = last.get(n, -1) == number and n in self._owner
+            source = self.program.values[n]
+            alone = [self._root[m] for m in step.args].count(n) == step.args.count(n)
+            if dies and alone and source.shape == value.shape and source.dtype == value.dtype:
+                self._owner[step.out] = self._owner.pop(n)
+                return self._static[n]
+        size = _nbytes(value)
         fitting = [raw for raw in self._free if size <= raw.nbytes <= 2 * size]
         if fitting:
             raw = min(fitting, key=lambda raw: raw.nbytes)
             self._free = [other for other in self._free if other is not raw]
         else:
-            raw = np.empty(size, np.uint8)
-            self.nbytes += size
+            raw = _aligned(size)
+            self._planned += size
         self._owner[step.out] = raw
         return raw[:size].view(value.dtype).reshape(value.shape)
 
+    @staticmethod
+    def _overwritable(step: Instruction) -> tuple[int, ...]:
+        """Operands whose array the step may write its result into."""
+        if elementwise_ufunc(step):
+            return step.args
+        if step.op.name in IN_PLACE:
+            n = step.args[IN_PLACE[step.op.name]]
+            return (n,) if step.args.count(n) == 1 else ()
+        return ()
+
     # -- code --------------------------------------------------------------------------------------------------------------
-    def _name(self, content: Any) -> str:
-        name = f"c{len(self._names)}"
-        self._names[name] = content
+    def name(self, content: Any) -> str:
+        """A name for an object in the generated code."""
+        name = self._known.get(id(content))
+        if name is None:
+            name = self._known[id(content)] = f"c{len(self._names)}"
+            self._names[name] = content
         return name
 
-    def _reference(self, n: int) -> str:
+    def line(self, text: str) -> None:
+        """Append a line of code."""
+        self._lines.append(text)
+
+    def array(self, n: int) -> Any:
+        """The array of a value, where it is the same in every call, else None."""
+        return self._static.get(n)
+
+    def reference(self, n: int) -> str:
         """The name of a value's array in the generated code."""
         if n in self._dynamic:
             return self._dynamic[n]
-        name = f"s{n}"
-        self._names[name] = self._static[n]
-        return name
+        self._names[f"s{n}"] = self._static[n]
+        return f"s{n}"
 
-    def _emit(self, function: str, out: int, *args: str) -> None:
-        self._lines.append(f"{function}({', '.join([self._reference(out), *args])})")
+    def part(self, n: int, index: Any) -> str:
+        """The name of a view of a value's array by a basic index."""
+        array = self.array(n)
+        return f"{self.reference(n)}[{self.name(index)}]" if array is None else self.name(array[index])
+
+    def _as_array(self, n: int) -> str:
+        """The name of a value as an array, also where it is a Python number."""
+        value = self.program.values[n]
+        if value.number not in PYTHON_NUMBERS:
+            return self.reference(n)
+        if n not in self._arrays:
+            self._arrays[n] = self.name(self._buffer((), value.dtype))
+            self.line(f"copyto({self._arrays[n]}, {self.reference(n)})")
+        return self._arrays[n]
 
     def _view_of(self, step: Instruction) -> None:
         source = step.args[0]
         if source in self._static:
             self._static[step.out] = step.op.value(self._static[source], **step.params)
+            return
+        self._dynamic[step.out] = f"v{step.out}"
+        operand = self.reference(source)
+        if step.op.name == "getitem":
+            call = f"{operand}[{self.name(step.params['index'])}]"
+        elif step.op.name in ("reshape", "transpose"):
+            (parameter,) = step.params.values()
+            call = f"{operand}.{step.op.name}({self.name(parameter)})"
         else:
-            self._dynamic[step.out] = f"v{step.out}"
-            call = _with_params(step.op.value, step.params)
-            self._lines.append(f"v{step.out} = {self._name(call)}({self._reference(source)})")
+            call = f"{self.name(_with_params(step))}({operand})"
+        self.line(f"v{step.out} = {call}")
 
     def _compute(self, step: Instruction) -> None:
-        name, value = step.op.name, step.op.value
-        args = [self._reference(n) for n in step.args]
-        if isinstance(value, np.ufunc) and value.nin == len(args) and self._castable(step):
-            self._lines.append(f"{self._name(value)}({', '.join([*args, self._reference(step.out)])})")
-        elif name == "where":
-            self._emit("copyto", step.out, args[2])
-            self._lines.append(f"copyto({self._reference(step.out)}, {args[1]}, where={args[0]})")
-        elif name in REDUCTIONS:
-            call = _reduction(REDUCTIONS[name], step.params)
-            self._lines.append(f"{self._name(call)}({args[0]}, {self._reference(step.out)})")
-        elif name == "mean":
-            axes = step.params["axis"]
-            count = float(np.prod([self.program.values[step.args[0]].shape[k] for k in axes], dtype=float))
-            call = _reduction(np.add, step.params)
-            out = self._reference(step.out)
-            self._lines.append(f"{self._name(call)}({args[0]}, {out})")
-            self._lines.append(f"{self._name(np.divide)}({out}, {self._name(count)}, {out})")
-        elif name == "relabel" and step.out in self._static and _plain_embedding(step):
-            labels = tuple(labels_in(step.params["inp"]))
-            self._names[f"e{step.out}"] = strided(self._static[step.out], step.params["out"], labels)
-            self._lines.append(f"copyto(e{step.out}, {args[0]})")
-        elif name == "sigmoid":
-            out = self._reference(step.out)
-            multiply, tanh, add = self._name(np.multiply), self._name(np.tanh), self._name(np.add)
-            self._lines += [f"{multiply}({args[0]}, 0.5, {out})", f"{tanh}({out}, {out})"]
-            self._lines += [f"{multiply}({out}, 0.5, {out})", f"{add}({out}, 0.5, {out})"]
-        elif name == "relu":
-            self._lines.append(f"{self._name(np.maximum)}({args[0]}, 0.0, {self._reference(step.out)})")
-        elif name == "astype":
-            self._lines.append(f"copyto({self._reference(step.out)}, {args[0]}, 'unsafe')")
-        else:
-            call = self._name(_with_params(value, step.params))
-            self._emit("copyto", step.out, f"{call}({', '.join(args)})")
-
-    def _castable(self, step: Instruction) -> bool:
-        """Whether the ufunc computes in the dtype of its result, so that ``out=`` changes nothing."""
-        dtypes = [self.program.values[n].dtype for n in step.args]
-        wide = [d for n, d in zip(step.args, dtypes, strict=True) if not _is_number(self.program, n)]
-        return bool(wide) and len({d for d in wide}) == 1
+        numbers = takes_numbers(step.op, len(step.args))
+        args = [self.reference(n) if numbers else self._as_array(n) for n in step.args]
+        out = self.reference(step.out)
+        if elementwise_ufunc(step):
+            self.line(f"{self.name(step.op.value)}({', '.join([*args, out])})")
+        elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
+            self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
 
 
-REDUCTIONS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
-
-
-def _reduction(ufunc: Any, params: dict[str, Any]) -> Callable[[Any, Any], Any]:
-    axis, keepdims = params["axis"], params.get("keepdims", False)
-    reduce = ufunc.reduce
-    return lambda x, out: reduce(x, axis, None, out, keepdims)
-
-
-def _with_params(value: Callable[..., Any], params: dict[str, Any]) -> Callable[..., Any]:
+def _with_params(step: Instruction) -> Callable[..., Any]:
+    value, params = step.op.value, step.params
     return (lambda *args: value(*args, **params)) if params else value
 
 
-def _plain_embedding(step: Instruction) -> bool:
-    """Whether a relabelling writes each entry of its operand to one place, and each axis of it is one label."""
-    inp, out = step.params["inp"], step.params["out"]
-    labels = tuple(labels_in(inp))
-    return inp == tuple((label,) for label in labels) and set(labels_in(out)) == set(labels)
-
-
-def _is_number(program: Program, n: int) -> bool:
-    value = program.values[n]
-    return value.kind in ("input", "constant") and value.shape == () and isinstance(value.content, int | float)
-
-
-def _size(value: Any) -> int:
+def _size(value: Value) -> int:
     return int(np.prod(value.shape, dtype=int))
+
+
+def _nbytes(value: Value) -> int:
+    return _size(value) * value.dtype.itemsize
+
+
+def _aligned(size: int) -> Any:
+    """Memory that begins at a cache line."""
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+def _references(pool: list[Any]) -> list[int]:
+    return [sys.getrefcount(array) for array in pool]
 
 
 def _take(pool: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
@@ -271,10 +304,15 @@ def _take(pool: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
 
     A new large array costs a page fault for every 4 KiB when it is first written, more than the write itself.
     """
-    for array in pool:
-        if sys.getrefcount(array) == 3:  # the pool, the loop variable, and the call's argument
+    for array, count in zip(pool, _references(pool), strict=True):
+        if count == _ALONE:
             return array
     array = np.empty(shape, dtype)
     if len(pool) < 2:
         pool.append(array)
     return array
+
+
+_ALONE = _references([np.empty(0)])[0]
+"""What `_references` counts for an array that only the pool holds."""
+_COUNTED = getattr(sys, "_is_gil_enabled", lambda: True)() and sys.implementation.name == "cpython"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
-from ..errors import TraceError
+from ..errors import MutationError, TraceError
 from ..lines import user_line
-from ..tape import Op, Trace, Traced
+from ..tape import Indexable, Op, Trace, Traced
 
-__all__ = ["Instruction", "Program", "Recorder", "Symbol", "Value"]
+__all__ = ["Foreign", "Instruction", "Program", "Recorder", "Symbol", "Value", "is_number", "takes_numbers"]
 
 
 class Value(NamedTuple):
@@ -22,6 +25,8 @@ class Value(NamedTuple):
     """``input``, ``captured``, ``constant`` or ``computed``."""
     content: Any = None
     """The array or number itself, of a captured array or constant."""
+    number: type | None = None
+    """The type where it is a number and no array: Python's (which promote weakly) or NumPy's."""
 
 
 class Instruction(NamedTuple):
@@ -83,6 +88,24 @@ def _short(value: Any) -> str:
     return repr(value) if shape is None or shape == () else f"<{value.dtype}{list(shape)}>"
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a Python number: NumPy lets it take the dtype of the array that it meets."""
+    return isinstance(value, bool | int | float | complex) and not isinstance(value, np.generic)
+
+
+def takes_numbers(op: Op, count: int) -> bool:
+    """Whether an operation on `count` operands takes Python numbers as they are, and arrays only beside them."""
+    return isinstance(op.value, np.ufunc) or op.family == "number" or (op.family == "elementwise" and count > 1)
+
+
+def _checksum(array: Any) -> int:
+    return crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if isinstance(array, np.ndarray) else 0
+
+
+class Foreign(Exception):
+    """A function under compile met a value that another transformation follows."""
+
+
 class Symbol(Traced):
     """A value of a program that is being recorded: it has a shape and a dtype, and its numbers may not be looked at."""
 
@@ -101,8 +124,8 @@ class Symbol(Traced):
         raise TraceError(
             f"{what} at {user_line()}: got a value of shape {self.shape} of a function under minijac.compile, whose "
             "numbers differ from call to call. Expected a program that does not depend on them: write `if` on values "
-            "as np.where, or leave this function uncompiled; pass a bool or string where the program should depend "
-            "on an argument."
+            "as np.where, or leave this function uncompiled; where the program should depend on an argument, such as "
+            "a size, capture it or pass it as a bool or string."
         )
 
     def __bool__(self) -> bool:
@@ -120,6 +143,51 @@ class Symbol(Traced):
         return repr(self)
 
 
+NUMBER_OPS = {
+    name: Op(name, function, None, "number")
+    for name, function in {
+        "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+        "floor_divide": operator.floordiv, "remainder": operator.mod, "power": operator.pow,
+        "less": operator.lt, "less_equal": operator.le, "equal": operator.eq, "not_equal": operator.ne,
+        "greater": operator.gt, "greater_equal": operator.ge,
+        "negative": operator.neg, "positive": operator.pos, "absolute": operator.abs,
+    }.items()
+}  # fmt: skip
+"""Python's arithmetic on Python numbers, whose results are Python numbers again."""
+
+METHODS = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "floor_divide": "floordiv",
+    "remainder": "mod", "power": "pow", "less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne",
+    "greater": "gt", "greater_equal": "ge", "negative": "neg", "positive": "pos", "absolute": "abs",
+}  # fmt: skip
+
+
+def _on_numbers(op: Op, array: Callable[..., Any], swapped: bool) -> Callable[..., Any]:
+    """An operator of Symbol: Python's where all operands are Python numbers, else NumPy's."""
+
+    def method(self: Symbol, *others: Any) -> Any:
+        if is_number(self.value) and all(is_number(x.value if isinstance(x, Symbol) else x) for x in others):
+            return op(*others, self) if swapped else op(self, *others)
+        return array(self, *others)
+
+    return method
+
+
+for _name, _short_name in METHODS.items():
+    for _prefix in ("", "r"):
+        _method = f"__{_prefix}{_short_name}__"
+        if hasattr(np.lib.mixins.NDArrayOperatorsMixin, _method):
+            _array = getattr(np.lib.mixins.NDArrayOperatorsMixin, _method)
+            setattr(Symbol, _method, _on_numbers(NUMBER_OPS[_name], _array, bool(_prefix)))
+Symbol.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+class SymbolArray(Indexable, Symbol):
+    """A symbol with axes."""
+
+    __slots__ = ()
+
+
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
@@ -130,26 +198,46 @@ class Recorder(Trace):
         self.program = self
         self.values: list[Value] = []
         self.instructions: list[Instruction] = []
-        self._captured: dict[int, Symbol] = {}
+        self._captured: dict[int, tuple[Symbol, int, str]] = {}
+
+    def close(self) -> None:
+        """End the recording. What it followed is let go of."""
+        super().close()
+        self.program = None
+        self._captured.clear()
 
     def _symbol(self, value: Any, kind: str, content: Any = None) -> Symbol:
         dtype = value.dtype if hasattr(value, "dtype") else np.result_type(value)
-        self.values.append(Value(np.shape(value), dtype, kind, content))
-        return Symbol(self, len(self.values) - 1, value)
+        number = None if isinstance(value, np.ndarray) or not np.isscalar(value) else type(value)
+        self.values.append(Value(np.shape(value), dtype, kind, content, number))
+        return (SymbolArray if np.shape(value) else Symbol)(self, len(self.values) - 1, value)
 
     def input(self, value: Any) -> Symbol:
         return self._symbol(value, "input")
 
     def captured(self, array: Any) -> Symbol:
         """A captured array's symbol: the array itself is read at replay, so that writes to it are seen."""
-        symbol = self._captured.get(id(array))
-        if symbol is None:
-            symbol = self._captured[id(array)] = self._symbol(array, "captured", array)
-        return symbol
+        found = self._captured.get(id(array))
+        if found is None:
+            found = self._symbol(array, "captured", array), _checksum(array), user_line()
+            self._captured[id(array)] = found
+        return found[0]
+
+    def check_captured(self) -> None:
+        """Raise MutationError for a captured array that was written while the function ran: a replay would not."""
+        for symbol, before, line in self._captured.values():
+            if before != _checksum(symbol.value):
+                raise MutationError(
+                    f"compile: an array of shape {symbol.shape}, first used at {line}, was written by the function "
+                    "that is being compiled, after it had been used. A replay reads arrays as they are when it is "
+                    "called. Expected a new array for each value: write `y = x + 1` instead of `x += 1`, np.where or "
+                    "np.stack instead of filling a buffer."
+                )
 
     def constant(self, value: Any) -> int:
         """The number of a plain value that is the same in every call."""
-        self.values.append(Value(np.shape(value), np.result_type(value), "constant", value))
+        number = type(value) if np.isscalar(value) else None
+        self.values.append(Value(np.shape(value), np.asarray(value).dtype, "constant", value, number))
         return len(self.values) - 1
 
     def record(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
@@ -157,8 +245,18 @@ class Recorder(Trace):
         for value in params.values():
             if isinstance(value, Traced):
                 value._refuse(f"{op.name} with a parameter that depends on values,")
-        out = op.value(*[arg.value if isinstance(arg, Symbol) else arg for arg in args], **params)
+        plain = [self._plain(arg) for arg in args]
+        if not takes_numbers(op, len(args)):
+            plain = [np.asarray(x) if is_number(x) else x for x in plain]
+        out = op.value(*plain, **params)
         numbers = tuple([arg.index if isinstance(arg, Symbol) else self.constant(arg) for arg in args])
         symbol = self._symbol(out, "computed")
         self.instructions.append(Instruction(op, numbers, params, symbol.index))
         return symbol
+
+    def _plain(self, arg: Any) -> Any:
+        if isinstance(arg, Symbol) and arg.trace is self:
+            return arg.value
+        if isinstance(arg, Traced):
+            raise Foreign
+        return arg

@@ -1,0 +1,238 @@
+"""Lowering: how each operation is carried out by NumPy calls that write into a given array.
+
+An operation that is not listed here is called as it is, and its result copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..block import _covers as covers
+from ..block import _view as strided
+from ..labels import labels_in
+from .record import Instruction, Program
+
+__all__ = ["IN_PLACE", "LOWER", "elementwise_ufunc", "fixed_background"]
+
+
+class Code(Protocol):
+    """What a lowering may use of the executor that it writes code for."""
+
+    program: Program
+
+    def name(self, content: Any) -> str:
+        """A name for an object in the generated code."""
+
+    def line(self, text: str) -> None:
+        """Append a line of code."""
+
+    def array(self, n: int) -> Any:
+        """The array of a value, where it is the same in every call, else None."""
+
+    def reference(self, n: int) -> str:
+        """The name of a value's array."""
+
+    def part(self, n: int, index: Any) -> str:
+        """The name of a view of a value's array by a basic index."""
+
+
+def elementwise_ufunc(step: Instruction) -> bool:
+    """Whether a step is one NumPy ufunc that reads and writes each entry by itself."""
+    value = step.op.value
+    plain = isinstance(value, np.ufunc) and value.signature is None and value.nout == 1
+    return plain and value.nin == len(step.args) and not step.params
+
+
+def fixed_background(step: Instruction) -> bool:
+    """Whether a step writes some entries of its result, the same ones every time, and leaves others at a constant."""
+    return step.op.name in ("pad", "embed") or (step.op.name == "relabel" and not covers(step.params["out"]))
+
+
+# -- one function for each operation: (code, step, names of operands, name of the result) -> None, or False for "cannot" --
+def _ufunc(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    code.line(f"{code.name(step.op.value)}({', '.join([*args, out])})")
+
+
+def _reduction(ufunc: Any) -> Callable[..., Any]:
+    def lower(code: Code, step: Instruction, args: list[str], out: str) -> None:
+        axis, keepdims = code.name(step.params["axis"]), code.name(bool(step.params.get("keepdims", False)))
+        code.line(f"{code.name(ufunc.reduce)}({args[0]}, {axis}, None, {out}, {keepdims})")
+
+    return lower
+
+
+def _mean(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    shape = code.program.values[step.args[0]].shape
+    axis = step.params["axis"]
+    count = float(np.prod([shape[k] for k in ((axis,) if isinstance(axis, int) else axis)], dtype=float))
+    _reduction(np.add)(code, step, args, out)
+    code.line(f"{code.name(np.divide)}({out}, {code.name(count)}, {out})")
+
+
+def _where(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    if code.program.values[step.args[0]].dtype != bool:
+        return False
+    if args[2] != out:
+        code.line(f"copyto({out}, {args[2]})")
+    code.line(f"copyto({out}, {args[1]}, where={args[0]})")
+    return None
+
+
+def _sigmoid(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    multiply, tanh, add = code.name(np.multiply), code.name(np.tanh), code.name(np.add)
+    code.line(f"{multiply}({args[0]}, 0.5, {out})")
+    code.line(f"{tanh}({out}, {out})")
+    code.line(f"{add}({out}, 1.0, {out})")
+    code.line(f"{multiply}({out}, 0.5, {out})")
+
+
+def _softplus(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"{code.name(np.multiply)}({args[0]}, 0.0, {out})")
+    code.line(f"{code.name(np.logaddexp)}({args[0]}, {out}, {out})")
+
+
+def _relu(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"{code.name(np.maximum)}({args[0]}, 0.0, {out})")
+
+
+def _convert(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"copyto({out}, {args[0]}, 'unsafe')")
+
+
+def _copy(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"copyto({out}, {args[0]})")
+
+
+def _reshape(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    """A reshape that has to copy: into the result, seen in the operand's shape."""
+    shape = code.program.values[step.args[0]].shape
+    array = code.array(step.out)
+    target = code.name(array.reshape(shape)) if array is not None else f"{out}.reshape({code.name(shape)})"
+    code.line(f"copyto({target}, {args[0]})")
+
+
+def _concatenate(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"{code.name(np.concatenate)}(({', '.join(args)},), {code.name(step.params['axis'])}, {out})")
+
+
+def _roll(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    axis, shape = step.params["axis"], code.program.values[step.out].shape
+    n = shape[axis]
+    shift = step.params["shift"] % n if n else 0
+    lead = (slice(None),) * axis
+    for target, source in ((slice(shift, n), slice(0, n - shift)), (slice(0, shift), slice(n - shift, n))):
+        if target.start < target.stop:
+            code.line(f"copyto({code.part(step.out, (*lead, target))}, {code.part(step.args[0], (*lead, source))})")
+
+
+def _cumsum(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    axis = step.params["axis"]
+    if step.params.get("reverse", False):
+        back = (*(slice(None),) * axis, slice(None, None, -1))
+        args, out = [code.part(step.args[0], back)], code.part(step.out, back)
+    code.line(f"{code.name(np.add.accumulate)}({args[0]}, {code.name(axis)}, None, {out})")
+
+
+def _take(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    positions, axis = step.params["positions"], step.params["axis"]
+    n = code.program.values[step.args[0]].shape[axis]
+    if not positions.size or not n:
+        return False
+    # positions were found valid when recording; with "clip" NumPy writes straight into the result
+    code.line(f"{args[0]}.take({code.name(np.where(positions < 0, positions + n, positions))}, {axis}, {out}, 'clip')")
+    return None
+
+
+def _gather(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    positions = step.params["positions"]
+    n = int(np.prod(code.program.values[step.args[0]].shape, dtype=int))
+    if not positions.size or not n:
+        return False
+    array = code.array(step.args[0])
+    contiguous = array is not None and array.flags.c_contiguous
+    flat = code.name(array.reshape(-1)) if contiguous else f"{args[0]}.reshape(-1)"
+    code.line(f"{flat}.take({code.name(np.where(positions < 0, positions + n, positions))}, None, {out}, 'clip')")
+    return None
+
+
+def _einsum(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"{code.name(np.einsum)}({code.name(step.params['subscripts'])}, {', '.join(args)}, out={out})")
+
+
+def _pad(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    shape = code.program.values[step.args[0]].shape
+    index = tuple(slice(before, before + n) for n, (before, _) in zip(shape, step.params["pad_width"], strict=True))
+    _background(code, step, out, step.params["constant"])
+    code.line(f"copyto({code.part(step.out, index)}, {args[0]})")
+
+
+def _embed(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    _background(code, step, out, 0)
+    code.line(f"copyto({code.part(step.out, (*step.params['index'], Ellipsis))}, {args[0]})")
+
+
+def _background(code: Code, step: Instruction, out: str, constant: Any) -> None:
+    array = code.array(step.out)
+    if array is not None and array.base is None:  # a buffer of its own: what is not written stays
+        array[...] = constant
+    else:
+        code.line(f"{out}.fill({code.name(constant)})")
+
+
+def _relabel(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    inp, axes = step.params["inp"], step.params["out"]
+    labels, kept = tuple(labels_in(inp)), tuple(labels_in(axes))
+    rest = tuple(label for label in labels if label in kept)
+    extra = tuple(label for label in kept if label not in labels)
+    gone = tuple(k for k, label in enumerate(labels) if label not in kept)
+    if gone and extra:
+        return False
+    source = args[0]
+    if inp != tuple((label,) for label in labels):
+        array = code.array(step.args[0])
+        if array is None or not array.flags.c_contiguous:
+            return False
+        source = code.name(strided(array, inp, labels))
+    if not covers(axes):
+        _background(code, step, out, 0)
+    array = code.array(step.out)
+    if array is not None:
+        target = code.name(strided(array, axes, (*extra, *rest)))
+    else:
+        target = f"{code.name(strided)}({out}, {code.name(axes)}, {code.name((*extra, *rest))})"
+    if gone:
+        code.line(f"{code.name(np.add.reduce)}({source}, {code.name(gone)}, None, {target})")
+    else:
+        code.line(f"copyto({target}, {source})")
+    return None
+
+
+LOWER: dict[str, Callable[..., Any]] = {
+    "matmul": _ufunc,
+    "sum": _reduction(np.add),
+    "max": _reduction(np.maximum),
+    "min": _reduction(np.minimum),
+    "mean": _mean,
+    "where": _where,
+    "sigmoid": _sigmoid,
+    "softplus": _softplus,
+    "relu": _relu,
+    "astype": _convert,
+    "cast": _convert,
+    "broadcast_to": _copy,
+    "reshape": _reshape,
+    "concatenate": _concatenate,
+    "roll": _roll,
+    "cumsum": _cumsum,
+    "take": _take,
+    "gather": _gather,
+    "einsum": _einsum,
+    "pad": _pad,
+    "embed": _embed,
+    "relabel": _relabel,
+}
+IN_PLACE = {"sigmoid": 0, "relu": 0, "where": 2}
+"""Operations other than ufuncs that may write into the array of one of their operands: its position."""
