@@ -94,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "seconds": time.perf_counter() - start,
         }
         print(json.dumps(record, indent=1))
+    if options.plot:
+        from .picture import draw
+
+        draw(rows, options.plot)
+        remarks.append(f"The picture is in {options.plot}.")
     say("\n" + "\n".join(remarks))
     say(f"{time.perf_counter() - start:.0f} seconds in all.")
     return 0
@@ -103,6 +108,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser("python -m minijac", description=DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="one JSON object (versions, machine, rows) on stdout")
+    parser.add_argument("--plot", metavar="FILE.png", help="also draw the tables (needs matplotlib)")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, few repeats: a check, no measurement")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--seed", type=int, default=0, help="of the networks and inputs (default: 0)")

@@ -193,9 +193,9 @@ class Graph:
         if node.op.family == "elementwise":
             lead = mask.ndim - len(shape)
             axes = tuple(range(lead)) + tuple(lead + j for j, n in enumerate(shape) if n != mask.shape[lead + j])
-            return mask.any(axis=axes).reshape(shape) if axes else mask
+            return (astype(mask, np.float32, mask).sum(axis=axes) > 0).reshape(shape) if axes else mask
         edge = self.edge(i, k)
-        if edge.linear is None or node.op.family not in ("structural", "indexing"):
+        if edge.linear is None or node.op.family not in ("structural", "indexing", "sliding windows"):
             # by labels alone: what the factors hold may be zero, infinite or NaN, and says nothing about use
             parts = [Part(part.out, part.inp) for part in edge.parts]
             edge = Edge(edge.out_shape, edge.inp_shape, parts)

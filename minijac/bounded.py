@@ -31,6 +31,9 @@ __all__ = ["Way", "held_bytes", "rehearse", "ways", "within_bytes"]
 RECORDED_PER_INPUT = 1024
 """Bytes that a function's values are taken to need for each byte of its batched inputs, before one was recorded."""
 
+MARGIN = 1 / 16
+"""The part of the bound kept free for what is not counted: Python's objects, buffers inside NumPy."""
+
 
 class Way(NamedTuple):
     """A way to accumulate: a plan, how many seeds at a time, in how many pieces, and the price of them all."""
@@ -171,10 +174,14 @@ def _chosen(ready: Prepared, args: Sequence[Any], options: Options, fresh: bool)
     with np.errstate(all="ignore"):  # local derivatives are computed here; the function's own warnings were given
         held = held_bytes(ready, args)
         found = ways(ready, options, fresh)
-    return found, held, _best(found, options.max_bytes - held, options.mode)
+    return found, held, _best(found, _countable(options) - held, options.mode)
 
 
-def _best(found: Sequence[Way], room: int, mode: Any) -> Way | None:
+def _countable(options: Options) -> float:
+    return options.max_bytes * (1 - MARGIN)
+
+
+def _best(found: Sequence[Way], room: float, mode: Any) -> Way | None:
     """The way of least predicted time within the room; mixed, where that was asked for and fits."""
     fitting = [way for way in found if way.cost.peak_bytes <= room]
     asked = [way for way in fitting if way.plan.mode == (mode if isinstance(mode, str) else mode.mode)]
@@ -229,14 +236,15 @@ def _assembled(ready: Prepared, plan: Plan, options: Options, into: Any = None) 
 
 def _too_little(options: Options, held: int, found: Sequence[Way], samples: int | None) -> MemoryError:
     least = min(way.cost.peak_bytes for way in found)
+    needed = ceil((held + least) / (1 - MARGIN))
     what = "one seed" if samples is None else "one seed of one sample" if samples == 1 else f"one seed of {samples} samples"
     why = "" if samples in (None, 1) else (
         " The samples stay together with structured=True, and with on_mixing other than 'raise'."
     )  # fmt: skip
     return MemoryError(
-        f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {held + least:,} bytes beside inputs and "
-        f"result: {held:,} for the function's own values and local derivatives, {least:,} for the accumulation.{why} "
-        f"Give it max_bytes={held + least:,} or more, or a smaller problem."
+        f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and result: "
+        f"{held:,} for the function's own values and local derivatives, {least:,} for the accumulation, and a margin of "
+        f"{needed - held - least:,}.{why} Give it max_bytes={needed:,} or more, or a smaller problem."
     )
 
 
@@ -336,7 +344,7 @@ class _Work:
         count = 1
         while count <= rest:
             samples = ceil(rest / count)
-            room = self.options.max_bytes - held * samples / size
+            room = _countable(self.options) - held * samples / size
             pieces = [way.pieces for way in found if way.cost.peak_bytes * samples / size <= room]
             if pieces and (best is None or count * (min(pieces) + 2) < best):  # 2: recording and planning
                 best, result = count * (min(pieces) + 2), samples

@@ -11,8 +11,8 @@ import numpy as np
 from .accumulate import Graph
 from .backend import array_of
 from .factors import Factor
-from .labels import label_of
-from .ops.families import Edge, Linear, Part
+from .labels import Axes, label_of
+from .ops.families import Edge, Linear, Part, Shape
 
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
 
@@ -237,11 +237,12 @@ class ShadowGraph(Graph):
         if (i, k) not in self._edges:
             edge = self._graph.edge(i, k)
             parts = [Part(p.out, p.inp, tuple(map(self._shadow, p.factors)), p.scale) for p in edge.parts]
-            linear = edge.linear and Linear(
-                self._map(parts[0].inp, parts[0].out, edge.out_shape),
-                self._map(parts[0].out, parts[0].inp, edge.inp_shape),
-                edge.linear.uniform,
-            )
+            linear = edge.linear
+            if linear is not None:
+                inp, out = parts[0].inp, parts[0].out
+                push = _moves(linear.push if linear.uniform else None, inp, out, edge.inp_shape, edge.out_shape)
+                pull = _moves(linear.pull if linear.uniform else None, out, inp, edge.out_shape, edge.inp_shape)
+                linear = Linear(push, pull, linear.uniform)
             self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
         return self._edges[i, k]
 
@@ -253,15 +254,27 @@ class ShadowGraph(Graph):
         strides = [s // array.dtype.itemsize for s in plain.strides] if hasattr(plain, "strides") else None
         return Factor(Shadow(array.shape, array.dtype, self._ledger, base=self, strides=strides), factor.axes)
 
-    def _map(self, source: Any, target: Any, shape: tuple[int, ...]) -> Callable[[Any], Any]:
-        """What a linear map that is no block does to a shadow with one more axis in front."""
-        origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
-        passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
 
-        def move(x: Shadow) -> Shadow:
-            # along an axis that passes, a uniform map gets only as many entries as there are different ones
-            sizes = [x.shape[1 + passing[k]] if k in passing else n for k, n in enumerate(shape)]
-            out = (x.shape[0], *sizes)
-            return x._new(out, x.dtype, x.size + prod(out))
+def _moves(
+    function: Callable[[Any], Any] | None, source: Axes, target: Axes, given: Shape, shape: Shape
+) -> Callable[[Any], Any]:
+    """What a linear map that is no block does to a shadow with one more axis in front.
 
-        return move
+    A uniform map (`function`) is tried on an array of one position to see whether what it returns is a view.
+    """
+    origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
+    passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
+    shows = False
+    if function is not None:
+        one = np.zeros((1, *(1 if k in passing.values() else n for k, n in enumerate(given))), np.float32)
+        shows = np.may_share_memory(function(one), one)
+
+    def move(x: Shadow) -> Shadow:
+        # along an axis that passes, a uniform map gets only as many entries as there are different ones
+        sizes = [x.shape[1 + passing[k]] if k in passing else n for k, n in enumerate(shape)]
+        out = (x.shape[0], *sizes)
+        if shows:  # with strides that no reshape can keep
+            return x._view(out, [step + 1 for step in contiguous(out)])
+        return x._new(out, x.dtype, x.size + prod(out))
+
+    return move

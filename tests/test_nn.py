@@ -320,3 +320,10 @@ def test_single_precision_stays():
         for mode in ("forward", "reverse"):
             y, J = mj.value_and_jacobian(f, mode=mode)(x)
             assert y.dtype == J.dtype == np.float32
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_entries_that_no_window_in_use_holds_do_not_spoil_the_derivative(mode):
+    x = np.array([[[0.0, 0.0, 4.0, 1.0]]])
+    f = lambda x: np.where(np.array([False, True]), nn.avg_pool1d(np.sqrt(x), 2), 0.0)
+    close(mj.jacobian(f, mode=mode)(x)[0, 0, 1, 0], np.array([0.0, 0.0, 0.125, 0.25]))

@@ -36,23 +36,23 @@ def padded(x: Any, pad_width: Sequence[tuple[int, int]], constant: float) -> Any
     return torch.nn.functional.pad(x, widths, value=constant)
 
 
-def taken(x: Any, positions: np.ndarray, axis: int) -> Any:
-    found = x.index_select(axis, torch.from_numpy(np.atleast_1d(positions).reshape(-1)))
+def taken(x: Any, positions: Any, axis: int) -> Any:
+    found = x.index_select(axis, positions.long().reshape(-1))
     return found.reshape(*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :])
 
 
-def deposited(y: Any, positions: np.ndarray, axis: int, size: int) -> Any:
+def deposited(y: Any, positions: Any, axis: int, size: int) -> Any:
     lead, tail = y.shape[:axis], y.shape[axis + positions.ndim :]
-    flat = torch.from_numpy(positions.reshape(-1))
+    flat = positions.long().reshape(-1)
     return torch.zeros(*lead, size, *tail, dtype=y.dtype).index_add(axis, flat, y.reshape(*lead, -1, *tail))
 
 
-def scattered(y: Any, positions: np.ndarray, passing: Any, shape: Sequence[int], lead: int = 0) -> Any:
+def scattered(y: Any, positions: Any, passing: Any, shape: Sequence[int], lead: int = 0) -> Any:
     return deposited(y, positions, lead, prod(shape)).reshape(*y.shape[:lead], *shape)
 
 
 def embedded(x: Any, shape: Sequence[int], index: Any) -> Any:
-    return scattered(x, np.ascontiguousarray(np.arange(prod(shape)).reshape(shape)[index]), (), shape)
+    return scattered(x, torch.from_numpy(np.arange(prod(shape)).reshape(shape)[index].copy()), (), shape)
 
 
 def running_sum(x: Any, axis: int, reverse: bool = False) -> Any:
@@ -220,7 +220,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "astype": lambda x, dtype: x,
     "conjugate": lambda x: x,
     "sinc": sinc_derivative,
-    "ldexp": lambda x, exponent: x * 2.0 ** torch.from_numpy(exponent),
+    "ldexp": lambda x, e: x * 2.0**e,
     "unwrap": with_slope_one(unwrapped),
     # -- elementwise, several operands ---------------------------------------------------------------------------
     "add": torch.add,
@@ -262,6 +262,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "greater_equal": torch.greater_equal,
     "floor_divide": torch.floor_divide,
     "spacing": lambda x: torch.from_numpy(np.spacing(x.numpy())),
+    "exponent": lambda x: torch.frexp(x).exponent,
     "cast": lambda x, dtype: x.to(torch.int64),
     "round": lambda x, decimals: torch.round(x, decimals=decimals),
     "logical_not": torch.logical_not,
@@ -273,6 +274,14 @@ TORCH: dict[str, Callable[..., Any]] = {
     "deposit": deposited,
     "scatter": scattered,
     "order_statistic": order_statistic,
+    "argmax": lambda x, axis, keepdims=False: torch.argmax(x, axis, keepdims),
+    "argmin": lambda x, axis: torch.argmin(x, axis),
+    "argsort": lambda x, axis, kind: torch.argsort(x, axis, stable=True),
+    "argpartition": lambda x, axis, kth: torch.from_numpy(np.argpartition(x.numpy(), kth, axis)),
+    "all": lambda x, axis: torch.all(x != 0, axis),
+    "any": lambda x, axis: torch.any(x != 0, axis),
+    "count_nonzero": lambda x, axis: torch.count_nonzero(x, axis),
+    "searchsorted": lambda v, a, side: torch.searchsorted(a, v, side=side),
     "gather": lambda x, positions, passing, lead=0: taken(x.flatten(lead), positions, lead),
     "max": lambda x, axis, keepdims=False: torch.amax(x, axis, keepdims),
     "min": lambda x, axis, keepdims=False: torch.amin(x, axis, keepdims),

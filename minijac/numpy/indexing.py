@@ -11,7 +11,7 @@ from ..backend import astype, is_array, namespace, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
-from .protocol import FUNCTIONS, METHODS, as_array, axis_of, implements, not_in_place, plain
+from .protocol import FUNCTIONS, METHODS, as_array, axis_of, implements, not_in_place, plain, recorded
 from .shape import along, ravel
 
 WHOLE = slice(None)
@@ -29,21 +29,21 @@ def getitem(x: Any, index: Any) -> Any:
     if len(picks) == 1:
         ((axis, positions),) = picks.items()
         return along(x, positions, axis, pieces=1)
-    positions = flat_positions(x.shape, tuple(picks.get(k, WHOLE) for k in range(x.ndim)), namespace(x))
-    return indexing.gather(x, positions=positions, passing=tuple(passing_axes(x.shape, picks).items()))
+    positions, passing = flat_positions(x.shape, picks, namespace(x))
+    return indexing.gather(x, positions, passing=tuple(passing.items()))
 
 
 def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
     items = index if isinstance(index, tuple) else (index,)
-    items = tuple(value_of(item) if isinstance(item, Traced) else item for item in items)
+    items = tuple(_plain(item) for item in items)
     items = tuple(namespace(x).asarray(item) if isinstance(item, list | tuple) else item for item in items)
     items = tuple(int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items)
     used = 0
     for item in items:
         if isinstance(item, bool | np.bool_) or (is_array(item) and item.dtype == bool and item.ndim == 0):
             raise UnsupportedOperationError(f"indexing with a single bool at {user_line()}: use an array or np.where.")
-        if is_array(item) and item.dtype.kind not in "iub" and item.size:
+        if _indexes(item) and item.dtype.kind not in "iub" and item.size:
             raise IndexError(f"index at {user_line()}: expected integers or booleans, got an array of {item.dtype}")
         used += _axes_used(item)
     if used > x.ndim:
@@ -54,6 +54,8 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     axis = 0
     for item in full:
         sizes = x.shape[axis : axis + _axes_used(item)]
+        if _is_mask(item) and isinstance(item, Traced):
+            item._refuse("indexing with a mask")
         if isinstance(item, int | np.integer) and not -sizes[0] <= item < sizes[0]:
             raise IndexError(f"index {item} at {user_line()} is out of bounds for axis {axis} of shape {x.shape}")
         if _is_mask(item) and item.shape != sizes:
@@ -72,6 +74,15 @@ def _is_mask(item: Any) -> bool:
     return getattr(item, "dtype", None) == bool
 
 
+def _indexes(item: Any) -> bool:
+    """Whether an item of an index is an array, plain or of a program that is being recorded."""
+    return is_array(item) or isinstance(item, Traced)
+
+
+def _plain(x: Any) -> Any:
+    return value_of(x) if isinstance(x, Traced) else x
+
+
 def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[int, Any]]:
     """A full index in two steps: slices and new axes, which keep structure, then positions along some of the axes.
 
@@ -79,7 +90,7 @@ def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[An
     """
     basic: list[Any] = []
     picks: dict[int, Any] = {}
-    arrays = any(is_array(item) for item in full)
+    arrays = any(map(_indexes, full))
     axis = 0
     for item in full:
         if item is None:
@@ -92,9 +103,7 @@ def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[An
             basic.append(int(item))
         else:
             for positions in item.nonzero() if _is_mask(item) else (item,):
-                # where NumPy's own indexing does the check of bounds and the counting from the end
-                size = shape[axis]
-                picks[len(basic)] = namespace(positions).arange(size)[_as_integers(positions)]
+                picks[len(basic)] = _counted_from_the_start(positions, shape[axis])
                 basic.append(WHOLE)
                 axis += 1
             continue
@@ -102,36 +111,46 @@ def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[An
     return tuple(basic), picks
 
 
-def _as_integers(positions: Any) -> Any:
-    return positions if not is_array(positions) or positions.dtype.kind in "iu" else positions.astype(int)
+def _counted_from_the_start(positions: Any, size: int) -> Any:
+    if isinstance(positions, Traced):  # of a program that is being recorded: what it holds is not known yet
+        return np.where(positions < 0, positions + size, positions)
+    if is_array(positions) and positions.dtype.kind not in "iu":  # an empty list
+        positions = positions.astype(int)
+    return namespace(positions).arange(size)[positions]  # NumPy's own indexing checks the bounds
 
 
-def flat_positions(shape: tuple[int, ...], index: tuple[Any, ...], xp: Any) -> Any:
-    return xp.arange(prod(shape)).reshape(shape)[index]
+def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], xp: Any) -> tuple[Any, dict[int, int]]:
+    """The flat positions that an index with arrays along the axes `picks` names, and which axes it leaves in place.
 
-
-def passing_axes(shape: tuple[int, ...], picks: dict[int, Any]) -> dict[int, int]:
-    """Which axes an index with arrays along the axes `picks` leaves in place: axis of the array, axis of the result."""
+    Those are given as axis of the array, axis of the result.
+    """
     axes = list(picks)
     common = np.broadcast_shapes(*(np.shape(item) for item in picks.values()))
+    width, ndim = len(common), len(common) + len(shape) - len(axes)
     together = axes == list(range(axes[0], axes[-1] + 1))
     first = axes[0] if together else 0  # where the arrays' axes go, as NumPy has it
     passing = {}
-    place = 0 if together else len(common)
-    for axis in range(len(shape)):
+    place = 0 if together else width
+    positions: Any = 0
+    for axis, n in enumerate(shape):
         if axis in picks:
-            followed = _followed(picks[axis], shape[axis], len(common))
-            if followed is not None and common[followed] == shape[axis]:
+            item, behind = picks[axis], ndim - first - width
+            followed = _followed(item, n, width)
+            if followed is not None and common[followed] == n:
                 passing[axis] = first + followed
-            place += len(common) if together and axis == first else 0
+            place += width if together and axis == first else 0
         else:
+            item, behind = xp.arange(n), ndim - place - 1
             passing[axis] = place
             place += 1
-    return passing
+        positions = positions + np.reshape(item, (*np.shape(item), *(1,) * behind)) * prod(shape[axis + 1 :])
+    return positions, passing
 
 
 def _followed(item: Any, n: int, width: int) -> int | None:
     """The axis of the arrays' common shape along which this one is ``arange(n)``: there each sample picks from itself."""
+    if isinstance(item, Traced):
+        return None
     long = [k for k, size in enumerate(np.shape(item)) if size != 1] or list(range(np.ndim(item)))[:1]
     if len(long) != 1 or np.size(item) != n or not bool((item.reshape(-1) == namespace(item).arange(n)).all()):
         return None
@@ -144,15 +163,22 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     if axis is None:
         x, axis = ravel(x), 0
     axis = axis_of(x, axis, "take")
-    positions = namespace(x).arange(x.shape[axis]).take(_plain_index(indices, x), mode=mode)
-    return along(x, positions, axis, pieces=1)
+    positions, n = _plain_index(indices, x), x.shape[axis]
+    if mode == "wrap":
+        positions = positions % n
+    elif mode == "clip":
+        positions = np.clip(positions, 0, n - 1)
+    return along(x, _counted_from_the_start(positions, n), axis, pieces=1)
 
 
 @implements(np.compress)
 def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
     if axis is None:
         x, axis = ravel(x), 0
-    (positions,) = _plain_index(condition, x).astype(bool).nonzero()
+    condition = _plain_index(condition, x)
+    if isinstance(condition, Traced):
+        condition._refuse("compress by a condition")
+    (positions,) = condition.astype(bool).nonzero()
     return take(x, positions, axis)
 
 
@@ -170,24 +196,32 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
         return np.take_along_axis(arr, value_of(indices), axis)
     indices = _plain_index(indices, arr)
     if axis is None:
-        arr, indices, axis = ravel(arr), indices.reshape(-1), 0
+        arr, indices, axis = ravel(arr), np.reshape(indices, (-1,)), 0
     axis = axis_of(arr, axis, "take_along_axis")
-    xp = namespace(arr)
-    positions = xp.take_along_axis(xp.arange(arr.size).reshape(arr.shape), indices, axis)
+    if indices.ndim != arr.ndim or indices.dtype.kind not in "iu":
+        raise IndexError(f"take_along_axis at {user_line()}: expected {arr.ndim} axes of integers, got {indices.shape}")
+    positions = _counted_from_the_start(indices, arr.shape[axis]) * prod(arr.shape[axis + 1 :])
+    for k, n in enumerate(arr.shape):
+        if k != axis:
+            lines = namespace(arr).arange(n) * prod(arr.shape[k + 1 :])
+            positions = positions + lines.reshape((-1,) + (1,) * (arr.ndim - k - 1))
     passing = tuple((k, k) for k, n in enumerate(arr.shape) if k != axis and positions.shape[k] == n)
-    return indexing.gather(arr, positions=positions, passing=passing)
+    return indexing.gather(arr, positions, passing=passing)
 
 
 def _plain_index(indices: Any, x: Any) -> Any:
-    return value_of(indices) if isinstance(indices, Traced) or is_array(indices) else namespace(x).asarray(indices)
+    return _plain(indices) if _indexes(indices) else namespace(x).asarray(indices)
 
 
 @implements(np.choose)
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
-    a = value_of(a) if isinstance(a, Traced) else np.asarray(a)
+    a = _plain(a) if _indexes(a) else np.asarray(a)
     if a.dtype.kind not in "iub":
         raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
-    a = namespace(a).arange(len(choices)).take(a, mode=mode)
+    n = len(choices)
+    a = a % n if mode == "wrap" else np.clip(a, 0, n - 1) if mode == "clip" else a
+    if mode == "raise" and not isinstance(a, Traced) and not ((a >= 0) & (a < n)).all():
+        raise ValueError(f"choose at {user_line()}: expected numbers of the {n} choices, got {a.min()} to {a.max()}")
     result = as_array(choices[0])
     for k in range(1, len(choices)):
         result = np.where(a == k, choices[k], result)
@@ -199,33 +233,49 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
 def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     """Equal entries stay in their order, and each derivative goes with its entry."""
     a, axis = (ravel(a), 0) if axis is None else (a, axis)
-    return take_along_axis(a, value_of(a).argsort(axis, kind="stable"), axis) if a.ndim else a[None][0]
+    return take_along_axis(a, np.argsort(a, axis, kind="stable"), axis)
 
 
 @implements(np.partition)
 def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect", order: Any = None) -> Any:
     a, axis = (ravel(a), 0) if axis is None else (a, axis)
-    return take_along_axis(a, value_of(a).argpartition(kth, axis), axis)
+    return take_along_axis(a, np.argpartition(a, kth, axis), axis)
 
 
-for _name in (
-    "argmax", "argmin", "argsort", "argpartition", "argwhere", "nonzero", "flatnonzero", "searchsorted", "digitize",
-    "nanargmax", "nanargmin", "count_nonzero", "isin", "lexsort",
-):  # fmt: skip
+for _function, _op in indexing.SEARCHES.items():
+    FUNCTIONS[_function] = METHODS[_function.__name__] = recorded(_op, _function)
+for _name in ("argwhere", "nonzero", "flatnonzero", "nanargmax", "nanargmin", "isin", "lexsort"):
     FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
-for _name in ("argmax", "argmin", "argsort", "argpartition", "nonzero", "searchsorted"):
-    METHODS[_name] = plain(getattr(np, _name))
+METHODS["nonzero"] = plain(np.nonzero)
+
+
+@implements(np.searchsorted, method="searchsorted")
+def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
+    a = a if sorter is None else np.take(a, sorter)
+    return indexing.searchsorted(as_array(v), as_array(a), side=side)
+
+
+@implements(np.digitize)
+def digitize(x: Any, bins: Any, right: bool = False) -> Any:
+    bins = as_array(bins)
+    if isinstance(bins, Traced) or bins.size < 2 or bins[0] <= bins[-1]:
+        return searchsorted(bins, x, "left" if right else "right")
+    return len(bins) - searchsorted(bins[::-1], x, "right" if right else "left")
+
+
 METHODS["sort"] = not_in_place("x.sort()", "`y = np.sort(x)`")
 METHODS["partition"] = not_in_place("x.partition()", "`y = np.partition(x, kth)`")
 
 
 @implements(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
-    bins = value_of(x) if isinstance(x, Traced) else np.asarray(x)
+    bins = _plain_index(x, weights)
+    if isinstance(bins, Traced):
+        bins._refuse("bincount, whose shape depends on values,")
     if weights is None:
         return np.bincount(bins, minlength=minlength)
     size = max(int(bins.max(initial=-1)) + 1, minlength)
-    return indexing.deposit(astype(weights, float, weights), positions=bins, axis=0, size=size)
+    return indexing.deposit(astype(weights, float, weights), bins, axis=0, size=size)
 
 
 # -- updates -----------------------------------------------------------------------------------------------------------------
@@ -274,19 +324,23 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
         raise InputError(f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}.")
     values = astype(values, x.dtype, x)
     full = full_index(index, x)
+    for item in full:
+        if isinstance(item, Traced):
+            item._refuse("an update at positions")
     basic, picks = split_index(full, x.shape)
     hit = xp.zeros(x.shape, bool)
     hit[full] = True
     if not picks:
         values = np.broadcast_to(values, hit[full].shape)
         return structural.embed(values, shape=x.shape, index=basic), hit
-    positions = flat_positions(x.shape, full, xp)
+    positions = xp.arange(x.size).reshape(x.shape)[full]
     values = np.broadcast_to(values, positions.shape)
     if once:
         values = np.where(_last(positions, xp), values, 0.0)
     kept = _kept_axes(basic)
-    passing = [(place, kept[axis]) for axis, place in passing_axes(hit[basic].shape, picks).items() if axis in kept]
-    return indexing.scatter(values, positions=positions, passing=tuple(passing), shape=x.shape), hit
+    passing = flat_positions(hit[basic].shape, picks, xp)[1]
+    back = tuple((place, kept[axis]) for axis, place in passing.items() if axis in kept)
+    return indexing.scatter(values, positions, passing=back, shape=x.shape), hit
 
 
 def _kept_axes(basic: tuple[Any, ...]) -> dict[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import value_of
+from ..backend import array_of, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import elementwise
 from ..tape import Traced, user_line
@@ -120,8 +120,8 @@ def real(val: Any, tol: Any = None) -> Any:
 
 
 METHODS["conj"] = METHODS["conjugate"] = real
-FUNCTIONS[np.imag] = lambda val: np.zeros_like(value_of(val))
-FUNCTIONS[np.angle] = lambda z, deg=False: np.angle(value_of(z), deg)
+FUNCTIONS[np.imag] = lambda val: np.zeros_like(val)
+FUNCTIONS[np.angle] = lambda z, deg=False: np.where(z < 0, 180.0 if deg else np.pi, 0.0).astype(z.dtype)
 
 
 @implements(np.full_like)

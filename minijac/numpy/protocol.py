@@ -27,6 +27,7 @@ __all__ = [
     "not_in_place",
     "outer_method",
     "plain",
+    "recorded",
     "reduction_method",
     "refuse",
 ]
@@ -135,6 +136,21 @@ def as_array(x: Any) -> Any:
 
 def flag(value: Any) -> bool:
     return not absent(value) and bool(value)
+
+
+def recorded(op: Any, function: Any) -> Callable[..., Any]:
+    """A function of one array whose result carries no derivative, as an operation: keywords as `function` has them."""
+    names = signature(function)
+
+    def on_array(*args: Any, **kwargs: Any) -> Any:
+        bound = names.bind(*args, **kwargs).arguments
+        (name, x), *rest = bound.items()
+        params = {key: value for key, value in rest if not absent(value)}
+        if "out" in params:
+            not_in_place(f"{function.__name__}(out=)", "`y = f(x)` without out")(params["out"])
+        return op(x, **params)
+
+    return on_array
 
 
 SHAPE_ONLY = (

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import value_of
 from ..errors import UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
@@ -309,9 +308,8 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
 
 def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
     """Along the last axis. NumPy's own quantile of 0, 1, 2, ... says between which ranks it lies, whatever the method."""
-    values = value_of(x)
     n = x.shape[-1]
-    missing = np.isnan(values)
+    missing = np.isnan(x)
     if skip_nan and missing.any():
         present = n - missing.sum(-1)
         counts = np.unique(present[present > 0]).tolist()
@@ -321,14 +319,14 @@ def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
         empty = present == 0
     else:
         place = np.quantile(np.arange(float(n)), q, method=method)
-        empty = missing.any(-1)
+        empty = np.any(missing, axis=-1)
     low = np.floor(place).astype(int)
     share = (place - low).astype(x.dtype)
     result = indexing.order_statistic(x, rank=_rank(low), axis=x.ndim - 1)
     if share.any():
         upper = indexing.order_statistic(x, rank=_rank(np.ceil(place).astype(int)), axis=x.ndim - 1)
         result = (1 - share) * result + share * upper
-    return np.where(empty, np.nan, result) if empty.any() else result
+    return np.where(empty, np.nan, result) if _maybe(empty) else result
 
 
 def _rank(rank: Any) -> Any:
@@ -339,11 +337,16 @@ def _rank(rank: Any) -> Any:
 def _without_nan(x: Any, fill: float) -> Any:
     """An entry that is NaN is a branch not taken: it has no part in the value, nor in any derivative."""
     missing = np.isnan(x)
-    return np.where(missing, fill, x) if missing.any() else x
+    return np.where(missing, fill, x) if _maybe(missing) else x
+
+
+def _maybe(mask: Any) -> bool:
+    """Whether any entry is true, or may be in a program that is being recorded."""
+    return isinstance(mask, Traced) or bool(mask.any())
 
 
 def _counted(x: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
-    return np.sum(~np.isnan(value_of(x)), axis=axes, keepdims=flag(keepdims)).astype(x.dtype)
+    return np.sum(np.logical_not(np.isnan(x)), axis=axes, keepdims=flag(keepdims)).astype(x.dtype)
 
 
 @implements(np.nansum)
@@ -418,7 +421,7 @@ def _nan_extreme(extreme: Callable[..., Any], a: Any, axis: Any, keepdims: Any, 
     axes = axes_of(a, axis, "nanmax")
     result = extreme(_without_nan(a, fill), axes, None, keepdims, **kwargs)
     empty = _counted(a, axes, keepdims) == 0
-    return np.where(empty, np.nan, result) if empty.any() else result
+    return np.where(empty, np.nan, result) if _maybe(empty) else result
 
 
 @implements(np.apply_over_axes)

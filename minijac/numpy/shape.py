@@ -202,9 +202,9 @@ def along(x: Any, positions: Any, axis: int, pieces: int = 8) -> Any:
 
     Slices are labels without data; other positions are data.
     """
-    runs = _runs(positions, pieces) if positions.ndim == 1 and namespace(positions) is np else None
+    runs = _runs(positions, pieces) if positions.ndim == 1 and isinstance(positions, np.ndarray) else None
     if runs is None:
-        return indexing.take(x, positions=positions, axis=axis)
+        return indexing.take(x, positions, axis=axis)
     parts = [_run(x, positions[start:stop], axis) for start, stop in runs]
     return parts[0] if len(parts) == 1 else structural.concatenate(*parts, axis=axis)
 
