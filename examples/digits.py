@@ -19,7 +19,7 @@ from common import Progress, needed, options, pyplot, save, torch_or_none
 import minijac as mj
 
 Params: TypeAlias = dict[str, np.ndarray]
-HELD_OUT = 297  # the last digits, written by other people than the first
+HELD_OUT = 297  # the last ones, never trained on
 
 
 def start(rng: np.random.Generator, hidden: int = 32) -> Params:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from .backend import is_array, array_of
+from .backend import array_of, holds_array, is_array
 from .errors import InputError
 from .tape import Traced
 
@@ -98,7 +98,7 @@ def batch_size(args: Sequence[Any], axes: Sequence[int | None]) -> int | None:
         if axis is None:
             continue
         for leaf in flatten(arg)[0]:
-            if not is_array(leaf) and not isinstance(leaf, Traced):
+            if not holds_array(leaf):
                 continue
             if not -leaf.ndim <= axis < leaf.ndim:
                 raise InputError(
@@ -125,6 +125,8 @@ def differentiable(leaf: Any, n: int) -> Any:
     """A leaf of argument `n` as an array that can be differentiated, or InputError."""
     if isinstance(leaf, float):
         leaf = np.asarray(leaf)
+    elif isinstance(leaf, Traced) and not holds_array(leaf) and leaf.dtype.kind == "f":
+        leaf = np.positive(leaf)  # a Python number of a program being recorded, as an array
     if not is_array(leaf) and not isinstance(leaf, Traced):
         kind = "an integer" if isinstance(leaf, int) else f"{type(leaf).__name__}"
         raise InputError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Wrapped", "array_of", "astype", "is_array", "namespace", "special", "value_of", "zeros"]
+__all__ = ["Wrapped", "array_of", "astype", "holds_array", "is_array", "namespace", "special", "value_of", "zeros"]
 
 
 def _cupy() -> Any:
@@ -49,6 +49,11 @@ def is_array(x: Any) -> bool:
     """Whether `x` is a plain array: numpy's, a numpy scalar, or cupy's."""
     cupy = _cupy()
     return isinstance(x, np.ndarray | np.generic) or (cupy is not None and isinstance(x, cupy.ndarray))
+
+
+def holds_array(x: Any) -> bool:
+    """Whether `x` is an array, plain or followed by traces: no number, neither plain nor of a program being recorded."""
+    return is_array(array_of(x))
 
 
 def zeros(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from .accumulate import Graph
 from .arguments import Options
 from .backend import namespace
+from .bands import merged
 from .block import Block, Shape, Term
 from .labels import Axis, Label, axis_of, window
 from .plan import Plan, accumulate
@@ -109,7 +110,9 @@ class _Result:
             return self.dense
         block = Block(self.y.shape, self.x.shape) if self.block is None else self.block
         batched = not self.full and self.out_axis is not None and self.in_axis is not None
-        return Jacobian(batch_first(block, self.out_axis, self.in_axis), self.dtype, self.x, batched)
+        block = batch_first(block, self.out_axis, self.in_axis)
+        terms = merged(block.terms, self.dtype, self.x) if len(block.terms) > 1 else block.terms
+        return Jacobian(Block(block.out_shape, block.inp_shape, terms, block.one), self.dtype, self.x, batched)
 
 
 def finished(block: Block, out_axis: int | None, in_axis: int | None, full: bool) -> Block:

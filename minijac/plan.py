@@ -238,7 +238,7 @@ def signature(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> An
         node = graph.nodes[i]
         shapes = tuple([getattr(arg, "shape", ()) for arg in node.args])
         params = _frozen(tuple(node.params.values()), {}) if node.params else ()
-        rows.append((node.op.name, node.parents, shapes, params, node.out.dtype.char))  # type: ignore[union-attr]
+        rows.append((node.op, node.parents, shapes, params, node.out.dtype.char))  # type: ignore[union-attr]
     shapes = tuple([graph.nodes[i].out.shape for i in inputs])
     return tuple(rows), tuple(inputs), tuple(outputs), shapes
 

@@ -224,6 +224,10 @@ def reshaped(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -
 
 
 # -- graphs ----------------------------------------------------------------------------------------------------------------
+HELD = object()
+"""What the shadows of local derivatives are views of: memory that exists already. (Not the graph: no cycles.)"""
+
+
 class ShadowGraph(Graph):
     """A graph whose edges carry shadows. Its edges' own arrays exist already and are not counted as memory."""
 
@@ -252,7 +256,7 @@ class ShadowGraph(Graph):
             return factor
         plain = array_of(array)  # an array under a trace lies in memory as the plain one does
         strides = [s // array.dtype.itemsize for s in plain.strides] if hasattr(plain, "strides") else None
-        return Factor(Shadow(array.shape, array.dtype, self._ledger, base=self, strides=strides), factor.axes)
+        return Factor(Shadow(array.shape, array.dtype, self._ledger, base=HELD, strides=strides), factor.axes)
 
 
 def _moves(

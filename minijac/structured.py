@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from .arguments import check_dtype
 from .backend import is_array, namespace, value_of
 from .block import Block, Term
 from .errors import InputError
-from .factors import Array, size_of
+from .factors import Array, Factor, size_of
 from .labels import Label, label_of, labels_in
 from .tape import Traced
 
@@ -87,6 +88,23 @@ class Jacobian:
         check_dtype(v.dtype, f"v of shape {v.shape}", "Cast it with .astype(float).")
         product = self._block @ Block.column(v)
         return product.dense(np.result_type(self.dtype, v.dtype), v)
+
+    def split(self) -> tuple[list[Array], Callable[[Sequence[Array]], Jacobian]]:
+        """The arrays that hold the data, and the function that makes the same structure of others in their place."""
+        block = self._block
+        arrays = {id(f.array): f.array for term in block.terms for f in term.factors}
+        place = {key: n for n, key in enumerate(arrays)}
+        shapes = [[(place[id(f.array)], f.axes) for f in term.factors] for term in block.terms]
+        like, dtype, batched = block.one, self.dtype, self._batched
+
+        def join(new: Sequence[Array]) -> Jacobian:
+            terms = [
+                Term(t.out, t.inp, tuple(Factor(new[n], axes) for n, axes in factors), t.scale)
+                for t, factors in zip(block.terms, shapes, strict=True)
+            ]
+            return Jacobian(Block(block.out_shape, block.inp_shape, terms, like), dtype, like, batched)
+
+        return list(arrays.values()), join
 
     def todense(self) -> Any:
         """The array of shape ``(B, *out, *in)``, newly made."""

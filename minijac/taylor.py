@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, wraps
 from itertools import combinations, product
-from math import prod
+from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -111,7 +111,7 @@ def _checked(multi_indices: Any) -> list[MultiIndex]:
 
 
 def _check_flat(args: tuple[Any, ...], batch_axis: Any, wanted: Sequence[MultiIndex]) -> None:
-    """Raise InputError unless x is ``(B, n)``, or ``(n, B)`` where `batch_axis` says so, with every n that is wanted."""
+    """Raise InputError unless x is ``(B, n)``, or ``(n, B)`` where `batch_axis` says so, with all features wanted."""
     argument_positions(0, args)
     x = args[0]
     shape = x.shape if is_array(x) or is_traced(x) else type(x).__name__
@@ -388,7 +388,7 @@ def _along_curve(node: Node, operands: Mapping[int, Coefficients], own: Coeffici
 # -- ways to part a multi-index ----------------------------------------------------------------------------------------
 @lru_cache(maxsize=4096)
 def _parted(index: MultiIndex, operands: tuple[int, ...]) -> tuple[tuple[int, tuple[tuple[int, MultiIndex], ...]], ...]:
-    """The terms of Faa di Bruno's formula, the linear ones first: how often each occurs, and its (operand, part) pairs."""
+    """The terms of Faa di Bruno's formula, linear ones first: how often each occurs, and its (operand, part) pairs."""
     count: Counter[tuple[tuple[int, MultiIndex], ...]] = Counter()
     for groups in _set_partitions(index):
         for chosen in product(operands, repeat=len(groups)):
@@ -443,10 +443,8 @@ class Partials:
         self._masked: dict[tuple[int, ...], Scaled | None] = {}
         self._known: dict[tuple[int, ...], Scaled | None] = {}
         self._slopes: dict[tuple[int, ...], dict[int, Scaled | None]] = {}
-        y = self.trace.input(node.out)
-        args = [self.trace.input(arg) if k in self.places else arg for k, arg in enumerate(node.args)]
-        for k in operands:
-            self._known[(k,)] = self._declared(node, k, y, args)
+        self._y = self.trace.input(node.out)
+        self._args = [self.trace.input(arg) if k in self.places else arg for k, arg in enumerate(node.args)]
 
     def __call__(self, positions: tuple[int, ...]) -> Scaled | None:
         """The partial derivative by the operands at the given positions; None: zero by structure."""
@@ -460,6 +458,8 @@ class Partials:
         return self._masked[positions]
 
     def _partial(self, positions: tuple[int, ...]) -> Scaled | None:
+        if positions not in self._known and len(positions) == 1:
+            self._known[positions] = self._declared(self.node, positions[0], self._y, self._args)
         if positions not in self._known:
             *stem, last = positions
             slopes = self._slopes_of(tuple(stem))
@@ -473,22 +473,24 @@ class Partials:
             self._known[positions] = total
         return self._known[positions]
 
-    def _slopes_of(self, stem: tuple[int, ...]) -> dict[int, Scaled]:
-        """The derivatives of a partial by the output and the operands, traced if they are to be differentiated again."""
+    def _slopes_of(self, stem: tuple[int, ...]) -> dict[int, Scaled | None]:
+        """A partial's derivatives by the output and the operands, traced if they are to be differentiated again."""
         value = self._partial(stem)
         if value is None or not self._mine(value.array):
             return {}
         if stem not in self._slopes:
             target = value.array.index  # type: ignore[union-attr]
             graph = Graph(self.trace.nodes, [self.out, *self.places.values()], [target])
-            slopes = {target: Scaled(value.scale, None)}
+            slopes: dict[int, Scaled | None] = {target: Scaled(value.scale, None)}
             for i in reversed(graph.order):
                 slope, node = slopes.pop(i, None), self.trace.nodes[i]
                 if slope is None:
                     continue
-                y, args = node.out, node.args
+                y: Any = node.out
+                args: Sequence[Any] = node.args
                 if len(stem) + 1 < self.order:
-                    y, args = self._traced(i), [self._traced(p) if p >= 0 else a for p, a in zip(node.parents, args, strict=True)]
+                    y = self._traced(i)
+                    args = [self._traced(p) if p >= 0 else a for p, a in zip(node.parents, args, strict=True)]
                 for k, p in graph.operands(i):
                     step = self._declared(node, k, y, args)
                     if step is not None:
@@ -497,11 +499,13 @@ class Partials:
         return self._slopes[stem]
 
     def _declared(self, node: Node, k: int, y: Any, args: Sequence[Any]) -> Scaled | None:
-        partial = node.op.partials[k]  # type: ignore[union-attr, index]
+        partial: Any = node.op.partials[k]  # type: ignore[union-attr, index]
         if callable(partial):
             partial = partial(y, *args, **node.params)
         if isinstance(partial, int | float):
-            return Scaled(float(partial), None) if partial else None
+            if isfinite(partial):
+                return Scaled(float(partial), None) if partial else None
+            partial = astype(partial, y.dtype, y)  # an array, so that it can be left out where it is not live
         if node.live is not None and node is not self.node:
             partial = np.where(node.live, partial, 0.0)
         return Scaled(1.0, partial)
@@ -624,9 +628,7 @@ def _spread(array: Array, shape: Shape) -> Array:
 
 def _arrays(coefficients: Coefficients, like: Array) -> dict[MultiIndex, Array]:
     """Coefficients of the value `like`, all as arrays that broadcast to it."""
-    return {
-        index: _block_array(own, like) if isinstance(own, Block) else own for index, own in coefficients.items()
-    }
+    return {index: _block_array(own, like) if isinstance(own, Block) else own for index, own in coefficients.items()}
 
 
 def _spread_all(coefficients: Coefficients, like: Array) -> dict[MultiIndex, Array]:
@@ -637,7 +639,7 @@ def _as_block(coefficient: Coefficient, shape: Shape) -> Block:
     if isinstance(coefficient, Block):
         return coefficient
     axes = tuple(axis_of(n) for n in shape)
-    held = tuple(axis[0] for axis, n in zip(axes, coefficient.shape, strict=True) if n != 1)
+    held: tuple[Any, ...] = tuple(axis[0] for axis, n in zip(axes, coefficient.shape, strict=True) if n != 1)
     if len(held) < len(shape):
         coefficient = coefficient.reshape(tuple(label.size for label in held))
     one = namespace(coefficient).ones((), coefficient.dtype)

@@ -21,13 +21,14 @@ from .arguments import (
     flatten,
     output_leaf,
 )
-from .backend import is_array, namespace, value_of
+from .backend import holds_array, is_array, namespace, value_of
 from .block import Block
 from .bounded import within_bytes
 from .chunking import assemble
 from .errors import InputError, TraceError
 from .lines import user_line
 from .plan import plan_for, signature
+from .program.replay import replayed
 from .tape import Node, Trace, Traced
 
 __all__ = [
@@ -85,7 +86,7 @@ def record(
             leaves, tree = flatten(args[n])
             traced = []
             for leaf in leaves:
-                if n in batched and not is_array(leaf) and not isinstance(leaf, Traced):
+                if n in batched and not holds_array(leaf):
                     traced.append(leaf)
                     continue
                 value = trace.input(differentiable(leaf, n) if n in positions else leaf)
@@ -314,7 +315,7 @@ def _jacobian(
     ready = prepare(f, args, kwargs, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure)
-        pairs = assemble(
+        pairs = replayed(ready, plan, options) or assemble(
             ready.graph,
             ready.run.inputs,
             ready.run.output_nodes,

@@ -127,7 +127,7 @@ HAZARDS = {
     "hypot of large and tiny": (lambda x: np.hypot(x, x), [[1e200, 1e-200]], [np.sqrt(2)] * 2, None),
     "arctan2 at the origin": (lambda x: np.arctan2(x, 0.0), [[0.0, 2.0]], [0, 0], [0, 0]),
     "arctan2 of tiny": (lambda x: np.arctan2(x, 1e-200), [[0.0]], [1e200], None),
-    "sinc": (np.sinc, [[0.0, 1e-9, 1.0]], [0, -np.pi**2 / 3 * 1e-9, -1], [-np.pi**2 / 3, -np.pi**2 / 3, 2]),
+    "sinc": (np.sinc, [[0.0, 1e-9, 1.0]], [0, -(np.pi**2) / 3 * 1e-9, -1], [-(np.pi**2) / 3, -(np.pi**2) / 3, 2]),
     "logaddexp, both -inf": (lambda x: np.logaddexp(x, -INF), [[-INF, 0.0]], [0.5, 1], [0, 0]),
     "logaddexp, infinities": (lambda x: np.logaddexp(x, 0.0), [[-INF, INF, 0.0]], [0, 1, 0.5], [0, 0, 0.25]),
     "logaddexp, both inf": (lambda x: np.logaddexp(x, INF), [[INF, 0.0]], [0.5, 0], [0, 0]),

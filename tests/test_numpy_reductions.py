@@ -14,7 +14,6 @@ HOLES = [[[1.0, NAN, 3.0, -2.0], [NAN, 5.0, 4.0, 0.5], [2.0, 1.5, -1.0, 7.0]]]
 EMPTY_ROW = [[[NAN, NAN], [1.0, NAN], [2.0, 3.0]]]
 
 
-
 def last(y):
     """The axis of the quantiles, which NumPy puts in front, behind the samples."""
     return np.moveaxis(y, 0, -1)
@@ -47,7 +46,9 @@ REDUCTIONS = {
         lambda x, w: np.average(x, axis=-1, weights=w, returned=True, keepdims=True), ((3,), (3,)), 0.2, 2.0
     ),
     "prod": one(lambda x: np.prod(x, axis=-1), 5, second=True),
-    "prod of several axes": one(lambda x: x.prod((1, 2)) + np.prod(x, (2, 1), keepdims=True)[:, 0, 0], 2, 3, second=True),
+    "prod of several axes": one(
+        lambda x: x.prod((1, 2)) + np.prod(x, (2, 1), keepdims=True)[:, 0, 0], 2, 3, second=True
+    ),
     "prod of two, of one, of none": one(lambda x: np.prod(x[:, :2], 1) + x[:, :1].prod(1) + x[:, :0].prod(1), 3),
     "multiply.reduce": one(lambda x: np.multiply.reduce(x, axis=1), 3),
     "logaddexp.reduce": one(lambda x: np.logaddexp.reduce(x, axis=1), 5, second=True),
@@ -72,12 +73,15 @@ QUANTILES = {
     "percentile, keepdims": one(lambda x: x - np.percentile(x, 75, axis=-1, keepdims=True), 6),
     "quantile of several axes": one(lambda x: np.quantile(x, 0.6, axis=(1, 2), keepdims=True), 2, 3),
     **{f"quantile, {method}": one(lambda x, method=method: last(np.quantile(x, [0.13, 0.8], axis=1, method=method)), 6)
-       for method in ("inverted_cdf", "averaged_inverted_cdf", "closest_observation", "interpolated_inverted_cdf",
-                      "hazen", "weibull", "median_unbiased", "normal_unbiased", "lower", "higher", "midpoint", "nearest")},
+       for method in (
+           "inverted_cdf", "averaged_inverted_cdf", "closest_observation", "interpolated_inverted_cdf", "hazen",
+           "weibull", "median_unbiased", "normal_unbiased", "lower", "higher", "midpoint", "nearest",
+       )},
 }  # fmt: skip
 OVER_NAN = {
-    **{f"{name}": Case(lambda x, f=getattr(np, name): f(x, axis=1), points=HOLES, second=True) for name in (
-        "nansum", "nanprod", "nanmean", "nanvar", "nanstd", "nanmax", "nanmin", "nanmedian", "nancumsum", "nancumprod",
+    **{f.__name__: Case(lambda x, f=f: f(x, axis=1), points=HOLES, second=True) for f in (
+        np.nansum, np.nanprod, np.nanmean, np.nanvar, np.nanstd, np.nanmax, np.nanmin, np.nanmedian, np.nancumsum,
+        np.nancumprod,
     )},
     "keepdims": Case(
         lambda x: np.nansum(x, 1, keepdims=True) + np.nanmean(x, 1, keepdims=True) + np.nanmax(x, 1, keepdims=True),
@@ -86,7 +90,7 @@ OVER_NAN = {
     "ddof": Case(lambda x: np.nanvar(x, axis=1, ddof=1) + np.nanstd(x, 1, ddof=1), points=HOLES),
     "nanquantile": Case(lambda x: last(np.nanquantile(x, [0.2, 0.5], axis=1)), points=HOLES),
     "nanpercentile": Case(lambda x: np.nanpercentile(x, 70, axis=1, method="hazen", keepdims=True), points=HOLES),
-    "no NaN": one(lambda x: np.nansum(x, 1) + np.nanmean(x, 1) * np.nanmedian(x, 1) + np.nanstd(x, 1) + np.nanmax(x, 1), 4),
+    "no NaN": one(lambda x: np.nanmean(x, 1) * np.nanmedian(x, 1) + np.nanstd(x, 1) + np.nanmax(x, 1), 4),
     "a sample of NaN alone": Case(lambda x: np.nansum(x, 1) + np.nanprod(x, 1), points=EMPTY_ROW),
 }  # fmt: skip
 RUNNING = {
@@ -104,9 +108,7 @@ RUNNING = {
 DIFFERENCES = {
     "diff": one(lambda x: np.diff(x) ** 2, 5, second=True),
     "diff twice": one(lambda x: np.diff(x, n=2, axis=1) + np.diff(x, 0, 1)[:, 2:], 5, 2),
-    "diff with ends": Case(
-        lambda x, y: np.diff(x, prepend=y, append=np.array([[1.0]] * len(x)), axis=1), ((4,), (2,))
-    ),
+    "diff with ends": Case(lambda x, y: np.diff(x, prepend=y, append=np.array([[1.0]] * len(x)), axis=1), ((4,), (2,))),
     "diff with a number": one(lambda x: np.diff(x, prepend=0.0, append=1.0), 4),
     "ediff1d": whole(lambda x: np.ediff1d(x * x, to_begin=[1.0, 2.0], to_end=x[0, :1]), 2, 3),
     "gradient": one(lambda x: np.gradient(x, axis=1), 5),
@@ -163,7 +165,12 @@ HAZARDS = {
     "prod, two zeros": (lambda x: x.prod(1), [0.0, 0.0, 3.0], [0, 0, 0], [[0, 3, 0], [3, 0, 0], [0, 0, 0]]),
     "prod, all zero": (lambda x: x.prod(1), [0.0, 0.0, 0.0], [0, 0, 0], np.zeros((3, 3))),
     "prod, subnormal": (lambda x: x.prod(1), [1e-320, 2.0], [2, 1e-320], [[0, 1], [1, 0]]),
-    "cumprod over a zero": (lambda x: x.cumprod(1)[:, -1], [2.0, 0.0, 3.0], [0, 6, 0], [[0, 3, 0], [3, 0, 2], [0, 2, 0]]),
+    "cumprod over a zero": (
+        lambda x: x.cumprod(1)[:, -1],
+        [2.0, 0.0, 3.0],
+        [0, 6, 0],
+        [[0, 3, 0], [3, 0, 2], [0, 2, 0]],
+    ),
     "nanprod": (lambda x: np.nanprod(x, 1), [2.0, NAN, 0.0], [0, 0, 2], [[0, 0, 1], [0, 0, 0], [1, 0, 0]]),
     "std of a constant": (lambda x: x.std(1), [2.0, 2.0, 2.0], [0, 0, 0], np.zeros((3, 3))),
     "std of one": (lambda x: x.std(1), [2.0], [0], [[0]]),

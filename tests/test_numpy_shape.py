@@ -1,4 +1,4 @@
-"""Functions of NumPy that reshape, join, split, repeat, pad and reorder, on traced values: values, modes, samples, structure."""
+"""Functions of NumPy that reshape, join, split, repeat, pad and reorder, on traced values."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ REPEATED = {
         "edge", "symmetric", "wrap", "linear_ramp", "maximum", "mean", "median", "minimum",
     )},
     "pad, reflect": one(lambda x: np.pad(x, ((0, 0), (2, 1), (0, 2)), mode="reflect"), 3, 3),
-    "pad, more than there is": one(lambda x: [np.pad(x, ((0, 0), (5, 4)), mode) for mode in ("reflect", "wrap", "symmetric")], 3),
+    "pad, more than there is": one(
+        lambda x: [np.pad(x, ((0, 0), (5, 4)), mode) for mode in ("reflect", "wrap", "symmetric")], 3
+    ),
     "pad, ramp to": one(lambda x: np.pad(x, ((0, 0), (2, 3)), "linear_ramp", end_values=((0, 0), (1.0, -1.0))), 3),
     "pad, statistics of a part": one(lambda x: np.pad(x, ((0, 0), (1, 1)), "mean", stat_length=2), 4),
 }  # fmt: skip

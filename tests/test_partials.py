@@ -157,9 +157,10 @@ def test_heat_kernel_solves_the_heat_equation():
 
 
 def _representative():
-    skip = {"where"}  # its first operand is a truth value
-    names = [name for name, op in REGISTRY.items() if op.edge is not None and op.samples and name not in skip]
-    return [pytest.param(REGISTRY[name], k, id=f"{name}-{k}") for name in names for k in range(len(REGISTRY[name].samples))]
+    names = [name for name, op in REGISTRY.items() if op.edge is not None and op.samples]
+    return [
+        pytest.param(REGISTRY[name], k, id=f"{name}-{k}") for name in names for k in range(len(REGISTRY[name].samples))
+    ]
 
 
 @pytest.mark.parametrize(("op", "number"), _representative())
@@ -173,11 +174,13 @@ def test_third_order_of_an_operation_equals_nested_forward_mode(op, number):
         steps.append(0.04 * half * random(*shape, seed=30 + k))
     if sample.prepare is not None:
         arrays[0], steps[0] = sample.prepare(arrays[0]), sample.prepare(steps[0])
+    given = {0: arrays[0] > 0} if op.name == "where" else sample.given
 
     def f(t):
-        t = t[0, 0]
-        operands = [a + np.sin(t) * s + t * t * s for a, s in zip(arrays, steps, strict=True)]
-        return op(*operands, **sample.params)
+        curve = np.sin(t[0, 0]) + t[0, 0] * t[0, 0]
+        return op(
+            *(given[k] if k in given else arrays[k] + curve * steps[k] for k in range(len(arrays))), **sample.params
+        )
 
     t = np.array([[0.3]])
     expected, g = [], f
@@ -228,8 +231,9 @@ def test_dtype_is_that_of_the_output(dtype):
 def test_pytree_outputs_and_further_arguments():
     x = points()
     f = lambda x, scale, power=1: {"a": scale * np.sin(x[:, 0] * x[:, 1]), "b": [x**power, np.ones(4)]}
-    for index, tree in zip([(), (0,), (0, 1)], mj.partials(f, [(), (0,), (0, 1)], batch_axis=(0, None))(x, 3.0, power=2),
-                           strict=True):  # fmt: skip
+    indices = [(), (0,), (0, 1)]
+    trees = mj.partials(f, indices, batch_axis=(0, None))(x, 3.0, power=2)
+    for index, tree in zip(indices, trees, strict=True):
         assert set(tree) == {"a", "b"} and isinstance(tree["b"], list)
         one = mj.partials(lambda x: 3.0 * np.sin(x[:, 0] * x[:, 1]), [index])(x)[0]
         close(tree["a"], one)
@@ -250,7 +254,9 @@ def test_batch_axis_of_the_input_and_where_the_output_has_it():
 @pytest.mark.parametrize("B", [0, 1])
 def test_no_samples_and_one_sample(B):
     x = points(B)
-    for a, b in zip(mj.partials(mlp(np.tanh), UP_TO_FOUR)(x), torch_partials(torch_mlp_tanh(), x, UP_TO_FOUR), strict=True):
+    for a, b in zip(
+        mj.partials(mlp(np.tanh), UP_TO_FOUR)(x), torch_partials(torch_mlp_tanh(), x, UP_TO_FOUR), strict=True
+    ):
         close(a, b, rtol=1e-9)
 
 
@@ -274,7 +280,9 @@ def test_any_memory_layout(layout):
     else:
         x = np.broadcast_to(x[:1], x.shape)
     before = x.copy()
-    for a, b in zip(mj.partials(mlp(np.tanh), UP_TO_FOUR)(x), mj.partials(mlp(np.tanh), UP_TO_FOUR)(before), strict=True):
+    for a, b in zip(
+        mj.partials(mlp(np.tanh), UP_TO_FOUR)(x), mj.partials(mlp(np.tanh), UP_TO_FOUR)(before), strict=True
+    ):
         close(a, b)
     close(x, before, rtol=0, atol=0)
 
@@ -344,7 +352,7 @@ def test_what_an_input_does_not_reach_is_no_work():
         result = mj.partials(f, [(1,), (1, 1), (0, 1)])(points())
     finally:
         REGISTRY["sin"].partials = kept
-    assert len(calls) <= 1
+    assert not [shape for shape in calls if 0 not in shape]  # structure is read off arrays without entries
     close(result[0], np.exp(points()[:, 1]))
     close(result[2], np.zeros(4))
 

@@ -180,6 +180,12 @@ def bessel(zero: Callable[..., Any], one: Callable[..., Any]) -> Callable[..., A
     return lambda x, order: (zero(x), one(x), zero(x) - 2.0 / x * one(x))[order]
 
 
+def cofactor_slope(a: Any, x: Any) -> Any:
+    c = torch.linalg.det(a)[..., None, None] * torch.linalg.inv(a).mT
+    inner = (c * x).sum((-2, -1), keepdim=True)
+    return (inner * c - c @ x.mT @ c) / torch.linalg.det(a)[..., None, None]
+
+
 TORCH: dict[str, Callable[..., Any]] = {
     # -- elementwise, one operand ------------------------------------------------------------------------------
     "negative": torch.neg,
@@ -276,7 +282,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "order_statistic": order_statistic,
     "argmax": lambda x, axis, keepdims=False: torch.argmax(x, axis, keepdims),
     "argmin": lambda x, axis: torch.argmin(x, axis),
-    "argsort": lambda x, axis, kind: torch.argsort(x, axis, stable=True),
+    "argsort": lambda x, axis, kind: torch.argsort(x, dim=axis, stable=True),
     "argpartition": lambda x, axis, kth: torch.from_numpy(np.argpartition(x.numpy(), kth, axis)),
     "all": lambda x, axis: torch.all(x != 0, axis),
     "any": lambda x, axis: torch.any(x != 0, axis),
@@ -315,6 +321,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "pinv": torch.linalg.pinv,
     "det": torch.linalg.det,
     "cofactor": lambda a: torch.linalg.det(a)[..., None, None] * torch.linalg.inv(a).mT,
+    "cofactor_slope": cofactor_slope,
     "inverse_transposed": lambda a: torch.linalg.inv(a).mT,
     "logabsdet": lambda a: torch.linalg.slogdet(a).logabsdet,
     "sign_of_det": lambda a: torch.linalg.slogdet(a).sign,

@@ -1,4 +1,4 @@
-"""NumPy's namespace for traced values and plain arrays of either backend: the functions are NumPy's own, which dispatch.
+"""NumPy's namespace for traced values and arrays of either backend: the functions are NumPy's own, which dispatch.
 
 ``minijac.numpy.tanh`` is ``numpy.tanh``: on a plain array it runs at NumPy's speed, on a CuPy array or a traced value
 it dispatches. Importing this package registers minijac's implementations with the traced values.
@@ -21,7 +21,8 @@ from . import products as _products
 from . import protocol as _protocol
 from . import reductions as _reductions
 from . import shape as _shape  # noqa: F401
-from .indexing import add_at, put
+from .indexing import add_at as add_at
+from .indexing import put as put
 
 
 def _install() -> None:

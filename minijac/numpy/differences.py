@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,9 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     spacings = list(varargs) or [1.0]
     spacings = spacings * len(axes) if len(spacings) == 1 and np.ndim(spacings[0]) == 0 else spacings
     if len(spacings) != len(axes):
-        raise TypeError(f"gradient at {user_line()}: expected one spacing for each of {len(axes)} axes, got {len(spacings)}")
+        raise TypeError(
+            f"gradient at {user_line()}: expected one spacing for each of {len(axes)} axes, got {len(spacings)}"
+        )
     results = [_gradient_along(f, k, _steps(h, f, k), edge_order) for k, h in zip(axes, spacings, strict=True)]
     return results[0] if len(results) == 1 else tuple(results)
 
@@ -88,8 +89,13 @@ def _gradient_along(f: Any, axis: int, h: Any, edge_order: int) -> Any:
     if edge_order not in (1, 2) or n < edge_order + 1:
         raise ValueError(f"gradient at {user_line()}: edge_order={edge_order} does not fit {n} entries")
     even = np.ndim(h) == 0
-    step = lambda k: h if even else h[k : k + 1 or None]  # noqa: E731
-    at = lambda k: between(f, axis, k, k + 1 or None)  # noqa: E731
+
+    def step(k: int) -> Any:
+        return h if even else h[k : k + 1 or None]
+
+    def at(k: int) -> Any:
+        return between(f, axis, k, k + 1 or None)
+
     inside = []
     if n > 2:
         left, middle, right = between(f, axis, None, -2), between(f, axis, 1, -1), between(f, axis, 2, None)
@@ -116,7 +122,7 @@ def unwrap(p: Any, discont: float | None = None, axis: int = -1, *, period: floa
     return elementwise.unwrap(p, axis=axis_of(p, axis, "unwrap"), discont=discont, period=period)
 
 
-# -- spaced numbers --------------------------------------------------------------------------------------------------------
+# -- spaced numbers ----------------------------------------------------------------------------------------------------
 @implements(np.linspace)
 def linspace(
     start: Any,
@@ -143,7 +149,9 @@ def linspace(
 def logspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, dtype: Any = None, axis: int = 0
 ) -> Any:
-    y = np.power(base if np.ndim(base) == 0 else np.expand_dims(base, axis), np.linspace(start, stop, num, endpoint, axis=axis))
+    y = np.power(
+        base if np.ndim(base) == 0 else np.expand_dims(base, axis), np.linspace(start, stop, num, endpoint, axis=axis)
+    )
     return y if dtype is None else y.astype(dtype)
 
 
@@ -162,7 +170,7 @@ def _plain(x: Any) -> Any:
     return value_of(x) if isinstance(x, Traced) else x
 
 
-# -- covariances -----------------------------------------------------------------------------------------------------------
+# -- covariances -------------------------------------------------------------------------------------------------------
 @implements(np.cov)
 def cov(
     m: Any,

@@ -1,4 +1,4 @@
-"""Indexing of traced values: integers, slices, arrays and masks; taking, sorting, and updates that return a new array."""
+"""Indexing of traced values: integers, slices, arrays and masks; taking, sorting, updates that return a new array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .shape import along, ravel
 WHOLE = slice(None)
 
 
-# -- x[index] ------------------------------------------------------------------------------------------------------------
+# -- x[index] ----------------------------------------------------------------------------------------------------------
 @implements(method="__getitem__")
 def getitem(x: Any, index: Any) -> Any:
     full = full_index(index, x)
@@ -38,7 +38,9 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     items = index if isinstance(index, tuple) else (index,)
     items = tuple(_plain(item) for item in items)
     items = tuple(namespace(x).asarray(item) if isinstance(item, list | tuple) else item for item in items)
-    items = tuple(int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items)
+    items = tuple(
+        int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items
+    )
     used = 0
     for item in items:
         if isinstance(item, bool | np.bool_) or (is_array(item) and item.dtype == bool and item.ndim == 0):
@@ -71,7 +73,7 @@ def _axes_used(item: Any) -> int:
 
 
 def _is_mask(item: Any) -> bool:
-    return getattr(item, "dtype", None) == bool
+    return hasattr(item, "dtype") and item.dtype.kind == "b"
 
 
 def _indexes(item: Any) -> bool:
@@ -148,7 +150,7 @@ def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], xp: Any) -> tu
 
 
 def _followed(item: Any, n: int, width: int) -> int | None:
-    """The axis of the arrays' common shape along which this one is ``arange(n)``: there each sample picks from itself."""
+    """The axis of the arrays' common shape along which this one is ``arange(n)``: each sample picks from itself."""
     if isinstance(item, Traced):
         return None
     long = [k for k, size in enumerate(np.shape(item)) if size != 1] or list(range(np.ndim(item)))[:1]
@@ -157,7 +159,7 @@ def _followed(item: Any, n: int, width: int) -> int | None:
     return width - np.ndim(item) + long[0]
 
 
-# -- by position -----------------------------------------------------------------------------------------------------------
+# -- by position -------------------------------------------------------------------------------------------------------
 @implements(np.take, method="take")
 def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
     if axis is None:
@@ -228,7 +230,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     return np.broadcast_to(result, np.broadcast_shapes(a.shape, *(np.shape(choice) for choice in choices)))
 
 
-# -- order -------------------------------------------------------------------------------------------------------------------
+# -- order -------------------------------------------------------------------------------------------------------------
 @implements(np.sort)
 def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     """Equal entries stay in their order, and each derivative goes with its entry."""
@@ -278,13 +280,13 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
     return indexing.deposit(astype(weights, float, weights), bins, axis=0, size=size)
 
 
-# -- updates -----------------------------------------------------------------------------------------------------------------
+# -- updates -----------------------------------------------------------------------------------------------------------
 def put(x: Any, index: Any, values: Any) -> Any:
     """A copy of `x` with ``copy[index] = values``, for traced values and plain arrays alike.
 
     Args:
         x: Any shape; stays as it is.
-        index: Whatever stands in brackets: integers, slices, arrays, masks. Of positions that come twice, the last counts.
+        index: Whatever stands in brackets: integers, slices, arrays, masks. Of equal positions the last counts.
         values: Broadcastable to the shape of ``x[index]``.
 
     Cost: that of a copy.

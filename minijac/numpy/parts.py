@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Any:
     return concatenate((arr, values), axis)
 
 
-# -- take apart ----------------------------------------------------------------------------------------------------------
+# -- take apart --------------------------------------------------------------------------------------------------------
 @implements(np.array_split)
 def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     axis = axis_of(ary, axis, "array_split")
@@ -118,7 +118,9 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     if np.ndim(indices_or_sections) == 0:
         n = ary.shape[axis_of(ary, axis, "split")]
         if n % int(indices_or_sections):
-            raise ValueError(f"split at {user_line()}: {n} entries do not divide into {indices_or_sections} equal parts")
+            raise ValueError(
+                f"split at {user_line()}: {n} entries do not divide into {indices_or_sections} equal parts"
+            )
     return array_split(ary, indices_or_sections, axis)
 
 
@@ -174,7 +176,7 @@ def _plain(x: Any) -> Any:
     return value_of(x) if isinstance(x, Traced) else x
 
 
-# -- repeat ----------------------------------------------------------------------------------------------------------------
+# -- repeat ------------------------------------------------------------------------------------------------------------
 @implements(np.tile)
 def tile(A: Any, reps: Any) -> Any:
     reps = tuple(int(n) for n in np.atleast_1d(reps))
@@ -202,7 +204,7 @@ def _copies(x: Any, axis: int, new: int, times: int) -> Any:
     return np.reshape(wide, (*x.shape[:axis], times * x.shape[axis], *x.shape[axis + 1 :]))
 
 
-# -- pad -------------------------------------------------------------------------------------------------------------------
+# -- pad ---------------------------------------------------------------------------------------------------------------
 BY_POSITION = ("edge", "reflect", "symmetric", "wrap")
 BY_STATISTIC = {"maximum": np.max, "mean": np.mean, "median": np.median, "minimum": np.min}
 
@@ -216,8 +218,8 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
     positive = mode in BY_POSITION and kwargs.get("reflect_type", "even") == "even"
     if not positive and mode not in BY_STATISTIC and mode != "linear_ramp":
         raise UnsupportedOperationError(
-            f"numpy.pad at {user_line()}: got mode={mode!r}, {kwargs}. Expected constant, edge, reflect, symmetric, wrap, "
-            "linear_ramp, maximum, mean, median or minimum, and constants without a derivative. Write others with "
+            f"numpy.pad at {user_line()}: got mode={mode!r}, {kwargs}. Expected constant, edge, reflect, symmetric, "
+            "wrap, linear_ramp, maximum, mean, median or minimum, and constants without a derivative. Write others with "
             "np.concatenate."
         )
     for axis, (before, after) in enumerate(widths):
@@ -229,7 +231,7 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
 def _pad_widths(pad_width: Any, ndim: int) -> tuple[tuple[int, int], ...]:
     if isinstance(pad_width, dict):
         pairs = [pad_width.get(k, pad_width.get(k - ndim, 0)) for k in range(ndim)]
-        rows = [np.broadcast_to(pair, 2).tolist() for pair in pairs]
+        rows = [np.broadcast_to(np.asarray(pair), 2).tolist() for pair in pairs]
     else:
         rows = np.broadcast_to(np.asarray(pad_width), (ndim, 2)).tolist()
     return tuple((int(before), int(after)) for before, after in rows)
@@ -238,22 +240,21 @@ def _pad_widths(pad_width: Any, ndim: int) -> tuple[tuple[int, int], ...]:
 def _pad_axis(x: Any, axis: int, before: int, after: int, mode: str, kwargs: dict[str, Any]) -> Any:
     n = x.shape[axis]
     if mode in BY_POSITION:
-        return along(x, np.pad(np.arange(n), (before, after), mode), axis)
+        return along(x, np.pad(np.arange(n), (before, after), cast(Any, mode)), axis)
     key = "end_values" if mode == "linear_ramp" else "stat_length"
     default = 0 if mode == "linear_ramp" else None
-    ends = np.broadcast_to(np.asarray(kwargs.get(key, default)), (x.ndim, 2))[axis]
+    given: Any = kwargs.get(key, default)
+    ends: Any = np.broadcast_to(np.asarray(given), (x.ndim, 2))[axis]
     sides = [(before, x[(*(WHOLE,) * axis, slice(0, 1))]), (after, x[(*(WHOLE,) * axis, slice(n - 1, n))])]
     if mode != "linear_ramp":
         lengths = [n if length is None else min(int(length), n) for length in ends]
         pieces = (slice(0, lengths[0]), slice(n - lengths[1], n))
-        stat = BY_STATISTIC[mode]
+        stat: Any = BY_STATISTIC[mode]
         sides = [
             (width, stat(x[(*(WHOLE,) * axis, piece)], axis=axis, keepdims=True))
             for (width, _), piece in zip(sides, pieces, strict=True)
         ]
-        left, right = (
-            broadcast_to(value, (*x.shape[:axis], width, *x.shape[axis + 1 :])) for width, value in sides
-        )
+        left, right = (broadcast_to(value, (*x.shape[:axis], width, *x.shape[axis + 1 :])) for width, value in sides)
     else:
         along_axis = (-1,) + (1,) * (x.ndim - axis - 1)
         steps = [np.linspace(0.0, 1.0, width, endpoint=False).astype(x.dtype) for width, _ in sides]
@@ -262,5 +263,3 @@ def _pad_axis(x: Any, axis: int, before: int, after: int, mode: str, kwargs: dic
             t * value + (1.0 - t) * end for t, (_, value), end in zip(rising, sides, ends.tolist(), strict=True)
         )
     return structural.concatenate(left, x, right, axis=axis)
-
-

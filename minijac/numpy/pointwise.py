@@ -17,7 +17,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {}
 """Ufuncs that are not one operation."""
 
 
-# -- choices between branches --------------------------------------------------------------------------------------------
+# -- choices between branches ------------------------------------------------------------------------------------------
 @implements(np.where)
 def where(condition: Any, *branches: Any) -> Any:
     if len(branches) != 2:
@@ -27,7 +27,7 @@ def where(condition: Any, *branches: Any) -> Any:
         )
     condition = value_of(condition) if isinstance(condition, Traced) else condition
     a, b = (np.asarray(x) if isinstance(x, list | tuple) else x for x in branches)
-    if getattr(condition, "dtype", None) != bool:
+    if not hasattr(condition, "dtype") or condition.dtype.kind != "b":
         condition = as_array(condition) != 0
     return elementwise.where(condition, a, b)
 
@@ -67,7 +67,10 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     limits = np.finfo(x.dtype)
-    posinf, neginf = (float(limits.max) if posinf is None else posinf), (float(limits.min) if neginf is None else neginf)
+    posinf, neginf = (
+        (float(limits.max) if posinf is None else posinf),
+        (float(limits.min) if neginf is None else neginf),
+    )
     for found, number in ((np.isnan(x), nan), (x == np.inf, posinf), (x == -np.inf, neginf)):
         x = where(found, number, x)
     return x
@@ -92,7 +95,7 @@ def clip_method(x: Any, min: Any = None, max: Any = None, out: Any = None, **kwa
     return clip(x, min, max, out, **kwargs)
 
 
-# -- types and copies ----------------------------------------------------------------------------------------------------
+# -- types and copies --------------------------------------------------------------------------------------------------
 @implements(method="astype")
 def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
     dtype = np.dtype(dtype)
@@ -132,7 +135,7 @@ def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subo
     return astype(filled, a.dtype if dtype is None else dtype)
 
 
-# -- ufuncs and their like -----------------------------------------------------------------------------------------------
+# -- ufuncs and their like ---------------------------------------------------------------------------------------------
 @implements(np.sinc)
 def sinc(x: Any) -> Any:
     return elementwise.sinc(x)
@@ -164,7 +167,7 @@ def divmod(a: Any, b: Any, /) -> tuple[Any, Any]:
 UFUNCS.update({np.frexp: frexp, np.modf: modf, np.divmod: divmod})
 
 
-# -- without a derivative --------------------------------------------------------------------------------------------------
+# -- without a derivative ----------------------------------------------------------------------------------------------
 for _name in (
     "allclose", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
     "broadcast_shapes", "can_cast", "common_type", "empty_like", "histogram", "histogram_bin_edges",

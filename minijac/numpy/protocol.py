@@ -113,8 +113,8 @@ def refuse(name: str, **keywords: Any) -> None:
     for key, value in keywords.items():
         if not absent(value) and value is not True:
             raise UnsupportedOperationError(
-                f"{name} at {user_line()}: got {key}=, which minijac does not take on traced values. Write it as a step "
-                "of its own: np.where for where=, .astype for dtype=, an addition for initial=."
+                f"{name} at {user_line()}: got {key}=, which minijac does not take on traced values. Write it as a "
+                "step of its own: np.where for where=, .astype for dtype=, an addition for initial=."
             )
 
 
@@ -183,4 +183,6 @@ def _holds_traced(x: Any) -> bool:
 def _number_of(x: Any) -> Any:
     """The plain array; a program being recorded has none to give, and says so."""
     x = value_of(x)
-    return x._refuse("a function whose result depends on values and carries no derivative") if x is not array_of(x) else x
+    return (
+        x._refuse("a function whose result depends on values and carries no derivative") if x is not array_of(x) else x
+    )

@@ -102,7 +102,7 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     return (result, total) if returned else result
 
 
-# -- products ------------------------------------------------------------------------------------------------------------
+# -- products ----------------------------------------------------------------------------------------------------------
 @implements(np.prod, method="prod")
 def prod(
     x: Any,
@@ -153,7 +153,7 @@ def _scanned(function: Any, x: Any, axis: int) -> Any:
     return x
 
 
-# -- running sums ----------------------------------------------------------------------------------------------------------
+# -- running sums ------------------------------------------------------------------------------------------------------
 @implements(np.cumsum, method="cumsum")
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
     x, axis = _running(a, axis, dtype, "cumsum")
@@ -186,7 +186,7 @@ for _name, _running_function, _first in (("cumulative_sum", cumsum, 0.0), ("cumu
         implements(getattr(np, _name))(_cumulative(_running_function, _first))
 
 
-# -- extremes ------------------------------------------------------------------------------------------------------------
+# -- extremes ----------------------------------------------------------------------------------------------------------
 @implements(np.max, np.amax, method="max")
 def max(
     x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
@@ -208,7 +208,7 @@ def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any
     return max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
 
 
-# -- order statistics ----------------------------------------------------------------------------------------------------
+# -- order statistics --------------------------------------------------------------------------------------------------
 @implements(np.median)
 def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
     return _quantile(a, 0.5, axis, "linear", keepdims, False, "median")
@@ -287,10 +287,10 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     """Order statistics, interpolated. Of equal entries each takes an even share, so their order does not matter."""
     if isinstance(q, Traced):
         raise UnsupportedOperationError(
-            f"numpy.{name} at {user_line()}: got a traced q, in which the quantile is not differentiated. Expected plain "
-            "numbers: minijac.stop_gradient(q)."
+            f"numpy.{name} at {user_line()}: got a traced q, in which the quantile is not differentiated. Expected "
+            "plain numbers: minijac.stop_gradient(q)."
         )
-    plain = np.percentile if "percentile" in name else np.quantile
+    plain: Any = np.percentile if "percentile" in name else np.quantile
     a = astype(a, plain(np.zeros(2, a.dtype), q, method=method).dtype)
     axes = tuple(sorted(axes_of(a, axis, name)))
     kept = tuple(k for k in range(a.ndim) if k not in axes)
@@ -307,18 +307,19 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
 
 
 def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
-    """Along the last axis. NumPy's own quantile of 0, 1, 2, ... says between which ranks it lies, whatever the method."""
+    """Along the last axis. NumPy's own quantile of 0, 1, 2, ... says between which ranks it lies, by any method."""
     n = x.shape[-1]
+    ranks: Any = np.quantile
     missing = np.isnan(x)
     if skip_nan and missing.any():
         present = n - missing.sum(-1)
         counts = np.unique(present[present > 0]).tolist()
         place = np.zeros(present.shape)
         for count in counts:
-            place[present == count] = np.quantile(np.arange(float(count)), q, method=method)
+            place[present == count] = ranks(np.arange(float(count)), q, method=method)
         empty = present == 0
     else:
-        place = np.quantile(np.arange(float(n)), q, method=method)
+        place = ranks(np.arange(float(n)), q, method=method)
         empty = np.any(missing, axis=-1)
     low = np.floor(place).astype(int)
     share = (place - low).astype(x.dtype)
@@ -333,7 +334,7 @@ def _rank(rank: Any) -> Any:
     return int(rank) if np.ndim(rank) == 0 else rank
 
 
-# -- passing over NaN ----------------------------------------------------------------------------------------------------
+# -- passing over NaN --------------------------------------------------------------------------------------------------
 def _without_nan(x: Any, fill: float) -> Any:
     """An entry that is NaN is a branch not taken: it has no part in the value, nor in any derivative."""
     missing = np.isnan(x)
@@ -432,7 +433,7 @@ def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Any:
     return a
 
 
-# -- ufuncs along an axis ------------------------------------------------------------------------------------------------
+# -- ufuncs along an axis ----------------------------------------------------------------------------------------------
 def _reduce_by(function: Any, neutral: float) -> Callable[..., Any]:
     def reduce(x: Any, axis: Any = 0, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
         refuse(f"{function.__name__}.reduce", initial=initial, where=where)

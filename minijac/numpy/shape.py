@@ -102,7 +102,7 @@ def rollaxis(a: Any, axis: int, start: int = 0) -> Any:
     return moveaxis(a, axis, start - 1 if axis < start else start)
 
 
-# -- axes of length one, and repetition along new axes ---------------------------------------------------------------
+# -- axes of length one, and repetition along new axes -----------------------------------------------------------------
 @implements(np.expand_dims)
 def expand_dims(x: Any, axis: Any) -> Any:
     count = 1 if isinstance(axis, int | np.integer) else len(axis)
@@ -235,7 +235,7 @@ def _run(x: Any, positions: Any, axis: int) -> Any:
     return x if step else broadcast_to(x, (*x.shape[:axis], n, *x.shape[axis + 1 :]))
 
 
-# -- diagonals and triangles ---------------------------------------------------------------------------------------------
+# -- diagonals and triangles -------------------------------------------------------------------------------------------
 @implements(np.diagonal, method="diagonal")
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     first, second = axes_of(x, (axis1, axis2), "diagonal")

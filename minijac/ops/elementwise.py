@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import astype
+from ..tape import Op
 from .families import Sample, elementwise, opaque
 
 __all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "round", "sinc", "unwrap", "where"]
@@ -76,7 +77,9 @@ def _sinc_value(x: Any, order: int = 0) -> Any:
     series = 0.0 * inside
     for k in range((order + 1) // 2, order + 20):
         falling = math.factorial(2 * k) // math.factorial(2 * k - order)
-        series = series + (-1) ** k * math.pi ** (2 * k) * (falling / math.factorial(2 * k + 1)) * inside ** (2 * k - order)
+        series = series + (-1) ** k * math.pi ** (2 * k) * (falling / math.factorial(2 * k + 1)) * inside ** (
+            2 * k - order
+        )
     far = np.sinc(outside)
     for n in range(1, order + 1):
         far = (math.pi ** (n - 1) * np.sin(math.pi * outside + n * math.pi / 2) - n * far) / outside
@@ -233,7 +236,7 @@ astype_op = elementwise(
 )
 
 
-sinc = elementwise(
+sinc: Op = elementwise(
     "sinc",
     _sinc_value,
     lambda y, x, order=0: sinc(x, order=order + 1),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..backend import astype, namespace
 from ..labels import Axes, Label
-from ..tape import Node
+from ..tape import Node, Op
 from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
 from .structural import fresh
 
@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# -- along one axis: the two linear maps that everything else here is made of ---------------------------------------------
+# -- along one axis: the two linear maps that everything else here is made of ------------------------------------------
 def _deposit_value(y: Any, positions: Any, axis: int, size: int) -> Any:
     xp = namespace(y)
     lead, tail = y.shape[:axis], y.shape[axis + positions.ndim :]
@@ -86,7 +86,7 @@ deposit = linear(
 """The transpose of `take`: entries add up at their positions along the axis."""
 
 
-# -- anywhere -----------------------------------------------------------------------------------------------------------
+# -- anywhere ----------------------------------------------------------------------------------------------------------
 def _gather_edge(node: Node, k: int) -> Edge:
     x, positions = node.args
     lead, x_shape = node.params.get("lead", 0), np.shape(x)
@@ -166,10 +166,10 @@ scatter = linear(
     family="indexing",
     inert=(1,),
 )
-"""The transpose of `gather`: zeros of `shape`, with entries added at flat positions; `passing`: (of `y`, of the result)."""
+"""The transpose of `gather`: zeros of `shape`, with entries added at positions; `passing`: (of `y`, of the result)."""
 
 
-# -- the extremes of an axis ----------------------------------------------------------------------------------------------
+# -- the extremes of an axis -------------------------------------------------------------------------------------------
 def _extreme_edge(node: Node, k: int) -> Edge:
     x, axis = node.args[0], node.params["axis"]
     axis = (axis,) if isinstance(axis, int) else axis
@@ -207,19 +207,16 @@ order_statistic = linear(
 """The entry that stands at `rank` of the sorted axis: a number, or one for each entry of the result."""
 
 
-# -- positions and counts: integers, without a derivative -------------------------------------------------------------------
+# -- positions and counts: integers, without a derivative --------------------------------------------------------------
 _ROWS = [Sample(((3, 4),), {"axis": 1})]
-SEARCHES = {
-    function: opaque(function.__name__, function, samples)
-    for function, samples in {
-        np.argmax: [*_ROWS, Sample(((3, 2, 4),), {"axis": -1, "keepdims": True})],
-        np.argmin: _ROWS,
-        np.argsort: [Sample(((3, 4),), {"axis": 1, "kind": "stable"})],
-        np.argpartition: [Sample(((3, 5),), {"axis": 1, "kth": 2})],
-        np.all: _ROWS,
-        np.any: _ROWS,
-        np.count_nonzero: _ROWS,
-    }.items()
+SEARCHES: dict[Any, Op] = {
+    np.argmax: opaque("argmax", np.argmax, [*_ROWS, Sample(((3, 2, 4),), {"axis": -1, "keepdims": True})]),
+    np.argmin: opaque("argmin", np.argmin, _ROWS),
+    np.argsort: opaque("argsort", np.argsort, [Sample(((3, 4),), {"axis": 1, "kind": "stable"})]),
+    np.argpartition: opaque("argpartition", np.argpartition, [Sample(((3, 5),), {"axis": 1, "kth": 2})]),
+    np.all: opaque("all", np.all, _ROWS),
+    np.any: opaque("any", np.any, _ROWS),
+    np.count_nonzero: opaque("count_nonzero", np.count_nonzero, _ROWS),
 }
 searchsorted = opaque(
     "searchsorted",

@@ -14,7 +14,7 @@ import numpy as np
 from ..backend import namespace
 from ..factors import Factor
 from ..labels import Axes, Label
-from ..tape import Node, Op, is_traced
+from ..tape import Node, Op
 from .families import Edge, Linear, Part, Sample, labelled, linear, opaque
 
 __all__ = [
@@ -178,31 +178,69 @@ def _cofactor_value(a: Any) -> Any:
 
 
 def _cofactor_edge(node: Node, k: int) -> Edge:
-    a, c = node.args[0], node.out
-    d = det(a)
-
-    def slope(x: Any) -> Any:  # its own transpose
-        if not is_traced(a) and not bool((d != 0).all()):
-            return _cofactor_slope_singular(a, x)
-        return ((c * x).sum(axis=(-2, -1), keepdims=True) * c - c @ T(x) @ c) / d[..., None, None]
-
+    a = node.args[0]
+    slope = lambda x: cofactor_slope(a, x)  # noqa: E731 - its own transpose
     return _maps(node, 0, slope, slope)
 
 
-def _cofactor_slope_singular(a: Any, x: Any) -> Any:
+def _cofactor_slope(c: Any, d: Any, x: Any) -> Any:
+    """The derivative of the cofactors `c` along `x`, where the determinant `d`: (..., 1, 1) is not zero."""
+    return ((c * x).sum(axis=(-2, -1), keepdims=True) * c - c @ T(x) @ c) / d
+
+
+def _cofactor_slope_value(a: Any, x: Any) -> Any:
     """In the basis of the singular vectors the second minors are products of the other singular values."""
     xp = namespace(a)
+    d = xp.linalg.det(a)[..., None, None]
+    if bool((d != 0).all()):
+        return _cofactor_slope(d * T(xp.linalg.inv(a)), d, x)
     u, s, v = xp.linalg.svd(a)
     sign = (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
     eye = xp.eye(s.shape[-1], dtype=s.dtype)
     minors = (_others(s, 2) * (1.0 - eye)).astype(s.dtype)
     inner = T(u) @ x @ T(v)
-    along = minors @ np.expand_dims(np.diagonal(inner, axis1=-2, axis2=-1), -1)
+    along = minors @ inner.diagonal(axis1=-2, axis2=-1)[..., None]
     return sign * (u @ (along * eye - minors * T(inner)) @ v)
+
+
+def _cofactor_slope_edge(node: Node, k: int) -> Edge:
+    """A third derivative, symmetric in all three; infinite or NaN at singular matrices."""
+    a, x = node.args
+    if k == 1:
+        slope = lambda y: cofactor_slope(a, y)  # noqa: E731
+        return _maps(node, 1, slope, slope)
+    c, d, y = cofactor(a), np.expand_dims(det(a), (-2, -1)), node.out
+    more = x.ndim - a.ndim  # axes of x in front of those of a: directions
+
+    def along(z: Any, c_z: Any) -> Any:
+        inner = lambda p, q: (p * q).sum(axis=(-2, -1), keepdims=True)  # noqa: E731
+        turned = inner(c_z, x) * c + inner(c, x) * c_z - c_z @ T(x) @ c - c @ T(x) @ c_z
+        return (turned - y * inner(c, z)) / d
+
+    def push(z: Any) -> Any:
+        z = z.reshape(z.shape[0], *(1,) * more, *a.shape)
+        return along(z, _cofactor_slope(c, d, z))
+
+    def pull(e: Any) -> Any:
+        result = along(e, _cofactor_slope(c, d, e))
+        return result.sum(axis=tuple(range(1, 1 + more))) if more else result
+
+    lead = _labels(*a.shape[:-2])
+    out = _axes([*_labels(*x.shape[:more]), *lead, *_labels(*x.shape[-2:])])
+    return Edge(y.shape, a.shape, [Part(out, _axes([*lead, *_labels(*a.shape[-2:])]))], Linear(push, pull))
 
 
 cofactor: Op = linear("cofactor", _cofactor_value, _cofactor_edge, SQUARE, family="linear algebra")
 """The matrix of cofactors, ``det(a) inv(a).T`` where the inverse exists: the derivative of the determinant."""
+
+cofactor_slope: Op = linear(
+    "cofactor_slope",
+    _cofactor_slope_value,
+    _cofactor_slope_edge,
+    [Sample(((3, 2, 2), (3, 2, 2))), Sample(((3, 3, 3), (3, 3, 3))), Sample(((3, 3), (3, 3, 3)), shared=(0,))],
+    family="linear algebra",
+)
+"""The derivative of the cofactors of `a`: (..., n, n) along `x`: (..., n, n), which may have more axes in front."""
 
 
 def _inverse_transposed_value(a: Any) -> Any:

@@ -283,7 +283,7 @@ diagonal = structural(
 def _embed_diagonal_relation(k: int, out_shape: Shape, shape: Shape, offset: int) -> Sequence[Part]:
     *lead, (along,) = inp = fresh(shape)
     n = out_shape[-1]
-    rows, columns = (Window(along, n, max(d, 0), 1) for d in (-offset, offset))
+    rows, columns = (Window(along, n, max(d, 0), 1) for d in (-offset, offset))  # type: ignore[arg-type]
     return [Part((*lead, (rows,), (columns,)), inp)]
 
 
@@ -388,8 +388,9 @@ embed = structural(
 def _flip_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]) -> Sequence[Part]:
     out = fresh(shape)
     inp = tuple(
-        (Window(a[0], n, n - 1, -1),) if i in axis else a for i, (a, n) in enumerate(zip(out, shape, strict=True))
-    )  # type: ignore[arg-type]
+        (Window(a[0], n, n - 1, -1),) if i in axis else a  # type: ignore[arg-type]
+        for i, (a, n) in enumerate(zip(out, shape, strict=True))
+    )
     return [Part(out, inp)]
 
 

@@ -14,6 +14,7 @@ import optree
 from ..arguments import flatten
 from ..backend import is_array
 from ..errors import InputError
+from ..structured import Jacobian
 from ..tape import Traced
 from .executor import Executor
 from .passes import optimised
@@ -36,10 +37,12 @@ class CacheInfo(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("executors", "program", "tree")
+    __slots__ = ("executors", "joins", "program", "tree")
 
-    def __init__(self, program: Program, tree: Any) -> None:
+    def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]]) -> None:
         self.program = program
+        structured = any(join is not None for _, join in joins)
+        self.joins = joins if structured else None  # how many results make a leaf of the tree, and how
         self.tree = None if tree == LEAF else tree
         self.executors: list[Executor] = []
 
@@ -50,10 +53,21 @@ class Entry:
             executor = Executor(self.program)
         result = executor.run(*arguments)
         self.executors.append(executor)
+        if self.joins is not None:
+            result = _joined(result, self.joins)
         return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
 
 
 LEAF = flatten(0)[1]
+
+
+def _joined(result: Sequence[Any], joins: list[tuple[int, Any]]) -> list[Any]:
+    """The leaves: arrays, and structured Jacobians made of them."""
+    leaves, start = [], 0
+    for count, join in joins:
+        leaves.append(result[start] if join is None else join(result[start : start + count]))
+        start += count
+    return leaves
 
 
 class Compiled:
@@ -143,7 +157,7 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
             arguments.append(leaf)
         elif is_array(leaf):
             key.append((leaf.shape, leaf.dtype, type(leaf)))
-            arguments.append(np.asarray(leaf))
+            arguments.append(leaf if isinstance(leaf, np.generic) else np.asarray(leaf))
         else:
             raise InputError(
                 f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
@@ -160,13 +174,15 @@ def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> Entry:
     inputs = tuple(symbol.index for symbol in symbols if isinstance(symbol, Symbol))
     args, kwargs = optree.tree_unflatten(tree, symbols)
     try:
-        outputs, output_tree = flatten(fn(*args, **kwargs))
-        numbers = tuple([_output(recorder, y) for y in outputs])
+        leaves, output_tree = flatten(fn(*args, **kwargs))
+        parts = [y.split() if isinstance(y, Jacobian) else ([y], None) for y in leaves]
+        numbers = tuple([_output(recorder, y) for arrays, _ in parts for y in arrays])
         recorder.check_captured()
     finally:
         recorder.close()
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
-    return Entry(released(optimised(program.verify())), output_tree)
+    joins = [(len(arrays), join) for arrays, join in parts]
+    return Entry(released(optimised(program.verify())), output_tree, joins)
 
 
 def _output(recorder: Recorder, y: Any) -> int:

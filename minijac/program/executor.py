@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background
+from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background, ufunc
 from .record import Instruction, Program, Value, takes_numbers
 
 __all__ = ["Executor"]
@@ -270,7 +270,7 @@ class Executor:
         args = [self.reference(n) if numbers else self._as_array(n) for n in step.args]
         out = self.reference(step.out)
         if elementwise_ufunc(step):
-            self.line(f"{self.name(step.op.value)}({', '.join([*args, out])})")
+            ufunc(self, step, args, out)
         elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
 

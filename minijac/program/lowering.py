@@ -15,7 +15,7 @@ from ..block import _view as strided
 from ..labels import labels_in
 from .record import Instruction, Program
 
-__all__ = ["IN_PLACE", "LOWER", "elementwise_ufunc", "fixed_background"]
+__all__ = ["IN_PLACE", "LOWER", "elementwise_ufunc", "fixed_background", "ufunc"]
 
 
 class Code(Protocol):
@@ -52,8 +52,9 @@ def fixed_background(step: Instruction) -> bool:
 
 
 # -- one function for each operation: (code, step, names of operands, name of the result) -> None, or False for "cannot" --
-def _ufunc(code: Code, step: Instruction, args: list[str], out: str) -> Any:
-    code.line(f"{code.name(step.op.value)}({', '.join([*args, out])})")
+def ufunc(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    keyword = "out=" if step.op.value in (np.maximum, np.minimum) else ""  # which take more operands, one day
+    code.line(f"{code.name(step.op.value)}({', '.join([*args, keyword + out])})")
 
 
 def _reduction(ufunc: Any) -> Callable[..., Any]:
@@ -95,7 +96,7 @@ def _softplus(code: Code, step: Instruction, args: list[str], out: str) -> None:
 
 
 def _relu(code: Code, step: Instruction, args: list[str], out: str) -> None:
-    code.line(f"{code.name(np.maximum)}({args[0]}, 0.0, {out})")
+    code.line(f"{code.name(np.maximum)}({args[0]}, 0.0, out={out})")
 
 
 def _convert(code: Code, step: Instruction, args: list[str], out: str) -> None:
@@ -136,26 +137,17 @@ def _cumsum(code: Code, step: Instruction, args: list[str], out: str) -> None:
     code.line(f"{code.name(np.add.accumulate)}({args[0]}, {code.name(axis)}, None, {out})")
 
 
-def _take(code: Code, step: Instruction, args: list[str], out: str) -> Any:
-    positions, axis = step.params["positions"], step.params["axis"]
-    n = code.program.values[step.args[0]].shape[axis]
-    if not positions.size or not n:
-        return False
-    # positions were found valid when recording; with "clip" NumPy writes straight into the result
-    code.line(f"{args[0]}.take({code.name(np.where(positions < 0, positions + n, positions))}, {axis}, {out}, 'clip')")
-    return None
+def _take(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    code.line(f"{args[0]}.take({args[1]}, {code.name(step.params['axis'])}, {out})")
 
 
-def _gather(code: Code, step: Instruction, args: list[str], out: str) -> Any:
-    positions = step.params["positions"]
-    n = int(np.prod(code.program.values[step.args[0]].shape, dtype=int))
-    if not positions.size or not n:
-        return False
+def _gather(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    shape, lead = code.program.values[step.args[0]].shape, step.params.get("lead", 0)
+    flat = (*shape[:lead], int(np.prod(shape[lead:], dtype=int)))
     array = code.array(step.args[0])
     contiguous = array is not None and array.flags.c_contiguous
-    flat = code.name(array.reshape(-1)) if contiguous else f"{args[0]}.reshape(-1)"
-    code.line(f"{flat}.take({code.name(np.where(positions < 0, positions + n, positions))}, None, {out}, 'clip')")
-    return None
+    source = code.name(array.reshape(flat)) if contiguous else f"{args[0]}.reshape({code.name(flat)})"
+    code.line(f"{source}.take({args[1]}, {code.name(lead)}, {out})")
 
 
 def _einsum(code: Code, step: Instruction, args: list[str], out: str) -> None:
@@ -211,7 +203,7 @@ def _relabel(code: Code, step: Instruction, args: list[str], out: str) -> Any:
 
 
 LOWER: dict[str, Callable[..., Any]] = {
-    "matmul": _ufunc,
+    "matmul": ufunc,
     "sum": _reduction(np.add),
     "max": _reduction(np.maximum),
     "min": _reduction(np.minimum),
