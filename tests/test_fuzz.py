@@ -1,0 +1,49 @@
+"""The fuzzer's programs, a few hundred of them, the same ones in every run."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+import fuzz  # noqa: E402 - needs torch
+
+
+@st.composite
+def programs(draw):
+    return fuzz.build(lambda options: draw(st.sampled_from(options)))
+
+
+@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(programs())
+def test_random_programs(program):
+    note(str(program))
+    fuzz.check(program)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_deep_random_programs(part):
+    for n in range(30):
+        program = fuzz.build(random.Random(f"{part}/{n}").choice)
+        try:
+            fuzz.check(program)
+        except Exception as error:
+            error.add_note(str(program))
+            raise
+
+
+def test_a_wrong_derivative_is_found():
+    numpy, wrong = ("def f(v0):\n    return np.sin(v0)\n", "def f(v0):\n    return torch.sin(1.001 * v0)\n")
+    program = fuzz.Program(numpy, numpy.replace("np", "torch"), [fuzz.Value((fuzz.B, 2), True)], 0)
+    fuzz.check(program)
+    with pytest.raises(AssertionError, match="off by"):
+        fuzz.check(program._replace(torch=wrong))
+
+
+def test_programs_use_every_operation():
+    text = "".join(fuzz.build(random.Random(n).choice).numpy for n in range(2000))
+    for name in ("einsum", "@", "softmax", "where", "reshape", "cumsum", "pad", "sort", "moveaxis", "[..., None]"):
+        assert text.count(name) > 20, name
