@@ -152,9 +152,9 @@ def picture(run: Run, interval: tuple[float, float], path: Any) -> None:
     shown = slice(0, int(15.0 / DT))
     for n, robot in enumerate((0, 1, 2)):
         truth, mean, blind = (paths[shown, robot, :2].T for paths in (run.truth, run.mean, run.dead_reckoning))
-        a.plot(*blind, color=ORANGE, linewidth=0.8, label=None if n else "commands alone")
-        a.plot(*mean, color=BLUE, linewidth=0.8, label=None if n else "filter, 95 % ellipses")
-        a.plot(*truth, color="black", linewidth=1.2, label=None if n else "truth")
+        a.plot(*truth, color=GREY, linewidth=3.0, alpha=0.6, label=None if n else "truth")
+        a.plot(*blind, color=ORANGE, linewidth=0.9, label=None if n else "commands alone")
+        a.plot(*mean, color=BLUE, linewidth=0.9, label=None if n else "filter, 95 % ellipses")
         for k in range(2 * EVERY - 2, mean.shape[1], 2 * EVERY):  # just before a measurement
             ellipse = np.sqrt(5.991) * np.linalg.cholesky(run.covariance[k, robot, :2, :2]) @ circle
             a.plot(*(mean[:, k : k + 1] + ellipse), color=BLUE, linewidth=0.7)

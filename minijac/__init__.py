@@ -11,6 +11,7 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .program import compile
+from .explain import Explanation, explain
 from .report import Tape, trace
 from .second import (
     divergence,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchMixingError",
     "ConversionError",
+    "Explanation",
     "InputError",
     "Jacobian",
     "MinijacError",
@@ -38,6 +40,7 @@ __all__ = [
     "TraceError",
     "UnsupportedOperationError",
     "errors",
+    "explain",
     "grad",
     "jacobian",
     "jvp",

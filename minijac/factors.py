@@ -197,6 +197,9 @@ def _pair(
     batch = [label for label in a.axes if label in b.axes and kept(label)]
     rows = [label for label in a.axes if label not in b.axes]
     columns = [label for label in b.axes if label not in a.axes]
+    if not rows and not columns:  # entry by entry: a matmul of single rows with single columns is slow
+        both = aligned(a, (*batch, *summed)) * aligned(b, (*batch, *summed))
+        return Factor(both.sum(axis=tuple(range(len(batch), both.ndim))), tuple(batch))
     left = _matrix(a, batch, rows, summed)
     right = _matrix(b, batch, summed, columns)
     result = left @ right

@@ -143,8 +143,10 @@ def _either_way(
     for backward in (False, True):
         before = ledger.cost().nanoseconds
         block = segment(graph, chain[k], chain[k + 1], one, backward)
+        if len(chain) == 2:
+            write(block, ledger)
         found.append((ledger.cost().nanoseconds - before, ("reverse", k) if backward else k, block))
-        if found[0][0] == 0.0:  # a single local derivative
+        if block.terms and found[0][0] == 0.0:  # a single local derivative
             break
     return found
 

@@ -25,7 +25,7 @@ from .backend import namespace
 from .block import Block, Term, bilinear
 from .chunking import batch_first, result_dtype, seeds
 from .errors import InputError
-from .factors import Factor
+from .higher import LINEAR, Partials
 from .labels import Axes, Label
 from .ops.families import labelled, multilinear_axes, operand_axes, without_ones
 from .plan import accumulate, plan_for
@@ -43,10 +43,6 @@ __all__ = [
     "value_and_laplacian",
 ]
 
-LOCALLY_LINEAR = ("structural", "indexing")
-"""Families whose local derivative does not depend on the operands' values, or only piecewise."""
-
-
 def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[int, Block]:
     """The second-order term of every output, from the identity at one input (or a part of it)."""
     first: dict[int, Block] = dict(seed)
@@ -58,12 +54,14 @@ def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[i
             continue
         first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
         parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
+        elementwise = node.op.family == "elementwise"  # type: ignore[union-attr]
+        partials = Partials(node, [k for k, _ in operands], 2) if elementwise else None
         for n, (k, p) in enumerate(operands):
             for l, q in operands[n:]:
-                form = _form(node, k, l)
+                form = _form(node, partials, k, l)
                 if form is not None:
                     parts.append(bilinear(form, first[p], first[q], node.out.shape, collapse))
-        if node.op.family not in (*LOCALLY_LINEAR, "elementwise", "multilinear"):  # type: ignore[union-attr]
+        if node.op.family not in (*LINEAR, "elementwise", "multilinear"):  # type: ignore[union-attr]
             parts.append(_curvature(node, [(k, first[p]) for k, p in operands], collapse))
         parts = [part for part in parts if part.terms]
         if parts:
@@ -80,59 +78,23 @@ def _total(blocks: Any) -> Block:
 
 
 # -- the second derivative of one operation ------------------------------------------------------------------------------
-def _form(node: Node, k: int, l: int) -> Term | None:
+def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
     """The second derivative by operands `k` and `l` as a bilinear form, both orders counted; None where it is zero."""
     assert node.op is not None
-    if node.op.family == "elementwise":
-        partial = second_partial(node, k, l)
+    both = 1.0 if k == l else 2.0
+    if partials is not None:
+        partial = partials((k, l))
         if partial is None:
             return None
         axes: Axes = tuple((Label(n),) for n in node.out.shape)
         inp = tuple(axis for n in (k, l) for axis in operand_axes(axes, np.shape(node.args[n])))
-        factors: tuple[Factor, ...] = (labelled(partial, axes, node.out.dtype),)
-        return Term(without_ones(axes), without_ones(inp), factors, 1.0 if k == l else 2.0)
+        factors = () if partial.array is None else (labelled(partial.array, axes, node.out.dtype),)
+        return Term(without_ones(axes), without_ones(inp), factors, both * partial.scale)
     if node.op.family == "multilinear" and k != l:
         held = [j for j in range(len(node.args)) if j not in (k, l)]
         out, operands, parts = multilinear_axes(node, held)
-        return Term(without_ones(out), without_ones((*operands[k], *operands[l])), tuple(parts), 2.0)
+        return Term(without_ones(out), without_ones((*operands[k], *operands[l])), tuple(parts), both)
     return None
-
-
-def second_partial(node: Node, k: int, l: int) -> Any:
-    """The derivative of an elementwise node's partial `k` by operand `l`, or None where it is zero.
-
-    The declared partial is a function p(y, a, b, ...), so its derivative is that by the operand, and that by the output
-    times the output's own partial. It is taken by minijac itself.
-    """
-    assert node.op is not None
-    partials = node.op.partials
-    if not callable(partials[k]) or partials[l] is None:
-        return None
-    shape = node.out.shape
-    trace = Trace()
-    wide = [np.broadcast_to(x, shape) if np.shape(x) != shape and np.ndim(x) else x for x in node.args]
-    y = trace.input(node.out)
-    args = [trace.input(x) if n == l else x for n, x in enumerate(wide)]
-    try:
-        result = partials[k](y, *args, **node.params)
-    finally:
-        trace.close()
-    if not isinstance(result, Traced) or result.trace is not trace:
-        return None
-    ones = namespace(node.out).ones(result.shape, result.dtype)
-    graph = Graph(trace.nodes, [y.index, args[l].index], [result.index])
-    blocks = graph.reverse({result.index: Block.column(ones).T})
-    total: Any = None
-    for index, chain in ((args[l].index, None), (y.index, partials[l])):
-        if index not in blocks:
-            continue
-        part = blocks[index].dense(result.dtype, trace.nodes[index].out)
-        if chain is not None:
-            part = part * (chain(node.out, *wide, **node.params) if callable(chain) else chain)
-        total = part if total is None else total + part
-    if total is not None and node.live is not None:
-        total = np.where(node.live, total, 0.0)
-    return total
 
 
 def _curvature(node: Node, blocks: list[tuple[int, Block]], collapse: bool) -> Block:

@@ -18,6 +18,7 @@ import torch
 
 import minijac as mj
 
+torch.set_num_threads(1)  # the arrays are small
 B = 3
 MODES = ("forward", "reverse", "mixed", "auto")
 LARGEST = 60

@@ -176,7 +176,7 @@ def agrees_with_torch(
     order: int = 1,
     rtol: float = 1e-9,
 ) -> None:
-    """Value, and from either end the per-sample derivatives up to `order`, are those of a loop of torch's over samples."""
+    """Value, and from either end the per-sample derivatives up to `order`, are those of torch, sample by sample."""
     import minijac as mj
 
     def same(actual: Any, expected: Any) -> None:

@@ -308,3 +308,24 @@ def test_single_precision_stays():
         for mode in ("forward", "reverse"):
             y, J = mj.value_and_jacobian(f, mode=mode)(x)
             assert y.dtype == J.dtype == np.float32
+
+
+def test_compiled_linear_algebra_is_the_same():
+    """Also where the matrices of the first call were regular and a later one is not."""
+    for f in (
+        L.det,
+        lambda a: L.slogdet(a)[1],
+        lambda a: L.eigh(spd(a))[0],
+        lambda a: np.square(L.svd(a)[0]),
+        lambda a: L.qr(a)[1],
+        lambda a: L.solve(spd(a), V[0]),
+        lambda a: L.norm(a, axis=(1, 2)),
+    ):
+        for g in (mj.jacobian(f), mj.jacobian(mj.jacobian(f))):
+            compiled = mj.compile(g)
+            compiled(A[::-1] + 0.1)
+            close(compiled(A), g(A), 1e-9, 1e-9)
+    singular = np.stack([RANK_TWO, RANK_ONE, np.zeros((3, 3))])
+    compiled = mj.compile(mj.hessian(L.det))
+    compiled(A)
+    close(compiled(singular), mj.hessian(L.det)(singular))

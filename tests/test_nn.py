@@ -327,3 +327,16 @@ def test_entries_that_no_window_in_use_holds_do_not_spoil_the_derivative(mode):
     x = np.array([[[0.0, 0.0, 4.0, 1.0]]])
     f = lambda x: np.where(np.array([False, True]), nn.avg_pool1d(np.sqrt(x), 2), 0.0)
     close(mj.jacobian(f, mode=mode)(x)[0, 0, 1, 0], np.array([0.0, 0.0, 0.125, 0.25]))
+
+
+def test_compiled_networks_are_the_same():
+    w = random(3, 2, 3, seed=26)
+    x, y = random(2, 2, 6, seed=27), random(2, 2, 6, seed=28)
+    for f in (
+        lambda x: nn.max_pool1d(nn.relu(nn.conv1d(x, w, padding=1)), 2),
+        lambda x: nn.scaled_dot_product_attention(nn.layer_norm(x), x, x, is_causal=True),
+        lambda x: nn.log_softmax(nn.gelu(nn.group_norm(x, 2))),
+    ):
+        compiled = mj.compile(mj.jacobian(f))
+        compiled(y)
+        close(compiled(x), mj.jacobian(f)(x))

@@ -58,7 +58,9 @@ TAKEN = {
     "take one": one(lambda x: np.take(x, 2, axis=-1), 2, 4),
     "take in two axes": one(lambda x: np.take(x, [[0, 1], [1, 1]], axis=1), 2, 3),
     "take, flat": whole(lambda x: np.take(x, [5, 0, 0]) + x.take(2), 2, 3),
-    "take, wrapped and clipped": one(lambda x: np.take(x, [4, -5], 1, mode="wrap") * x.take([9, -9], 1, None, "clip"), 4),
+    "take, wrapped and clipped": one(
+        lambda x: np.take(x, [4, -5], 1, mode="wrap") * x.take([9, -9], 1, mode="clip"), 4
+    ),
     "take_along_axis": one(lambda x: np.take_along_axis(x, np.argsort(x, 1), 1) ** 2, 4, second=True),
     "take_along_axis, inner": one(lambda x: np.take_along_axis(x, np.argmin(x, 1, keepdims=True), axis=1), 2, 3),
     "take_along_axis, broadcast": one(lambda x: np.take_along_axis(x, np.array([[[2, 0]]]), axis=-1), 2, 3),
@@ -152,6 +154,28 @@ def test_duplicates_accumulate():
     f = lambda x: x[:, [1, 1, 3, 1]].sum(1)
     for mode in ENDS:
         close(mj.jacobian(f, mode=mode)(x), np.array([[0.0, 3, 0, 1]] * 2))
+
+
+BY_VALUE = {
+    "sort": np.sort,
+    "partition": lambda x: np.partition(x, 2)[:, 2],
+    "argmax": lambda x: x[own(x), x.argmax(1)],
+    "take_along_axis": lambda x: np.take_along_axis(x, np.argsort(-x, 1), 1) * [1.0, 2.0, 3.0, 4.0],
+    "choose": lambda x: np.choose((x > 0).astype(int), [x, x * x]),
+    "median": lambda x: np.median(x, axis=1),
+    "nansum": lambda x: np.nansum(np.sqrt(x), axis=1),
+    "searchsorted": lambda x: x * np.searchsorted(np.array([-1.0, 0.0, 1.0]), x),
+}
+
+
+@pytest.mark.parametrize("f", BY_VALUE.values(), ids=BY_VALUE.keys())
+def test_positions_that_depend_on_values_are_found_anew_by_a_compiled_function(f):
+    first, second = np.random.default_rng(0).uniform(-2, 2, (2, B, 4))
+    with np.errstate(invalid="ignore"):
+        for g in (f, mj.jacobian(f)):
+            compiled = mj.compile(g)
+            compiled(first)
+            close(compiled(second), g(second))
 
 
 # --- samples --------------------------------------------------------------------------------------------------

@@ -185,9 +185,13 @@ def _cofactor_edge(node: Node, k: int) -> Edge:
     return _maps(node, 0, slope, slope)
 
 
+def _inner(a: Any, b: Any) -> Any:
+    return (a * b).sum(axis=(-2, -1), keepdims=True)
+
+
 def _cofactor_slope(c: Any, d: Any, x: Any) -> Any:
     """The derivative of the cofactors `c` along `x`, where the determinant `d`: (..., 1, 1) is not zero."""
-    return ((c * x).sum(axis=(-2, -1), keepdims=True) * c - c @ T(x) @ c) / d
+    return (_inner(c, x) * c - c @ T(x) @ c) / d
 
 
 def _cofactor_slope_value(a: Any, x: Any) -> Any:
@@ -215,9 +219,8 @@ def _cofactor_slope_edge(node: Node, k: int) -> Edge:
     more = x.ndim - a.ndim  # axes of x in front of those of a: directions
 
     def along(z: Any, c_z: Any) -> Any:
-        inner = lambda p, q: (p * q).sum(axis=(-2, -1), keepdims=True)  # noqa: E731
-        turned = inner(c_z, x) * c + inner(c, x) * c_z - c_z @ T(x) @ c - c @ T(x) @ c_z
-        return (turned - y * inner(c, z)) / d
+        turned = _inner(c_z, x) * c + _inner(c, x) * c_z - c_z @ T(x) @ c - c @ T(x) @ c_z
+        return (turned - y * _inner(c, z)) / d
 
     def push(z: Any) -> Any:
         z = z.reshape(z.shape[0], *(1,) * more, *a.shape)
