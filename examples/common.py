@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ def options(doc: str | None, name: str, argv: Sequence[str] | None) -> argparse.
         "--out",
         type=Path,
         default=Path(__file__).resolve().parent / "out" / f"{name}.png",
-        help="the picture to write (default: examples/out/%(prog)s's name.png)".replace("%(prog)s's name", name),
+        help=f"the picture to write (default: examples/out/{name}.png)",
     )
     parser.add_argument("--quick", action="store_true", help="a reduced size, for a look in a few seconds")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    needed("matplotlib", "matplotlib")  # missed now rather than after the work
+    return given
 
 
 def needed(module: str, package: str) -> Any:
@@ -69,9 +71,11 @@ class Progress:
 
 def pyplot() -> Any:
     """matplotlib's pyplot, drawing to files, in the examples' common look."""
-    matplotlib = needed("matplotlib", "matplotlib")
+    import matplotlib
+
     matplotlib.use("Agg")
-    plt = needed("matplotlib.pyplot", "matplotlib")
+    import matplotlib.pyplot as plt
+
     plt.rcParams.update(
         {
             "figure.dpi": 110,
@@ -79,7 +83,6 @@ def pyplot() -> Any:
             "axes.titlesize": 10,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "image.cmap": "viridis",
         }
     )
     return plt

@@ -106,7 +106,9 @@ def picture(x: np.ndarray, labels: np.ndarray, z: np.ndarray, J: np.ndarray, hel
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
     upper.suptitle("ink that speaks for (red) and against (blue) the digit's own class", fontsize=9)
-    lower.suptitle("the ten closest calls, 'digit: first or second': ink for the first (red), the second (blue)", fontsize=9)
+    lower.suptitle(
+        "the ten closest calls, 'digit: first or second': ink for the first (red), the second (blue)", fontsize=9
+    )
     save(figure, path)
 
 

@@ -185,12 +185,12 @@ def picture(run: Run, interval: tuple[float, float], path: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Simulate, judge, check, draw."""
     given = options(__doc__, "ekf", argv)
-    chi2 = needed("scipy.stats", "scipy").chi2
+    special = needed("scipy.special", "scipy")
     robots, steps = (64, 60) if given.quick else (256, 600)
     run = simulate(robots, steps, np.random.default_rng(0))
 
     # The sum over independent robots of their NEES is chi-squared with 3 degrees of freedom for each.
-    low, high = (float(bound) / robots for bound in chi2.ppf([0.025, 0.975], 3 * robots))
+    low, high = (float(special.chdtri(3 * robots, above)) / robots for above in (0.975, 0.025))
     nees = run.nees.mean(1)
     inside = ((nees > low) & (nees < high)).mean()
     print(f"NEES: {nees.mean():.3f} in the mean (3 expected), {inside:.2f} of the time in [{low:.2f}, {high:.2f}]")

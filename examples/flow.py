@@ -131,7 +131,7 @@ def check(params: Params, x: np.ndarray) -> None:
             x = x + SLOPE * torch.tanh(x @ q["A"] + q["a"]) @ q["C"] + q["c"]
         return x
 
-    logdets, total = [], 0.0
+    logdets, total = [], torch.zeros(())
     for sample in torch.tensor(x):
         J = torch.autograd.functional.jacobian(torch_flow, sample, create_graph=True)
         logdets.append(torch.linalg.slogdet(J).logabsdet)
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = options(__doc__, "flow", argv)
     rng = np.random.default_rng(0)
     data, fresh = two_moons(4000, rng), two_moons(2000, rng)
-    layers, steps, batch = (4, 120, 200) if given.quick else (10, 1500, 500)
+    layers, steps, batch = (4, 400, 200) if given.quick else (10, 1500, 500)
     with threadpool_limits(1):  # small matrices: threads would only wait for each other
         params = train(start(layers, 32, rng), data, steps, batch, rng)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,7 +33,7 @@ LAYERS = len(SIZES) - 1
 def start(rng: np.random.Generator) -> Params:
     """Weights of variance 2 / (inputs + outputs), biases zero."""
     params = {}
-    for k, (n, m) in enumerate(zip(SIZES, SIZES[1:], strict=False)):
+    for k, (n, m) in enumerate(pairwise(SIZES)):
         params[f"W{k}"] = rng.normal(size=(n, m)) * np.sqrt(2.0 / (n + m))
         params[f"b{k}"] = np.zeros(m)
     return params

@@ -266,7 +266,7 @@ def plan_for(
 ) -> Plan:
     """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
 
-    `structure` is the graph's `signature`, where the caller has it already.
+    ``"either"`` is the cheaper of forward and reverse. `structure` is the graph's `signature`, where the caller has it.
     """
     if not isinstance(mode, str):
         return _checked(mode, graph, inputs, outputs)
@@ -277,6 +277,8 @@ def plan_for(
     if plan is None:
         if mode == "mixed":
             plan = mixed_plan(graph, inputs, outputs)
+        elif mode == "either":  # end, for work that is cut into chunks of seeds
+            plan = min(candidates(graph, inputs, outputs)[:2], key=lambda c: c.cost.nanoseconds).plan
         else:
             plan = min(candidates(graph, inputs, outputs), key=lambda c: c.cost.nanoseconds).plan
         if len(_PLANS) >= 1024:

@@ -198,6 +198,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if "out" in kwargs:
             self._refuse_out(ufunc.__name__, kwargs["out"])
+        if any(isinstance(x, list | tuple) for x in inputs):
+            inputs = tuple([np.asarray(x) if isinstance(x, list | tuple) else x for x in inputs])
         name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
         if function is None and getattr(sys.modules.get("scipy.special"), ufunc.__name__, None) is ufunc:
@@ -211,6 +213,11 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
                 "traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."
             )
         return function(*inputs, **kwargs)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        from . import numpy as namespace
+
+        return namespace
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         function = self.functions.get(func)

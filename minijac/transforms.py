@@ -314,7 +314,8 @@ def _jacobian(
         return ready.run._replace(value=value, aux=aux), as_trees(pairs, ready, args, options)
     ready = prepare(f, args, kwargs, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
-        plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure)
+        mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
+        plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure)
         pairs = replayed(ready, plan, options) or assemble(
             ready.graph,
             ready.run.inputs,

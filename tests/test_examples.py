@@ -21,8 +21,11 @@ NEEDS = {
 }
 WITHOUT = """
 import runpy, sys
-for name in {missing!r}:
-    sys.modules[name] = None
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
 sys.path.insert(0, "examples")
 sys.argv = {argv!r}
 runpy.run_path(sys.argv[0], run_name="__main__")

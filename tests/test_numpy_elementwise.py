@@ -45,6 +45,7 @@ BINARY = {
     "operators": binary(lambda x, y: (x + y) * (x - y) / (2.0 + y * y) - (-x) + x % 2.0 + 3.0 / (x * x + 1.0)),
     "power with numbers": binary(lambda x, y: x**3 + x**2.0 + 2**y + 1.5**x + x**-1 + x**0.5, 0.3, 2.0),
     "power with an integer array": binary(lambda x, y: x ** np.array([0, 1, 3]) * y),
+    "lists": binary(lambda x, y: x * [1.0, 2.0, 3.0] + [[3, 2, 1]] - np.maximum(y, [0.0, 1.0, 2.0])),
     "reflected": binary(lambda x, y: 1.0 - x + 2.0 * y + np.array([1.0, 2.0, 3.0]) / (x * x + 1.0)),
     "fmod of negatives": Case(lambda x, y: np.fmod(-x, y) + np.remainder(-x, y), TWO, 0.3, 2.0),
     "divmod": Case(lambda x, y: np.divmod(x, y), TWO, 0.3, 2.0),
@@ -175,6 +176,12 @@ def test_ties_share_evenly_in_both_operands():
         for mode in ENDS:
             for J in mj.jacobian(f, (0, 1), mode=mode)(x, x.copy()):
                 close(J, [0.5, 0.5])
+
+
+def test_a_traced_value_names_its_namespace():
+    seen = []
+    mj.jacobian(lambda x: seen.append(x.__array_namespace__()) or x)(np.ones((2, 2)))
+    assert seen[0] is mj.numpy and seen[0].tanh is np.tanh
 
 
 # --- what would lose a derivative -----------------------------------------------------------------------------

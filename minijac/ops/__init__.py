@@ -1,6 +1,12 @@
 """The operations, one table for each family; importing this package registers all of them."""
 
 from . import convolution, elementwise, indexing, linalg, multilinear, special, structural
-from .families import REGISTRY
+from .families import REGISTRY, Sample, linear_map
+from .families import elementwise as define_elementwise
+from .families import linear as define
+from .families import multilinear as define_multilinear
 
-__all__ = ["REGISTRY", "convolution", "elementwise", "indexing", "linalg", "multilinear", "special", "structural"]
+__all__ = [
+    "REGISTRY", "Sample", "convolution", "define", "define_elementwise", "define_multilinear", "elementwise",
+     "indexing", "linalg", "linear_map", "multilinear", "special", "structural",
+]  # fmt: skip

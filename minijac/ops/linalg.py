@@ -15,7 +15,7 @@ from ..backend import namespace
 from ..factors import Factor
 from ..labels import Axes, Label
 from ..tape import Node, Op
-from .families import Edge, Linear, Part, Sample, labelled, linear, opaque
+from .families import Edge, Linear, Part, Sample, labelled, linear, linear_map, opaque
 
 __all__ = [
     "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "pinv", "qr", "qr_q",
@@ -54,11 +54,10 @@ def _factor(array: Any, labels: Sequence[Label]) -> Factor:
 def _maps(node: Node, k: int, push: Callable[[Any], Any], pull: Callable[[Any], Any], last: bool = False) -> Edge:
     """The edge of linear maps between the matrices of two stacks; with `last`, their last axis passes too."""
     source, target = np.shape(node.args[k]), node.out.shape
-    lead = _labels(*source[:-2])
-    inp, out = _labels(*source[-2:]), _labels(*target[len(lead) :])
+    passing = [(i, i) for i in range(len(source) - 2)]
     if last:
-        out[-1] = inp[-1]
-    return Edge(target, source, [Part(_axes([*lead, *out]), _axes([*lead, *inp]))], Linear(push, pull))
+        passing.append((len(source) - 1, len(target) - 1))
+    return linear_map(source, target, push, pull, passing)
 
 
 def _positive(x: Any) -> Any:

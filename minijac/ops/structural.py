@@ -13,7 +13,7 @@ from ..block import _view, spread
 from ..factors import Array, Factor
 from ..labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..tape import Node
-from .families import Edge, Linear, Part, Sample, Shape, linear, structural
+from .families import Edge, Linear, Part, Sample, Shape, linear, linear_map, structural
 
 __all__ = [
     "broadcast_to", "concatenate", "cumsum", "diagonal", "embed", "embed_diagonal", "expand_dims", "flip",
@@ -307,11 +307,9 @@ embed_diagonal = structural(
 # -- running sums ------------------------------------------------------------------------------------------------------
 def _cumsum_edge(node: Node, k: int) -> Edge:
     shape, axis, reverse = node.out.shape, node.params["axis"], node.params.get("reverse", False)
-    inp, other = fresh(shape), fresh(shape)
-    out = tuple(other[i] if i == axis else a for i, a in enumerate(inp))
     push = lambda x: cumsum(x, axis=axis + 1, reverse=reverse)  # noqa: E731
     pull = lambda y: cumsum(y, axis=axis + 1, reverse=not reverse)  # noqa: E731
-    return Edge(shape, shape, [Part(out, inp)], Linear(push, pull, uniform=True))
+    return linear_map(shape, shape, push, pull, [(i, i) for i in range(len(shape)) if i != axis], uniform=True)
 
 
 def _cumsum_value(x: Array, axis: int, reverse: bool = False) -> Array:
