@@ -118,7 +118,7 @@ class Partials:
         return self.values[i]
 
     def _mine(self, array: Any) -> bool:
-        return isinstance(array, Traced) and array.trace is self.trace
+        return isinstance(array, Traced) and array.home is self.trace
 
     def _stripped(self, array: Any) -> Any:
         return array.value if self._mine(array) else array
@@ -140,7 +140,7 @@ def shape_of_partials(node: Node, operands: Sequence[tuple[int, int]]) -> tuple[
     y = trace.input(_emptied(node.out))
     args = [trace.input(_emptied(a)) if k in chosen else _emptied(a) for k, a in enumerate(node.args)]
     values = [partial(y, *args, **node.params) if callable(partial) else partial for partial in declared]
-    traced = any(isinstance(value, Traced) and value.trace is trace for value in values)
+    traced = any(isinstance(value, Traced) and value.home is trace for value in values)
     return not traced, all(n.op is None or n.op.partials is not None for n in trace.nodes)
 
 

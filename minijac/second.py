@@ -123,7 +123,7 @@ def _curvature(node: Node, blocks: list[tuple[int, Block]], collapse: bool) -> B
             pushed = dense if pushed is None else pushed + dense
     finally:
         trace.close()
-    if not isinstance(pushed, Traced) or pushed.trace is not trace:  # a linear operation
+    if not isinstance(pushed, Traced) or pushed.home is not trace:  # a linear operation
         return Block(node.out.shape, () if collapse else shape, (), one)
     graph = Graph(trace.nodes, [p.index for p in points.values()], [pushed.index])
     again = graph.forward({points[k].index: _as_block(tangent, len(shape), one) for k, tangent in tangents})

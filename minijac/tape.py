@@ -95,25 +95,20 @@ class Trace:
 
     def input(self, value: Any) -> Traced:
         if self.program is None and isinstance(value, Traced):
-            self.program = value.trace.program
+            self.program = value.home.program
         self.nodes.append(Node(None, (), (), {}, value, None))
         return traced(self, len(self.nodes) - 1, value)
 
     def close(self) -> None:
         self.open = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise UnsupportedOperationError(
-            f"x.trace() at {user_line()}: a traced value has its trace under this name. Expected numpy.trace(x)."
-        )
-
 
 def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Compute an operation, recorded on the innermost trace among its operands, and on the outer ones through it."""
     trace: Trace | None = None
     for arg in args:
-        if isinstance(arg, Traced) and (trace is None or arg.trace.serial > trace.serial):
-            trace = arg.trace
+        if isinstance(arg, Traced) and (trace is None or arg.home.serial > trace.serial):
+            trace = arg.home
     if trace is None:
         return op.value(*args, **params)
     if not trace.open:
@@ -126,11 +121,11 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         args = tuple([trace.program.captured(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
         if trace.program is trace:
             return trace.program.record(op, args, params)
-    values = tuple([arg.value if isinstance(arg, Traced) and arg.trace is trace else arg for arg in args])
+    values = tuple([arg.value if isinstance(arg, Traced) and arg.home is trace else arg for arg in args])
     out = apply(op, values, params)
     if op.edge is None:
         return out
-    parents = tuple([arg.index if isinstance(arg, Traced) and arg.trace is trace else -1 for arg in args])
+    parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is trace else -1 for arg in args])
     trace.nodes.append(Node(op, parents, values, params, out, caller()))
     return traced(trace, len(trace.nodes) - 1, out)
 
@@ -142,7 +137,7 @@ def is_traced(x: Any) -> bool:
 class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     """A value that a trace follows: it acts as the array that it stands for, through NumPy's own functions."""
 
-    __slots__ = ("index", "trace")
+    __slots__ = ("home", "index")
     # filled by minijac.numpy: NumPy's ufuncs and functions, and the array methods, to minijac's own
     ufuncs: ClassVar[dict[Any, Callable[..., Any]]] = {}
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
@@ -151,7 +146,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
 
     def __init__(self, trace: Trace, index: int, value: Any) -> None:
-        self.trace = trace
+        self.home = trace
         self.index = index
         self.value = value
 

@@ -106,7 +106,7 @@ def record(
                 )
             result, aux = result
     leaves, tree = flatten(result)
-    nodes = [leaf.index if isinstance(leaf, Traced) and leaf.trace is trace else None for leaf in leaves]
+    nodes = [leaf.index if isinstance(leaf, Traced) and leaf.home is trace else None for leaf in leaves]
     outputs = [_stripped(leaf, trace) for leaf in leaves]
     aux_leaves, aux_tree = flatten(aux)
     return Recorded(
@@ -125,9 +125,9 @@ def _stripped(leaf: Any, trace: Trace) -> Any:
     """A result without the trace that has just ended."""
     if not isinstance(leaf, Traced):
         return leaf
-    if leaf.trace is trace:
+    if leaf.home is trace:
         return leaf.value
-    if not leaf.trace.open:
+    if not leaf.home.open:
         raise TraceError(
             f"the function returned, at {user_line()}, a traced value of a transformation that has returned before. "
             "Expected values made in this call: do not store traced values outside of the function."

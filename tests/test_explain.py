@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -133,3 +135,13 @@ def test_directions_have_their_colours():
 def test_results_without_data_are_explained_too():
     assert str(mj.explain(lambda x: np.floor(x) * 1.0, random(3, 4)))
     assert mj.explain(lambda x: x[:, ::-1], random(3, 4)).result == ["entries moved, shared by all samples, constant"]
+
+
+def test_the_page_of_examples_is_up_to_date():
+    script = Path(__file__).parent.parent / "docs" / "make_plans.py"
+    spec = importlib.util.spec_from_file_location("make_plans", script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path, text in module.files().items():
+        assert path.read_text() == text, f"{path.name} is out of date: run python docs/make_plans.py"

@@ -63,8 +63,8 @@ def test_the_autoencoder_takes_a_mixed_order_and_a_quarter_of_the_multiply_adds(
 FUNCTIONS = {
     "wide in the middle": (network(20, 100, 20), random(8, 20, dtype=np.float32)),
     "narrow in the middle": (network(60, 6, 60), random(8, 60, dtype=np.float32)),
-    "many inputs": (network(80, 20, 3), random(8, 80, dtype=np.float32)),
-    "many outputs": (network(3, 20, 80), random(8, 3, dtype=np.float32)),
+    "many inputs": (network(80, 40, 20, 3), random(8, 80, dtype=np.float32)),
+    "many outputs": (network(3, 20, 40, 80), random(8, 3, dtype=np.float32)),
     "attention": (attention, random(2, 5, 6)),
     "stencil": (burgers, random(4, 30)),
     "elementwise": (lambda x: np.sin(x) * np.exp(-x * x), random(4, 30)),

@@ -183,7 +183,8 @@ def _complex_result(name: str) -> Any:
     def refused(a: Any, *args: Any, **kwargs: Any) -> Any:
         raise UnsupportedOperationError(
             f"numpy.linalg.{name} at {user_line()}: eigenvalues of a general matrix are complex, which minijac does "
-            "not differentiate. Use numpy.linalg.eigh or eigvalsh for symmetric matrices."
+            "not differentiate: no derivative is defined. Use numpy.linalg.eigh or eigvalsh for symmetric matrices, or "
+            "apply it to minijac.stop_gradient(x) where its derivative is not wanted."
         )
 
     return refused

@@ -114,5 +114,6 @@ def poly(seq_of_zeros: Any) -> Any:
 def roots(p: Any) -> Any:
     raise UnsupportedOperationError(
         f"numpy.roots at {user_line()}: the zeros of a polynomial may be complex, which minijac does not "
-        "differentiate. At a known simple zero x, its derivative in the coefficients is -x**k / p'(x)."
+        "differentiate: no derivative is defined. At a known simple zero x, found from minijac.stop_gradient(p), it is "
+        "-x**k / p'(x) in the coefficients."
     )

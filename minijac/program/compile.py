@@ -187,7 +187,7 @@ def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> Entry:
 
 def _output(recorder: Recorder, y: Any) -> int:
     """The number of an output's value."""
-    if isinstance(y, Symbol) and y.trace is recorder:
+    if isinstance(y, Symbol) and y.home is recorder:
         return y.index
     if isinstance(y, Traced):
         raise Foreign

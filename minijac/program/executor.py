@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextvars import Context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,12 +89,14 @@ class Executor:
                 if last.get(n, -1) <= number and n in self._owner:
                     self._free.append(self._owner.pop(n))
         returned = [self._returned(k, results) for k in range(len(program.outputs))]
-        self._names |= {"copyto": np.copyto, "empty": np.empty, "take": _take, "errstate": np.errstate}
-        body = "\n        ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
+        self._names |= {"copyto": np.copyto, "empty": np.empty, "take": _take}
+        body = "\n    ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
         parameters = ", ".join(f"a{n}" for n in program.inputs)
-        self.source = f"def run({parameters}):\n    with errstate(all='ignore'):\n        {body}\n"
+        self.source = f"def run({parameters}):\n    {body}\n"
         exec(compile(self.source, "<minijac program>", "exec"), self._names)
-        self.run = self._names.pop("run")
+        quiet = Context()  # in which NumPy does not warn; entering it costs less than numpy.errstate
+        quiet.run(np.seterr, all="ignore")
+        self.run = partial(quiet.run, self._names.pop("run"))
 
     def _bind_input(self, n: int) -> None:
         value = self.program.values[n]
@@ -249,6 +253,15 @@ class Executor:
             self.line(f"copyto({self._arrays[n]}, {self.reference(n)})")
         return self._arrays[n]
 
+    def _constant(self, n: int, step: Instruction) -> str | None:
+        """A constant Python number as an array of the dtype that it would be converted to in every call."""
+        values = self.program.values
+        kinds = {values[m].dtype for m in step.args if values[m].number not in PYTHON_NUMBERS}
+        if values[n].kind != "constant" or values[n].number not in (int, float) or len(kinds) != 1:
+            return None
+        (dtype,) = kinds
+        return self.name(np.asarray(values[n].content, dtype)) if dtype.kind == "f" else None
+
     def _view_of(self, step: Instruction) -> None:
         source = step.args[0]
         if source in self._static:
@@ -270,7 +283,7 @@ class Executor:
         args = [self.reference(n) if numbers else self._as_array(n) for n in step.args]
         out = self.reference(step.out)
         if elementwise_ufunc(step):
-            ufunc(self, step, args, out)
+            ufunc(self, step, [self._constant(n, step) or name for n, name in zip(step.args, args, strict=True)], out)
         elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
 

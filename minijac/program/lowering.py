@@ -57,6 +57,15 @@ def ufunc(code: Code, step: Instruction, args: list[str], out: str) -> Any:
     code.line(f"{code.name(step.op.value)}({', '.join([*args, keyword + out])})")
 
 
+def _matmul(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    values = code.program.values
+    a, b = (values[n] for n in step.args)
+    if len(a.shape) == len(b.shape) == 2 and a.dtype == b.dtype and all((*a.shape, *b.shape)):
+        code.line(f"{code.name(np.dot)}({args[0]}, {args[1]}, {out})")  # costs less for small matrices
+    else:
+        ufunc(code, step, args, out)
+
+
 def _reduction(ufunc: Any) -> Callable[..., Any]:
     def lower(code: Code, step: Instruction, args: list[str], out: str) -> None:
         axis, keepdims = code.name(step.params["axis"]), code.name(bool(step.params.get("keepdims", False)))
@@ -83,11 +92,13 @@ def _where(code: Code, step: Instruction, args: list[str], out: str) -> Any:
 
 
 def _sigmoid(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    dtype = code.program.values[step.out].dtype
     multiply, tanh, add = code.name(np.multiply), code.name(np.tanh), code.name(np.add)
-    code.line(f"{multiply}({args[0]}, 0.5, {out})")
+    half, one = code.name(np.asarray(0.5, dtype)), code.name(np.asarray(1.0, dtype))
+    code.line(f"{multiply}({args[0]}, {half}, {out})")
     code.line(f"{tanh}({out}, {out})")
-    code.line(f"{add}({out}, 1.0, {out})")
-    code.line(f"{multiply}({out}, 0.5, {out})")
+    code.line(f"{add}({out}, {one}, {out})")
+    code.line(f"{multiply}({out}, {half}, {out})")
 
 
 def _softplus(code: Code, step: Instruction, args: list[str], out: str) -> None:
@@ -203,7 +214,7 @@ def _relabel(code: Code, step: Instruction, args: list[str], out: str) -> Any:
 
 
 LOWER: dict[str, Callable[..., Any]] = {
-    "matmul": ufunc,
+    "matmul": _matmul,
     "sum": _reduction(np.add),
     "max": _reduction(np.maximum),
     "min": _reduction(np.minimum),

@@ -255,7 +255,7 @@ class Recorder(Trace):
         return symbol
 
     def _plain(self, arg: Any) -> Any:
-        if isinstance(arg, Symbol) and arg.trace is self:
+        if isinstance(arg, Symbol) and arg.home is self:
             return arg.value
         if isinstance(arg, Traced):
             raise Foreign
