@@ -24,7 +24,7 @@ WORTH = 1.5
 """How much larger than its larger part a joined term may be."""
 
 
-# -- offsets -----------------------------------------------------------------------------------------------------------------
+# -- offsets -----------------------------------------------------------------------------------------------------------
 def offsets(out: Axes, inp: Axes) -> tuple[int, ...] | None:
     """How far each input axis is ahead of the output axis, if each entry has one place: a diagonal; None otherwise."""
     if len(out) != len(inp):
@@ -36,9 +36,7 @@ def offsets(out: Axes, inp: Axes) -> tuple[int, ...] | None:
 def _offset(a: Axis, b: Axis) -> int | None:
     """The constant distance of two axes that run along the same labels."""
     left, right = _placed(a), _placed(b)
-    if [step for step in left[1]] != [step for step in right[1]]:
-        return None
-    return right[0] - left[0]
+    return right[0] - left[0] if left[1] == right[1] else None
 
 
 def _placed(axis: Axis) -> tuple[int, list[tuple[int, int]]]:
@@ -53,7 +51,7 @@ def _placed(axis: Axis) -> tuple[int, list[tuple[int, int]]]:
     return start, steps
 
 
-# -- joining -----------------------------------------------------------------------------------------------------------------
+# -- joining -----------------------------------------------------------------------------------------------------------
 class Fit(NamedTuple):
     """Where a label of a term lies in another term: its first position there, and the other's label (None: fixed)."""
 
@@ -126,11 +124,12 @@ def _joined(large: Term, small: Term, fits: dict[Label, Fit], dtype: Any, like: 
     x, y = large.one_factor(), small.one_factor()
     # constant along a label only where both terms are, and both run over all of it
     order = [label for label in fits if label not in same or label in x.axes or fits[label].label in y.axes]
-    start = {label: fit.start - first[label] for label, fit in fits.items()}
+    within = [fits[label] for label in order]
     parts = [
         (x, order, [-first[label] for label in order], [label.size for label in order]),
-        (y, [fits[label].label for label in order], [start[label] for label in order], [fits[label].size for label in order]),
-    ]
+        (y, [fit.label for fit in within], [fit.start - first[label] for fit, label in zip(within, order, strict=True)],
+         [fit.size for fit in within]),
+    ]  # fmt: skip
     total = _total(parts, tuple(new[label].size for label in order), dtype, like)
 
     def moved(axes: Axes) -> Axes:
@@ -153,10 +152,7 @@ def _total(parts: Any, shape: tuple[int, ...], dtype: Any, like: Array) -> Array
             total[where] += array.reshape(sizes) if factor.axes else array
             continue
         kept = [label for label in labels if label is not None]
-        axes = tuple(
-            window(label if label is not None else None, n, start, 1)
-            for label, n, start in zip(labels, shape, starts, strict=True)
-        )
+        axes = tuple(window(label, n, start, 1) for label, n, start in zip(labels, shape, starts, strict=True))
         if not factor.axes:
             array = np.broadcast_to(astype(array, dtype, like), tuple(label.size for label in kept))
         total = total + embed(astype(array, dtype, like), kept, axes, shape)

@@ -44,7 +44,7 @@ class Way(NamedTuple):
     cost: Cost
 
 
-# -- what is held ----------------------------------------------------------------------------------------------------------
+# -- what is held ------------------------------------------------------------------------------------------------------
 def held_bytes(ready: Prepared, args: Sequence[Any]) -> int:
     """Bytes of the arrays that recording made: values, constants that go with the samples, local derivatives."""
     graph = ready.graph
@@ -72,7 +72,7 @@ def _owner(array: Any) -> Any:
     return array
 
 
-# -- what an accumulation adds -----------------------------------------------------------------------------------------------
+# -- what an accumulation adds -----------------------------------------------------------------------------------------
 def rehearse(ready: Prepared, plan: Plan, chunk_size: int | None, options: Options, fresh: bool) -> tuple[int, Cost]:
     """The number of pieces, and the price of all of them, of an accumulation on shadows.
 
@@ -111,7 +111,7 @@ def _rehearsed(ready: Prepared, plan: Plan, chunk_size: int | None, options: Opt
         results([(o, i, block) for (o, i), block in blocks.items()], ledger, fresh)
         return 1, ledger.cost()._replace(peak_bytes=max(before, ledger.peak))
 
-    pieces, costs = 0, []
+    pieces, total = 0, Cost(0, 0, 0, 0.0)
     ends = in_axis if plan.mode == "forward" else out_axis
     for end, axis in ends.items():
         ledger = Ledger()
@@ -125,11 +125,15 @@ def _rehearsed(ready: Prepared, plan: Plan, chunk_size: int | None, options: Opt
         else:
             table = graph.reverse({end: chunks[0].T})
             results([(end, i, block) for i, block in table.items()], ledger, False)
-        pieces += len(chunks)
-        costs.append(Cost(*(len(chunks) * part for part in ledger.cost()))._replace(peak_bytes=ledger.peak))
-        del table, graph, chunks
-    total = Cost(*map(sum, zip(*costs, strict=True))) if costs else Cost(0, 0, 0, 0.0)
-    return pieces, total._replace(peak_bytes=max((cost.peak_bytes for cost in costs), default=0))
+        count, cost = len(chunks), ledger.cost()
+        pieces += count
+        total = Cost(
+            total.multiply_adds + count * cost.multiply_adds,
+            total.moved + count * cost.moved,
+            max(total.peak_bytes, cost.peak_bytes),
+            total.nanoseconds + count * cost.nanoseconds,
+        )
+    return pieces, total
 
 
 def _result_bytes(ready: Prepared, y: Any, x: Any) -> int:
@@ -188,7 +192,7 @@ def _best(found: Sequence[Way], room: float, mode: Any) -> Way | None:
     return min(asked or fitting, key=lambda way: way.cost.nanoseconds, default=None)
 
 
-# -- the work --------------------------------------------------------------------------------------------------------------
+# -- the work ----------------------------------------------------------------------------------------------------------
 def within_bytes(
     prepared: Callable[..., Prepared], args: tuple[Any, ...], options: Options
 ) -> tuple[Prepared, Any, Any, list[list[Any]]]:
@@ -224,7 +228,8 @@ def _whole(ready: Prepared, args: Sequence[Any], options: Options) -> tuple[Prep
     found, held, way = _chosen(ready, args, options, fresh=True)
     if way is None:
         raise _too_little(options, held, found, ready.batch)
-    return ready, ready.run.value, ready.run.aux, _assembled(ready, way.plan, options._replace(chunk_size=way.chunk_size))
+    pairs = _assembled(ready, way.plan, options._replace(chunk_size=way.chunk_size))
+    return ready, ready.run.value, ready.run.aux, pairs
 
 
 def _assembled(ready: Prepared, plan: Plan, options: Options, into: Any = None) -> list[list[Any]]:
@@ -237,10 +242,11 @@ def _assembled(ready: Prepared, plan: Plan, options: Options, into: Any = None) 
 def _too_little(options: Options, held: int, found: Sequence[Way], samples: int | None) -> MemoryError:
     least = min(way.cost.peak_bytes for way in found)
     needed = ceil((held + least) / (1 - MARGIN))
-    what = "one seed" if samples is None else "one seed of one sample" if samples == 1 else f"one seed of {samples} samples"
-    why = "" if samples in (None, 1) else (
-        " The samples stay together with structured=True, and with on_mixing other than 'raise'."
-    )  # fmt: skip
+    what, why = "one seed", ""
+    if samples is not None:
+        what += " of one sample" if samples == 1 else f" of {samples} samples"
+    if samples not in (None, 1):
+        why = " The samples stay together with structured=True, and with on_mixing other than 'raise'."
     return MemoryError(
         f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and result: "
         f"{held:,} for the function's own values and local derivatives, {least:,} for the accumulation, and a margin of "
@@ -299,7 +305,7 @@ class _Work:
             start = stop
             if start == self.batch:
                 break
-            size = self._next_size(found, held, stop - sum(self.sizes[:-1]), self.batch - start)
+            size = self._next_size(found, held, self.batch - start)
             del ready
         if bar is not None:
             bar.close()
@@ -338,9 +344,10 @@ class _Work:
         self.aux.append(ready.run.aux)
         self.sizes.append(stop - start)
 
-    def _next_size(self, found: Sequence[Way], held: int, size: int, rest: int) -> int:
+    def _next_size(self, found: Sequence[Way], held: int, rest: int) -> int:
         """The chunk of samples for which the rest takes fewest accumulations; what is held grows with it at most."""
-        best, result = None, size
+        size = result = self.sizes[-1]
+        best: int | None = None
         count = 1
         while count <= rest:
             samples = ceil(rest / count)

@@ -106,9 +106,8 @@ class Explanation:
                 directions, meets = _directions(order)
                 named = {k: f"S{k}" for k in range(len(chain) - 1)}
                 where = ", ".join(f"%{chain[k]}" for k in meets)
-                self.orders.append(
-                    f"output %{o} by input %{i}: J = {_written(order, named)}" + (f", meeting at {where}" if where else "")
-                )
+                meeting = f", meeting at {where}" if where else ""
+                self.orders.append(f"output %{o} by input %{i}: J = {_written(order, named)}{meeting}")
                 whole: Block | None = None
                 for k, (a, b) in enumerate(zip(chain, chain[1:], strict=False)):
                     block = segment(graph, a, b, _one(ledger), k in _backward(order))
@@ -248,7 +247,7 @@ def explain(
         return Explanation(ready, args, mode)
 
 
-# -- blocks ----------------------------------------------------------------------------------------------------------------
+# -- blocks ------------------------------------------------------------------------------------------------------------
 def _one(ledger: Ledger) -> Shadow:
     return Shadow((), np.dtype(np.float32), ledger)
 
@@ -284,7 +283,7 @@ def _batch_axes(ready: Prepared) -> dict[int, int]:
     }
 
 
-# -- orders ----------------------------------------------------------------------------------------------------------------
+# -- orders ------------------------------------------------------------------------------------------------------------
 def _is_leaf(order: Order) -> bool:
     return isinstance(order, int) or order[0] == "reverse"
 
@@ -323,7 +322,7 @@ def _written(order: Order, named: dict[int, str]) -> str:
     return " ".join(parts)
 
 
-# -- words -----------------------------------------------------------------------------------------------------------------
+# -- words -------------------------------------------------------------------------------------------------------------
 def _name(node: Node) -> str:
     return "input" if node.op is None else node.op.name
 
@@ -341,11 +340,12 @@ def _time(nanoseconds: float) -> str:
 
 def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+
+    def line(row: Sequence[str]) -> str:
+        padded = [cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths))]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(line, rows))
 
 
 def _arrow(p: int, i: int, tops: Sequence[int], heights: Sequence[int], left: int) -> str:

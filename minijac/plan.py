@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     order: Any = None
 
 
-# -- chains --------------------------------------------------------------------------------------------------------------
+# -- chains ------------------------------------------------------------------------------------------------------------
 def chain_of(graph: Graph, source: int, target: int) -> tuple[int, ...]:
     """The nodes that every path from one node to another crosses, both ends included.
 
@@ -102,7 +102,8 @@ def segment(graph: Graph, a: int, b: int, one: Any, backward: bool = False) -> B
     part = graph.between(a, b)
     edges = [(i, k) for i in part.order for k, _ in part.operands(i)]
     if len(edges) == 1 and part.edge(*edges[0]).linear is None:
-        return part.edge(*edges[0]).block()
+        block = part.edge(*edges[0]).block()
+        return Block(block.out_shape, block.inp_shape, block.terms, one)
     if backward:
         return part.reverse({b: _identity(graph, b, one)})[a]
     return part.forward({a: _identity(graph, a, one)})[b]
@@ -151,7 +152,7 @@ def _either_way(
     return found
 
 
-# -- the choice ------------------------------------------------------------------------------------------------------------
+# -- the choice --------------------------------------------------------------------------------------------------------
 class Candidate(NamedTuple):
     """A plan with its price."""
 
@@ -221,9 +222,8 @@ def write(block: Block, ledger: Ledger, fresh: bool = True) -> None:
     for term in sorted(block.terms, key=lambda term: not _covers((*term.out, *term.inp))):
         labels = tuple(term.labels())
         size = size_of(labels)
-        *first, last = sorted(term.factors, key=lambda factor: size_of(factor.axes)) or [None]
-        if first and fresh:
-            product(first, labels, term.scale)
+        if len(term.factors) > 1 and fresh:
+            product(sorted(term.factors, key=lambda factor: size_of(factor.axes))[:-1], labels, term.scale)
             ledger.multiplied += size
             ledger.moved += size
         else:  # what is added is a temporary array
@@ -261,9 +261,7 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
 _PLANS: dict[Any, Plan] = {}
 
 
-def plan_for(
-    graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[int], structure: Any = None
-) -> Plan:
+def plan_for(graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[int], structure: Any = None) -> Plan:
     """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
 
     ``"either"`` is the cheaper of forward and reverse. `structure` is the graph's `signature`, where the caller has it.

@@ -36,10 +36,14 @@ class Tape:
         rows = []
         for i, node in enumerate(self.nodes):
             name = "input" if node.op is None else node.op.name
-            operands = ", ".join(f"%{p}" if p >= 0 else _short(arg) for p, arg in zip(node.parents, node.args, strict=True))
+            operands = ", ".join(
+                f"%{p}" if p >= 0 else _short(arg) for p, arg in zip(node.parents, node.args, strict=True)
+            )
             where = "" if node.where is None else f"{Path(node.where.file).name}:{node.where.number}"
             mark = " ->" if i in self.outputs else ""
-            rows.append((f"%{i}{mark}", name, operands, f"{node.out.dtype}{list(node.out.shape)}", self.batch(i), where))
+            rows.append(
+                (f"%{i}{mark}", name, operands, f"{node.out.dtype}{list(node.out.shape)}", self.batch(i), where)
+            )
         return rows
 
     def batch(self, i: int) -> str:
@@ -75,7 +79,7 @@ def _short(arg: Any) -> str:
     return f"{arg}" if shape == () else f"const{list(shape)}"
 
 
-def trace(f: Callable[..., Any], *args: Any, batch_axis: int | None | Sequence[int | None] = 0) -> Tape:
+def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | None] | None = 0) -> Tape:
     """The tape of ``f(*args)``, all arguments traced.
 
     >>> import numpy as np

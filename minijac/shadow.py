@@ -156,7 +156,7 @@ class Shadow:
         return self._new(shape, np.result_type(self.dtype, other.dtype), prod(shape))
 
 
-# -- layouts ---------------------------------------------------------------------------------------------------------------
+# -- layouts -----------------------------------------------------------------------------------------------------------
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     strides, step = [], 1
     for n in reversed(shape):
@@ -223,7 +223,7 @@ def reshaped(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -
     return tuple(result)
 
 
-# -- graphs ----------------------------------------------------------------------------------------------------------------
+# -- graphs ------------------------------------------------------------------------------------------------------------
 HELD = object()
 """What the shadows of local derivatives are views of: memory that exists already. (Not the graph: no cycles.)"""
 

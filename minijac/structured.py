@@ -209,7 +209,7 @@ class Jacobian:
         return f"Jacobian of shape {self.shape}, {self.dtype}: {self.structure}; {self.nbytes} bytes of {dense} dense"
 
 
-# -- entries ---------------------------------------------------------------------------------------------------------------
+# -- entries -----------------------------------------------------------------------------------------------------------
 def _entries(
     term: Term, sample: int, out_shape: tuple[int, ...], inp_shape: tuple[int, ...], dtype: Any
 ) -> tuple[Any, Any, Any]:
@@ -245,7 +245,7 @@ def _flat(positions: Sequence[Any], sizes: Sequence[int], shape: tuple[int, ...]
     return np.broadcast_to(flat, shape)
 
 
-# -- in words --------------------------------------------------------------------------------------------------------------
+# -- in words ----------------------------------------------------------------------------------------------------------
 def describe(terms: Sequence[Term], batched: bool) -> str:
     """The structure of a sum of terms in words: all its diagonals in one list, then the others."""
     diagonals: dict[tuple[int, ...], list[list[str]]] = {}

@@ -350,7 +350,7 @@ def compare(found: Any, expected: list[list[np.ndarray]], how: str) -> None:
             assert J.shape == E.shape, f"{how}, output {m}, input {k}: shape {J.shape}, expected {E.shape}"
             scale = max(1.0, np.abs(E).max(initial=0.0))
             error = np.abs(J - E).max(initial=0.0) / scale
-            assert error < 1e-8, f"{how}, output {m}, input {k}: off by {error:.1e} of {scale:.1e}"
+            assert error < 1e-10, f"{how}, output {m}, input {k}: off by {error:.1e} of {scale:.1e}"
 
 
 def check(program: Program) -> None:

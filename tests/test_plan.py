@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minijac as mj
+from minijac import chunking
 from minijac import plan as plans
 from minijac.arguments import Options
 from minijac.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
@@ -24,7 +26,7 @@ def prepared(f: Callable, *args: Any) -> Prepared:
 
 
 def network(*sizes: int, dtype: Any = np.float32) -> Callable:
-    weights = [random(a, b, seed=k, dtype=dtype) / a**0.5 for k, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))]
+    weights = [random(*pair, seed=k, dtype=dtype) / pair[0] ** 0.5 for k, pair in enumerate(pairwise(sizes))]
     biases = [random(b, seed=90 + k, dtype=dtype) for k, b in enumerate(sizes[1:])]
 
     def f(x: Any) -> Any:
@@ -49,7 +51,7 @@ def burgers(u: Any) -> Any:
     return -u * (p[:, 2:] - p[:, :-2]) + p[:, 2:] - 2.0 * u + p[:, :-2]
 
 
-# --- the choice -----------------------------------------------------------------------------------------------------------
+# --- the choice -------------------------------------------------------------------------------------------------------
 
 
 def test_the_autoencoder_takes_a_mixed_order_and_a_quarter_of_the_multiply_adds():
@@ -120,7 +122,7 @@ def test_planning_a_deep_network_stays_cheap():
     assert len(chain) <= plans.MAX_CUTS + 2
 
 
-# --- explicit plans -------------------------------------------------------------------------------------------------------
+# --- explicit plans ---------------------------------------------------------------------------------------------------
 
 
 def segments(f: Callable, x: Any) -> int:
@@ -152,8 +154,6 @@ def test_a_plan_of_an_unknown_mode_is_refused():
 def test_chunks_of_seeds_are_kept_under_auto():
     f, x = FUNCTIONS["narrow in the middle"]
     seen = []
-    from minijac import chunking
-
     original = chunking.seeds
 
     def counted(*args):
@@ -169,7 +169,7 @@ def test_chunks_of_seeds_are_kept_under_auto():
     assert len(seen) == 3
 
 
-# --- random tapes ---------------------------------------------------------------------------------------------------------
+# --- random tapes -----------------------------------------------------------------------------------------------------
 
 N = 4
 WIDE, NARROW_IN, NARROW_OUT = random(N, N, seed=11), random(N, 2, seed=12), random(2, N, seed=13)
@@ -238,7 +238,7 @@ def test_planning_random_tapes_is_deterministic_and_never_dearer_than_the_best(f
     assert price(ready.graph, auto, ready.run.inputs, ready.nodes).nanoseconds <= 1.1 * best
 
 
-# --- shadows behave as arrays do ----------------------------------------------------------------------------------------------
+# --- shadows behave as arrays do --------------------------------------------------------------------------------------
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 

@@ -39,7 +39,7 @@ def peak_bytes(f: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-# --- right-hand sides -----------------------------------------------------------------------------------------------------
+# --- right-hand sides -------------------------------------------------------------------------------------------------
 
 DX, NU = 0.1, 0.02
 
@@ -128,7 +128,8 @@ def test_merging_is_differentiable():
     close(mj.jacobian(f)(u), mj.jacobian(mj.jacobian(burgers_sliced))(u))
 
 
-pieces = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 7), st.integers(-3, 3), st.booleans()), min_size=2, max_size=6)
+piece = st.tuples(st.integers(0, 6), st.integers(1, 7), st.integers(-3, 3), st.booleans())
+pieces = st.lists(piece, min_size=2, max_size=6)
 
 
 @given(pieces)
@@ -154,7 +155,7 @@ def test_windows_of_any_diagonals_add_up(found):
     close(J @ x, np.einsum("bij,bj->bi", mj.jacobian(f)(x), x))
 
 
-# --- solve ----------------------------------------------------------------------------------------------------------------
+# --- solve ------------------------------------------------------------------------------------------------------------
 
 W = random(6, 6)
 SYSTEMS: dict[str, tuple[Callable, tuple[int, ...]]] = {
@@ -166,7 +167,10 @@ SYSTEMS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "two-dimensional": (lambda u: u - 1e-2 * five_points(u), (3, 20, 4)),
     "dense": (lambda x: x + np.tanh(x @ W), (5, 6)),
     "shared": (lambda x: x @ W, (5, 6)),
-    "zero pivots": (lambda x: np.concatenate([x[:, 1:2], x[:, :1] + x[:, 2:3], x[:, 1:2] + x[:, 2:3], x[:, 3:]], 1), (5, 30)),
+    "zero pivots": (
+        lambda x: np.concatenate([x[:, 1:2], x[:, :1] + x[:, 2:3], x[:, 1:2] + x[:, 2:3], x[:, 3:]], axis=1),
+        (5, 30),
+    ),
     "reordered": (lambda x: np.sin(x[:, ::-1]), (5, 7)),
     "one entry": (lambda x: np.exp(x), (5, 1)),
     "one sample": (lambda u: u - 1e-2 * burgers_padded(u), (1, 30)),
@@ -249,7 +253,7 @@ def test_solve_says_what_it_expected():
             mj.jacobian(f, structured=True)(x).solve(x)
 
 
-# --- what it looks like -----------------------------------------------------------------------------------------------------
+# --- what it looks like -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,10 @@ TORCH: dict[str, Callable[..., Any]] = {
     "round": lambda x, decimals: torch.round(x, decimals=decimals),
     "logical_not": torch.logical_not,
     "logical_and": torch.logical_and,
+    "invert": torch.bitwise_not,
+    "bitwise_and": torch.bitwise_and,
+    "bitwise_or": torch.bitwise_or,
+    "bitwise_xor": torch.bitwise_xor,
     "logical_or": torch.logical_or,
     "logical_xor": torch.logical_xor,
     # -- indexing ------------------------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ ONE = [Sample(((3, 4),))]
 POSITIVE = [Sample(((3, 4),), low=0.2, high=3.0)]
 INSIDE = [Sample(((3, 4),), low=-0.9, high=0.9)]
 PAIR = [Sample(((3, 4), (3, 4))), Sample(((3, 4), (4,)), shared=(1,)), Sample(((3, 1, 4), (3, 2, 1)))]
+_TRUTHS = (np.arange(12).reshape(3, 4) % 2 == 0, np.arange(12).reshape(3, 4) % 3 == 0)
+TRUTH = [Sample(((3, 4),), given={0: _TRUTHS[0]})]
+TRUTHS = [Sample(((3, 4), (3, 4)), given={0: _TRUTHS[0], 1: _TRUTHS[1]})]
 POSITIVE_PAIR = [Sample(s.shapes, low=0.3, high=2.0, shared=s.shared) for s in PAIR]
 
 
@@ -204,6 +207,10 @@ UFUNCS: dict[Any, Any] = {
     np.logical_and: opaque("logical_and", np.logical_and, samples=PAIR),
     np.logical_or: opaque("logical_or", np.logical_or, samples=PAIR),
     np.logical_xor: opaque("logical_xor", np.logical_xor, samples=PAIR),
+    np.invert: opaque("invert", np.invert, samples=TRUTH),  # these and the logical ones meet masks under compile
+    np.bitwise_and: opaque("bitwise_and", np.bitwise_and, samples=TRUTHS),
+    np.bitwise_or: opaque("bitwise_or", np.bitwise_or, samples=TRUTHS),
+    np.bitwise_xor: opaque("bitwise_xor", np.bitwise_xor, samples=TRUTHS),
 }  # fmt: skip
 
 

@@ -253,6 +253,19 @@ class Executor:
             self.line(f"copyto({self._arrays[n]}, {self.reference(n)})")
         return self._arrays[n]
 
+    def _operand(self, n: int, step: Instruction) -> str | None:
+        """A better operand of an elementwise step than the value as it is, if there is one."""
+        array = self.array(n)
+        if not isinstance(array, np.ndarray) or array.size < 1024 or _size(self.program.values[step.out]) < 4 * array.size:
+            return self._constant(n, step)
+        used = [axis for axis, size in enumerate(array.shape) if size > 1]
+        if not used or abs(array.strides[used[-1]]) <= array.itemsize:
+            return None
+        # a small operand that is read many times, across its rows: in order once
+        copy = self.name(self._buffer(array.shape, array.dtype))
+        self.line(f"copyto({copy}, {self.reference(n)})")
+        return copy
+
     def _constant(self, n: int, step: Instruction) -> str | None:
         """A constant Python number as an array of the dtype that it would be converted to in every call."""
         values = self.program.values
@@ -283,7 +296,8 @@ class Executor:
         args = [self.reference(n) if numbers else self._as_array(n) for n in step.args]
         out = self.reference(step.out)
         if elementwise_ufunc(step):
-            ufunc(self, step, [self._constant(n, step) or name for n, name in zip(step.args, args, strict=True)], out)
+            names = [self._operand(n, step) or name for n, name in zip(step.args, args, strict=True)]
+            ufunc(self, step, names, out)
         elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..labels import Label, Window
+from .layout import products_in_order
 from .record import Instruction, Program
 
 __all__ = ["optimised"]
@@ -14,9 +15,25 @@ __all__ = ["optimised"]
 
 def optimised(program: Program) -> Program:
     """All passes, verified after each."""
-    for each in (without_dead_code, simplified, without_repetition, without_dead_code):
+    for each in PASSES:
         program = each(program).verify()
     return program
+
+
+def _of_same_op(step: Instruction, makers: dict[int, Instruction], name: str) -> Instruction | None:
+    """The step that makes the operand, where both are operations of one name."""
+    maker = makers.get(step.args[0])
+    return maker if step.op.name == name and maker is not None and maker.op.name == name else None
+
+
+def _shortened(step: Instruction, makers: dict[int, Instruction]) -> Instruction:
+    """A transpose of a transpose as one, and a reshape of a reshape."""
+    if maker := _of_same_op(step, makers, "transpose"):
+        axes = tuple(maker.params["axes"][axis] for axis in step.params["axes"])
+        return step._replace(args=maker.args, params={"axes": axes})
+    if maker := _of_same_op(step, makers, "reshape"):
+        return step._replace(args=maker.args)
+    return step
 
 
 def without_dead_code(program: Program) -> Program:
@@ -44,7 +61,7 @@ def without_repetition(program: Program) -> Program:
     kept = []
     for step in program.instructions:
         args = tuple([same.get(n, n) for n in step.args])
-        key = (step.op.name, args, _frozen(tuple(step.params.items()), {}))
+        key = (step.op.name, step.op.family, args, _frozen(tuple(step.params.items()), {}))
         first = seen.setdefault(key, step.out)
         if first == step.out:
             kept.append(step._replace(args=args))
@@ -58,8 +75,8 @@ def simplified(program: Program) -> Program:
     kept = []
     makers: dict[int, Instruction] = {}
     for step in program.instructions:
-        step = step._replace(args=tuple([same.get(n, n) for n in step.args]))
-        source = _unchanged(program, step, makers)
+        step = _shortened(step._replace(args=tuple([same.get(n, n) for n in step.args])), makers)
+        source = _unchanged(program, step)
         if source is None:
             kept.append(step)
             makers[step.out] = step
@@ -68,7 +85,7 @@ def simplified(program: Program) -> Program:
     return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
 
 
-def _unchanged(program: Program, step: Instruction, makers: dict[int, Instruction]) -> int | None:
+def _unchanged(program: Program, step: Instruction) -> int | None:
     """The value that a step passes on as it is, if it does."""
     values, out = program.values, program.values[step.out]
     first = values[step.args[0]]
@@ -101,3 +118,9 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
     if isinstance(value, np.ndarray) or not getattr(type(value), "__hash__", None):
         return "object", id(value)
     return type(value).__name__, value
+
+
+PASSES = (
+    without_dead_code, simplified, without_repetition, without_dead_code,
+    products_in_order, simplified, without_repetition, without_dead_code,
+)  # fmt: skip
