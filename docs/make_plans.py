@@ -50,25 +50,26 @@ PAGE = """# Plans
 
 *Written by `docs/make_plans.py` from what `minijac.explain` says; do not edit by hand.*
 
-A Jacobian is a product of local derivatives along a tape, and a mode is the order in which it is multiplied: *forward*
-from the inputs' side, *reverse* from the outputs' side, *mixed* from several places at once. minijac prices all three on
-labels and sizes alone, without touching data, and `mode="auto"` takes the one of least predicted time. A plan is made once
-for each structure (operations, shapes, dtypes) and kept.
+A Jacobian is a product of local derivatives along a tape, and a mode is the order in which it is multiplied:
+*forward* from the inputs' side, *reverse* from the outputs' side, *mixed* from several places at once. minijac prices
+all three on labels and sizes alone, without touching data, and `mode="auto"` takes the one of least predicted time. A
+plan is made once for each structure (operations, shapes, dtypes) and kept.
 
 ```python
 print(mj.explain(f, x))                       # the table below
 open("plan.svg", "w").write(mj.explain(f, x).to_svg())
 ```
 
-How to read it: *multiply-adds* count matmuls and elementwise products; *entries moved* are those read or written outside of
-matmuls; *peak bytes* are what the accumulation holds at once, beside the result and what the tape holds (the last line);
-*side* is the end from which a block is multiplied; *block* is its structure, the batch apart; *bytes* is the data that it
-holds. A block with no bytes is labels alone.
+How to read it: *multiply-adds* count matmuls and elementwise products; *entries moved* are those read or written
+outside of matmuls; *peak bytes* are what the accumulation holds at once, beside the result and what the tape holds
+(the last line); *side* is the end from which a block is multiplied; *block* is its structure, the batch apart;
+*bytes* is the data that it holds. A block with no bytes is labels alone.
 
 ## An autoencoder: cut at its layers, met in the middle
 
-784-256-32-256-784, 16 samples, float32. Every path crosses every layer, so the tape is cut there into a chain of segments;
-the two halves are multiplied up to the 32-wide code and meet there. Either plain mode drags 784 seeds through the whole.
+784-256-32-256-784, 16 samples, float32. Every path crosses every layer, so the tape is cut there into a chain of
+segments; the two halves are multiplied up to the 32-wide code and meet there. Either plain mode drags 784 seeds
+through the whole.
 
 ```
 {autoencoder}
@@ -78,8 +79,9 @@ the two halves are multiplied up to the 32-wide code and meet there. Either plai
 
 ## A stencil: a few diagonals
 
-The right-hand side of Burgers' equation on 256 points, 64 samples. Padding and slices are windows of labels, so every block
-is a few diagonals, and only the products with the state hold data. The dense Jacobian would take {dense:,} bytes.
+The right-hand side of Burgers' equation on 256 points, 64 samples. Padding and slices are windows of labels, so every
+block is a few diagonals, and only the products with the state hold data. The dense Jacobian would take {dense:,}
+bytes.
 
 ```
 {burgers}
@@ -89,9 +91,9 @@ is a few diagonals, and only the products with the state hold data. The dense Ja
 
 ## An attention block: joins and products kept apart
 
-16 samples of 8 tokens, 32 features, one head, with a residual connection. Paths join, so nothing but the ends is crossed
-by all of them. What is linear per token stays paired along the tokens (*block diagonal*), the residual stays an identity
-without data, and products of factors are multiplied out only where the result is written.
+16 samples of 8 tokens, 32 features, one head, with a residual connection. Paths join, so nothing but the ends is
+crossed by all of them. What is linear per token stays paired along the tokens (*block diagonal*), the residual stays
+an identity without data, and products of factors are multiplied out only where the result is written.
 
 ```
 {attention}
@@ -102,21 +104,21 @@ without data, and products of factors are multiplied out only where the result i
 ## Choosing yourself
 
 `mode="forward"`, `"reverse"` and `"mixed"` take that order; all agree to rounding. For research, `mode` also takes an
-explicit plan: `minijac.plan.Plan("mixed", {{(0, 0): order}})`, where `order` multiplies the segments between input 0 and
-output 0, numbered from the input's side, as nested pairs (output's side, input's side). The autoencoder's own is
-`((3, 2), (1, 0))`; `(3, (2, (1, 0)))` goes forward; `("reverse", k)` in place of `k` accumulates segment k itself from its
-output's side.
+explicit plan: `minijac.plan.Plan("mixed", {{(0, 0): order}})`, where `order` multiplies the segments between input 0
+and output 0, numbered from the input's side, as nested pairs (output's side, input's side). The autoencoder's own is
+`((3, 2), (1, 0))`; `(3, (2, (1, 0)))` goes forward; `("reverse", k)` in place of `k` accumulates segment k itself
+from its output's side.
 
 ## Within a bound on memory
 
-`max_bytes` bounds what `jacobian`, `value_and_jacobian` and `hessian` hold at once beside inputs and result: the recorded
-values, their local derivatives and the accumulation, as arrays (a few hundred kilobytes of Python objects come on top). The
-accumulation is rehearsed with fewer and fewer seeds at a time; where not even one seed of all samples fits, `f` is called
-for chunks of samples, each with a true sub-batch, and every chunk is written into its place in the result. Chunks of samples
-need samples that do not mix (`on_mixing="raise"`) and a dense result. A mixed order that does not fit gives way to the
-better end in chunks. When even one seed of one sample does not fit, `MemoryError` says how much it takes. The first chunk is
-of two samples or more, so that mixing is still found. Inside another transformation the bound is left to the outer one, whose
-tape keeps everything.
+`max_bytes` bounds what `jacobian`, `value_and_jacobian` and `hessian` hold at once beside inputs and result: the
+recorded values, their local derivatives and the accumulation, as arrays (a few hundred kilobytes of Python objects
+come on top). The accumulation is rehearsed with fewer and fewer seeds at a time; where not even one seed of all
+samples fits, `f` is called for chunks of samples, each with a true sub-batch, and every chunk is written into its
+place in the result. Chunks of samples need samples that do not mix (`on_mixing="raise"`) and a dense result. A mixed
+order that does not fit gives way to the better end in chunks. When even one seed of one sample does not fit,
+`MemoryError` says how much it takes. The first chunk is of two samples or more, so that mixing is still found. Inside
+another transformation the bound is left to the outer one, whose tape keeps everything.
 """
 
 EXAMPLES: dict[str, tuple[Callable[..., Any], tuple[int, ...], Any]] = {

@@ -1,7 +1,7 @@
 """Diagonals: how far off the main one a term lies, and terms of one diagonal in different windows made one.
 
-A stencil with boundary conditions has, on each diagonal, a long term of the interior and short ones of the boundary. The
-short ones are added into the data of the long one, padded to hold both.
+A stencil with boundary conditions has, on each diagonal, a long term of the interior and short ones of the boundary.
+The short ones are added into the data of the long one, padded to hold both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A bound on memory: what a recorded function and its accumulation hold, and the work in chunks that stay below it.
 
 What is held is counted on the recorded arrays (the function's values and their local derivatives); what an accumulation
-adds is rehearsed on shadows, for fewer and fewer seeds at a time. Where not even that fits the whole batch, the function
-is called for one chunk of samples after another, and each chunk's Jacobian is written into its part of the result.
+adds is rehearsed on shadows, for fewer and fewer seeds at a time. Where not even that fits the whole batch, the
+function is called for one chunk of samples after another, and each chunk's Jacobian is written into its part of the
+result.
 """
 
 from __future__ import annotations
@@ -248,9 +249,9 @@ def _too_little(options: Options, held: int, found: Sequence[Way], samples: int 
     if samples not in (None, 1):
         why = " The samples stay together with structured=True, and with on_mixing other than 'raise'."
     return MemoryError(
-        f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and result: "
-        f"{held:,} for the function's own values and local derivatives, {least:,} for the accumulation, and a margin of "
-        f"{needed - held - least:,}.{why} Give it max_bytes={needed:,} or more, or a smaller problem."
+        f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and "
+        f"result: {held:,} for the function's own values and local derivatives, {least:,} for the accumulation, and a "
+        f"margin of {needed - held - least:,}.{why} Give it max_bytes={needed:,} or more, or a smaller problem."
     )
 
 
@@ -376,7 +377,7 @@ class _Work:
         if not any(with_samples) and all(_same(pieces[0], piece) for piece in pieces[1:]):
             return pieces[0]
         raise InputError(
-            f"has_aux=True with max_bytes={self.options.max_bytes:,}: the samples were taken in chunks of {self.sizes}, "
+            f"has_aux=True with max_bytes={self.options.max_bytes:,}: samples were taken in chunks of {self.sizes}, "
             f"and an aux leaf came in shapes {shapes}. Expected the samples on its axis 0, or the same value for every "
             "chunk. Return it with the samples first, or leave max_bytes out."
         )

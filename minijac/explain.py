@@ -1,7 +1,8 @@
-"""What a plan is, said out loud: the candidates and their prices, the chosen order, its cuts, the structure of each block."""
+"""What a plan is, said out loud: candidates and prices, the chosen order and its cuts, the structure of each block."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -44,8 +45,9 @@ class Step(NamedTuple):
 class Explanation:
     """How a Jacobian would be accumulated, and why. ``print`` it, or draw it with `to_dot` and `to_svg`.
 
-    Attributes: `candidates` (plans with their `Cost`), `plan` (the chosen one), `steps`, `orders` (one line for each chain
-    of a mixed plan), `result` (the structure of each Jacobian), `held` (bytes of recorded values and local derivatives).
+    Attributes: `candidates` (plans with their `Cost`), `plan` (the chosen one), `steps`, `orders` (one line for each
+    chain of a mixed plan), `result` (the structure of each Jacobian), `held` (bytes of recorded values and local
+    derivatives).
     """
 
     def __init__(self, ready: Prepared, args: Sequence[Any], mode: Any) -> None:
@@ -68,7 +70,7 @@ class Explanation:
         same = [found for found in self.candidates if found.plan == self.plan]
         return (same or [found for found in self.candidates if found.plan.mode == self.plan.mode])[-1]
 
-    # -- the blocks --------------------------------------------------------------------------------------------------------
+    # -- the blocks --------------------------------------------------------------------------------------------------
     def _steps(self, ready: Prepared) -> Iterator[Step]:
         axes = _batch_axes(ready)
 
@@ -109,7 +111,7 @@ class Explanation:
                 meeting = f", meeting at {where}" if where else ""
                 self.orders.append(f"output %{o} by input %{i}: J = {_written(order, named)}{meeting}")
                 whole: Block | None = None
-                for k, (a, b) in enumerate(zip(chain, chain[1:], strict=False)):
+                for k, (a, b) in enumerate(itertools.pairwise(chain)):
                     block = segment(graph, a, b, _one(ledger), k in _backward(order))
                     whole = block if whole is None else block.after(whole)
                     cut = "meet" if k + 1 in meets else "cut" if b != o else ""
@@ -117,7 +119,7 @@ class Explanation:
                 assert whole is not None
                 self.result.append(words(whole, o, i))
 
-    # -- as text -----------------------------------------------------------------------------------------------------------
+    # -- as text -----------------------------------------------------------------------------------------------------
     def __str__(self) -> str:
         chosen = self.chosen
         rows = [("candidate", "multiply-adds", "entries moved", "peak bytes", "predicted time")]
@@ -162,7 +164,7 @@ class Explanation:
             return f"chosen: {chosen.plan.mode}, the least predicted time, {taken}"
         return f"chosen: {chosen.plan.mode}, as asked for ({self.asked}); predicted time {taken}"
 
-    # -- as a picture ------------------------------------------------------------------------------------------------------
+    # -- as a picture ------------------------------------------------------------------------------------------------
     def _colours(self) -> dict[int, str]:
         """The side of each node that a block crosses."""
         found: dict[int, str] = {}
@@ -206,8 +208,8 @@ class Explanation:
         for i, lines in enumerate(labels):
             fill, stroke = COLOURS[colours.get(i, "")], 3 if i in cuts else 1
             body.append(
-                f'<rect x="{left}" y="{tops[i]}" width="{width - left - 10}" height="{heights[i]}" rx="3" fill="{fill}" '
-                f'stroke="#444444" stroke-width="{stroke}"/>'
+                f'<rect x="{left}" y="{tops[i]}" width="{width - left - 10}" height="{heights[i]}" rx="3" '
+                f'fill="{fill}" stroke="#444444" stroke-width="{stroke}"/>'
             )
             for k, line in enumerate(lines):
                 body.append(f'<text x="{left + 6}" y="{tops[i] + 15 + 14 * k}">{escape(line)}</text>')
@@ -247,7 +249,7 @@ def explain(
         return Explanation(ready, args, mode)
 
 
-# -- blocks ------------------------------------------------------------------------------------------------------------
+# -- blocks ----------------------------------------------------------------------------------------------------------
 def _one(ledger: Ledger) -> Shadow:
     return Shadow((), np.dtype(np.float32), ledger)
 
@@ -283,7 +285,7 @@ def _batch_axes(ready: Prepared) -> dict[int, int]:
     }
 
 
-# -- orders ------------------------------------------------------------------------------------------------------------
+# -- orders ----------------------------------------------------------------------------------------------------------
 def _is_leaf(order: Order) -> bool:
     return isinstance(order, int) or order[0] == "reverse"
 
@@ -322,7 +324,7 @@ def _written(order: Order, named: dict[int, str]) -> str:
     return " ".join(parts)
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------------------------
 def _name(node: Node) -> str:
     return "input" if node.op is None else node.op.name
 
@@ -342,8 +344,8 @@ def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
-        padded = [cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths))]
-        return "  ".join(padded).rstrip()
+        cells = enumerate(zip(row, widths, strict=True))
+        return "  ".join(cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in cells).rstrip()
 
     return "\n".join(map(line, rows))
 

@@ -110,10 +110,8 @@ def contract_to_one(factors: Sequence[Factor], keep: Collection[Label]) -> Facto
         i, j = _subset_pair(work) or _planned_pair(work, keep)
         b, a = work.pop(j), work.pop(i)
         needed = {label for factor in work for label in factor.axes}
-        work.append(_pair(a, b, lambda label, needed=needed: label in keep or label in needed, keep))  # type: ignore[misc]
-    if len(work) == 2:
-        return _pair(work[0], work[1], keep.__contains__)
-    return _sum_out(work[0], keep.__contains__)
+        work.append(_pair(a, b, keep, needed))
+    return _pair(work[0], work[1], keep) if len(work) == 2 else _sum_out(work[0], keep.__contains__)
 
 
 def _merge_equal(factors: list[Factor]) -> tuple[Factor, ...]:
@@ -177,22 +175,29 @@ def _sum_out(factor: Factor, kept: Callable[[Label], bool]) -> Factor:
     return Factor(factor.array.sum(axis=gone), tuple(label for label in factor.axes if kept(label)))
 
 
-def _pair(
-    a: Factor, b: Factor, kept: Callable[[Label], bool], last: Collection[Label] | None = None
-) -> Factor:
-    """The product of two factors, summed over the labels that are not kept, as a broadcast multiply or a matmul.
+def _pair(a: Factor, b: Factor, keep: Collection[Label], needed: Collection[Label] = ()) -> Factor:
+    """The product of two factors, as a broadcast multiply or a matmul; summed over labels neither kept nor needed later.
 
-    With `last`, a product's axes that are not in it come last.
+    The first label to keep, which is the samples' where there are any, comes first in the result, and what is still to
+    be summed comes last: then the next matmul folds the rest into its rows without a copy.
     """
+
+    def kept(label: Label) -> bool:
+        return label in keep or label in needed
+
     a = _sum_out(a, lambda label: label in b.axes or kept(label))
     b = _sum_out(b, lambda label: label in a.axes or kept(label))
-    if size_of(a.axes) < size_of(b.axes):
+    first = next(iter(keep), None)
+    if (first in a.axes) == (first in b.axes):
+        swap = size_of(a.axes) < size_of(b.axes)
+    else:
+        swap = first in b.axes
+    if swap:
         a, b = b, a
     summed = [label for label in a.axes if label in b.axes and not kept(label)]
     if not summed:
-        # what is still to be summed goes last, so that a matmul can fold the rest into its rows without a copy
         labels = a.axes + tuple(label for label in b.axes if label not in a.axes)
-        order = tuple(sorted(labels, key=lambda label: last is not None and label not in last))
+        order = tuple(sorted(labels, key=lambda label: (label not in keep, label is not first)))
         return Factor(aligned(a, order) * aligned(b, order), order)
     batch = [label for label in a.axes if label in b.axes and kept(label)]
     rows = [label for label in a.axes if label not in b.axes]

@@ -9,6 +9,7 @@ Prices come from running the accumulation on shadows (`minijac.shadow`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
     order: Any = None
 
 
-# -- chains ------------------------------------------------------------------------------------------------------------
+# -- chains ----------------------------------------------------------------------------------------------------------
 def chain_of(graph: Graph, source: int, target: int) -> tuple[int, ...]:
     """The nodes that every path from one node to another crosses, both ends included.
 
@@ -77,7 +78,7 @@ def coarse_chain(graph: Graph, chain: Sequence[int]) -> tuple[int, ...]:
         return tuple(chain)
     inner = [
         i
-        for i, after in zip(chain[1:-1], chain[2:], strict=True)
+        for i, after in itertools.pairwise(chain)
         if graph.nodes[after].op.family != "elementwise"  # type: ignore[union-attr]
     ]
     if len(inner) > MAX_CUTS:
@@ -152,7 +153,7 @@ def _either_way(
     return found
 
 
-# -- the choice --------------------------------------------------------------------------------------------------------
+# -- the choice ------------------------------------------------------------------------------------------------------
 class Candidate(NamedTuple):
     """A plan with its price."""
 
@@ -240,7 +241,7 @@ def signature(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> An
         node = graph.nodes[i]
         shapes = tuple([getattr(arg, "shape", ()) for arg in node.args])
         params = _frozen(tuple(node.params.values()), {}) if node.params else ()
-        rows.append((node.op, node.parents, shapes, params, node.out.dtype.char))  # type: ignore[union-attr]
+        rows.append((node.op, node.parents, shapes, params, node.out.dtype.char))
     shapes = tuple([graph.nodes[i].out.shape for i in inputs])
     return tuple(rows), tuple(inputs), tuple(outputs), shapes
 
@@ -300,8 +301,8 @@ def _checked(plan: Plan, graph: Graph, inputs: Sequence[int], outputs: Sequence[
             count = len(coarse_chain(part, chain_of(part, i, o))) - 1
             if _segments_in(orders.get((m, n))) != list(range(count)):
                 raise InputError(
-                    f"mode: expected a Plan whose order[{m}, {n}] multiplies the {count} segments between input {n} and "
-                    f"output {m}, each once and in order, got {orders.get((m, n))!r}. Write it as nested pairs "
+                    f"mode: expected a Plan whose order[{m}, {n}] multiplies the {count} segments between input {n} "
+                    f"and output {m}, each once and in order, got {orders.get((m, n))!r}. Write it as nested pairs "
                     "(output's side, input's side) of the numbers from 0, for example ((2, 1), 0)."
                 )
     return Plan("mixed", orders)

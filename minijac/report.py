@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .accumulate import Graph, Place
-from .arguments import argument_positions, batch_axes, batch_size
+from .arguments import argument_positions, batch_axes, batch_size, flatten
 from .tape import Node
 from .transforms import record
 
@@ -33,7 +33,7 @@ class Tape:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells, one tuple for each node."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for i, node in enumerate(self.nodes):
             name = "input" if node.op is None else node.op.name
             operands = ", ".join(
@@ -99,8 +99,6 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
     if batch is not None:
         held, start = {}, 0
         for n in positions:
-            from .arguments import flatten
-
             leaves = flatten(args[n])[0]
             axis = axes[n]
             for i in run.inputs[start : start + len(leaves)]:

@@ -66,8 +66,9 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
         bands: ``(B, n)`` for each offset: the entry of row i and column ``i + offset`` at i.
         rhs: ``(B, n)``; returns ``(B, n)``.
 
-    Raises numpy.linalg.LinAlgError where a sample's matrix is singular. Cost per sample: ``n * below * (below + above)``
-    multiply-adds, in n steps.
+    Raises numpy.linalg.LinAlgError where a sample's matrix is singular.
+
+    Cost per sample: ``n * below * (below + above)`` multiply-adds, in n steps.
     """
     xp = namespace(rhs)
     batch, n = rhs.shape

@@ -129,7 +129,8 @@ class Jacobian:
         together: about ``n * width**2`` operations each, and no dense array. Anything else is made dense and takes
         ``n**3 / 3``. On traced data the solution is differentiable, and taken densely.
 
-        Raises InputError where J is not square or `rhs` has another shape, numpy.linalg.LinAlgError where it is singular.
+        Raises InputError where J is not square or `rhs` has another shape, and numpy.linalg.LinAlgError where J is
+        singular.
 
         >>> import numpy as np, minijac as mj
         >>> u, h = np.ones((2, 3)), 0.1

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .backend import Wrapped
+from .backend import Wrapped, array_of, namespace
 from .errors import ConversionError, MutationError, TraceError, UnsupportedOperationError
 
 from .lines import Line, caller, user_line
@@ -142,6 +142,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     ufuncs: ClassVar[dict[Any, Callable[..., Any]]] = {}
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     methods: ClassVar[dict[str, Callable[..., Any]]] = {}
+    creators: ClassVar[set[Any]] = set()
     # and by minijac.special: by name, because SciPy is not imported for it
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
 
@@ -170,6 +171,10 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def itemsize(self) -> int:
         return self.dtype.itemsize
+
+    @property
+    def device(self) -> Any:
+        return namespace(self).asarray(array_of(self)).device
 
     @property
     def nbytes(self) -> int:
@@ -210,12 +215,15 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         return function(*inputs, **kwargs)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from . import numpy as namespace
+        from . import numpy as own
 
-        return namespace
+        np.empty(0).__array_namespace__(api_version=api_version)  # raises where there is no such version
+        return own
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         function = self.functions.get(func)
+        if function is None and func in self.creators:  # like= names this value
+            function = getattr(namespace(self), func.__name__)
         if function is None:
             raise unsupported(f"{func.__module__}.{func.__name__}")
         if kwargs.get("out") is not None:
@@ -318,6 +326,9 @@ class Indexable:
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
+
+    def __contains__(self, item: Any) -> bool:
+        return bool((self == item).any())  # type: ignore[comparison-overlap]
 
     def __getitem__(self, index: Any) -> Any:
         return Traced.methods["__getitem__"](self, index)

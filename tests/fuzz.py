@@ -198,7 +198,7 @@ def shaping(choose: Choose, a: Value) -> Any:
         options[f"np.swapaxes({{0}}, {j}, {k})"] = f"torch.swapaxes({{0}}, {j}, {k})"
         if a.shape[j] == a.shape[k]:
             options[f"np.diagonal({{0}}, 0, {j}, {k})"] = f"torch.diagonal({{0}}, 0, {j}, {k})"
-            options[f"np.triu({{0}})" if k - j == 1 else "{0}"] = "torch.triu({0})" if k - j == 1 else "{0}"
+            options["np.triu({0})" if k - j == 1 else "{0}"] = "torch.triu({0})" if k - j == 1 else "{0}"
     if a.batched:  # the samples on another axis for a while
         options["np.moveaxis(np.moveaxis({0}, 0, -1) ** 2, -1, 0)"] = "torch.movedim(torch.movedim({0}, 0, -1) ** 2, -1, 0)"
         options["({0}.T * np.arange(1.0, {0}.shape[0] + 1)).T"] = (

@@ -352,9 +352,9 @@ WEAK: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WEAK)
-@pytest.mark.parametrize("numbers", [(2.0, 3.5), (2, 3), (np.float64(2.0), np.float64(3.5)), (np.float32(2), np.float32(3))])
-def test_numbers_promote_as_numpy_has_it(name, numbers):
-    agrees(WEAK[name], *((x, a) for x, a in zip((SINGLE, 2 * SINGLE), numbers, strict=True)), rtol=1e-6)
+@pytest.mark.parametrize("kind", [float, int, np.float64, np.float32])
+def test_numbers_promote_as_numpy_has_it(name, kind):
+    agrees(WEAK[name], (SINGLE, kind(2)), (2 * SINGLE, kind(3.5)), rtol=1e-6)
 
 
 def test_constants_promote_as_numpy_has_it():
@@ -364,9 +364,11 @@ def test_constants_promote_as_numpy_has_it():
 
 
 def test_static_arguments():
-    f = lambda x, flag, how, extra=None: (x if flag else -x) * {"one": 1.0, "two": 2.0}[how] + (0 if extra is None else extra)
+    def f(x, flag, how, extra=None):
+        return (x if flag else -x) * {"one": 1.0, "two": 2.0}[how] + (0 if extra is None else extra)
+
     compiled = mj.compile(f)
-    for args in ((X, True, "one"), (X, False, "one"), (X, True, "two"), (X, True, "two", X), (X, 1, "two"))[:4]:
+    for args in ((X, True, "one"), (X, False, "one"), (X, True, "two"), (X, True, "two", X)):
         for _ in range(2):
             same(compiled(*args), f(*args))
     same(compiled(X, flag=True, how="one"), f(X, True, "one"))
@@ -445,8 +447,12 @@ def test_writes_to_captured_arrays_are_seen():
         lambda x: np.where(np.greater(W[:, 0], 0.0 * x), x, -x),
         lambda x: np.concatenate([x, np.broadcast_to(b, (x.shape[0], 4)) * x[:, :4]], axis=1),
     ]
-    wrappers = [lambda f: f, mj.jacobian, partial(mj.jacobian, mode="reverse"), partial(mj.jacobian, mode="forward"),
-                lambda f: mj.grad(lambda x: (f(x) ** 2).sum()), lambda f: mj.laplacian(lambda x: (f(x) ** 2).sum(1))]  # fmt: skip
+    wrappers = [
+        lambda f: f,
+        *(partial(mj.jacobian, mode=mode) for mode in MODES),
+        lambda f: mj.grad(lambda x: (f(x) ** 2).sum()),
+        lambda f: mj.laplacian(lambda x: (f(x) ** 2).sum(1)),
+    ]
     for k, f in enumerate(functions):
         for wrap in wrappers:
             g = wrap(f)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch")
-import fuzz  # noqa: E402 - needs torch
+import fuzz
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Structured Jacobians: stencils are a few diagonals, whatever their boundaries; systems with them; what they look like."""
+"""Structured Jacobians: stencils are a few diagonals, whatever their boundaries; their systems; what they look like."""
 
 from __future__ import annotations
 

@@ -1,7 +1,12 @@
 """NumPy's namespace for traced values and arrays of either backend: the functions are NumPy's own, which dispatch.
 
 ``minijac.numpy.tanh`` is ``numpy.tanh``: on a plain array it runs at NumPy's speed, on a CuPy array or a traced value
-it dispatches. Importing this package registers minijac's implementations with the traced values.
+it dispatches. Functions that create arrays take ``like=``, as NumPy's do, to create them where another array lives.
+
+Four names are minijac's own. `array` and `asarray` let traced values through, and stack lists of them. `put` and
+`add_at` return the updated array, and write nothing.
+
+Importing this package registers minijac's implementations with the traced values.
 """
 
 from __future__ import annotations
@@ -12,38 +17,37 @@ import numpy as _np
 
 from ..ops import elementwise as _elementwise
 from ..tape import Traced as _Traced
+from . import creation as _creation
 from . import differences as _differences  # noqa: F401 - importing registers
+from . import histograms as _histograms  # noqa: F401
 from . import linalg as _linalg  # noqa: F401
 from . import parts as _parts  # noqa: F401
 from . import pointwise as _pointwise
 from . import polynomials as _polynomials  # noqa: F401
 from . import products as _products
 from . import protocol as _protocol
-from . import reductions as _reductions
+from . import sets as _sets  # noqa: F401
 from . import shape as _shape  # noqa: F401
-from .indexing import add_at as add_at
-from .indexing import put as put
+from . import ufuncs as _ufuncs
+from .indexing import add_at as _add_at
+from .indexing import put as _put
 
 
 def _install() -> None:
     """Give traced values minijac's functions for NumPy's."""
-    _Traced.ufuncs.update(_elementwise.UFUNCS)
-    _Traced.ufuncs.update(_products.UFUNCS)
-    _Traced.ufuncs.update(_pointwise.UFUNCS)
-    for (ufunc, method), function in _reductions.UFUNC_METHODS.items():
-        _Traced.ufuncs[ufunc, method] = _protocol.reduction_method(function)
-    for ufunc in list(_Traced.ufuncs):
-        if isinstance(ufunc, _np.ufunc) and ufunc.nin == 2 and ufunc.signature is None:
-            _Traced.ufuncs[ufunc, "outer"] = _protocol.outer_method(ufunc)
-            _Traced.ufuncs[ufunc, "at"] = _protocol.not_in_place(
-                f"numpy.{ufunc.__name__}.at", "`y = minijac.numpy.add_at(x, index, values)` or minijac.numpy.put"
-            )
+    for table in (_elementwise.UFUNCS, _products.UFUNCS, _pointwise.UFUNCS):
+        _Traced.ufuncs.update(table)
+    _Traced.ufuncs.update(_ufuncs.ufunc_methods([ufunc for ufunc in _Traced.ufuncs if isinstance(ufunc, _np.ufunc)]))
     _Traced.functions.update(_protocol.FUNCTIONS)
+    _Traced.creators.update(_creation.LIKE)
     _Traced.methods.update(_protocol.METHODS)
 
 
 _install()
-linalg, shape = _np.linalg, _np.shape  # NumPy's, not the files of these names
+# as globals, so that finding a name costs no more than it does in numpy; those that numpy itself imports on first use
+# are left to __getattr__
+globals().update({_name: vars(_np)[_name] for _name in _np.__all__ if _name in vars(_np)})
+array, asarray, add_at, put = _creation.array, _creation.asarray, _add_at, _put
 
 
 def __getattr__(name: str) -> Any:
@@ -51,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(name for name in dir(_np) if not name.startswith("_"))
+    return sorted({*_np.__all__, "add_at"})

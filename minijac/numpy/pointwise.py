@@ -170,7 +170,7 @@ UFUNCS.update({np.frexp: frexp, np.modf: modf, np.divmod: divmod})
 # -- without a derivative ----------------------------------------------------------------------------------------------
 for _name in (
     "allclose", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
-    "broadcast_shapes", "can_cast", "common_type", "empty_like", "histogram", "histogram_bin_edges",
+    "broadcast_shapes", "can_cast", "common_type", "empty_like",
     "iscomplex", "iscomplexobj", "isclose", "isneginf", "isposinf", "isreal", "isrealobj", "may_share_memory",
     "min_scalar_type", "ndim", "ones_like", "result_type", "shape", "shares_memory", "size", "zeros_like",
     "tril_indices_from", "triu_indices_from", "diag_indices_from", "iterable",

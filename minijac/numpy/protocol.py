@@ -25,10 +25,9 @@ __all__ = [
     "flag",
     "implements",
     "not_in_place",
-    "outer_method",
+    "number_of",
     "plain",
     "recorded",
-    "reduction_method",
     "refuse",
 ]
 
@@ -83,24 +82,6 @@ def not_in_place(name: str, instead: str) -> Callable[..., Any]:
         )
 
     return refuse_to_write
-
-
-def reduction_method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A ufunc's reduce, which works along the first axis unless told otherwise."""
-
-    def reduce(x: Any, axis: Any = 0, dtype: Any = None, **kwargs: Any) -> Any:
-        return function(x, axis=axis, **({} if dtype is None else {"dtype": dtype}), **kwargs)
-
-    return reduce
-
-
-def outer_method(ufunc: Any) -> Callable[..., Any]:
-    """A ufunc's outer: each entry of the one operand with each of the other."""
-
-    def outer(a: Any, b: Any) -> Any:
-        return ufunc(np.reshape(a, (*np.shape(a), *(1,) * np.ndim(b))), b)
-
-    return outer
 
 
 def absent(value: Any) -> bool:
@@ -162,7 +143,7 @@ SHAPE_ONLY = (
 
 def plain(function: Any) -> Callable[..., Any]:
     """A function whose result carries no derivative: it is computed on the plain values."""
-    strip = array_of if function in SHAPE_ONLY else _number_of
+    strip = array_of if function in SHAPE_ONLY else number_of
 
     def on_values(*args: Any, **kwargs: Any) -> Any:
         return function(*[_stripped(x, strip) for x in args], **{key: _stripped(x, strip) for key, x in kwargs.items()})
@@ -180,8 +161,10 @@ def _holds_traced(x: Any) -> bool:
     return isinstance(x, Traced | list | tuple)
 
 
-def _number_of(x: Any) -> Any:
+def number_of(x: Any) -> Any:
     """The plain array; a program being recorded has none to give, and says so."""
+    if not isinstance(x, Traced):
+        return x
     x = value_of(x)
     return (
         x._refuse("a function whose result depends on values and carries no derivative") if x is not array_of(x) else x

@@ -12,7 +12,7 @@ from ..errors import UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
 from .pointwise import astype
-from .protocol import FUNCTIONS, absent, as_array, axes_of, axis_of, flag, implements, refuse
+from .protocol import absent, as_array, axes_of, axis_of, flag, implements, refuse
 
 WHOLE = slice(None)
 
@@ -117,10 +117,10 @@ def prod(
     refuse("prod", initial=initial, where=where)
     x = x if dtype is None else astype(x, dtype)
     axes = axes_of(x, axis, "prod")
-    return _fold(np.multiply, x, axes, keepdims, 1.0)
+    return fold(np.multiply, x, axes, keepdims, 1.0)
 
 
-def _fold(function: Any, x: Any, axes: tuple[int, ...], keepdims: Any, neutral: float) -> Any:
+def fold(function: Any, x: Any, axes: tuple[int, ...], keepdims: Any, neutral: float) -> Any:
     for k in axes:
         x = _folded(function, x, k, neutral)
     return x if flag(keepdims) or not axes else structural.squeeze(x, axis=axes)
@@ -140,10 +140,10 @@ def _folded(function: Any, x: Any, axis: int, neutral: float) -> Any:
 @implements(np.cumprod, method="cumprod")
 def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
     x, axis = _running(a, axis, dtype, "cumprod")
-    return _scanned(np.multiply, x, axis)
+    return scan(np.multiply, x, axis)
 
 
-def _scanned(function: Any, x: Any, axis: int) -> Any:
+def scan(function: Any, x: Any, axis: int) -> Any:
     """The results over all first k entries, from those over ever longer runs, of which each is twice the one before."""
     lead, n, reach = (WHOLE,) * axis, x.shape[axis], 1
     while reach < n:
@@ -431,91 +431,3 @@ def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Any:
         result = func(a, axis)
         a = result if result.ndim == a.ndim else np.expand_dims(result, axis)
     return a
-
-
-# -- ufuncs along an axis ----------------------------------------------------------------------------------------------
-def _reduce_by(function: Any, neutral: float) -> Callable[..., Any]:
-    def reduce(x: Any, axis: Any = 0, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
-        refuse(f"{function.__name__}.reduce", initial=initial, where=where)
-        return _fold(function, x, axes_of(x, axis, "reduce"), keepdims, neutral)
-
-    return reduce
-
-
-def _accumulate_by(function: Any) -> Callable[..., Any]:
-    return lambda x, axis=0: _scanned(function, x, axis_of(x, axis, "accumulate"))
-
-
-def _one_by_one(function: Any, x: Any, axis: int) -> list[Any]:
-    """The running results of a function that is not associative, each of length one along the axis."""
-    lead, results = (WHOLE,) * axis, []
-    for k in range(x.shape[axis]):
-        entry = x[(*lead, slice(k, k + 1))]
-        results.append(function(results[-1], entry) if results else entry)
-    return results
-
-
-def _reduce_in_order(function: Any) -> Callable[..., Any]:
-    def reduce(x: Any, axis: Any = 0, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
-        refuse(f"{function.__name__}.reduce", initial=initial, where=where)
-        axis = axis_of(x, axis, "reduce")
-        if x.shape[axis] == 0:
-            raise ValueError(f"{function.__name__}.reduce at {user_line()}: no entries along axis {axis} of {x.shape}")
-        result = _one_by_one(function, x, axis)[-1]
-        return result if flag(keepdims) else structural.squeeze(result, axis=(axis,))
-
-    return reduce
-
-
-def _accumulate_in_order(function: Any) -> Callable[..., Any]:
-    def accumulate(x: Any, axis: int = 0) -> Any:
-        axis = axis_of(x, axis, "accumulate")
-        results = _one_by_one(function, x, axis)
-        return structural.concatenate(*results, axis=axis) if results else x
-
-    return accumulate
-
-
-def _reduce_pieces(function: Any) -> Callable[..., Any]:
-    """reduceat: each piece reaches to the next position, and holds one entry where that is no later one."""
-
-    def reduceat(x: Any, indices: Any, axis: int = 0) -> Any:
-        axis = axis_of(x, axis, "reduceat")
-        starts = np.asarray(indices).tolist()
-        pieces = []
-        for start, stop in zip(starts, [*starts[1:], x.shape[axis]], strict=True):
-            piece = x[(*(WHOLE,) * axis, slice(start, builtins.max(stop, start + 1)))]
-            pieces.append(function.reduce(piece, axis=axis, keepdims=True))
-        return structural.concatenate(*pieces, axis=axis)
-
-    return reduceat
-
-
-UFUNC_METHODS: dict[tuple[Any, str], Callable[..., Any]] = {
-    (np.add, "reduce"): sum,
-    (np.multiply, "reduce"): prod,
-    (np.maximum, "reduce"): max,
-    (np.minimum, "reduce"): min,
-    (np.logaddexp, "reduce"): _reduce_by(np.logaddexp, -np.inf),
-    (np.logaddexp2, "reduce"): _reduce_by(np.logaddexp2, -np.inf),
-    (np.add, "accumulate"): cumsum,
-    (np.multiply, "accumulate"): cumprod,
-    (np.logaddexp, "accumulate"): _accumulate_by(np.logaddexp),
-    (np.logaddexp2, "accumulate"): _accumulate_by(np.logaddexp2),
-    (np.fmax, "reduce"): nanmax,
-    (np.fmin, "reduce"): nanmin,
-    (np.hypot, "reduce"): _reduce_by(np.hypot, 0.0),
-    **{
-        (ufunc, "accumulate"): _accumulate_by(ufunc)
-        for ufunc in (np.maximum, np.minimum, np.fmax, np.fmin, np.hypot)
-    },
-}
-_IN_ORDER = (np.subtract, np.divide, np.power, np.float_power, np.arctan2, np.remainder, np.fmod, np.copysign)
-for _ufunc in _IN_ORDER:
-    UFUNC_METHODS[_ufunc, "reduce"] = _reduce_in_order(_ufunc)
-    UFUNC_METHODS[_ufunc, "accumulate"] = _accumulate_in_order(_ufunc)
-for _ufunc in {ufunc for ufunc, method in UFUNC_METHODS if method == "reduce"}:
-    UFUNC_METHODS[_ufunc, "reduceat"] = _reduce_pieces(_ufunc)
-for _ufunc, _function in ((np.logical_and, np.all), (np.logical_or, np.any)):
-    UFUNC_METHODS[_ufunc, "reduce"] = FUNCTIONS[_function]
-"""Which, like the functions, take ``axis=0`` for granted; see `protocol.reduction_method`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -297,7 +298,12 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
 
 @implements(np.resize)
 def resize(a: Any, new_shape: Any) -> Any:
-    refuse("resize", new_shape=new_shape)
+    """The entries over and over, until the new shape is full."""
+    shape = (new_shape,) if isinstance(new_shape, int | np.integer) else tuple(new_shape)
+    count = math.prod(shape)
+    if a.size == 0:
+        return np.zeros_like(a, shape=shape)
+    return reshape(along(ravel(a), np.arange(count) % a.size, 0), shape)
 
 
 METHODS["resize"] = not_in_place("x.resize()", "`y = x.reshape(shape)`")

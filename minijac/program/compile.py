@@ -51,7 +51,7 @@ class Entry:
             executor = self.executors.pop()
         except IndexError:
             executor = Executor(self.program)
-        result = executor.run(*arguments)
+        result: Sequence[Any] = executor.run(*arguments)
         self.executors.append(executor)
         if self.joins is not None:
             result = _joined(result, self.joins)

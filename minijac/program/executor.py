@@ -22,7 +22,7 @@ __all__ = ["Executor"]
 
 VIEWS = ("reshape", "transpose", "getitem", "squeeze", "expand_dims", "broadcast_to", "diagonal", "flip")
 COPIED = 1 << 16
-"""Inputs of up to so many bytes, of which views are taken, are copied so that the views need not be made in each call."""
+"""Inputs of up to so many bytes of which views are taken are copied, so that the views are made once."""
 POOLED = 1 << 17
 """Results of so many bytes are made again from memory that the caller has let go of."""
 PYTHON_NUMBERS = (bool, int, float, complex)
@@ -58,7 +58,7 @@ class Executor:
         """Bytes held between calls: buffers, and large results that are made again when the caller lets go of them."""
         return self._planned + sum(array.nbytes for pool in self._pools for array in pool)
 
-    # -- binding -----------------------------------------------------------------------------------------------------------
+    # -- binding ---------------------------------------------------------------------------------------------------
     def _bind(self) -> None:
         program = self.program
         for n, value in enumerate(program.values):
@@ -148,7 +148,8 @@ class Executor:
             root = self._root[n]
             value, source = self.program.values[n], self.program.values[root]
             whole = value.kind == source.kind == "computed" and _size(value) == _size(source)
-            if whole and root not in found and source.number not in PYTHON_NUMBERS and self._dummy(n).flags.c_contiguous:
+            array = source.number not in PYTHON_NUMBERS
+            if whole and array and root not in found and self._dummy(n).flags.c_contiguous:
                 found[root] = k
         return found
 
@@ -175,7 +176,7 @@ class Executor:
             self._pools.append(pool)
             self.line(f"{name} = take({self.name(pool)}, {shape}, {dtype})")
 
-    # -- buffers -----------------------------------------------------------------------------------------------------------
+    # -- buffers ---------------------------------------------------------------------------------------------------
     def _buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         array = np.empty(shape, dtype)
         self._planned += array.nbytes
@@ -214,7 +215,7 @@ class Executor:
             return (n,) if step.args.count(n) == 1 else ()
         return ()
 
-    # -- code --------------------------------------------------------------------------------------------------------------
+    # -- code ------------------------------------------------------------------------------------------------------
     def name(self, content: Any) -> str:
         """A name for an object in the generated code."""
         name = self._known.get(id(content))
@@ -255,8 +256,8 @@ class Executor:
 
     def _operand(self, n: int, step: Instruction) -> str | None:
         """A better operand of an elementwise step than the value as it is, if there is one."""
-        array = self.array(n)
-        if not isinstance(array, np.ndarray) or array.size < 1024 or _size(self.program.values[step.out]) < 4 * array.size:
+        array, size = self.array(n), _size(self.program.values[step.out])
+        if not isinstance(array, np.ndarray) or array.size < 1024 or size < 4 * array.size:
             return self._constant(n, step)
         used = [axis for axis, size in enumerate(array.shape) if size > 1]
         if not used or abs(array.strides[used[-1]]) <= array.itemsize:

@@ -41,7 +41,7 @@ class Code(Protocol):
 
 def elementwise_ufunc(step: Instruction) -> bool:
     """Whether a step is one NumPy ufunc that reads and writes each entry by itself."""
-    value = step.op.value
+    value: Any = step.op.value
     plain = isinstance(value, np.ufunc) and value.signature is None and value.nout == 1
     return plain and value.nin == len(step.args) and not step.params
 
@@ -51,7 +51,7 @@ def fixed_background(step: Instruction) -> bool:
     return step.op.name in ("pad", "embed") or (step.op.name == "relabel" and not covers(step.params["out"]))
 
 
-# -- one function for each operation: (code, step, names of operands, name of the result) -> None, or False for "cannot" --
+# -- one function for each operation: of code, step, names of operands, name of the result; False means "cannot" ---------
 def ufunc(code: Code, step: Instruction, args: list[str], out: str) -> Any:
     keyword = "out=" if step.op.value in (np.maximum, np.minimum) else ""  # which take more operands, one day
     code.line(f"{code.name(step.op.value)}({', '.join([*args, keyword + out])})")

@@ -58,7 +58,8 @@ class Program(NamedTuple):
         lines.append(f"outputs: {', '.join(self._name(n) for n in self.outputs) or 'none'}")
         return "\n".join(lines)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     def _used(self, n: int) -> bool:
         return n in self.outputs or any(n in step.args for step in self.instructions)
@@ -72,7 +73,7 @@ class Program(NamedTuple):
         return f"{self._name(n)}: {value.dtype}{list(value.shape)}"
 
     def verify(self) -> Program:
-        """Check that every value is made once, before it is read. Raises RuntimeError where not (a fault of minijac)."""
+        """Check that every value is made once, before it is read. RuntimeError where not: a fault of minijac."""
         known = {n for n, value in enumerate(self.values) if value.kind != "computed"}
         for step in self.instructions:
             if not known.issuperset(step.args) or step.out in known:
@@ -99,7 +100,7 @@ def takes_numbers(op: Op, count: int) -> bool:
 
 
 def _checksum(array: Any) -> int:
-    return crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if isinstance(array, np.ndarray) else 0
+    return crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data) if isinstance(array, np.ndarray) else 0
 
 
 class Foreign(Exception):
@@ -129,7 +130,7 @@ class Symbol(Traced):
         )
 
     def __bool__(self) -> bool:
-        return self._hidden("a decision (if, while, and, or)")  # type: ignore[no-any-return]
+        return self._hidden("a decision (if, while, and, or)")
 
     def _refuse(self, what: str) -> Any:
         return self._hidden(what)
@@ -143,23 +144,13 @@ class Symbol(Traced):
         return repr(self)
 
 
-NUMBER_OPS = {
-    name: Op(name, function, None, "number")
-    for name, function in {
-        "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
-        "floor_divide": operator.floordiv, "remainder": operator.mod, "power": operator.pow,
-        "less": operator.lt, "less_equal": operator.le, "equal": operator.eq, "not_equal": operator.ne,
-        "greater": operator.gt, "greater_equal": operator.ge,
-        "negative": operator.neg, "positive": operator.pos, "absolute": operator.abs,
-    }.items()
-}  # fmt: skip
-"""Python's arithmetic on Python numbers, whose results are Python numbers again."""
-
 METHODS = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "floor_divide": "floordiv",
     "remainder": "mod", "power": "pow", "less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne",
     "greater": "gt", "greater_equal": "ge", "negative": "neg", "positive": "pos", "absolute": "abs",
 }  # fmt: skip
+NUMBER_OPS = {name: Op(name, getattr(operator, method), None, "number") for name, method in METHODS.items()}
+"""Python's arithmetic on Python numbers, whose results are Python numbers again."""
 
 
 def _on_numbers(op: Op, array: Callable[..., Any], swapped: bool) -> Callable[..., Any]:
@@ -179,7 +170,7 @@ for _name, _short_name in METHODS.items():
         if hasattr(np.lib.mixins.NDArrayOperatorsMixin, _method):
             _array = getattr(np.lib.mixins.NDArrayOperatorsMixin, _method)
             setattr(Symbol, _method, _on_numbers(NUMBER_OPS[_name], _array, bool(_prefix)))
-Symbol.__hash__ = object.__hash__  # type: ignore[method-assign]
+Symbol.__hash__ = object.__hash__  # type: ignore[assignment, method-assign]
 
 
 class SymbolArray(Indexable, Symbol):
