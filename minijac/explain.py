@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ class Explanation:
                 meeting = f", meeting at {where}" if where else ""
                 self.orders.append(f"output %{o} by input %{i}: J = {_written(order, named)}{meeting}")
                 whole: Block | None = None
-                for k, (a, b) in enumerate(itertools.pairwise(chain)):
+                for k, (a, b) in enumerate(pairwise(chain)):
                     block = segment(graph, a, b, _one(ledger), k in _backward(order))
                     whole = block if whole is None else block.after(whole)
                     cut = "meet" if k + 1 in meets else "cut" if b != o else ""

@@ -9,8 +9,8 @@ Prices come from running the accumulation on shadows (`minijac.shadow`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def coarse_chain(graph: Graph, chain: Sequence[int]) -> tuple[int, ...]:
         return tuple(chain)
     inner = [
         i
-        for i, after in itertools.pairwise(chain)
+        for i, after in pairwise(chain[1:])
         if graph.nodes[after].op.family != "elementwise"  # type: ignore[union-attr]
     ]
     if len(inner) > MAX_CUTS:

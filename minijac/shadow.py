@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -218,7 +218,7 @@ def reshaped(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -
                     return None
                 have.append(old[i])
                 i += 1
-        if any(a[1] != b[0] * b[1] for a, b in itertools.pairwise(have)):
+        if any(a[1] != b[0] * b[1] for a, b in pairwise(have)):
             return None
         result += [step * have[-1][1] for step in contiguous(take)]
     return tuple(result)

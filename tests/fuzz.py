@@ -78,7 +78,7 @@ def _function(source: str) -> Callable[..., Any]:
     return names["f"]  # type: ignore[no-any-return]
 
 
-# -- operations: each says how to write it in both dialects, or None where it does not apply ---------------------------
+# -- operations: each says how to write it in both dialects, or None where it does not apply --------------------------
 def _as_index(items: Sequence[Any]) -> str:
     text = []
     for item in items:
@@ -198,9 +198,11 @@ def shaping(choose: Choose, a: Value) -> Any:
         options[f"np.swapaxes({{0}}, {j}, {k})"] = f"torch.swapaxes({{0}}, {j}, {k})"
         if a.shape[j] == a.shape[k]:
             options[f"np.diagonal({{0}}, 0, {j}, {k})"] = f"torch.diagonal({{0}}, 0, {j}, {k})"
-            options["np.triu({0})" if k - j == 1 else "{0}"] = "torch.triu({0})" if k - j == 1 else "{0}"
+            if k - j == 1:
+                options["np.triu({0})"] = "torch.triu({0})"
     if a.batched:  # the samples on another axis for a while
-        options["np.moveaxis(np.moveaxis({0}, 0, -1) ** 2, -1, 0)"] = "torch.movedim(torch.movedim({0}, 0, -1) ** 2, -1, 0)"
+        moved = "np.moveaxis(np.moveaxis({0}, 0, -1) ** 2, -1, 0)"
+        options[moved] = moved.replace("np.moveaxis", "torch.movedim")
         options["({0}.T * np.arange(1.0, {0}.shape[0] + 1)).T"] = (
             "({0}.permute(*range({0}.ndim)[::-1]) * torch.arange(1.0, {0}.shape[0] + 1, dtype=torch.float64))"
             ".permute(*range({0}.ndim)[::-1])"
@@ -218,8 +220,8 @@ def indexing(choose: Choose, a: Value) -> Any:
     if n == 0:
         return None
     before = [slice(None)] * axis
-    pieces: list[Any] = [slice(0, n - 1), slice(None, None, 2), slice(n // 2, None), n - 1, 0, [n - 1, 0, 0], [0, n // 2]]
-    index = _as_index([*before, choose(pieces)])
+    slices = [slice(0, n - 1), slice(None, None, 2), slice(n // 2, None)]
+    index = _as_index([*before, choose([*slices, n - 1, 0, [n - 1, 0, 0], [0, n // 2]])])
     rolled = [slice(None)] * axis + [slice(None, None, -1)]
     reverse = f"{{0}}[{_as_index(rolled)}]", f"torch.flip({{0}}, ({axis},))"
     return choose([(f"{{0}}[{index}]", f"{{0}}[{index}]"), reverse])
@@ -266,7 +268,7 @@ OPERATIONS: list[tuple[Callable[..., Any], int]] = [
 ]  # fmt: skip
 
 
-# -- programs ------------------------------------------------------------------------------------------------------------
+# -- programs ---------------------------------------------------------------------------------------------------------
 def build(choose: Choose) -> Program:
     """A program of random operations: `choose` picks one of the given options."""
     sizes = (1, 2, 3, 4)
@@ -319,7 +321,7 @@ def _result(values: list[Value], used: set[int]) -> str:
     return f"return {', '.join(f'v{n} * (1.0 + {shared})' for n in outputs)}"
 
 
-# -- checks --------------------------------------------------------------------------------------------------------------
+# -- checks -----------------------------------------------------------------------------------------------------------
 def truth(program: Program, data: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     """``J[output][input]`` by torch's reverse mode: (B, *out, *in). Checks that no sample depends on another."""
     f = program.torch_function()
@@ -345,7 +347,7 @@ def _tuple(y: Any) -> tuple[Any, ...]:
 
 
 def compare(found: Any, expected: list[list[np.ndarray]], how: str) -> None:
-    for m, (row, truths) in enumerate(zip(_tuple(found), expected, strict=True) if len(expected) > 1 else [(found, expected[0])]):
+    for m, (row, truths) in enumerate(zip(found if len(expected) > 1 else [found], expected, strict=True)):
         for k, (J, E) in enumerate(zip(row, truths, strict=True)):
             assert J.shape == E.shape, f"{how}, output {m}, input {k}: shape {J.shape}, expected {E.shape}"
             scale = max(1.0, np.abs(E).max(initial=0.0))

@@ -16,6 +16,7 @@ import pytest
 from helpers import MODES, net, parameters, parametric_net, random
 
 import minijac as mj
+from minijac.program import passes
 from minijac.program.record import Recorder
 from minijac.tape import Traced
 
@@ -363,6 +364,14 @@ def test_constants_promote_as_numpy_has_it():
         agrees(mj.jacobian(lambda x, c=c: np.sin(x * c)), (SINGLE,), (2 * SINGLE,))
 
 
+def test_integer_constants_of_operations_that_want_integers():
+    agrees(lambda x: np.ldexp(x, 2) + x**2 + np.maximum(x, 1) * 2, (SINGLE,), (2 * SINGLE,))
+
+
+def test_padding_with_a_constant_for_each_side():
+    agrees(lambda x: np.pad(x, ((0, 0), (1, 2)), constant_values=((0, 0), (1.0, 2.0))), (X,), (OTHER,))
+
+
 def test_static_arguments():
     def f(x, flag, how, extra=None):
         return (x if flag else -x) * {"one": 1.0, "two": 2.0}[how] + (0 if extra is None else extra)
@@ -677,6 +686,57 @@ def test_programs_are_printed():
     assert "outputs:" in text
     same(compiled(X), mj.jacobian(net)(X))
     assert compiled.cache_info().misses == 1
+
+
+def interpreted(program: Any, inputs: list[Any]) -> list[Any]:
+    """A program's outputs, one operation after the other; every value has the shape and dtype that it is said to have."""
+    known = {n: value.content for n, value in enumerate(program.values) if value.kind in ("captured", "constant")}
+    known |= dict(zip(program.inputs, inputs, strict=True))
+    for step in program.instructions:
+        y = step.op.value(*[known[n] for n in step.args], **step.params)
+        assert (np.shape(y), y.dtype) == program.values[step.out][:2]
+        known[step.out] = y
+    return [known[n] for n in program.outputs]
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_every_pass_keeps_what_a_program_computes(name, monkeypatch):
+    seen = []
+
+    def watched(each: Any) -> Any:
+        def run(program: Any) -> Any:
+            after = each(program)
+            seen.append(each.__name__)
+            same(interpreted(after, [OTHER]), interpreted(program, [OTHER]), rtol=1e-10)
+            return after
+
+        return run
+
+    monkeypatch.setattr(passes, "PASSES", tuple(map(watched, passes.PASSES)))
+    mj.compile(TRANSFORMED[name])(X)
+    assert len(seen) == len(passes.PASSES)
+
+
+def test_an_invalid_program_is_refused():
+    program = mj.compile(lambda x: np.sin(x) * 2.0).program(X)
+    first, second = program.instructions
+    for wrong in ((second, first), (first, first), (second,), (first,)):
+        with pytest.raises(RuntimeError, match="invalid program"):
+            program._replace(instructions=wrong).verify()
+
+
+def test_products_are_computed_in_the_order_that_is_wanted():
+    W, V = random(40, 50, seed=1), random(50, 30, seed=2)
+    f = mj.jacobian(lambda x: np.tanh(x @ W) @ V)
+    compiled = agrees(f, (random(20, 40, seed=3),), (random(20, 40, seed=4),))
+    assert "copyto(r" not in executor(compiled).source  # the result is not copied once more
+    for axes in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+        g = lambda x, axes=axes: (
+            np.sin((np.exp(x).reshape(20, 40) @ W).reshape(4, 5, 50).transpose(axes)),
+            np.sin((W.T @ np.exp(x).reshape(20, 40).T).reshape(50, 4, 5).transpose(axes)),
+            np.sin((x[0] @ W).reshape(1, 5, 50).transpose(axes)),
+        )
+        agrees(g, (random(4, 5, 40, seed=1),), (random(4, 5, 40, seed=2),))
 
 
 def test_the_function_keeps_its_name():

@@ -17,7 +17,7 @@ def programs(draw):
     return fuzz.build(lambda options: draw(st.sampled_from(options)))
 
 
-@settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_programs(program):
     note(str(program))
@@ -26,7 +26,7 @@ def test_random_programs(program):
 
 @pytest.mark.parametrize("part", range(5))
 def test_deep_random_programs(part):
-    for n in range(20):
+    for n in range(15):
         program = fuzz.build(random.Random(f"{part}/{n}").choice)
         try:
             fuzz.check(program)

@@ -269,12 +269,14 @@ class Executor:
 
     def _constant(self, n: int, step: Instruction) -> str | None:
         """A constant Python number as an array of the dtype that it would be converted to in every call."""
-        values = self.program.values
-        kinds = {values[m].dtype for m in step.args if values[m].number not in PYTHON_NUMBERS}
-        if values[n].kind != "constant" or values[n].number not in (int, float) or len(kinds) != 1:
+        values = [self.program.values[m] for m in step.args]
+        value = self.program.values[n]
+        if value.kind != "constant" or value.number not in (int, float):
             return None
-        (dtype,) = kinds
-        return self.name(np.asarray(values[n].content, dtype)) if dtype.kind == "f" else None
+        ufunc: Any = step.op.value
+        weak = [v.number if v.number in (int, float) else v.dtype for v in values]
+        dtype = ufunc.resolve_dtypes((*weak, None))[step.args.index(n)]
+        return self.name(np.asarray(value.content, dtype))
 
     def _view_of(self, step: Instruction) -> None:
         source = step.args[0]

@@ -51,7 +51,7 @@ def fixed_background(step: Instruction) -> bool:
     return step.op.name in ("pad", "embed") or (step.op.name == "relabel" and not covers(step.params["out"]))
 
 
-# -- one function for each operation: of code, step, names of operands, name of the result; False means "cannot" ---------
+# -- one function for each operation: of code, step, names of operands, name of the result; False means "cannot" ------
 def ufunc(code: Code, step: Instruction, args: list[str], out: str) -> Any:
     keyword = "out=" if step.op.value in (np.maximum, np.minimum) else ""  # which take more operands, one day
     code.line(f"{code.name(step.op.value)}({', '.join([*args, keyword + out])})")
@@ -165,11 +165,14 @@ def _einsum(code: Code, step: Instruction, args: list[str], out: str) -> None:
     code.line(f"{code.name(np.einsum)}({code.name(step.params['subscripts'])}, {', '.join(args)}, out={out})")
 
 
-def _pad(code: Code, step: Instruction, args: list[str], out: str) -> None:
+def _pad(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    if np.ndim(step.params["constant"]):  # another one for each side
+        return False
     shape = code.program.values[step.args[0]].shape
     index = tuple(slice(before, before + n) for n, (before, _) in zip(shape, step.params["pad_width"], strict=True))
     _background(code, step, out, step.params["constant"])
     code.line(f"copyto({code.part(step.out, index)}, {args[0]})")
+    return None
 
 
 def _embed(code: Code, step: Instruction, args: list[str], out: str) -> None:
