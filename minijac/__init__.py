@@ -10,8 +10,8 @@ from .errors import (
     TraceError,
     UnsupportedOperationError,
 )
-from .program import compile
 from .explain import Explanation, explain
+from .program import compile
 from .report import Tape, trace
 from .second import (
     divergence,

@@ -83,7 +83,7 @@ class Graph:
         """Operand positions of node `i` that carry a derivative, with the nodes that they came from."""
         return self._operands.get(i, [])
 
-    # -- accumulation ----------------------------------------------------------------------------------------------------
+    # -- accumulation --------------------------------------------------------------------------------------------------
     def forward(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
         """From blocks that end in inputs to blocks that end in outputs: ``edges after block``, in recorded order."""
         blocks: dict[int, Block] = dict(seeds)
@@ -122,7 +122,7 @@ class Graph:
                 count[p] = count.get(p, 0) + 1
         return count
 
-    # -- samples -----------------------------------------------------------------------------------------------------------
+    # -- samples -------------------------------------------------------------------------------------------------------
     def places(
         self, inputs: Mapping[int, int], differentiated: set[int], batch: int
     ) -> tuple[dict[int, Place | None], Mixing | None]:
@@ -156,12 +156,12 @@ class Graph:
             axis = place.axis + node.out.ndim - np.ndim(node.args[k])
             return Place(axis, place.stride) if node.args[k].shape[place.axis] == node.out.shape[axis] else None
         carried = self.edge(i, k).carry(*place, batch)
-        if batch == 1 and self.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
-            if carried is None or self.nodes[i].out.shape[carried[0]] != 1:
-                return ANYWHERE
+        gone = carried is None or self.nodes[i].out.shape[carried[0]] != 1
+        if batch == 1 and gone and self.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
+            return ANYWHERE
         return carried and Place(*carried)
 
-    # -- entries that a `where` discards -----------------------------------------------------------------------------------
+    # -- entries that a `where` discards -------------------------------------------------------------------------------
     def _mark_live(self) -> None:
         """Find, for each node, the entries that some output uses.
 
@@ -218,7 +218,7 @@ def raise_mixing(mixing: Mixing, batch: int) -> None:
     raise BatchMixingError(
         f"samples mix in {name} at {where}: operands of shape {operands} give {node.out.shape}, and "
         f"the axis of the {batch} samples does not pass through whole and in order. Expected every sample's output to "
-        'depend on its own input alone. If the mixing is meant, choose on_mixing="diagonal" for the exact d y_i / d x_i, '
-        'or on_mixing="full" for all of (B, *out, B, *in); if one operand is to count as constant, wrap it in '
-        "minijac.stop_gradient."
+        'depend on its own input alone. If the mixing is meant, choose on_mixing="diagonal" for the exact '
+        'd y_i / d x_i, or on_mixing="full" for all of (B, *out, B, *in); if one operand is to count as constant, wrap '
+        "it in minijac.stop_gradient."
     )

@@ -52,7 +52,7 @@ def is_array(x: Any) -> bool:
 
 
 def holds_array(x: Any) -> bool:
-    """Whether `x` is an array, plain or followed by traces: no number, neither plain nor of a program being recorded."""
+    """Whether `x` is an array, plain or followed by traces: no number, plain or of a program that is recorded."""
     return is_array(array_of(x))
 
 

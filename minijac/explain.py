@@ -70,7 +70,7 @@ class Explanation:
         same = [found for found in self.candidates if found.plan == self.plan]
         return (same or [found for found in self.candidates if found.plan.mode == self.plan.mode])[-1]
 
-    # -- the blocks --------------------------------------------------------------------------------------------------
+    # -- the blocks ----------------------------------------------------------------------------------------------------
     def _steps(self, ready: Prepared) -> Iterator[Step]:
         axes = _batch_axes(ready)
 
@@ -119,7 +119,7 @@ class Explanation:
                 assert whole is not None
                 self.result.append(words(whole, o, i))
 
-    # -- as text -----------------------------------------------------------------------------------------------------
+    # -- as text -------------------------------------------------------------------------------------------------------
     def __str__(self) -> str:
         chosen = self.chosen
         rows = [("candidate", "multiply-adds", "entries moved", "peak bytes", "predicted time")]
@@ -164,7 +164,7 @@ class Explanation:
             return f"chosen: {chosen.plan.mode}, the least predicted time, {taken}"
         return f"chosen: {chosen.plan.mode}, as asked for ({self.asked}); predicted time {taken}"
 
-    # -- as a picture ------------------------------------------------------------------------------------------------
+    # -- as a picture --------------------------------------------------------------------------------------------------
     def _colours(self) -> dict[int, str]:
         """The side of each node that a block crosses."""
         found: dict[int, str] = {}
@@ -249,7 +249,7 @@ def explain(
         return Explanation(ready, args, mode)
 
 
-# -- blocks ----------------------------------------------------------------------------------------------------------
+# -- blocks ------------------------------------------------------------------------------------------------------------
 def _one(ledger: Ledger) -> Shadow:
     return Shadow((), np.dtype(np.float32), ledger)
 
@@ -285,7 +285,7 @@ def _batch_axes(ready: Prepared) -> dict[int, int]:
     }
 
 
-# -- orders ----------------------------------------------------------------------------------------------------------
+# -- orders ------------------------------------------------------------------------------------------------------------
 def _is_leaf(order: Order) -> bool:
     return isinstance(order, int) or order[0] == "reverse"
 
@@ -324,7 +324,7 @@ def _written(order: Order, named: dict[int, str]) -> str:
     return " ".join(parts)
 
 
-# -- words -----------------------------------------------------------------------------------------------------------
+# -- words -------------------------------------------------------------------------------------------------------------
 def _name(node: Node) -> str:
     return "input" if node.op is None else node.op.name
 

@@ -90,7 +90,8 @@ def contract(factors: Sequence[Factor], keep: Collection[Label]) -> tuple[Factor
         if gone is None:
             return _merge_equal(result)
         # everything that shares a label to be summed has to be multiplied together, and nothing else does
-        linked, labels = [], {gone}
+        linked: list[Factor] = []
+        labels = {gone}
         grew = True
         while grew:
             grew = False
@@ -130,7 +131,7 @@ def _merge_equal(factors: list[Factor]) -> tuple[Factor, ...]:
 
 
 def _subset_pair(work: list[Factor]) -> tuple[int, int] | None:
-    """Two factors of which one has all labels of the other: their product costs no memory and keeps shared ones shared."""
+    """Two factors of which one has all labels of the other: their product is no larger, and shared ones stay shared."""
     best: tuple[int, tuple[int, int]] | None = None
     for i, a in enumerate(work):
         for j in range(i + 1, len(work)):
@@ -176,7 +177,7 @@ def _sum_out(factor: Factor, kept: Callable[[Label], bool]) -> Factor:
 
 
 def _pair(a: Factor, b: Factor, keep: Collection[Label], needed: Collection[Label] = ()) -> Factor:
-    """The product of two factors, as a broadcast multiply or a matmul; summed over labels neither kept nor needed later.
+    """The product of two factors, as a broadcast multiply or a matmul, summed over labels not kept and not needed.
 
     The first label to keep, which is the samples' where there are any, comes first in the result, and what is still to
     be summed comes last: then the next matmul folds the rest into its rows without a copy.

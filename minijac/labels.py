@@ -31,7 +31,7 @@ class Label:
 
 
 class Window(NamedTuple):
-    """Positions ``offset + step * label`` of a digit with ``size`` positions; without a label, the position ``offset``."""
+    """Positions ``offset + step * label`` of a digit that has ``size``; without a label, the position ``offset``."""
 
     label: Label | None
     size: int
@@ -147,9 +147,13 @@ def match(a: Digit, b: Digit) -> list[Substitution]:
     """
     if a is b:
         return []
+    u: Label | None
+    v: Label | None
     u, o1, s1 = (a, 0, 1) if type(a) is Label else (a.label, a.offset, a.step)  # type: ignore[union-attr]
     v, o2, s2 = (b, 0, 1) if type(b) is Label else (b.label, b.offset, b.step)  # type: ignore[union-attr]
-    if u is None and v is None:
+    if u is None:
+        if v is not None:
+            return [_fix(v, o1 - o2, s2)]
         if o1 != o2:
             raise Vanishes
         return []
@@ -159,8 +163,6 @@ def match(a: Digit, b: Digit) -> list[Substitution]:
                 raise Vanishes
             return []
         return [_fix(u, o2 - o1, s1 - s2)]
-    if u is None:
-        return [_fix(v, o1 - o2, s2)]
     if v is None:
         return [_fix(u, o2 - o1, s1)]
     if o1 == o2 and s1 == s2:

@@ -29,8 +29,7 @@ def draw(rows: Sequence[Any], path: str) -> None:
         _bars(axis, shown, times, [OURS if row.method.startswith("minijac") else NOTICES for row in shown], "{:.3g} ms")
         axis.set_title(f"{key[1]} ({key[2]}): median time, ms", loc="left", fontsize=9)
     if mixing:
-        colours = [OURS if row.notices_mixing or "minijac" in (row.remark or "") or "exact" in (row.remark or "") else SILENT
-                   for row in mixing]  # fmt: skip
+        colours = [OURS if row.notices_mixing or "exact" in (row.remark or "") else SILENT for row in mixing]
         _bars(axes[-1], mixing, [max(row.error, 1e-17) for row in mixing], colours, "{:.1e}")
         axes[-1].set_title("samples mix: largest error (red: wrong without a word)", loc="left", fontsize=9)
     figure.savefig(path, dpi=120)

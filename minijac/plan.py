@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     order: Any = None
 
 
-# -- chains ----------------------------------------------------------------------------------------------------------
+# -- chains ------------------------------------------------------------------------------------------------------------
 def chain_of(graph: Graph, source: int, target: int) -> tuple[int, ...]:
     """The nodes that every path from one node to another crosses, both ends included.
 
@@ -153,7 +153,7 @@ def _either_way(
     return found
 
 
-# -- the choice ------------------------------------------------------------------------------------------------------
+# -- the choice --------------------------------------------------------------------------------------------------------
 class Candidate(NamedTuple):
     """A plan with its price."""
 

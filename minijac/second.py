@@ -1,7 +1,7 @@
 """Second order in one pass: value, Jacobian block and second-order term go along the tape together.
 
-With ``S`` the second derivatives d2/dx_k2 of a value, either listed over the inputs k (the Hessian's diagonal) or already
-summed (the Laplacian), an operation y = F(a, b, ...) gives
+With ``S`` the second derivatives d2/dx_k2 of a value, either listed over the inputs k (the Hessian's diagonal) or
+already summed (the Laplacian), an operation y = F(a, b, ...) gives
 
     S_y = sum_a F_a S_a + sum_{a,b} F_ab J_a[., k] J_b[., k]
 
@@ -43,6 +43,7 @@ __all__ = [
     "value_and_laplacian",
 ]
 
+
 def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[int, Block]:
     """The second-order term of every output, from the identity at one input (or a part of it)."""
     first: dict[int, Block] = dict(seed)
@@ -74,10 +75,10 @@ def _total(blocks: Any) -> Block:
     total = next(blocks)
     for block in blocks:
         total = total + block
-    return total  # type: ignore[no-any-return]
+    return total
 
 
-# -- the second derivative of one operation ------------------------------------------------------------------------------
+# -- the second derivative of one operation ----------------------------------------------------------------------------
 def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
     """The second derivative by operands `k` and `l` as a bilinear form, both orders counted; None where it is zero."""
     assert node.op is not None
@@ -132,7 +133,7 @@ def _curvature(node: Node, blocks: list[tuple[int, Block]], collapse: bool) -> B
     if block is None:
         return Block(out_shape, () if collapse else shape, (), one)
     for _ in shape:  # (out, k) by k: only equal k
-        block = block.paired(len(out_shape), 0) if not collapse else block.paired(len(out_shape), 0)
+        block = block.paired(len(out_shape), 0)
         order = [*range(len(out_shape)), *range(len(out_shape) + 1, len(block.out_shape)), len(out_shape)]
         block = block.axes_moved(order, range(len(block.inp_shape)))
     array = block.dense(node.out.dtype, node.out)
@@ -150,7 +151,7 @@ def _as_block(array: Any, inputs: int, one: Any) -> Block:
     return Block(tuple(array.shape[:n]), tuple(array.shape[n:]), terms, one)
 
 
-# -- transformations -------------------------------------------------------------------------------------------------------
+# -- transformations ---------------------------------------------------------------------------------------------------
 def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[tuple[int, int, Block]]:
     """(output leaf, input leaf, second-order block) for each chunk of seeds."""
     one = namespace(ready.sources[0]).ones((), np.float32)
@@ -162,7 +163,9 @@ def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[
                     yield m, n, blocks[o]
 
 
-def value_and_hessian_diagonal(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def value_and_hessian_diagonal(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any
+) -> Callable[..., Any]:
     """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
     chosen = _options(argnums, options)
 
@@ -174,8 +177,11 @@ def value_and_hessian_diagonal(f: Callable[..., Any], argnums: int | Sequence[in
         with np.errstate(all="ignore"):
             for m, n, block in _accumulated(ready, chosen, False):
                 table[m][n] = table[m][n] + batch_first(block, ready.out_axes[m], ready.in_axes[n])
-            rows = [[_finished(block, y, x, b, a) for block, x, a in zip(row, ready.sources, ready.in_axes, strict=True)]
-                    for row, y, b in zip(table, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+            ends = list(zip(ready.sources, ready.in_axes, strict=True))
+            rows = [
+                [_finished(block, y, x, b, a) for block, (x, a) in zip(row, ends, strict=True)]
+                for row, y, b in zip(table, ready.outputs, ready.out_axes, strict=True)
+            ]
         return _value(ready, chosen), as_trees(rows, ready, args, chosen)
 
     return with_diagonal
@@ -232,8 +238,8 @@ def laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options
         f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
         argnums, batch_axis, has_aux, chunk_size: As for `jacobian`. Several arguments or leaves are summed over.
 
-    Returns a function of the same arguments that gives ``(B, *out)``. Cost: little more than a forward-mode Jacobian; no
-    array with two feature axes of the input is made.
+    Returns a function of the same arguments that gives ``(B, *out)``. Cost: little more than a forward-mode
+    Jacobian; no array with two feature axes of the input is made.
 
     >>> import numpy as np
     >>> laplacian(lambda x: (x**3).sum(axis=1))(np.ones((2, 3)))
@@ -260,7 +266,9 @@ def _value(ready: Prepared, options: Options) -> Any:
     return (ready.run.value, ready.run.aux) if options.has_aux else ready.run.value
 
 
-def _without_value(with_value: Callable[..., Any], f: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+def _without_value(
+    with_value: Callable[..., Any], f: Callable[..., Any], options: dict[str, Any]
+) -> Callable[..., Any]:
     @wraps(f)
     def result(*args: Any, **kwargs: Any) -> Any:
         value, derivative = with_value(*args, **kwargs)
@@ -345,8 +353,8 @@ def divergence(f: Callable[..., Any], argnums: int = 0, **options: Any) -> Calla
         f: Maps x: ``(B, *in)`` to y: ``(B, *in)``.
         argnums, batch_axis, mode, has_aux: As for `jacobian`.
 
-    Returns a function of the same arguments that gives ``(B,)``. Cost: that of the Jacobian; the dense array is not made
-    where structure spares it.
+    Returns a function of the same arguments that gives ``(B,)``. Cost: that of the Jacobian; the dense array is
+    not made where structure spares it.
 
     >>> import numpy as np
     >>> divergence(lambda x: x**2)(np.ones((2, 3)))

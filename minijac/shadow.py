@@ -92,7 +92,7 @@ class Shadow:
         self.ledger.calls += 1
         return Shadow(shape, dtype, self.ledger, None, strides)
 
-    # -- views -------------------------------------------------------------------------------------------------------
+    # -- views ---------------------------------------------------------------------------------------------------------
     def transpose(self, axes: Sequence[int]) -> Shadow:
         return self._view([self.shape[k] for k in axes], [self.strides[k] for k in axes])
 
@@ -127,7 +127,7 @@ class Shadow:
         packed = contiguous(shape)
         return self._view(shape, packed if self.size == prod(shape) else [step + 1 for step in packed])
 
-    # -- work --------------------------------------------------------------------------------------------------------
+    # -- work ----------------------------------------------------------------------------------------------------------
     def sum(self, axis: tuple[int, ...]) -> Shadow:
         shape = [n for k, n in enumerate(self.shape) if k not in axis]
         return self._new(shape, self.dtype, self.size)

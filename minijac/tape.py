@@ -11,7 +11,6 @@ import numpy as np
 
 from .backend import Wrapped, array_of, namespace
 from .errors import ConversionError, MutationError, TraceError, UnsupportedOperationError
-
 from .lines import Line, caller, user_line
 
 __all__ = ["Node", "Op", "Trace", "Traced", "apply", "is_traced", "user_line"]
@@ -78,7 +77,7 @@ class Node:
         self.out = out
         self.where = where
         self.live: Any = None
-        """Which entries any output uses, where a `where` discards some: the derivative of the others is not computed."""
+        """Which entries any output uses, where a `where` discards some: others have no derivative."""
 
 
 class Trace:
@@ -120,7 +119,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     if trace.program is not None:
         args = tuple([trace.program.captured(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
         if trace.program is trace:
-            return trace.program.record(op, args, params)
+            return trace.program.record(op, args, params)  # type: ignore[attr-defined]
     values = tuple([arg.value if isinstance(arg, Traced) and arg.home is trace else arg for arg in args])
     out = apply(op, values, params)
     if op.edge is None:
@@ -151,10 +150,10 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         self.index = index
         self.value = value
 
-    # -- what is known without a derivative ---------------------------------------------------------------------
+    # -- what is known without a derivative ----------------------------------------------------------------------------
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.value.shape  # type: ignore[no-any-return]
+        return self.value.shape
 
     @property
     def ndim(self) -> int:
@@ -166,7 +165,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.value.dtype  # type: ignore[no-any-return]
+        return self.value.dtype
 
     @property
     def itemsize(self) -> int:
@@ -194,7 +193,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
     __hash__ = object.__hash__
 
-    # -- NumPy's protocols ----------------------------------------------------------------------------------------
+    # -- NumPy's protocols ---------------------------------------------------------------------------------------------
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if "out" in kwargs:
             self._refuse_out(ufunc.__name__, kwargs["out"])
@@ -202,19 +201,20 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             inputs = tuple([np.asarray(x) if isinstance(x, list | tuple) else x for x in inputs])
         name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
-        if function is None and getattr(sys.modules.get("scipy.special"), ufunc.__name__, None) is ufunc:
+        special = sys.modules.get("scipy.special")
+        if function is None and special is not None and getattr(special, ufunc.__name__, None) is ufunc:
             name = name.replace("numpy", "scipy.special", 1)
             function = self.special.get(ufunc.__name__) if method == "__call__" else None
         if function is None:
             raise unsupported(name)
         if kwargs and method == "__call__" and ufunc.signature is None:
             raise UnsupportedOperationError(
-                f"{name} at {user_line()}: got {', '.join(f'{key}=' for key in kwargs)}, which minijac does not take on "
-                "traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."
+                f"{name} at {user_line()}: got {', '.join(f'{key}=' for key in kwargs)}, which minijac does not take "
+                "on traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."
             )
         return function(*inputs, **kwargs)
 
-    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+    def __array_namespace__(self, *, api_version: Any = None) -> Any:
         from . import numpy as own
 
         np.empty(0).__array_namespace__(api_version=api_version)  # raises where there is no such version
@@ -240,7 +240,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             "`x += 1`."
         )
 
-    # -- what would lose the derivative -----------------------------------------------------------------------------
+    # -- what would lose the derivative --------------------------------------------------------------------------------
     def __setitem__(self, index: Any, value: Any) -> None:
         raise MutationError(
             f"assignment at {user_line()}: a traced value of shape {self.shape} cannot be written in place. Expected "
@@ -256,16 +256,16 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         )
 
     def __float__(self) -> float:
-        return self._refuse("float(x)")  # type: ignore[no-any-return]
+        return self._refuse("float(x)")
 
     def __int__(self) -> int:
-        return self._refuse("int(x)")  # type: ignore[no-any-return]
+        return self._refuse("int(x)")
 
     def __complex__(self) -> complex:
-        return self._refuse("complex(x)")  # type: ignore[no-any-return]
+        return self._refuse("complex(x)")
 
     def __index__(self) -> int:
-        return self._refuse("operator.index(x)")  # type: ignore[no-any-return]
+        return self._refuse("operator.index(x)")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         return self._refuse("np.asarray(x)")
@@ -282,7 +282,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def __deepcopy__(self, memo: Any) -> Any:
         return self
 
-    # -- array methods ------------------------------------------------------------------------------------------------
+    # -- array methods -------------------------------------------------------------------------------------------------
     @property
     def T(self) -> Any:
         return self.methods["transpose"](self)
@@ -322,13 +322,13 @@ class Indexable:
     __slots__ = ()
 
     def __len__(self) -> int:
-        return self.shape[0]  # type: ignore[attr-defined, no-any-return]
+        return self.shape[0]  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, item: Any) -> bool:
-        return bool((self == item).any())  # type: ignore[comparison-overlap]
+        return bool((self == item).any())
 
     def __getitem__(self, index: Any) -> Any:
         return Traced.methods["__getitem__"](self, index)

@@ -37,6 +37,7 @@ Coefficient: TypeAlias = "Block | Array"
 broadcasts to the value's shape: of length one along axes where it is constant."""
 Coefficients: TypeAlias = dict[MultiIndex, Coefficient]
 
+
 def partials(
     f: Callable[..., Any],
     multi_indices: Sequence[MultiIndex],

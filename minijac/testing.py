@@ -26,7 +26,7 @@ def check_derivatives(
     f: Callable[..., Any],
     *args: Any,
     order: int = 1,
-    batch_axis: int | None | Sequence[int | None] = 0,
+    batch_axis: int | Sequence[int | None] | None = 0,
     rtol: float | None = None,
     atol: float | None = None,
 ) -> None:
@@ -84,7 +84,9 @@ def _leaves(tree: Any) -> list[Any]:
 
 def _differentiable(arg: Any) -> bool:
     leaves = _leaves(arg)
-    return bool(leaves) and all(isinstance(x, float) or getattr(getattr(x, "dtype", None), "kind", "") == "f" for x in leaves)
+    return bool(leaves) and all(
+        isinstance(x, float) or getattr(getattr(x, "dtype", None), "kind", "") == "f" for x in leaves
+    )
 
 
 def _finite_differences(
@@ -105,7 +107,9 @@ def _finite_differences(
             moved = leaf if axis is None else np.moveaxis(leaf, axis, 0)
             shape = moved.shape if axis is None else moved.shape[1:]
 
-            def at(x: Any, k: int = k, n: int = n, leaves: Any = leaves, tree: Any = tree, axis: Any = axis) -> list[Any]:
+            def at(
+                x: Any, k: int = k, n: int = n, leaves: Any = leaves, tree: Any = tree, axis: Any = axis
+            ) -> list[Any]:
                 back = x if axis is None else np.moveaxis(x, 0, axis)
                 changed = optree.tree_unflatten(tree, [*leaves[:k], back, *leaves[k + 1 :]])
                 return [np.asarray(y) for y in _leaves(f(*wide[:n], changed, *wide[n + 1 :]))]
@@ -154,7 +158,7 @@ def compare_with_torch(
     f: Callable[..., Any],
     torch_f: Callable[..., Any],
     *args: Any,
-    batch_axis: int | None | Sequence[int | None] = 0,
+    batch_axis: int | Sequence[int | None] | None = 0,
     rtol: float | None = None,
     atol: float | None = None,
 ) -> Errors:
@@ -168,7 +172,8 @@ def compare_with_torch(
         batch_axis: As for `jacobian`.
         rtol, atol: Where given, an AssertionError is raised beyond them.
 
-    Returns ``Errors(absolute, relative)``, the largest over all Jacobians. Needs torch (``pip install minijac[torch]``).
+    Returns ``Errors(absolute, relative)``, the largest over all Jacobians. Needs torch
+    (``pip install minijac[torch]``).
 
     >>> import torch  # doctest: +SKIP
     >>> compare_with_torch(np.tanh, torch.tanh, np.zeros((3, 2))).absolute  # doctest: +SKIP

@@ -331,7 +331,9 @@ def _jacobian(
 
 
 def _output_axis(y: Any, place: Place | None, batch: int) -> int:
-    if place is not None and place is not ANYWHERE:  # an axis of length B beside the one that the samples are merged into is not theirs
+    if (
+        place is not None and place is not ANYWHERE
+    ):  # an axis of length B beside the one that the samples are merged into is not theirs
         if place.stride == 1 and y.shape[place.axis] == batch:
             return place.axis
     elif y.ndim and y.shape[0] == batch:
@@ -375,10 +377,10 @@ def linearize(
     if not primals:
         raise InputError("linearize: expected at least one primal after the function, got none.")
     argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return value_and_jacobian(f, argnums, batch_axis=batch_axis, structured=True)(*primals)  # type: ignore[no-any-return]
+    return value_and_jacobian(f, argnums, batch_axis=batch_axis, structured=True)(*primals)
 
 
-# -- products with one tangent or cotangent -----------------------------------------------------------------------
+# -- products with one tangent or cotangent ----------------------------------------------------------------------------
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Value and directional derivative: ``(y, y_dot)`` with ``y_dot = J @ tangents``.
 
@@ -395,16 +397,18 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     """
     for name, given_tuple in (("primals", primals), ("tangents", tangents)):
         if not isinstance(given_tuple, tuple | list):
-            raise InputError(f"jvp: expected {name} as a tuple, one entry per argument, got {type(given_tuple).__name__}.")
+            raise InputError(
+                f"jvp: expected {name} as a tuple, one entry per argument, got {type(given_tuple).__name__}."
+            )
     primals, tangents = tuple(primals), tuple(tangents)
     run = record(f, primals, {}, range(len(primals)), {}, False)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
     if tree != given_tree:
         raise InputError(f"tangents: expected the tree of the primals, {tree}, got {given_tree}.")
-    seeds = {}
-    for i, tangent in zip(run.inputs, given, strict=True):
-        seeds[i] = Block.column(check_tangent(tangent, run.nodes[i].out, "tangent", "primal"))
+    seeds: dict[int, Block] = {}
+    for n, tangent in zip(run.inputs, given, strict=True):
+        seeds[n] = Block.column(check_tangent(tangent, run.nodes[n].out, "tangent", "primal"))
     outputs = [output_leaf(y) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     blocks = graph.forward(seeds)

@@ -19,5 +19,3 @@ def test_the_code_of_a_page_runs(page, monkeypatch):
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
-
-

@@ -4,11 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from test_registry import every_smooth_case
 
 import minijac as mj
 from minijac.ops import REGISTRY
 from minijac.second import second_order
-from test_registry import every_smooth_case
 
 RNG = np.random.default_rng(7)
 W1, W2 = RNG.normal(size=(5, 7)), RNG.normal(size=(7, 4))
@@ -46,9 +46,7 @@ def test_one_pass_equals_the_hessian(name):
         np.testing.assert_allclose(mj.hessian_diagonal(f)(X), diagonal, rtol=1e-9, atol=1e-11)
         np.testing.assert_allclose(mj.laplacian(f)(X), diagonal.sum(-1), rtol=1e-9, atol=1e-10)
         for chunk in (1, 2, 3):
-            np.testing.assert_allclose(
-                mj.laplacian(f, chunk_size=chunk)(X), diagonal.sum(-1), rtol=1e-9, atol=1e-10
-            )
+            np.testing.assert_allclose(mj.laplacian(f, chunk_size=chunk)(X), diagonal.sum(-1), rtol=1e-9, atol=1e-10)
             np.testing.assert_allclose(mj.hessian_diagonal(f, chunk_size=chunk)(X), diagonal, rtol=1e-9, atol=1e-11)
 
 
@@ -57,7 +55,10 @@ def test_hessian_equals_torch(mode):
     torch = pytest.importorskip("torch")
     w1, w2 = torch.tensor(W1), torch.tensor(W2)
     expected = [
-        [torch.autograd.functional.hessian(lambda row, k=k: (torch.tanh(row @ w1) @ w2)[k], x).numpy() for k in range(4)]
+        [
+            torch.autograd.functional.hessian(lambda row, k=k: (torch.tanh(row @ w1) @ w2)[k], x).numpy()
+            for k in range(4)
+        ]
         for x in torch.tensor(X)
     ]
     np.testing.assert_allclose(mj.hessian(FUNCTIONS["network"], mode=mode)(X), expected, rtol=1e-9, atol=1e-12)

@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_of, namespace
+from ..backend import namespace
 from ..tape import Traced
 from .pointwise import astype
 
 __all__ = ["LIKE", "array", "asarray"]
 
-LIKE = frozenset(
-    {np.array, np.asanyarray, np.asarray, np.ascontiguousarray, np.asfortranarray, np.arange, np.empty, np.eye}
-    | {np.full, np.identity, np.ones, np.require, np.tri, np.zeros}
-)
+_CREATORS: list[Any] = [
+    np.array, np.asanyarray, np.asarray, np.ascontiguousarray, np.asfortranarray, np.arange, np.empty, np.eye, np.full,
+    np.identity, np.ones, np.require, np.tri, np.zeros,
+]  # fmt: skip
+LIKE = frozenset(_CREATORS)
 """NumPy's functions with ``like=``. Given a traced value there, NumPy asks that one to create the array."""
 
 
@@ -36,7 +37,7 @@ def array(object: Any, dtype: Any = None, *, copy: bool | None = True, like: Any
 
 
 def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: Any) -> Any:
-    """As ``numpy.asarray``; a traced value, or nested lists of them, become one traced value. CuPy arrays stay CuPy's."""
+    """As ``numpy.asarray``; a traced value, or nested lists of them, become one traced value; CuPy's stay CuPy's."""
     if isinstance(a, np.ndarray):
         return np.asarray(a, dtype, copy=copy, **kwargs)
     if _holds_traced(a):

@@ -57,9 +57,7 @@ def _grid(
 
 
 @implements(np.histogram)
-def histogram(
-    a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
-) -> tuple[Any, Any]:
+def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> tuple[Any, Any]:
     sums, edges = _grid([a], [bins], [range], density, weights)
     return sums, edges[0]
 

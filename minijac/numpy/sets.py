@@ -34,8 +34,9 @@ def unique(
 
 
 for _name, _result in (("unique_all", 3), ("unique_counts", 1), ("unique_inverse", 1), ("unique_values", 0)):
+    _original = getattr(np, _name)
 
-    def _unique(x: Any, /, _function: Any = getattr(np, _name), _result: int = _result, **kwargs: Any) -> Any:
+    def _unique(x: Any, /, _function: Any = _original, _result: int = _result, **kwargs: Any) -> Any:
         found = _function(number_of(x), **kwargs)
         first = np.unique(number_of(x), return_index=True, equal_nan=False)[1]
         values = take(x, first)

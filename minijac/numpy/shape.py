@@ -13,7 +13,7 @@ from ..errors import InputError, UnsupportedOperationError
 from ..ops import elementwise, indexing, structural
 from ..ops.structural import normalised
 from ..tape import user_line
-from .protocol import FUNCTIONS, METHODS, as_array, axes_of, axis_of, implements, not_in_place, refuse
+from .protocol import FUNCTIONS, METHODS, as_array, axes_of, axis_of, implements, not_in_place
 
 WHOLE = slice(None)
 

@@ -40,7 +40,8 @@ def _scan_by(ufunc: Any) -> Callable[..., Any]:
 # -- one after the other, for what is not associative ------------------------------------------------------------------
 def _running(ufunc: Any, x: Any, axis: int) -> list[Any]:
     """The running results, each of length one along the axis."""
-    lead, results = (WHOLE,) * axis, []
+    lead = (WHOLE,) * axis
+    results: list[Any] = []
     for k in range(x.shape[axis]):
         entry = x[(*lead, slice(k, k + 1))]
         results.append(ufunc(results[-1], entry) if results else entry)
@@ -97,11 +98,11 @@ IN_ORDER = (np.subtract, np.divide, np.power, np.float_power, np.arctan2, np.rem
 
 def ufunc_methods(ufuncs: list[Any]) -> dict[tuple[Any, str], Callable[..., Any]]:
     """For each ufunc and method that traced values know: minijac's function. `ufuncs`: those that may be called."""
-    reductions = {
+    reductions: dict[Any, Any] = {
         np.add: sum, np.multiply: prod, np.maximum: max, np.minimum: min, np.fmax: nanmax, np.fmin: nanmin,
         np.logical_and: FUNCTIONS[np.all], np.logical_or: FUNCTIONS[np.any],
     }  # fmt: skip
-    neutral = {np.logaddexp: -np.inf, np.logaddexp2: -np.inf, np.hypot: 0.0}
+    neutral: dict[Any, float] = {np.logaddexp: -np.inf, np.logaddexp2: -np.inf, np.hypot: 0.0}
     methods: dict[tuple[Any, str], Callable[..., Any]] = {}
     for ufunc, function in reductions.items():
         methods[ufunc, "reduce"] = _by_function(function)

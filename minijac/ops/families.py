@@ -10,7 +10,7 @@ import numpy as np
 
 from ..block import Block, Shape, Term, spread
 from ..factors import Factor, contract, size_of
-from ..labels import Axes, Axis, Label, Window, label_of, window
+from ..labels import Axes, Axis, Label, Window, window
 from ..tape import Node, Op
 
 __all__ = [
@@ -65,7 +65,7 @@ class Linear(NamedTuple):
 
 
 class Edge:
-    """The derivative of a node's output with respect to one operand: parts, or a linear map along the axes not shared."""
+    """The derivative of a node's output by one operand: parts, or a linear map along the axes that do not pass."""
 
     __slots__ = ("inp_shape", "linear", "out_shape", "parts")
 
@@ -145,7 +145,7 @@ def _carry(part: Part, axis: int, stride: int, batch: int) -> tuple[int, int] | 
     if size != batch or not covered:
         return None
     places = [_find(part.out, label, 1) for label in covered]
-    for (a, high_place), (b, low_place) in zip(zip(covered, places), zip(covered[1:], places[1:])):  # noqa: B905
+    for high_place, b, low_place in zip(places, covered[1:], places[1:], strict=False):
         if high_place is None or low_place is None or high_place[0] != low_place[0]:
             return None
         if high_place[1] != low_place[1] * b.size:
@@ -166,7 +166,7 @@ def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
 def _map(
     function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shape, block: Block, uniform: bool
 ) -> Block:
-    """Apply a linear function along the output axes of a block, which keeps its labels where source and target agree."""
+    """Apply a linear function along a block's output axes; labels stay where source and target share theirs."""
     shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
     passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
     block = block.materialised([k for k in range(len(source)) if k not in passing])
@@ -226,7 +226,7 @@ def elementwise(
     def edge(node: Node, k: int) -> Edge:
         out_shape = node.out.shape
         axes: Axes = tuple([(Label(n),) for n in out_shape])
-        partial = partials[k]
+        partial: Any = partials[k]
         if callable(partial):
             partial = partial(node.out, *node.args, **node.params)
         if node.live is not None and not (isinstance(partial, int | float) and isfinite(partial)):

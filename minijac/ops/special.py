@@ -66,7 +66,7 @@ def _log_where(x: Any, y: Any, outside: Any) -> Any:
 
 # the name, which is SciPy's, samples, and the partial derivatives, functions of the output and the operands
 TABLE: list[tuple[Any, ...]] = [
-    # -- error functions ---------------------------------------------------------------------------------------
+    # -- error functions -----------------------------------------------------------------------------------------------
     ("erfc", ONE, lambda y, x: -2.0 / ROOT_PI * np.exp(-x * x)),
     ("erfcx", ONE, lambda y, x: 2.0 * (x * y - 1.0 / ROOT_PI)),
     ("erfinv", INSIDE, lambda y, x: 0.5 * ROOT_PI * np.exp(y * y)),
@@ -74,7 +74,7 @@ TABLE: list[tuple[Any, ...]] = [
     ("ndtr", ONE, lambda y, x: np.exp(-0.5 * x * x) / ROOT_2PI),
     ("ndtri", UNIT, lambda y, x: ROOT_2PI * np.exp(0.5 * y * y)),
     ("log_ndtr", ONE, lambda y, x: 2.0 / ROOT_2PI / SPECIAL["erfcx"](-x * math.sqrt(0.5))),
-    # -- the gamma function and its kin ------------------------------------------------------------------------
+    # -- the gamma function and its kin --------------------------------------------------------------------------------
     ("gamma", POSITIVE, lambda y, x: y * SPECIAL["psi"](x)),
     ("rgamma", POSITIVE, lambda y, x: -y * SPECIAL["psi"](x)),
     ("gammaln", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
@@ -82,17 +82,17 @@ TABLE: list[tuple[Any, ...]] = [
     ("psi", POSITIVE, lambda y, x: polygamma(x, order=1)),
     ("beta", POSITIVE_PAIR, lambda y, a, b: y * _psi_gap(a, a + b), lambda y, a, b: y * _psi_gap(b, a + b)),
     ("betaln", POSITIVE_PAIR, lambda y, a, b: _psi_gap(a, a + b), lambda y, a, b: _psi_gap(b, a + b)),
-    # -- logistic ----------------------------------------------------------------------------------------------
+    # -- logistic ------------------------------------------------------------------------------------------------------
     ("expit", ONE, lambda y, x: y * SPECIAL["expit"](-x)),
     ("logit", UNIT, lambda y, x: 1.0 / (x * (1.0 - x))),
     ("log_expit", ONE, lambda y, x: SPECIAL["expit"](-x)),
-    # -- entropies ---------------------------------------------------------------------------------------------
+    # -- entropies -----------------------------------------------------------------------------------------------------
     ("entr", POSITIVE, lambda y, x: -np.log(x) - 1.0),
     ("xlogy", POSITIVE_PAIR, lambda y, a, b: _log_where(a, b, b <= 0), lambda y, a, b: _ratio(a, b)),
     ("xlog1py", POSITIVE_PAIR, lambda y, a, b: _log_where(a, 1.0 + b, b <= -1), lambda y, a, b: _ratio(a, 1 + b)),
     ("rel_entr", POSITIVE_PAIR, lambda y, a, b: np.log(a / b) + 1.0, lambda y, a, b: -_ratio(a, b)),
     ("kl_div", POSITIVE_PAIR, lambda y, a, b: np.log(a / b), lambda y, a, b: 1.0 - _ratio(a, b)),
-    # -- modified Bessel functions -----------------------------------------------------------------------------
+    # -- modified Bessel functions -------------------------------------------------------------------------------------
     ("i0", ONE, lambda y, x: SPECIAL["i1"](x)),
     ("i0e", ONE, lambda y, x: SPECIAL["i1e"](x) - np.sign(x) * y),
     ("i1", ONE, lambda y, x: 0.5 * (SPECIAL["i0"](x) + iv(x, order=2))),

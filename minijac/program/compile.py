@@ -83,7 +83,7 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found = _signature(args, kwargs)
-        if found is None:  # under another transformation the function is what it is
+        if found is None:  # under another transformation, and on the GPU, the function is what it is
             return self._fn(*args, **kwargs)
         signature, arguments = found
         entry = self._entries.get(signature)
@@ -131,7 +131,7 @@ class Compiled:
 
 
 def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
-    """What a program depends on, and its arguments in order; None where a traced value is among them."""
+    """What a program depends on, and its arguments in order; None where a traced value or CuPy's array is one."""
     key: list[Any] = []
     for x in args:
         if type(x) is not ndarray:
@@ -155,9 +155,11 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
         elif is_number(leaf):
             key.append(type(leaf))
             arguments.append(leaf)
-        elif is_array(leaf):
+        elif isinstance(leaf, ndarray | np.generic):
             key.append((leaf.shape, leaf.dtype, type(leaf)))
             arguments.append(leaf if isinstance(leaf, np.generic) else np.asarray(leaf))
+        elif is_array(leaf):
+            return None
         else:
             raise InputError(
                 f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
@@ -222,6 +224,8 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
 
     Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line; MutationError where it
     writes to an array that it has used. The function's floating point warnings are not given at replay.
+
+    Programs run on the CPU: with CuPy's arrays `fn` is called as it is.
 
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
     ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that is held between calls.

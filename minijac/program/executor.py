@@ -58,7 +58,7 @@ class Executor:
         """Bytes held between calls: buffers, and large results that are made again when the caller lets go of them."""
         return self._planned + sum(array.nbytes for pool in self._pools for array in pool)
 
-    # -- binding ---------------------------------------------------------------------------------------------------
+    # -- binding -------------------------------------------------------------------------------------------------------
     def _bind(self) -> None:
         program = self.program
         for n, value in enumerate(program.values):
@@ -176,7 +176,7 @@ class Executor:
             self._pools.append(pool)
             self.line(f"{name} = take({self.name(pool)}, {shape}, {dtype})")
 
-    # -- buffers ---------------------------------------------------------------------------------------------------
+    # -- buffers -------------------------------------------------------------------------------------------------------
     def _buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         array = np.empty(shape, dtype)
         self._planned += array.nbytes
@@ -215,7 +215,7 @@ class Executor:
             return (n,) if step.args.count(n) == 1 else ()
         return ()
 
-    # -- code ------------------------------------------------------------------------------------------------------
+    # -- code ----------------------------------------------------------------------------------------------------------
     def name(self, content: Any) -> str:
         """A name for an object in the generated code."""
         name = self._known.get(id(content))

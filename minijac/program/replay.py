@@ -50,11 +50,11 @@ def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None
             entry = _SEEN[key] = record(_accumulation(ready, plan, options), (list(arrays.values()),), {})
         except TraceError:  # a local derivative that looks at numbers
             return None
-    return entry(list(arrays.values()))  # type: ignore[no-any-return]
+    return entry(list(arrays.values()))
 
 
 def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
-    """Arrays that the accumulation may read, by node or by node and operand; and the numbers, which are part of the key.
+    """Arrays that the accumulation may read, by node or by node and operand; and what else is part of the key.
 
     None where the case is too large, follows an outer transformation, or has parameters that are arrays.
     """

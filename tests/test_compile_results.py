@@ -1,0 +1,342 @@
+"""What a compiled function holds and returns: captured arrays, results, buffers, threads, the program and its text."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+import threading
+import weakref
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optree
+import pytest
+from helpers import MODES, net, random
+from test_compile import OTHER, TRANSFORMED, X, agrees, same
+
+import minijac as mj
+from minijac.program import passes
+
+
+def executor(compiled: Any) -> Any:
+    """The executor of the only program of a compiled function."""
+    (entry,) = compiled._entries.values()
+    return entry.executors[0]
+
+
+# --- captured arrays ------------------------------------------------------------------------------------------------
+
+
+def test_writes_to_captured_arrays_are_seen():
+    W, b = random(5, 4, seed=1), random(4, seed=2)
+    V = random(3, 4, seed=3).T  # a view that is not contiguous
+    transposed = W.T
+    functions = [
+        lambda x: np.tanh(x @ W + b) @ V,
+        lambda x: x @ W @ V,  # its Jacobian is a product of captured arrays alone
+        lambda x: x @ transposed.T,
+        lambda x: np.einsum("bi,ij->bj", x, W) * b,
+        lambda x: x * W[:, 0] + W[0, :1],
+        lambda x: x[:, :4] * b.reshape(2, 2).reshape(4),
+        lambda x: x[:, :4] @ V * V.T.reshape(2, 6)[0, :1],
+        lambda x: np.where(np.greater(W[:, 0], 0.0 * x), x, -x),
+        lambda x: np.concatenate([x, np.broadcast_to(b, (x.shape[0], 4)) * x[:, :4]], axis=1),
+    ]
+    wrappers = [
+        lambda f: f,
+        *(partial(mj.jacobian, mode=mode) for mode in MODES),
+        lambda f: mj.grad(lambda x: (f(x) ** 2).sum()),
+        lambda f: mj.laplacian(lambda x: (f(x) ** 2).sum(1)),
+    ]
+    for k, f in enumerate(functions):
+        for wrap in wrappers:
+            g = wrap(f)
+            compiled = mj.compile(g)
+            for step in range(3):
+                same(compiled(X), g(X), rtol=1e-10)
+                W[...] = random(5, 4, seed=10 * k + step)
+                b += 0.5
+                V[0] = -V[0]
+            assert compiled.cache_info().misses == 1
+
+
+def test_what_is_computed_from_captured_values_alone_is_computed_once():
+    W = np.ones(5)
+    compiled = mj.compile(lambda x: x * (W + 1.0) + W[0] + np.where(W > 0, x, 0.0))
+    same(compiled(X), 3.0 * X + 1.0)
+    W[...] = -5.0
+    same(compiled(X), 3.0 * X + 1.0)
+
+
+def test_a_captured_array_that_is_returned_is_read_in_every_call():
+    W = random(2, 2, seed=1)
+    compiled = mj.compile(lambda x: (x, W, W.T))
+    first = compiled(X)
+    W[...] = 0.0
+    second = compiled(X)
+    assert not second[1].any()
+    assert first[1].all()
+    assert not np.shares_memory(second[1], W)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+RESULTS: dict[str, Any] = {
+    "input": lambda x: x,
+    "views": lambda x: (x.T, x[:, ::-1], x.reshape(5, 3), x[0], np.broadcast_to(x, (2, 3, 5))),
+    "twice": lambda x: (y := np.sin(x), y, y.T, y[1:], y),
+    "view first": lambda x: (np.sin(x).T, np.sin(x)),
+    "captured": lambda x: (CAPTURED, CAPTURED.T, CAPTURED @ x.T),
+    "constants": lambda x: (1.0, 2, np.float32(3), True, np.ones(2), x, "text", None),
+    "in use after": lambda x: (y := np.exp(x), y + 1, y * y, y.sum()),
+    "jacobian": mj.jacobian(net),
+    "value and jacobian": mj.value_and_jacobian(np.sin),
+    "sparse": mj.jacobian(lambda x: x[:, 1:] * 2.0 - x[:, :-1]),
+    "zero": mj.jacobian(lambda x: np.round(x)),
+    "constant jacobian": mj.jacobian(lambda x: x * 3.0),
+    "large": lambda x: np.sin(np.broadcast_to(x, (4000, 3, 5))),
+    "large sparse": mj.jacobian(lambda x: np.sin(np.tile(x, (1, 60)))),
+    "numbers": lambda x: (x.sum(), x[0, 0], x.mean(axis=0), x.sum() * 2),
+    "comparison": lambda x: (x > 0, np.isnan(x)),
+}
+CAPTURED = random(5, 5, seed=9)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_new_contiguous_and_share_nothing(name):
+    fn = RESULTS[name]
+    compiled = mj.compile(fn)
+    kept, copies = [], []
+    inputs = [X + k for k in range(6)]
+    for x in inputs:
+        result = compiled(x)
+        leaves = [y for y in optree.tree_leaves(result) if isinstance(y, np.ndarray)]
+        for y in leaves:
+            assert y.flags.c_contiguous
+            assert y.flags.writeable
+        kept.append(leaves)
+        copies.append([y.copy() for y in leaves])
+        same(result, fn(x)) if name != "views" else None
+    every = [y for leaves in kept for y in leaves]
+    for a, copy in zip(every, [y for leaves in copies for y in leaves], strict=True):
+        np.testing.assert_array_equal(a, copy)
+    for k, a in enumerate(every):
+        others = [*every[k + 1 :], *inputs, CAPTURED]
+        assert not any(np.shares_memory(a, other) for other in others)
+    for a in every:  # writing to results disturbs nothing
+        a[...] = 7
+    same(optree.tree_leaves(compiled(X)), optree.tree_leaves(mj.compile(fn)(X)))
+
+
+def test_memory_of_a_result_is_used_again_only_when_nothing_sees_it():
+    compiled = mj.compile(lambda x: np.exp(x))
+    x = random(100, 1000)
+    view = compiled(x)[3:, ::2]
+    reader = memoryview(compiled(x + 1.0))
+    for k in range(4):
+        compiled(x + k)
+    np.testing.assert_array_equal(view, np.exp(x)[3:, ::2])
+    np.testing.assert_array_equal(np.asarray(reader), np.exp(x + 1.0))
+
+
+INPUTS = {
+    "no samples": np.zeros((0, 5)),
+    "one sample": X[:1],
+    "Fortran order": np.asfortranarray(X),
+    "reversed": X[::-1, ::-1],
+    "strided": random(6, 10)[::2, ::2],
+    "broadcast": np.broadcast_to(X[:1], (3, 5)),
+    "one number": np.broadcast_to(0.5, (3, 5)),
+    "transposed": random(5, 3).T,
+    "unaligned": np.frombuffer(b"x" + X.tobytes(), np.uint8)[1:].view(np.float64).reshape(3, 5),
+    "large strided": random(40, 1000)[::2, ::200],
+}
+
+
+@pytest.mark.parametrize("layout", INPUTS)
+def test_inputs_of_any_layout(layout):
+    x = INPUTS[layout]
+    x = x.view()
+    x.flags.writeable = False
+    shapes = lambda x: (x.reshape(-1), x.T.reshape(-1), x.T @ x, x[:, 1:].reshape(-1), np.diagonal(x), np.ravel(x.T))
+    for fn in (net, mj.jacobian(net), mj.jacobian(lambda x: np.sin(x).reshape(-1, 5) * x.T.T), shapes):
+        compiled = mj.compile(fn)
+        same(compiled(np.ascontiguousarray(x)), fn(x))  # recorded with one layout, replayed with another
+        same(compiled(x), fn(x))
+        same(mj.compile(fn)(x), fn(x))
+
+
+def test_no_features():
+    agrees(mj.jacobian(lambda x: x * 2.0), (np.zeros((3, 0)),), (np.zeros((3, 0)),))
+    agrees(mj.jacobian(lambda x: x.sum(axis=1)), (np.zeros((3, 0)),), (np.zeros((0, 2)),), misses=2)
+
+
+# --- threads, memory, text --------------------------------------------------------------------------------------------
+
+
+def test_threads_do_not_disturb_each_other():
+    compiled = mj.compile(mj.value_and_jacobian(net))
+    xs = [random(64, 5, seed=k) for k in range(4)]
+    expected = [mj.value_and_jacobian(net)(x) for x in xs]
+    errors = []
+
+    def work(k: int) -> None:
+        try:
+            for _ in range(50):
+                same(compiled(xs[k]), expected[k])
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors, errors[0]
+    assert compiled.cache_info().misses == 1
+
+
+def test_nothing_of_the_first_call_is_kept():
+    alive: list[Any] = []
+
+    def f(x):
+        large = np.exp(x) * 2.0
+        alive.append(weakref.ref(large.value if isinstance(large.value, np.ndarray) else large.value.value))
+        return np.sin(large)
+
+    compiled = mj.compile(mj.jacobian(f))
+    x = random(100, 50)
+    reference = weakref.ref(x)
+    gc.disable()
+    try:
+        result = compiled(x)
+        del x
+        assert alive[0]() is None
+        assert reference() is None
+    finally:
+        gc.enable()
+    kept = weakref.ref(compiled)
+    del compiled, result
+    gc.collect()
+    assert kept() is None
+
+
+def test_buffers_are_reported_and_reused():
+    def f(x):
+        for _ in range(20):
+            x = np.sin(x) * 2.0 + np.cos(x)
+        return x
+
+    x = random(100, 100)
+    compiled = mj.compile(f)
+    assert compiled.buffer_bytes() == 0
+    compiled(x)
+    assert 0 < compiled.buffer_bytes() <= 5 * x.nbytes
+    before = compiled.buffer_bytes()
+    for _ in range(5):
+        compiled(x)
+    assert compiled.buffer_bytes() == before
+
+
+SECRET = "__import__('os')"
+
+
+def test_generated_text_holds_its_own_names_only():
+    def f(x, data):
+        return {SECRET: np.sin(x) * data[SECRET] * 1234.5, "b": (x @ W1234567)[..., None]}
+
+    W1234567 = random(5, 2)
+    compiled = mj.compile(f)
+    data = {SECRET: X}
+    compiled(X, data)
+    source = executor(compiled).source
+    assert "import" not in source
+    assert "1234" not in source
+    names = set(re.findall(r"[A-Za-z_]\w*", source))
+    words = {"def", "run", "return", "empty", "take", "copyto"}
+    assert all(re.fullmatch(r"[acrsv]\d+", name) for name in names - words), names - words
+
+
+def test_programs_are_printed():
+    compiled = mj.compile(mj.jacobian(net))
+    text = str(compiled.program(X))
+    assert compiled.cache_info().misses == 1
+    assert "inputs: %0: float64[3, 5]" in text
+    assert "captured:" in text
+    assert "matmul" in text
+    assert "outputs:" in text
+    same(compiled(X), mj.jacobian(net)(X))
+    assert compiled.cache_info().misses == 1
+
+
+def interpreted(program: Any, inputs: list[Any]) -> list[Any]:
+    """A program's outputs, one operation after the other; values have the shapes and dtypes that it says."""
+    known = {n: value.content for n, value in enumerate(program.values) if value.kind in ("captured", "constant")}
+    known |= dict(zip(program.inputs, inputs, strict=True))
+    for step in program.instructions:
+        y = step.op.value(*[known[n] for n in step.args], **step.params)
+        assert (np.shape(y), y.dtype) == program.values[step.out][:2]
+        known[step.out] = y
+    return [known[n] for n in program.outputs]
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_every_pass_keeps_what_a_program_computes(name, monkeypatch):
+    seen = []
+
+    def watched(each: Any) -> Any:
+        def run(program: Any) -> Any:
+            after = each(program)
+            seen.append(each.__name__)
+            same(interpreted(after, [OTHER]), interpreted(program, [OTHER]), rtol=1e-10)
+            return after
+
+        return run
+
+    monkeypatch.setattr(passes, "PASSES", tuple(map(watched, passes.PASSES)))
+    mj.compile(TRANSFORMED[name])(X)
+    assert len(seen) == len(passes.PASSES)
+
+
+def test_an_invalid_program_is_refused():
+    program = mj.compile(lambda x: np.sin(x) * 2.0).program(X)
+    first, second = program.instructions
+    for wrong in ((second, first), (first, first), (second,), (first,)):
+        with pytest.raises(RuntimeError, match="invalid program"):
+            program._replace(instructions=wrong).verify()
+
+
+def test_products_are_computed_in_the_order_that_is_wanted():
+    W, V = random(40, 50, seed=1), random(50, 30, seed=2)
+    f = mj.jacobian(lambda x: np.tanh(x @ W) @ V)
+    compiled = agrees(f, (random(20, 40, seed=3),), (random(20, 40, seed=4),))
+    assert "copyto(r" not in executor(compiled).source  # the result is not copied once more
+    for axes in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+        g = lambda x, axes=axes: (
+            np.sin((np.exp(x).reshape(20, 40) @ W).reshape(4, 5, 50).transpose(axes)),
+            np.sin((W.T @ np.exp(x).reshape(20, 40).T).reshape(50, 4, 5).transpose(axes)),
+            np.sin((x[0] @ W).reshape(1, 5, 50).transpose(axes)),
+        )
+        agrees(g, (random(4, 5, 40, seed=1),), (random(4, 5, 40, seed=2),))
+
+
+def test_the_function_keeps_its_name():
+    assert mj.compile(net).__name__ == "net"
+    assert mj.compile(net).__doc__ == net.__doc__
+
+
+def test_a_replay_gives_no_floating_point_warnings():
+    compiled = mj.compile(lambda x: np.log(x) / (x - x))
+    with np.errstate(all="ignore"):
+        expected = compiled(-X)
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(compiled(-X), expected)
+        with pytest.raises(FloatingPointError):
+            np.log(np.zeros(1))
