@@ -162,7 +162,7 @@ def match(a: Digit, b: Digit) -> list[Substitution]:
             if o1 != o2:
                 raise Vanishes
             return []
-        return [_fix(u, o2 - o1, s1 - s2)]
+        return [_fix(u, o2 - o1, s1 - s2)]  # type: ignore[arg-type]
     if v is None:
         return [_fix(u, o2 - o1, s1)]
     if o1 == o2 and s1 == s2:

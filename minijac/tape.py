@@ -201,10 +201,10 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             inputs = tuple([np.asarray(x) if isinstance(x, list | tuple) else x for x in inputs])
         name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
-        special = sys.modules.get("scipy.special")
-        if function is None and special is not None and getattr(special, ufunc.__name__, None) is ufunc:
+        special: Any = sys.modules.get("scipy.special")
+        if function is None and special is not None and ufunc is getattr(special, ufunc.__name__, None):
             name = name.replace("numpy", "scipy.special", 1)
-            function = self.special.get(ufunc.__name__) if method == "__call__" else None
+            function = self.special.get(name.split(".")[-1]) if method == "__call__" else None
         if function is None:
             raise unsupported(name)
         if kwargs and method == "__call__" and ufunc.signature is None:

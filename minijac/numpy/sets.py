@@ -85,5 +85,6 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Any:
 def apply_along_axis(func1d: Any, axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
     raise UnsupportedOperationError(
         f"numpy.apply_along_axis at {user_line()}: calls its function for one row after another, which takes the "
-        "samples of a batch apart. Write the function for all rows at once, with axis=, as NumPy's own functions are."
+        "samples of a batch apart. Write the function for all rows at once, with axis=, as NumPy's own "
+        "functions are: then its derivative follows from that of its steps, and no operation has to be defined."
     )
