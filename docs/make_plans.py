@@ -56,7 +56,7 @@ all three on labels and sizes alone, without touching data, and `mode="auto"` ta
 plan is made once for each structure (operations, shapes, dtypes) and kept.
 
 ```python
-print(mj.explain(f, x))                       # the table below
+print(mj.explain(f, x))  # the table below
 open("plan.svg", "w").write(mj.explain(f, x).to_svg())
 ```
 

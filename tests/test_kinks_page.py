@@ -75,7 +75,7 @@ def test_the_page_has_these_rows_and_no_others():
     assert shown == [kink.at for kink in KINKS]
 
 
-@pytest.mark.parametrize("library, place", [("torch", 3), ("jax", 4)])
+@pytest.mark.parametrize("library, place", [("torch", 3), pytest.param("jax", 4, marks=pytest.mark.slow)])
 def test_the_columns_of_others_are_what_they_give(library, place):
     module = pytest.importorskip(library)
     if f"{library} {module.__version__.split('+')[0]}".lower() not in PAGE.lower():

@@ -143,7 +143,7 @@ def test_json_names_versions_and_machine(record: dict[str, Any]) -> None:
     assert record["versions"]["torch"] is not None
     assert record["versions"]["minijac"] is not None
     assert record["machine"]["cores"] >= 1
-    assert record["options"] == {"json": True, "quick": True, "dtype": "float64", "seed": 0}
+    assert record["options"] == {"json": True, "plot": None, "quick": True, "dtype": "float64", "seed": 0}
 
 
 def test_without_torch_it_says_so_and_checks_stored_outputs(text_without_torch: str) -> None:
@@ -169,3 +169,10 @@ def test_importing_the_command_line_does_not_import_torch() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert process.stdout == "False False\n"
+
+
+def test_the_tables_can_be_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "tables.png"
+    assert str(picture) in run("--quick", "--plot", str(picture), without_torch=True)
+    assert picture.read_bytes().startswith(b"\x89PNG")

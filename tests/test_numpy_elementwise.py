@@ -208,13 +208,9 @@ REFUSED = {
     "partition in place": (lambda x: x.partition(1), mj.MutationError, "np.partition"),
     "fill": (lambda x: x.fill(0.0), mj.MutationError, "full_like"),
     "resize in place": (lambda x: x.resize((4,)), mj.MutationError, "reshape"),
-    "resize": (lambda x: np.resize(x, (3, 3)), mj.UnsupportedOperationError, "resize"),
     "full of a traced value": (lambda x: np.full((2, 2), x), mj.ConversionError, "np.asarray|copyto"),
     "where with one argument": (lambda x: np.where(x), mj.UnsupportedOperationError, "stop_gradient"),
     "quantile in q": (lambda x: np.quantile(X, x[0, 0]), mj.UnsupportedOperationError, "q"),
-    "unique": (lambda x: np.unique(x), mj.UnsupportedOperationError, "unique"),
-    "maximum.accumulate": (lambda x: np.maximum.accumulate(x), mj.UnsupportedOperationError, "accumulate"),
-    "trace method": (lambda x: x.trace(), mj.UnsupportedOperationError, "numpy.trace"),
     "complex": (lambda x: x.astype(complex), mj.InputError, "complex"),
 }
 

@@ -63,7 +63,7 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Any, Any, Any, An
     eps = float(np.finfo(a.dtype).eps)
     rcond = eps * max(m, n) if rcond is None else eps if rcond == -1 else rcond
     s = svdvals(a)
-    rank = (s > rcond * s[:1]).sum()
+    rank = (s > rcond * s[:1]).sum(dtype=np.intc)
     x = np.matmul(linalg.pinv(a, rcond=rcond), b)
     if rank != n or m <= n:
         return x, namespace(a).empty(0, x.dtype), rank, s
