@@ -224,9 +224,10 @@ NUMPY = [
     *calls("""
         all any argmax argmin argsort argwhere around ceil fix floor flatnonzero iscomplex iscomplexobj isfinite isinf
         isnan isneginf isposinf isreal isrealobj iterable lexsort logical_not min_scalar_type nanargmax nanargmin ndim
-        nonzero rint round shape sign signbit size spacing trunc zeros_like ones_like empty_like array2string array_repr
+        nonzero rint round shape sign signbit size spacing trunc zeros_like ones_like array2string array_repr
         array_str angle common_type count_nonzero result_type
         argpartition: np.argpartition(x, 2)
+        empty_like: np.empty_like(x).shape
         broadcast_shapes: np.broadcast_shapes(x.shape, (2, 1))
         can_cast: np.can_cast(x.dtype, np.float32)
         diag_indices_from: np.diag_indices_from(M)
@@ -261,8 +262,9 @@ NUMPY = [
            "samples of a batch apart: write the function for all rows, with `axis=`"),
     *calls("roots sort_complex", "refused", why=COMPLEX),
     # -- never called on traced values
-    *names("arange bartlett blackman diag_indices empty eye fromfunction full hamming hanning identity indices kaiser "
-           "ones tri tril_indices triu_indices zeros mask_indices", "it creates an array; with `like=x`, where x lives"),
+    *names("arange empty eye full identity ones tri zeros", "it creates an array; with `like=x`, where x lives"),
+    *names("bartlett blackman diag_indices fromfunction hamming hanning indices kaiser tril_indices triu_indices "
+           "mask_indices", "it creates an array"),
     *names("bitwise_count bitwise_left_shift bitwise_right_shift gcd lcm left_shift right_shift packbits unpackbits "
            "ravel_multi_index unravel_index ix_", "it takes integers, which carry no derivative"),
     *names("from_dlpack frombuffer fromfile fromiter fromregex fromstring genfromtxt load loadtxt save savetxt savez "
@@ -377,7 +379,7 @@ NDARRAY = [
     *calls("partition: x.partition(2)", "refused", why=IN_PLACE + "`np.partition(x, 2)`"),
     *calls("resize: x.resize(2)", "refused", why=IN_PLACE + "`np.resize`"),
     *calls("setfield: x.setfield(0, np.float32)\nbyteswap: x.byteswap()\nsetflags: x.setflags(write=False)",
-           "refused", why="it works on the memory"),
+           "conversion", why="it works on the memory"),
     *calls("`x[...] = v`: x.__setitem__(0, 1.0)", "refused", why=IN_PLACE + "`minijac.numpy.put`"),
     *calls("`float(x)`, `int(x)`, `complex(x)`: float(s)\nitem: s.item()\ntolist: x.tolist()", "conversion",
            why="the derivative would be lost; `minijac.stop_gradient(x)` gives the plain value"),
@@ -475,7 +477,7 @@ def run(entry: Entry) -> str:
     if entry.kind in ("refused", "conversion"):
         try:
             jacobian["reverse"](*args)
-        except (mj.MinijacError, AttributeError):
+        except mj.MinijacError:
             return "refused"
         raise AssertionError(f"{entry.call}: expected an error, got {seen}")
     found = {mode: function(*args) for mode, function in jacobian.items()}
@@ -524,14 +526,8 @@ def differences(code: Any, used: list[str], args: list[Any], k: int, h: float = 
 def described(results: list[Any]) -> str:
     """The kind of plain value."""
     kinds = {np.asarray(result).dtype.kind if not isinstance(result, np.dtype) else "d" for result in results}
-    words = {
-        "b": "truth values",
-        "i": "integers",
-        "u": "integers",
-        "f": "numbers, constant wherever there is a derivative",
-        "d": "a dtype",
-        "U": "text",
-    }
+    words = {"b": "truth values", "i": "integers", "u": "integers", "d": "a dtype", "U": "text"}
+    words["f"] = "numbers, constant wherever there is a derivative"
     return " and ".join(sorted({words.get(kind, "what describes the array") for kind in kinds}))
 
 
@@ -559,7 +555,7 @@ def page() -> str:
             said = status(entry)
             supported += said == "both modes"
             differentiable += said == "both modes" or (entry.kind == "refused" and not entry.why.startswith(IN_PLACE))
-            name = entry.name if "`" in entry.name else f"`{entry.name}`"
+            name = entry.name.replace("|", "\\|") if "`" in entry.name else f"`{entry.name}`"
             lines.append(f"| {name} | {said} | {shown(entry.call)} |".replace("|  |", "| |"))
         lines.append("")
     share = 100.0 * supported / differentiable
@@ -581,9 +577,9 @@ makes every sample call on traced values:
 - **no traced arguments**: it creates arrays, reads files, or looks at settings.
 - **refused**: it raises an error that says what to write instead.
 
-**{supported} of {differentiable} differentiable functions are supported, {share:.1f} %.** The others are refused, and
-their result is complex or made row by row. Functions that write into their arguments, whose place another function
-takes, and those that would turn a traced value into a plain one are not counted.
+**{supported} of {differentiable} differentiable functions are supported, {share:.1f} %.** The others are refused: their
+result is complex, or made row by row. Not counted are functions that write into their arguments, whose place another
+function takes, and those that would make a plain value of a traced one.
 
 """
 
