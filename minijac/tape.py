@@ -244,7 +244,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def __setitem__(self, index: Any, value: Any) -> None:
         raise MutationError(
             f"assignment at {user_line()}: a traced value of shape {self.shape} cannot be written in place. Expected "
-            "an operation that returns a new array: np.where(mask, new, x), or np.concatenate / np.stack of the parts."
+            "an operation that returns a new array: np.where(mask, new, x), minijac.numpy.put(x, index, new), or "
+            "np.concatenate / np.stack of the parts."
         )
 
     def _refuse(self, what: str) -> Any:

@@ -68,7 +68,7 @@ def histogramdd(
 ) -> tuple[Any, Any]:
     columns = list(sample) if isinstance(sample, list | tuple) else list(np.transpose(np.atleast_2d(as_array(sample))))
     n = len(columns)
-    each = [bins] * n if np.ndim(bins) == 0 else list(bins)
+    each = [bins] * n if isinstance(bins, int | np.integer) else list(bins)
     sums, edges = _grid(columns, each, [None] * n if range is None else range, density, weights)
     sums = sums if isinstance(sums, Traced) else sums.astype(float)
     return sums, type(np.histogramdd(np.zeros((1, 1)))[1])(edges)
@@ -78,7 +78,7 @@ def histogramdd(
 def histogram2d(
     x: Any, y: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
 ) -> tuple[Any, Any, Any]:
-    if np.ndim(bins) == 1 and len(bins) not in (1, 2):
+    if not isinstance(bins, int | np.integer) and len(bins) != 2:
         bins = [bins, bins]
     sums, edges = histogramdd([x, y], bins, range, density, weights)
     return sums, edges[0], edges[1]

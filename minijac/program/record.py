@@ -147,9 +147,10 @@ class Symbol(Traced):
 METHODS = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "floor_divide": "floordiv",
     "remainder": "mod", "power": "pow", "less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne",
+    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
     "greater": "gt", "greater_equal": "ge", "negative": "neg", "positive": "pos", "absolute": "abs",
 }  # fmt: skip
-NUMBER_OPS = {name: Op(name, getattr(operator, method), None, "number") for name, method in METHODS.items()}
+NUMBER_OPS = {name: Op(name, getattr(operator, f"__{method}__"), None, "number") for name, method in METHODS.items()}
 """Python's arithmetic on Python numbers, whose results are Python numbers again."""
 
 
