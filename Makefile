@@ -32,8 +32,9 @@ format: $(VENV)/.test ## format, and fix what the linter can fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: $(VENV)/.bench ## time minijac, torch and JAX on the same workloads
-	$(PY) benchmarks/thread.py $(ARGS)
+bench: $(VENV)/.bench ## time minijac, torch and JAX on the same workloads; ARGS="--only thread" goes to table.py
+	$(PY) benchmarks/thread.py
+	$(PY) benchmarks/table.py $(ARGS)
 
 clean: ## remove everything that the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

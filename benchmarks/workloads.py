@@ -825,9 +825,7 @@ _ALL = (
     mlp_workload("mlp-wide", 256, (32, 256, 256, 32)),
     mlp_workload("mlp-512", 512, (10, 512, 512, 10)),
     mlp_workload("mlp-deep", 8192, (3, 64, 64, 64, 64, 3)),
-    mlp_workload(
-        "autoencoder", 16, (784, 256, 32, 256, 784), torch_by_hand=halves_in_torch, jax_by_hand=halves_in_jax
-    ),
+    mlp_workload("autoencoder", 16, (784, 256, 32, 256, 784), torch_by_hand=halves_in_torch, jax_by_hand=halves_in_jax),
     jacobian_workload(
         "elementwise", "sin(x) exp(-x²), B=64, D=256, dense", batch_of(64, 256), BUMPS, result_only(64 * 256 * 256)
     ),

@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 ANYWHERE = Place(-1, 0)
-"""A single sample whose axis of length one was reshaped away: it is everywhere, and mixes with nothing."""
+"""A single sample, or none, whose axis was reshaped away: it mixes with nothing, wherever it is."""
 
 
 class Mixing(NamedTuple):
@@ -76,7 +76,10 @@ class Graph:
         edge = self._edges.get((i, k))
         if edge is None:
             node = self.nodes[i]
-            edge = self._edges[i, k] = node.op.edge(node, k)  # type: ignore[union-attr, misc]
+            edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
+            if node.live is not None and node.op.family != "elementwise":  # type: ignore[union-attr]
+                edge = edge.without_dead(node.live)
+            self._edges[i, k] = edge
         return edge
 
     def operands(self, i: int) -> list[tuple[int, int]]:
@@ -157,7 +160,7 @@ class Graph:
             return Place(axis, place.stride) if node.args[k].shape[place.axis] == node.out.shape[axis] else None
         carried = self.edge(i, k).carry(*place, batch)
         gone = carried is None or self.nodes[i].out.shape[carried[0]] != 1
-        if batch == 1 and gone and self.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
+        if batch <= 1 and gone and self.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
             return ANYWHERE
         return carried and Place(*carried)
 

@@ -169,6 +169,11 @@ class Block:
             terms.append(Term(term.out, tuple(term.inp[k] for k in rest), term.factors, term.scale))
         return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one)
 
+    def per_sample(self) -> Block:
+        """Only each sample's own entries, samples first on both sides: what couples samples is left out."""
+        terms = [Term(t.out, (t.out[0], *t.inp), t.factors, t.scale) for t in self.paired(0, 0).terms]
+        return Block(self.out_shape, self.inp_shape, terms, self.one)
+
     def dense(self, dtype: np.dtype[Any], like: Array, total: Array = None) -> Array:
         """The array of shape ``(*out_shape, *inp_shape)``, newly made, or added to `total` where that is given."""
         shape = (*self.out_shape, *self.inp_shape)

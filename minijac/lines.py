@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 __all__ = ["Line", "caller", "user_line"]
 
 _PACKAGE = Path(__file__).parent
-_LIBRARIES = (str(_PACKAGE), str(Path(np.__file__).parent))
+_LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
 _PROGRAMS = tuple(str(_PACKAGE / name) for name in ("__main__.py", "forum.py"))
 _PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"))
 
@@ -28,17 +29,24 @@ class Line(NamedTuple):
 
 
 def caller(depth: int = 2) -> Line | None:
-    """The innermost frame that is neither minijac's nor NumPy's, and the public function through which it went."""
+    """The innermost frame of the user's, and the public function through which it went.
+
+    That is one that is neither minijac's nor NumPy's, nor another installed package's unless there is no other.
+    """
     frame: Any = sys._getframe(depth)
     function: str | None = None
+    installed: Line | None = None
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_LIBRARIES) or name in _PROGRAMS:
-            return Line(name, frame.f_lineno, function)
+            line = Line(name, frame.f_lineno, function)
+            if "site-packages" not in name:
+                return line
+            installed = installed or line
         if name.startswith(_PUBLIC) and not name.endswith("protocol.py"):
             function = frame.f_code.co_name
         frame = frame.f_back
-    return None
+    return installed
 
 
 def user_line() -> str:

@@ -252,7 +252,7 @@ def _options(argnums: Any, options: dict[str, Any]) -> Options:
     known = {"batch_axis": 0, "mode": "auto", "on_mixing": "raise", "has_aux": False, "chunk_size": None}
     for name in options:
         if name not in known:
-            raise TypeError(f"unexpected keyword argument {name!r}: expected one of {', '.join(known)}")
+            raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(known)}.")
     o = known | options
     if o["on_mixing"] != "raise":
         raise InputError(
@@ -309,6 +309,8 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: 
     array([[[0., 2.],
             [2., 2.]]])
     """
+    if options.get("structured"):
+        raise InputError("structured=True: a Hessian is dense. For its diagonal alone use minijac.hessian_diagonal.")
     value_and_jacobian(f, argnums, **options)  # complains about wrong options now, not at the call
     return _without_value(value_and_hessian(f, argnums, **options), f, options)
 

@@ -12,9 +12,10 @@ from .arguments import check_dtype
 from .backend import is_array
 from .bands import offsets
 from .block import Block, Term, spread
-from .errors import InputError
+from .errors import ConversionError, InputError
 from .factors import Array, Factor
 from .labels import Axes, Axis, Label, labels_in
+from .lines import user_line
 from .solving import solve
 from .tape import Traced
 
@@ -37,6 +38,13 @@ class Jacobian:
     """
 
     __slots__ = ("_batched", "_block", "_like", "dtype")
+    __array_ufunc__ = None  # NumPy's operators leave it to this class
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise ConversionError(
+            f"np.asarray(J) at {user_line()}: a structured Jacobian of shape {self.shape} is no array. Ask for "
+            "J.todense(), or for products with J @ v."
+        )
 
     def __init__(self, block: Block, dtype: Any, like: Array, batched: bool) -> None:
         self._block = block

@@ -83,7 +83,7 @@ class Node:
 class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
-    __slots__ = ("nodes", "open", "program", "serial")
+    __slots__ = ("nodes", "open", "program", "serial", "watched")
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -91,6 +91,8 @@ class Trace:
         self.serial = next(_serial)
         self.program: Any = None
         """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
+        self.watched: dict[int, tuple[Any, Any, Line | None]] = {}
+        """Large plain arrays among the operands, what they held, and where: they must hold it still at the end."""
 
     def input(self, value: Any) -> Traced:
         if self.program is None and isinstance(value, Traced):
@@ -100,6 +102,40 @@ class Trace:
 
     def close(self) -> None:
         self.open = False
+
+    def held(self, array: Any) -> Any:
+        """A captured array as it is now, whatever is written to it later: derivatives are taken after the function ran.
+
+        Small ones are copied; large ones, which are weights and not scratch, are only checked.
+        """
+        if array.nbytes <= COPIED_BYTES:
+            return array.copy() if array.flags.writeable else array
+        if id(array) not in self.watched:
+            self.watched[id(array)] = array, fingerprint(array), caller(3)
+        return array
+
+    def check_captured(self) -> None:
+        """Raise MutationError where a large captured array was written after an operation had used it."""
+        for array, before, where in self.watched.values():
+            if fingerprint(array) != before:
+                raise MutationError(
+                    f"a captured array of shape {array.shape}, used at {where}, was written in place since. Expected "
+                    "arrays that stay as they are until the derivative is taken: make a new one instead of writing to "
+                    "it, or copy it before it is used."
+                )
+
+
+COPIED_BYTES = 2**16
+
+
+def fingerprint(array: Any) -> Any:
+    """A number that changes when an array's content does: the sum of its words, by position modulo a prime."""
+    if not isinstance(array, np.ndarray):
+        return None  # CuPy's: not looked at
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    with np.errstate(over="ignore"):
+        return int(words.sum(dtype=np.uint64)), int(words[::509].sum(dtype=np.uint64)), bytes(flat[-8:])
 
 
 def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -120,6 +156,8 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         args = tuple([trace.program.captured(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
         if trace.program is trace:
             return trace.program.record(op, args, params)  # type: ignore[attr-defined]
+    else:
+        args = tuple([trace.held(arg) if type(arg) is np.ndarray else arg for arg in args])
     values = tuple([arg.value if isinstance(arg, Traced) and arg.home is trace else arg for arg in args])
     out = apply(op, values, params)
     if op.edge is None:
@@ -267,6 +305,9 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
     def __index__(self) -> int:
         return self._refuse("operator.index(x)")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._refuse("pickling x")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         return self._refuse("np.asarray(x)")

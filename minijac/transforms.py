@@ -46,6 +46,7 @@ __all__ = [
 class Recorded(NamedTuple):
     """A function's run on the tape: nodes, one input node per differentiated leaf, outputs as leaves and as nodes."""
 
+    trace: Trace
     nodes: list[Node]
     inputs: list[int]
     others: dict[int, int]
@@ -73,10 +74,12 @@ def record(
     positions: Sequence[int],
     batched: dict[int, int],
     has_aux: bool,
+    kept: bool = False,
 ) -> Recorded:
     """Run `f` once with the leaves of the arguments at `positions` traced.
 
-    `batched` holds the batch axis of arguments that are traced only to follow their samples.
+    `batched` holds the batch axis of arguments that are traced only to follow their samples. With `kept`, what is
+    recorded outlives the call, so the leaves are copied: the caller may write to them.
     """
     call = list(args)
     inputs: list[int] = []
@@ -89,7 +92,8 @@ def record(
                 if n in batched and not holds_array(leaf):
                     traced.append(leaf)
                     continue
-                value = trace.input(differentiable(leaf, n) if n in positions else leaf)
+                leaf = differentiable(leaf, n) if n in positions else leaf
+                value = trace.input(_owned(leaf) if kept else leaf)
                 traced.append(value)
                 if n in positions:
                     inputs.append(value.index)
@@ -97,6 +101,7 @@ def record(
                     others[value.index] = batched[n]
             call[n] = optree.tree_unflatten(tree, traced)
         result = f(*call, **kwargs)
+        trace.check_captured()
         aux = None
         if has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
@@ -110,6 +115,7 @@ def record(
     outputs = [_stripped(leaf, trace) for leaf in leaves]
     aux_leaves, aux_tree = flatten(aux)
     return Recorded(
+        trace,
         trace.nodes,
         inputs,
         others,
@@ -192,7 +198,8 @@ def jacobian(
         argnums: The positional argument(s) to differentiate. A tuple gives a tuple of Jacobians at each output leaf.
         batch_axis: The axis that holds the samples, for each positional argument: one int or None for all, or a tuple.
             None: shared by all samples. All None: the ordinary Jacobian ``(*out, *in)``.
-        mode: ``"forward"``, ``"reverse"``, or ``"auto"``, the cheaper by predicted cost. All agree to rounding.
+        mode: ``"forward"``, ``"reverse"``, ``"mixed"``, or ``"auto"``, the cheapest by predicted cost. All agree to
+            rounding.
         on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (the exact ``d y_i / d x_i``), or ``"full"``
             (``(B, *out, B, *in)``).
         structured: Return the Jacobian as an operator (`minijac.Jacobian`) instead of a dense array.
@@ -253,7 +260,7 @@ def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     follow: dict[int, int] = {}
     if all(axes[n] is None for n in positions):  # only other arguments hold samples: trace them to find the output's
         follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
-    run = record(f, args, kwargs, positions, follow, options.has_aux)
+    run = record(f, args, kwargs, positions, follow, options.has_aux, kept=options.structured)
 
     outputs = [output_leaf(value) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
@@ -435,12 +442,13 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> pullback(np.ones(2))
     (array([1., 1.]),)
     """
-    run = record(f, primals, {}, range(len(primals)), {}, False)
+    run = record(f, primals, {}, range(len(primals)), {}, False, kept=True)
     outputs = [output_leaf(y) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
+        run.trace.check_captured()
         given, tree = flatten(y_bar)
         if tree != run.tree:
             raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")

@@ -295,7 +295,8 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     axes = tuple(sorted(axes_of(a, axis, name)))
     kept = tuple(k for k in range(a.ndim) if k not in axes)
     lengths = tuple(a.shape[k] for k in kept)
-    x = np.reshape(np.transpose(a, (*kept, *axes)), (*lengths, -1))
+    size = int(np.prod([a.shape[k] for k in axes], dtype=int))
+    x = np.reshape(np.transpose(a, (*kept, *axes)), (*lengths, size))
     q = np.asarray(q, float) / (100.0 if "percentile" in name else 1.0)
     parts = [_one_quantile(x, float(each), method, skip_nan) for each in q.reshape(-1)]
     if flag(keepdims):

@@ -130,7 +130,7 @@ UFUNCS: dict[Any, Any] = {
     np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, samples=PAIR),
     np.multiply: elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, samples=PAIR),
     np.divide: elementwise(
-        "divide", np.divide, lambda y, a, b: 1.0 / b, lambda y, a, b: -y / b, samples=POSITIVE_PAIR
+        "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, samples=POSITIVE_PAIR
     ),
     np.power: elementwise("power", np.power, _power_base, _power_exponent, samples=POSITIVE_PAIR),
     np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, samples=POSITIVE_PAIR),

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import array_of, value_of
 from ..block import Block, Shape, Term, spread
-from ..factors import Factor, contract, size_of
+from ..factors import Factor, aligned, contract, product, size_of
 from ..labels import Axes, Axis, Label, Window, window
 from ..tape import Node, Op
 
@@ -79,6 +80,28 @@ class Edge:
         terms = [Term(without_ones(p.out), without_ones(p.inp), p.factors, p.scale) for p in self.parts]
         return Block(self.out_shape, self.inp_shape, terms)
 
+    def without_dead(self, live: Any) -> Edge:
+        """The same where an output entry is live; infinities and NaNs of entries that are not become zero.
+
+        Data that is finite needs none of this: the zeros of the chain rule take care of it.
+        """
+        if live is not array_of(live) or all(_finite(f.array) for part in self.parts for f in part.factors):
+            return self
+        parts = []
+        for part in self.parts:
+            if all(_finite(f.array) for f in part.factors) or not all(
+                type(d) is Label for axis in part.out for d in axis
+            ):
+                parts.append(part)
+                continue
+            lead = tuple(digit for axis in part.out for digit in axis if digit.size > 1)
+            rest = dict.fromkeys(label for f in part.factors for label in f.axes if label not in lead)
+            order = (*lead, *rest)
+            mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
+            data = np.where(aligned(mask, order), product(part.factors, order), 0.0)  # type: ignore[arg-type]
+            parts.append(Part(part.out, part.inp, (Factor(data, order),), part.scale))  # type: ignore[arg-type]
+        return Edge(self.out_shape, self.inp_shape, parts, self.linear)
+
     def after(self, block: Block) -> Block:
         """Forward: this derivative applied to a block that ends in the operand."""
         if self.linear is None:
@@ -97,6 +120,11 @@ class Edge:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
         places = {_carry(part, axis, stride, batch) for part in self.parts}
         return places.pop() if len(places) == 1 else None
+
+
+def _finite(array: Any) -> bool:
+    plain = array_of(array)
+    return value_of(array) is not plain or bool(np.isfinite(plain).all())  # a program's numbers are not looked at
 
 
 def without_ones(axes: Axes) -> Axes:

@@ -95,9 +95,9 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
         return step.args[0]
     if name == "transpose" and alike and tuple(step.params["axes"]) == tuple(range(len(out.shape))):
         return step.args[0]
-    if name in ("multiply", "add", "divide", "subtract"):
-        neutral = 1.0 if name in ("multiply", "divide") else 0.0
-        for k in (0, 1) if name in ("multiply", "add") else (1,):
+    if name in ("multiply", "divide", "subtract"):  # not x + 0.0, which is 0.0 for x = -0.0
+        neutral = 0.0 if name == "subtract" else 1.0
+        for k in (0, 1) if name == "multiply" else (1,):
             constant, other = values[step.args[k]], values[step.args[1 - k]]
             number = constant.kind == "constant" and constant.shape == () and constant.content == neutral
             if number and other.shape == out.shape and other.dtype == out.dtype:

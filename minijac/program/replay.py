@@ -8,6 +8,7 @@ call. Whatever could differ between two calls of one structure is part of the ke
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -16,18 +17,20 @@ import numpy as np
 from ..accumulate import Graph
 from ..arguments import Options
 from ..chunking import assemble
-from ..errors import TraceError
+from ..errors import MutationError, TraceError
 from ..plan import Plan
 from ..tape import Node
 from .compile import Entry, record
+from .record import Foreign
 
 __all__ = ["replayed"]
 
-MOST_BYTES = 2**17  # of operands, and of results: above, what is saved is small beside the arithmetic
-MOST_STRUCTURES = 256
+MOST_BYTES = 2**16  # of operands, and of results: above, what is saved is small beside the arithmetic
+MOST_STRUCTURES = 128
 
-_SEEN: OrderedDict[Any, Entry | None] = OrderedDict()
-"""Structures met: None after the first call, then the recorded accumulation."""
+_LOCK = threading.Lock()
+_SEEN: OrderedDict[Any, Entry | str] = OrderedDict()
+"""Structures met, the last ones at the end: "once" after the first call, then the recorded accumulation, or "never"."""
 
 
 def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None:
@@ -39,18 +42,21 @@ def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None
         return None
     arrays, numbers = operands
     key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), options.on_mixing
-    if key not in _SEEN:
-        _SEEN[key] = None
+    with _LOCK:
+        entry = _SEEN.pop(key, None)
+        _SEEN[key] = entry or "once"
         if len(_SEEN) > MOST_STRUCTURES:
             _SEEN.popitem(last=False)
+    if entry is None or entry == "never":
         return None
-    entry = _SEEN[key]
-    if entry is None:
+    if isinstance(entry, str):
         try:
-            entry = _SEEN[key] = record(_accumulation(ready, plan, options), (list(arrays.values()),), {})
-        except TraceError:  # a local derivative that looks at numbers
+            entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {})
+        except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
+            _SEEN[key] = "never"
             return None
-    return entry(list(arrays.values()))
+        _SEEN[key] = entry
+    return [[np.asarray(J) for J in row] for row in entry(list(arrays.values()))]
 
 
 def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
@@ -70,7 +76,7 @@ def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
             elif type(arg) is np.ndarray:
                 arrays[i, k] = arg
             else:
-                numbers.append((i, k, type(arg), arg))
+                numbers.append((i, k, type(arg), repr(arg)))  # 0.0 and -0.0 are equal, and not the same
         if any(hasattr(value, "dtype") for value in node.params.values()):
             return None
     for n, (i, y) in enumerate(zip(ready.run.output_nodes, ready.outputs, strict=True)):
@@ -82,12 +88,9 @@ def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
             return None
         numbers.append(array.dtype.char)
         total += array.nbytes
-    entries = sum(y.size for y in ready.outputs) * max((x.size for x in ready.sources), default=0)
-    try:
-        hash(tuple(numbers))
-    except TypeError:
-        return None
-    return (arrays, tuple(numbers)) if total <= MOST_BYTES and entries * 8 <= 64 * MOST_BYTES else None
+    entries = sum(y.size for y in ready.outputs) * sum(x.size for x in ready.sources)
+    own = entries // (ready.batch or 1)  # each sample's entries, where samples do not mix
+    return (arrays, tuple(numbers)) if total <= MOST_BYTES and own * 8 <= MOST_BYTES else None
 
 
 def _accumulation(ready: Any, plan: Plan, options: Options) -> Any:
