@@ -251,3 +251,22 @@ def test_one_pass_equals_nesting_for_every_operation(case):
         np.testing.assert_allclose(diagonal, expected, rtol=1e-9, atol=1e-9)
         total = total + diagonal.reshape(*lap.shape, -1).sum(-1)
     np.testing.assert_allclose(lap, total, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda x: mj.laplacian(lambda y: (x * y * y).sum(1))(np.ones((1, 1)))[0],
+        lambda x: mj.hessian_diagonal(lambda y: (x * y * y).sum(1))(np.ones((1, 1)))[0, 0],
+        lambda x: mj.divergence(lambda y: 2.0 * x * y)(np.ones((1, 1)))[0],
+        lambda x: mj.partials(lambda y: (x * y * y)[:, 0], [(0, 0)])(np.ones((1, 1)))[0][0],
+        lambda x: mj.hessian(lambda y: (x * y * y).sum(1))(np.ones((1, 1)))[0, 0, 0],
+    ],
+    ids=["laplacian", "hessian_diagonal", "divergence", "partials", "hessian"],
+)
+def test_inner_and_outer_perturbations_are_not_confused(inner):
+    # d/dx of x * 2 x, the inner derivative being by another variable
+    x = np.float64(3.0)
+    np.testing.assert_allclose(mj.grad(lambda x: x * inner(x))(x), 4.0 * x)
+    np.testing.assert_allclose(mj.jvp(lambda x: x * inner(x), (np.asarray(x),), (np.ones(()),))[1], 4.0 * x)
+    np.testing.assert_allclose(mj.grad(mj.grad(lambda x: x * inner(x)))(x), 4.0)
