@@ -408,6 +408,8 @@ NN = calls("""
     selu sigmoid silu softmax softplus softsign tanh tanhshrink
     adaptive_avg_pool1d: nn.adaptive_avg_pool1d(I, 4)
     adaptive_avg_pool2d: nn.adaptive_avg_pool2d(I2, 3)
+    adaptive_max_pool1d: nn.adaptive_max_pool1d(I, 4)
+    adaptive_max_pool2d: nn.adaptive_max_pool2d(I2, 3)
     avg_pool1d: nn.avg_pool1d(I, 2)
     avg_pool2d: nn.avg_pool2d(I2, 2)
     batch_norm: nn.batch_norm(A, x[:3], y[:3])

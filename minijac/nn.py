@@ -23,8 +23,8 @@ from .special import logsumexp as _logsumexp
 from .special import softmax as _softmax
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "celu", "conv1d", "conv2d",
-    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "dropout", "elu", "embedding", "gelu", "glu",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d", "avg_pool2d",
+    "batch_norm", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "dropout", "elu", "embedding", "gelu", "glu",
     "group_norm", "hardsigmoid", "hardswish", "hardtanh", "instance_norm", "layer_norm", "leaky_relu", "linear",
     "log_softmax", "logsigmoid", "logsumexp", "max_pool1d", "max_pool2d", "mish", "prelu", "relu", "relu6", "rms_norm",
     "scaled_dot_product_attention", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "tanhshrink",
@@ -569,3 +569,28 @@ def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) 
     sizes = output_size if isinstance(output_size, list | tuple) else (output_size, output_size)
     rows, columns = (n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True))
     return np.matmul(_averages(x.shape[2], rows, x), np.matmul(x, _averages(x.shape[3], columns, x).T))
+
+
+def adaptive_max_pool1d(x: Any, output_size: Size) -> Any:
+    """Maxima over the windows of `adaptive_avg_pool1d`; ties are split evenly."""
+    _check(x, 1, "adaptive_max_pool1d")
+    (places,) = _per_axis(output_size, 1, "output_size")
+    return _adaptive_max(x, places)
+
+
+def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:
+    """As `adaptive_max_pool1d`; x: (B, C, H, W); None leaves an axis as it is."""
+    _check(x, 2, "adaptive_max_pool2d")
+    sizes = output_size if isinstance(output_size, list | tuple) else (output_size, output_size)
+    rows, columns = (n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True))
+    return np.stack(
+        [_adaptive_max(x[..., window, :], columns, axis=(-2, -1)) for window in _windows(x.shape[2], rows)], 2
+    )
+
+
+def _adaptive_max(x: Any, places: int, axis: Any = -1) -> Any:
+    return np.stack([x[..., window].max(axis=axis) for window in _windows(x.shape[-1], places)], axis=-1)
+
+
+def _windows(n: int, places: int) -> list[slice]:
+    return [slice(k * n // places, -(-(k + 1) * n // places)) for k in range(places)]

@@ -288,6 +288,9 @@ def test_convolutions_say_what_does_not_fit():
         ("adaptive_avg_pool1d", (2, 4), {"output_size": 6}),
         ("adaptive_avg_pool2d", (2, 5, 6), {"output_size": (3, None)}),
         ("adaptive_avg_pool2d", (2, 5, 6), {"output_size": 1}),
+        ("adaptive_max_pool1d", (2, 7), {"output_size": 3}),
+        ("adaptive_max_pool1d", (2, 4), {"output_size": 6}),
+        ("adaptive_max_pool2d", (2, 5, 6), {"output_size": (3, None)}),
     ],
 )  # fmt: skip
 def test_pooling(name, shape, options):
