@@ -8,7 +8,7 @@ generated text holds names of this module's making and nothing else.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -17,6 +17,8 @@ import numpy as np
 
 from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background, ufunc
 from .record import Instruction, Program, Value, takes_numbers
+from .regions import Tiles, blas
+from .tiling import Region, Stage, stages
 
 __all__ = ["Executor"]
 
@@ -33,8 +35,12 @@ class Executor:
 
     run: Callable[..., tuple[Any, ...]]
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, into: Sequence[bool] | None = None) -> None:
+        """Where `into` is given, `run` takes arrays for the outputs after the inputs; it tells which are contiguous."""
         self.program = program
+        self._into = into
+        self._stages: Sequence[Stage] = stages(program) if into is None else program.instructions
+        self._tiles: list[Tiles] = []
         self.source = ""
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}  # objects that have a name already
@@ -56,7 +62,8 @@ class Executor:
     @property
     def nbytes(self) -> int:
         """Bytes held between calls: buffers, and large results that are made again when the caller lets go of them."""
-        return self._planned + sum(array.nbytes for pool in self._pools for array in pool)
+        pooled = sum(array.nbytes for pool in self._pools for array in pool)
+        return self._planned + pooled + sum(tiles.nbytes for tiles in self._tiles)
 
     # -- binding -------------------------------------------------------------------------------------------------------
     def _bind(self) -> None:
@@ -70,46 +77,82 @@ class Executor:
         self._find_roots()
         last = self._last_uses()
         results = self._results()
-        for number, step in enumerate(program.instructions):
-            if self._root[step.out] != step.out:
-                self._view_of(step)
-                continue
-            value = program.values[step.out]
-            if value.number in PYTHON_NUMBERS:
-                self._dynamic[step.out] = f"v{step.out}"
-                self.line(f"v{step.out} = {self.name(step.op.value)}({', '.join(map(self.reference, step.args))})")
-                continue
-            if step.out in results:
-                self._dynamic[step.out] = f"v{step.out}"
-                self._new(f"v{step.out}", value)
+        for number, stage in enumerate(self._stages):
+            if isinstance(stage, Region):
+                self._bind_region(stage, results)
+            elif self._root[stage.out] != stage.out:
+                self._view_of(stage)
             else:
-                self._static[step.out] = self._output_buffer(step, number, last)
-            self._compute(step)
-            for n in {self._root[n] for n in step.args} | {step.out}:
+                self._bind_step(stage, number, last, results)
+            for n in {self._root[n] for n in _read(stage)} | set(_made(stage)):
                 if last.get(n, -1) <= number and n in self._owner:
                     self._free.append(self._owner.pop(n))
         returned = [self._returned(k, results) for k in range(len(program.outputs))]
         self._names |= {"copyto": np.copyto, "empty": np.empty, "take": _take}
         body = "\n    ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
-        parameters = ", ".join(f"a{n}" for n in program.inputs)
+        parameters = ", ".join([f"a{n}" for n in program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())])
         self.source = f"def run({parameters}):\n    {body}\n"
         exec(compile(self.source, "<minijac program>", "exec"), self._names)
         quiet = Context()  # in which NumPy does not warn; entering it costs less than numpy.errstate
         quiet.run(np.seterr, all="ignore")
         self.run = partial(quiet.run, self._names.pop("run"))
+        if self._tiles:
+            self.run = partial(self._run_alone, self.run)
+
+    def _run_alone(self, run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
+        """Where tiles run on threads, BLAS has one in all steps: its others would wait for more on the same cores."""
+        if any(tiles.spread for tiles in self._tiles):
+            with blas():
+                return run(*inputs)
+        return run(*inputs)
+
+    def _bind_step(self, step: Instruction, number: int, last: dict[int, int], results: dict[int, int]) -> None:
+        value = self.program.values[step.out]
+        if value.number in PYTHON_NUMBERS:
+            self._dynamic[step.out] = f"v{step.out}"
+            self.line(f"v{step.out} = {self.name(step.op.value)}({', '.join(map(self.reference, step.args))})")
+            return
+        if step.out in results:
+            self._bind_result(step.out, results[step.out])
+        else:
+            self._static[step.out] = self._output_buffer(step, number, last)
+        self._compute(step)
+
+    def _bind_result(self, n: int, k: int) -> None:
+        """Give a value that is returned the array of the output."""
+        self._dynamic[n] = f"v{n}"
+        if self._into is not None:
+            self.line(f"v{n} = o{k}.reshape({self.name(self.program.values[n].shape)})")
+        else:
+            self._new(f"v{n}", self.program.values[n])
+
+    def _bind_region(self, region: Region, results: dict[int, int]) -> None:
+        for n in _made(region):
+            value = self.program.values[n]
+            if n in results:
+                self._bind_result(n, results[n])
+            else:
+                self._static[n] = self._buffer_for(n, value)
+        tiles = Tiles(region, self.program.values, self.array)
+        self._tiles.append(tiles)
+        self.line(f"{self.name(tiles)}({', '.join(map(self.reference, tiles.arrays))})")
 
     def _bind_input(self, n: int) -> None:
         value = self.program.values[n]
-        viewed = any(n in step.args and step.op.name in (*VIEWS, "relabel") for step in self.program.instructions)
+        viewed = any(n in step.args and step.op.name in (*VIEWS, "relabel") for step in self._instructions())
         if viewed and value.number is None and _nbytes(value) <= COPIED:
             self._static[n] = self._buffer(value.shape, value.dtype)
             self.line(f"copyto({self.reference(n)}, a{n})")
         else:
             self._dynamic[n] = f"a{n}"
 
+    def _instructions(self) -> Iterator[Instruction]:
+        """The steps that are carried out here, and not tile by tile."""
+        return (stage for stage in self._stages if not isinstance(stage, Region))
+
     def _find_roots(self) -> None:
         """Which values are views of which: a step of a view operation, where NumPy makes a view of it."""
-        for step in self.program.instructions:
+        for step in self._instructions():
             if step.op.name in VIEWS and self._makes_view(step):
                 self._root[step.out] = self._root[step.args[0]]
 
@@ -134,11 +177,11 @@ class Executor:
 
     def _last_uses(self) -> dict[int, int]:
         last: dict[int, int] = {}
-        for number, step in enumerate(self.program.instructions):
-            for n in step.args:
+        for number, stage in enumerate(self._stages):
+            for n in _read(stage):
                 last[self._root[n]] = number
         for n in self.program.outputs:
-            last[self._root[n]] = len(self.program.instructions)
+            last[self._root[n]] = len(self._stages)
         return last
 
     def _results(self) -> dict[int, int]:
@@ -148,7 +191,7 @@ class Executor:
             root = self._root[n]
             value, source = self.program.values[n], self.program.values[root]
             whole = value.kind == source.kind == "computed" and _size(value) == _size(source)
-            array = source.number not in PYTHON_NUMBERS
+            array = source.number not in PYTHON_NUMBERS and (self._into is None or self._into[k])
             if whole and array and root not in found and self._dummy(n).flags.c_contiguous:
                 found[root] = k
         return found
@@ -161,8 +204,9 @@ class Executor:
             return self.reference(n)
         name = self.reference(n)
         if results.get(self._root[n]) != k:
-            name = f"r{k}"
-            self._new(name, value)
+            name = f"r{k}" if self._into is None else f"o{k}"
+            if self._into is None:
+                self._new(name, value)
             self.line(f"copyto({name}, {self.reference(n)})")
         return name if value.number is None else f"{name}[()]"
 
@@ -194,6 +238,10 @@ class Executor:
             if dies and alone and source.shape == value.shape and source.dtype == value.dtype:
                 self._owner[step.out] = self._owner.pop(n)
                 return self._static[n]
+        return self._buffer_for(step.out, value)
+
+    def _buffer_for(self, n: int, value: Value) -> Any:
+        """A free buffer that is about as large, or a new one."""
         size = _nbytes(value)
         fitting = [raw for raw in self._free if size <= raw.nbytes <= 2 * size]
         if fitting:
@@ -202,7 +250,7 @@ class Executor:
         else:
             raw = _aligned(size)
             self._planned += size
-        self._owner[step.out] = raw
+        self._owner[n] = raw
         return raw[:size].view(value.dtype).reshape(value.shape)
 
     @staticmethod
@@ -303,6 +351,14 @@ class Executor:
             ufunc(self, step, names, out)
         elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
+
+
+def _read(stage: Stage) -> Sequence[int]:
+    return [n for n, _ in stage.args] if isinstance(stage, Region) else stage.args
+
+
+def _made(stage: Stage) -> Sequence[int]:
+    return [n for n, _ in stage.outs] if isinstance(stage, Region) else [stage.out]
 
 
 def _with_params(step: Instruction) -> Callable[..., Any]:

@@ -38,7 +38,10 @@ def products_in_order(program: Program) -> Program:
     steps: list[Instruction] = []
     for step in program.instructions:
         found = _product(step, program, makers, readers)
-        steps += [step] if found is None else _rewritten(step, found, values)
+        if found is not None:
+            steps += _rewritten(step, found, values)
+        else:
+            steps += _reversed(step, program, makers, readers, values) or [step]
     return program._replace(values=tuple(values), instructions=tuple(steps))
 
 
@@ -73,6 +76,31 @@ def _product(
     else:
         return None
     return product if len(x_rest) == len(shape) - 1 and _worth_it(step, product, program.values) else None
+
+
+def _reversed(
+    step: Instruction,
+    program: Program,
+    makers: dict[int, Instruction],
+    readers: dict[int, list[Instruction]],
+    values: list[Value],
+) -> list[Instruction]:
+    """``transpose(a @ b)`` of stacked matrices, where nothing else reads the product, as ``b.T @ a.T``."""
+    maker = makers.get(step.args[0])
+    if step.op.name != "transpose" or maker is None or maker.op.name != "matmul" or maker.out in program.outputs:
+        return []
+    *front, row, column = step.params["axes"]
+    ndim = len(front) + 2
+    shapes = [values[n].shape for n in maker.args]
+    if len(readers[maker.out]) > 1 or (row, column) != (ndim - 1, ndim - 2) or any(len(s) != ndim for s in shapes):
+        return []
+    axes = (*front, row, column)
+    operands, steps = [], []
+    for n in reversed(maker.args):
+        values.append(Value(tuple(values[n].shape[axis] for axis in axes), values[n].dtype, "computed"))
+        operands.append(len(values) - 1)
+        steps.append(Instruction(REGISTRY["transpose"], (n,), {"axes": axes}, operands[-1]))
+    return [*steps, Instruction(maker.op, tuple(operands), {}, step.out)]
 
 
 def _unmerged(

@@ -1,0 +1,198 @@
+"""Carrying out a region: tile by tile, spread over threads, at the tile size that was measured to be fastest."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from .record import Value
+from .tiling import Region, Rows, tile_program
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+__all__ = ["Tiles", "blas", "threads"]
+
+SMALL = 1 << 17
+"""Bytes of intermediate values below which a tile is not made smaller."""
+ROUNDS = 3
+"""Times that each candidate is timed: the fastest run tells."""
+TOO_SLOW = 1.3
+"""A tile size that takes so many times as long as the best ends the search for smaller ones."""
+SETTLE = 0.03
+"""Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need."""
+
+
+class _Blas:
+    """NumPy's BLAS, kept to one thread while tiles run on threads of their own."""
+
+    def __init__(self) -> None:
+        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self._lock = threading.Lock()
+        self._running = 0
+        self._before: list[int] = []
+
+    def threads(self) -> int:
+        """Threads that the user lets BLAS use, and so us."""
+        if not self._libraries:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(library.num_threads for library in self._libraries)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._running:
+                self._before = [library.num_threads for library in self._libraries]
+                for library in self._libraries:
+                    library.set_num_threads(1)
+            self._running += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                for library, number in zip(self._libraries, self._before, strict=True):
+                    library.set_num_threads(number)
+
+
+@cache
+def blas() -> _Blas:
+    return _Blas()
+
+
+@cache
+def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    """Threads of this process (those of a parent do not survive a fork)."""
+    return ThreadPoolExecutor(workers, "minijac")
+
+
+def threads() -> int:
+    """Threads that a region may use: as many as NumPy's BLAS may, so that its settings hold for both."""
+    return blas().threads()
+
+
+class Given(NamedTuple):
+    """What a region is called with: arrays of which a tile takes a part, or (None) all; then those for sums."""
+
+    rows: tuple[Rows | None, ...]
+    sums: tuple[tuple[tuple[int, ...], Any], ...]
+
+
+class Plan:
+    """A tile size, and an executor of the tile's program for each thread."""
+
+    def __init__(self, region: Region, size: int, executors: Sequence[Executor], given: Given) -> None:
+        self.size = size
+        self.executors = executors
+        starts = [min(start, region.batch - size) for start in range(0, region.batch, size)]
+        self._sums = [np.empty((len(starts), *shape), dtype) for shape, dtype in given.sums]
+        self._parts = [
+            (*(_part(each, start, size) for each in given.rows), *((k,) for _ in self._sums))
+            for k, start in enumerate(starts)
+        ]
+
+    def __call__(self, arrays: Sequence[Any]) -> None:
+        sums = arrays[len(arrays) - len(self._sums) :]
+        arrays = (*arrays[: len(arrays) - len(self._sums)], *self._sums)
+        parts = iter(self._parts)  # each thread takes the next tile: `next` is atomic
+        if len(self.executors) == 1:
+            _work(self.executors[0], parts, arrays)
+        else:
+            self._spread(parts, arrays)
+        for total, own in zip(sums, self._sums, strict=True):
+            np.add.reduce(own, 0, None, total)
+
+    def _spread(self, parts: Iterator[Any], arrays: Sequence[Any]) -> None:
+        with blas():
+            pool = _pool(os.getpid(), len(self.executors) - 1)
+            others: list[Future[None]] = [pool.submit(_work, each, parts, arrays) for each in self.executors[1:]]
+            _work(self.executors[0], parts, arrays)
+            for other in others:
+                other.result()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(executor.nbytes for executor in self.executors) + sum(own.nbytes for own in self._sums)
+
+
+def _part(rows: Rows | None, start: int, size: int) -> Any:
+    if rows is None:
+        return ...
+    return (*(slice(None),) * rows.axis, slice(start * rows.inner, (start + size) * rows.inner))
+
+
+def _work(executor: Executor, parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]) -> None:
+    run = executor.run
+    for part in parts:
+        run(*[x if index is ... else x[index] for x, index in zip(arrays, part, strict=True)])
+
+
+class Tiles:
+    """A region bound to the arrays it captures; called with those of `args`, and those it writes, in order."""
+
+    def __init__(self, region: Region, values: Sequence[Value], known: Callable[[int], Any]) -> None:
+        self._region = region
+        self._values = values
+        self._known = known
+        self._plan: Plan | None = None
+        given = [(n, rows) for n, rows in region.args if rows is not None or known(n) is None]
+        parts = [(n, rows) for n, rows in region.outs if rows is not None]
+        sums = [n for n, rows in region.outs if rows is None]
+        self.arrays = (*(n for n, _ in (*given, *parts)), *sums)
+        """The values whose arrays it is called with."""
+        rows = tuple(rows for _, rows in (*given, *parts))
+        self._given = Given(rows, tuple((values[n].shape, values[n].dtype) for n in sums))
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._plan is None else self._plan.nbytes
+
+    @property
+    def spread(self) -> bool:
+        """Whether its tiles run on several threads."""
+        return self._plan is not None and len(self._plan.executors) > 1
+
+    def __call__(self, *arrays: Any) -> None:
+        if self._plan is None:
+            self._plan = self._fastest(arrays)
+        else:
+            self._plan(arrays)
+
+    def _fastest(self, arrays: Sequence[Any]) -> Plan:
+        """The plan that is fastest on the arrays of the first call, whose results all of them write."""
+        batch, count = self._region.batch, threads()
+        timed: list[tuple[float, int, Plan]] = []
+        time.sleep(SETTLE)
+        size = -(-batch // count)
+        while size:
+            timed.append(self._timed(size, count, arrays))
+            if timed[-1][0] > TOO_SLOW * min(timed)[0] or timed[-1][2].executors[0].nbytes < SMALL:
+                break
+            size //= 2
+        timed.append(self._timed(batch, 1, arrays))  # with threads left to BLAS
+        return min(timed)[2]
+
+    def _timed(self, size: int, count: int, arrays: Sequence[Any]) -> tuple[float, int, Plan]:
+        plan = self._planned(size, count)
+        return min(_seconds(plan, arrays) for _ in range(1 + ROUNDS)), -size, plan
+
+    def _planned(self, size: int, count: int) -> Plan:
+        from .executor import Executor
+
+        program = tile_program(self._region, self._values, size, self._known)
+        contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
+        into = [*contiguous, *(True for _ in self._given.sums)]
+        return Plan(self._region, size, [Executor(program, into) for _ in range(count)], self._given)
+
+
+def _seconds(plan: Plan, arrays: Sequence[Any]) -> float:
+    start = time.perf_counter()
+    plan(arrays)
+    return time.perf_counter() - start

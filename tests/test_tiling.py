@@ -1,0 +1,247 @@
+"""Tiles: the same results as whole, whatever the tile size and the number of threads, for every operation."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from test_compile import same
+
+import minijac as mj
+from minijac.program import executor, regions, tiling
+from minijac.program.tiling import Region, stages
+
+pytest.importorskip("torch")
+import fuzz
+from test_compile_registry import calls
+from test_registry import CASES, SMOOTH, cases
+
+B, D, H = 12, 5, 7
+N = 40 * B
+
+
+@pytest.fixture(autouse=True)
+def everything_is_tiled(monkeypatch):
+    """However small; on two threads, and at the smallest tile size."""
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "SETTLE", 0.0)
+    monkeypatch.setattr(regions, "threads", lambda: 2)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._planned(1, 2), arrays))
+
+
+def run(plan, arrays):
+    plan(arrays)
+    return plan
+
+
+def regions_of(compiled, *args) -> list[Region]:
+    return [stage for stage in stages(compiled.program(*args)) if isinstance(stage, Region)]
+
+
+def network(rng, dtype=float):
+    W, V = rng.normal(size=(D, H)).astype(dtype), rng.normal(size=(H, D)).astype(dtype)
+    return lambda x: np.tanh(x @ W) @ V
+
+
+@cases(CASES)
+def test_values_of_every_operation(case):
+    compiled = mj.compile(case)
+    for operands in calls(case):
+        with np.errstate(all="ignore"):
+            same(compiled(*operands), case(*operands), rtol=1e-13)
+
+
+@cases(SMOOTH)
+def test_jacobians_of_every_operation(case):
+    for k in case.differentiable:
+        f = mj.value_and_jacobian(case, k, batch_axis=case.batch_axis)
+        compiled = mj.compile(f)
+        for operands in calls(case):
+            same(compiled(*operands), f(*operands), rtol=1e-10)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_programs(part):
+    import random
+
+    for n in range(12):
+        program = fuzz.build(random.Random(f"tiles/{part}/{n}").choice)
+        fuzz.check(program)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 12])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "transform",
+    [mj.jacobian, mj.hessian, mj.laplacian, mj.value_and_jacobian],
+)
+def test_any_size_on_any_number_of_threads(monkeypatch, transform, size, count):
+    rng = np.random.default_rng(0)
+    net = network(rng)
+    scalar = transform in (mj.laplacian, mj.hessian)
+    f = transform((lambda x: np.sin(net(x)).sum(-1)) if scalar else net)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._planned(size, count), arrays))
+    compiled = mj.compile(f)
+    for x in rng.normal(size=(2, B, D)):
+        same(compiled(x), f(x), rtol=1e-12)
+    assert regions_of(compiled, x)
+
+
+def test_everything_of_a_network_is_one_region():
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    x = np.ones((B, D))
+    f(x)
+    (region,) = regions_of(f, x)
+    assert region.batch == B
+    assert [rows for _, rows in region.outs] == [tiling.Rows(0, 1)]
+
+
+def test_structured_results():
+    f = lambda x: np.sin(x[:, 1:] - x[:, :-1]) * x[:, 1:]
+    compiled = mj.compile(mj.jacobian(f, structured=True))
+    for x in np.random.default_rng(0).normal(size=(2, B, D)):
+        J = compiled(x)
+        assert '2 diagonals' in repr(J)
+        same(J.todense(), mj.jacobian(f)(x), rtol=1e-12)
+    assert regions_of(compiled, x)
+
+
+def test_samples_that_mix_are_not_torn_apart():
+    """Batch normalisation: the sums over the batch are sums over tiles, and what follows is another region."""
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(D, H))
+
+    def f(x):
+        y = x @ W
+        y = y - y.sum(axis=0) / N
+        return y / np.sqrt((y * y).sum(axis=0) / N + 1e-5)
+
+    compiled = mj.compile(f)
+    for x in rng.normal(size=(3, N, D)):
+        same(compiled(x), f(x), rtol=1e-12)
+    found = regions_of(compiled, x)
+    assert len(found) == 3
+    assert [rows for region in found for _, rows in region.outs].count(None) == 2
+
+
+def test_weight_gradients_are_summed_over_tiles():
+    rng = np.random.default_rng(0)
+    W, V = rng.normal(size=(D, H)), rng.normal(size=(H, D))
+
+    def loss(p, x):
+        return np.square(np.tanh(x @ p[0]) @ p[1]).sum()
+
+    f = mj.grad(loss)
+    compiled = mj.compile(f)
+    x = rng.normal(size=(N, D))
+    same(compiled([W, V], x), f([W, V], x), rtol=1e-10)
+    assert None in [rows for region in regions_of(compiled, [W, V], x) for _, rows in region.outs]
+
+
+def test_samples_along_another_axis():
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(H, D))
+    compiled = mj.compile(lambda x: np.tanh(W @ x.T).T[:, ::2] * x[:, :4])
+    for x in rng.normal(size=(2, B, D)):
+        same(compiled(x), np.tanh(W @ x.T).T[:, ::2] * x[:, :4], rtol=1e-12)
+
+
+def test_weights_with_as_many_rows_as_there_are_samples():
+    rng = np.random.default_rng(0)
+    W, b = rng.normal(size=(B, B)), rng.normal(size=B)
+    f = mj.jacobian(lambda x: np.tanh(np.tanh(x @ W + b) @ W.T))
+    compiled = mj.compile(f)
+    for x in rng.normal(size=(2, B, B)):
+        same(compiled(x), f(x), rtol=1e-12)
+    assert regions_of(compiled, x)
+
+
+def test_captured_arrays_are_read_at_replay():
+    W = np.ones((D, H))
+    f = mj.compile(lambda x: np.tanh(x @ W) * 2)
+    x = np.ones((B, D))
+    f(x)
+    W *= 0.1
+    same(f(x), np.tanh(x @ W) * 2, rtol=1e-12)
+
+
+def test_several_callers_at_once():
+    rng = np.random.default_rng(0)
+    f = mj.jacobian(network(rng))
+    compiled = mj.compile(f)
+    xs = rng.normal(size=(16, B, D))
+    results: list = [None] * len(xs)
+
+    def call(k):
+        for _ in range(5):
+            results[k] = compiled(xs[k])
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(len(xs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for x, J in zip(xs, results, strict=True):
+        same(J, f(x), rtol=1e-12)
+
+
+def test_blas_has_its_threads_back_afterwards():
+    before = [library.num_threads for library in regions.blas()._libraries]
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    f(np.ones((B, D)))
+    assert [library.num_threads for library in regions.blas()._libraries] == before
+
+
+def test_an_error_in_a_tile_reaches_the_caller(monkeypatch):
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    x = np.ones((B, D))
+    f(x)
+    (entry,) = f._entries.values()
+    (ready,) = entry.executors
+
+    def fails(*arrays):
+        raise FloatingPointError("in a tile")
+
+    ready._tiles[0]._plan.executors[1].run = fails
+    with pytest.raises(FloatingPointError, match="in a tile"):
+        list(map(f, [x] * 50))  # the other thread may take all tiles of one call
+
+
+def test_buffers_are_those_of_tiles():
+    """What is held between calls grows with the tile, not with the batch."""
+    net = network(np.random.default_rng(0))
+    held = []
+    for batch in (100, 400):
+        f = mj.compile(mj.jacobian(net))
+        f(np.ones((batch, D)))
+        held.append(f.buffer_bytes())
+    assert held[0] == held[1]
+
+
+def test_the_fastest_plan_is_taken(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "threads", lambda: 2)
+    seconds = {6: 3.0, 3: 1.0, 1: 2.0, 12: 2.5}
+    tried = []
+
+    def timed(plan, arrays):
+        plan(arrays)
+        tried.append(plan.size)
+        return seconds[plan.size]
+
+    monkeypatch.setattr(regions, "_seconds", timed)
+    monkeypatch.setattr(regions, "SMALL", 0)
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    f(np.ones((B, D)))
+    (entry,) = f._entries.values()
+    assert entry.executors[0]._tiles[0]._plan.size == 3
+    assert set(tried) == {6, 3, 1, 12}
+
+
+def test_small_programs_are_left_whole(monkeypatch):
+    monkeypatch.setattr(tiling, "WORTH", 1 << 22)
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    f(np.ones((B, D)))
+    assert not executor.Executor(f.program(np.ones((B, D))))._tiles
