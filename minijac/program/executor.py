@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from .fusion import Fused, Stage, fused, kernel_of, made, operand_shapes, read
 from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background, ufunc
 from .record import Instruction, Program, Value, takes_numbers
 from .regions import Tiles, blas
-from .tiling import Region, Stage, stages
+from .tiling import Region, stages
 
 __all__ = ["Executor"]
 
@@ -35,11 +36,15 @@ class Executor:
 
     run: Callable[..., tuple[Any, ...]]
 
-    def __init__(self, program: Program, into: Sequence[bool] | None = None) -> None:
-        """Where `into` is given, `run` takes arrays for the outputs after the inputs; it tells which are contiguous."""
+    def __init__(self, program: Program, into: Sequence[bool] | None = None, times: float = 1.0) -> None:
+        """Where `into` is given, `run` takes arrays for the outputs after the inputs; it tells which are contiguous.
+
+        `times`: how often it is called for one call of the user's.
+        """
         self.program = program
         self._into = into
-        self._stages: Sequence[Stage] = stages(program) if into is None else program.instructions
+        whole = stages(program) if into is None else program.instructions
+        self._stages: Sequence[Stage] = fused(whole, program.values, program.outputs, times)
         self._tiles: list[Tiles] = []
         self.source = ""
         self._names: dict[str, Any] = {}
@@ -80,11 +85,13 @@ class Executor:
         for number, stage in enumerate(self._stages):
             if isinstance(stage, Region):
                 self._bind_region(stage, results)
+            elif isinstance(stage, Fused):
+                self._bind_loop(stage, results)
             elif self._root[stage.out] != stage.out:
                 self._view_of(stage)
             else:
                 self._bind_step(stage, number, last, results)
-            for n in {self._root[n] for n in _read(stage)} | set(_made(stage)):
+            for n in {self._root[n] for n in read(stage)} | set(made(stage)):
                 if last.get(n, -1) <= number and n in self._owner:
                     self._free.append(self._owner.pop(n))
         returned = [self._returned(k, results) for k in range(len(program.outputs))]
@@ -126,13 +133,33 @@ class Executor:
         else:
             self._new(f"v{n}", self.program.values[n])
 
-    def _bind_region(self, region: Region, results: dict[int, int]) -> None:
-        for n in _made(region):
-            value = self.program.values[n]
+    def _bind_made(self, stage: Stage, results: dict[int, int]) -> None:
+        """Arrays for what a stage makes: none of them is one that it reads."""
+        for n in made(stage):
             if n in results:
                 self._bind_result(n, results[n])
             else:
-                self._static[n] = self._buffer_for(n, value)
+                self._static[n] = self._buffer_for(n, self.program.values[n])
+
+    def _bind_loop(self, loop: Fused, results: dict[int, int]) -> None:
+        self._bind_made(loop, results)
+        values = self.program.values
+        kernel, operands = kernel_of(loop, values)
+        shapes = operand_shapes(loop, values)
+        dtype = next(values[n].dtype for n in operands if n in shapes and values[n].dtype.kind == "f")
+        names = []
+        for n in operands:
+            if n not in shapes:
+                names.append(self.name(dtype.type(values[n].content)))
+                continue
+            array = self.array(n)
+            view = array.reshape(shapes[n]) if isinstance(array, np.ndarray) else None
+            shared = view is not None and (not view.size or np.may_share_memory(view, array))
+            names.append(self.name(view) if shared else f"{self._as_array(n)}.reshape({self.name(shapes[n])})")
+        self.line(f"{self.name(kernel)}({', '.join(names)})")
+
+    def _bind_region(self, region: Region, results: dict[int, int]) -> None:
+        self._bind_made(region, results)
         tiles = Tiles(region, self.program.values, self.array)
         self._tiles.append(tiles)
         self.line(f"{self.name(tiles)}({', '.join(map(self.reference, tiles.arrays))})")
@@ -148,7 +175,7 @@ class Executor:
 
     def _instructions(self) -> Iterator[Instruction]:
         """The steps that are carried out here, and not tile by tile."""
-        return (stage for stage in self._stages if not isinstance(stage, Region))
+        return (stage for stage in self._stages if isinstance(stage, Instruction))
 
     def _find_roots(self) -> None:
         """Which values are views of which: a step of a view operation, where NumPy makes a view of it."""
@@ -178,7 +205,7 @@ class Executor:
     def _last_uses(self) -> dict[int, int]:
         last: dict[int, int] = {}
         for number, stage in enumerate(self._stages):
-            for n in _read(stage):
+            for n in read(stage):
                 last[self._root[n]] = number
         for n in self.program.outputs:
             last[self._root[n]] = len(self._stages)
@@ -351,14 +378,6 @@ class Executor:
             ufunc(self, step, names, out)
         elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
-
-
-def _read(stage: Stage) -> Sequence[int]:
-    return [n for n, _ in stage.args] if isinstance(stage, Region) else stage.args
-
-
-def _made(stage: Stage) -> Sequence[int]:
-    return [n for n, _ in stage.outs] if isinstance(stage, Region) else [stage.out]
 
 
 def _with_params(step: Instruction) -> Callable[..., Any]:

@@ -189,7 +189,9 @@ class Tiles:
         program = tile_program(self._region, self._values, size, self._known)
         contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
         into = [*contiguous, *(True for _ in self._given.sums)]
-        return Plan(self._region, size, [Executor(program, into) for _ in range(count)], self._given)
+        return Plan(
+            self._region, size, [Executor(program, into, self._region.batch / size) for _ in range(count)], self._given
+        )
 
 
 def _seconds(plan: Plan, arrays: Sequence[Any]) -> float:

@@ -53,10 +53,7 @@ class Region(NamedTuple):
     """Values that it makes for others, as parts or as sums."""
 
 
-Stage = Instruction | Region
-
-
-def stages(program: Program) -> Sequence[Stage]:
+def stages(program: Program) -> Sequence[Instruction | Region]:
     """The steps of a program, those that treat each sample by itself gathered in regions where that pays."""
     best: list[Instruction | Tiled] = []
     most = size = 0
@@ -231,7 +228,7 @@ def _moved(source: Axes, target: Axes, rows: Rows | None, batch: int) -> Rows | 
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------
-def _gathered(program: Program, steps: list[Instruction | Tiled], batch: int) -> list[Stage]:
+def _gathered(program: Program, steps: list[Instruction | Tiled], batch: int) -> list[Instruction | Region]:
     """Whole steps as early as they can be, and between them as few regions as there can be."""
     level: dict[int, int] = {}
     tiled = {step.step.out: step.out for step in steps if isinstance(step, Tiled)}
@@ -245,7 +242,7 @@ def _gathered(program: Program, steps: list[Instruction | Tiled], batch: int) ->
             regions.setdefault(level[step.out], []).append(item)
         else:
             wholes.setdefault(level[step.out], []).append(item)
-    result: list[Stage] = []
+    result: list[Instruction | Region] = []
     for k in range(max(level.values(), default=-1) + 1):
         result += wholes.get(k, [])
         own = regions.get(k, [])

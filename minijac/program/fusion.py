@@ -1,0 +1,226 @@
+"""Fusion: arithmetic on arrays of one shape becomes one loop, compiled by Numba where that is installed.
+
+NumPy passes over its operands once for each operation; a fused loop reads each of them once, and keeps what lies
+between in registers. Only arithmetic is fused: NumPy's transcendental functions are vectorised, and Numba's are not.
+Without Numba every operation remains a call of NumPy.
+"""
+
+from __future__ import annotations
+
+import heapq
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .record import Instruction, Value
+from .tiling import Region
+
+__all__ = ["Fused", "Stage", "fused", "kernel_of", "made", "operand_shapes", "read"]
+
+WORTH = 1 << 17
+"""Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
+AVAILABLE = importlib.util.find_spec("numba") is not None
+
+EXPRESSIONS = {
+    "add": "({} + {})", "subtract": "({} - {})", "multiply": "({} * {})", "divide": "({} / {})",
+    "negative": "(-{})", "positive": "({})", "square": "({0} * {0})", "reciprocal": "(ONE / {})", "sqrt": "sqrt({})",
+    "abs": "abs({})", "fabs": "abs({})", "conjugate": "({})",
+    "maximum": "({0} if ({0} >= {1}) | ({0} != {0}) else {1})",
+    "minimum": "({0} if ({0} <= {1}) | ({0} != {0}) else {1})",
+    "relu": "({0} if ({0} >= ZERO) | ({0} != {0}) else ZERO)",
+    "where": "({1} if {0} else {2})",
+    "less": "({} < {})", "less_equal": "({} <= {})", "greater": "({} > {})", "greater_equal": "({} >= {})",
+    "equal": "({} == {})", "not_equal": "({} != {})", "isnan": "({0} != {0})",
+    "logical_and": "({} & {})", "logical_or": "({} | {})", "logical_not": "(not {})",
+}  # fmt: skip
+"""Operations of IEEE arithmetic, whose results are NumPy's to the last bit."""
+
+
+class Fused(NamedTuple):
+    """Elementwise steps with results of one shape, that are carried out as one loop."""
+
+    steps: tuple[Instruction, ...]
+    args: tuple[int, ...]
+    outs: tuple[int, ...]
+
+
+Stage = Instruction | Region | Fused
+
+
+def read(stage: Stage) -> Sequence[int]:
+    """The values that a stage reads."""
+    return [n for n, _ in stage.args] if isinstance(stage, Region) else stage.args
+
+
+def made(stage: Stage) -> Sequence[int]:
+    """The values that a stage makes for others."""
+    if isinstance(stage, Instruction):
+        return (stage.out,)
+    return [n for n, _ in stage.outs] if isinstance(stage, Region) else stage.outs
+
+
+# -- which steps -------------------------------------------------------------------------------------------------------
+def fused(
+    stages: Sequence[Instruction | Region], values: Sequence[Value], outputs: Sequence[int], times: float = 1.0
+) -> Sequence[Stage]:
+    """The stages, with loops in place of the elementwise steps that it pays to fuse.
+
+    Args:
+        times: How often these stages are carried out in a call, once for each tile.
+    """
+    if not AVAILABLE:
+        return stages
+    groups = [group for group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
+    if not groups:
+        return stages
+    group_of = {step.out: k for k, group in enumerate(groups) for step in group}
+    used = _readers(stages, group_of)
+    merged: list[tuple[int, Stage]] = []
+    seen: set[int] = set()
+    for place, stage in enumerate(stages):
+        k = group_of.get(stage.out) if isinstance(stage, Instruction) else None
+        if k is None:
+            merged.append((place, stage))
+        elif k not in seen:
+            seen.add(k)
+            inside = {step.out for step in groups[k]}
+            args = dict.fromkeys(n for step in groups[k] for n in step.args if n not in inside)
+            outs = [step.out for step in groups[k] if step.out in outputs or used.get(step.out, set()) - {k}]
+            merged.append((place, Fused(tuple(groups[k]), tuple(args), tuple(outs))))
+    return _in_order(merged)
+
+
+def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> list[list[Instruction]]:
+    """Elementwise steps of one shape that can be carried out at one moment.
+
+    A step's level is the number of other stages, or loops over other shapes, that have to come before it: steps of one
+    shape and level need nothing of each other but through themselves.
+    """
+    level: dict[int, int] = {}
+    shape_of: dict[int, Any] = {}
+    groups: dict[Any, list[Instruction]] = {}
+    for stage in stages:
+        own = values[stage.out].shape if isinstance(stage, Instruction) and _fusible(stage, values) else None
+        depth = max((level[n] + (own is None or shape_of[n] != own) for n in read(stage) if n in level), default=0)
+        for n in made(stage):
+            level[n], shape_of[n] = depth, own
+        if own is not None and isinstance(stage, Instruction):
+            groups.setdefault((own, depth), []).append(stage)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _fusible(step: Instruction, values: Sequence[Value]) -> bool:
+    out, args = values[step.out], [values[n] for n in step.args]
+    squared = step.op.name == "power" and args[1].kind == "constant" and args[1].number and args[1].content == 2
+    if not (squared or step.op.name in EXPRESSIONS) or out.number is not None or not out.shape or step.params:
+        return False
+    condition = step.op.name == "where"
+    floats = {value.dtype for value in args[condition:] if not _weak(value)}
+    if condition and args[0].dtype != bool:
+        return False
+    if step.op.name.startswith("logical_"):
+        return all(value.dtype == bool for value in args)
+    return len(floats) == 1 and floats <= {np.dtype(np.float32), np.dtype(np.float64)} and out.dtype in (*floats, bool)
+
+
+def _weak(value: Value) -> bool:
+    """Whether it is a constant Python number, which takes the type of the array that it meets."""
+    return value.kind == "constant" and value.number in (int, float)
+
+
+def _traffic(steps: Iterable[Instruction], values: Sequence[Value]) -> int:
+    return sum(prod(values[n].shape) * values[n].dtype.itemsize for step in steps for n in (*step.args, step.out))
+
+
+def _readers(stages: Sequence[Instruction | Region], group_of: Mapping[int, int]) -> dict[int, set[int]]:
+    """Which groups read a value; a stage that is in none counts as -1."""
+    readers: dict[int, set[int]] = {}
+    for stage in stages:
+        reader = group_of.get(stage.out, -1) if isinstance(stage, Instruction) else -1
+        for n in read(stage):
+            readers.setdefault(n, set()).add(reader)
+    return readers
+
+
+def _in_order(stages: list[tuple[int, Stage]]) -> list[Stage]:
+    """Stages such that each comes after those that it reads from, otherwise in the order of their places."""
+    maker = {n: place for place, stage in stages for n in made(stage)}
+    waits = {place: {maker[n] for n in read(stage) if n in maker} for place, stage in stages}
+    waiting: dict[int, list[int]] = {}
+    for place, before in waits.items():
+        for other in before:
+            waiting.setdefault(other, []).append(place)
+    ready = [place for place, before in waits.items() if not before]
+    heapq.heapify(ready)
+    stage_at, result = dict(stages), []
+    while ready:
+        place = heapq.heappop(ready)
+        result.append(stage_at[place])
+        for other in waiting.get(place, ()):
+            waits[other].discard(place)
+            if not waits[other]:
+                heapq.heappush(ready, other)
+    return result
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+def operand_shapes(loop: Fused, values: Sequence[Value]) -> dict[int, tuple[int, ...]]:
+    """For each array of a loop its shape with as few axes as there can be: axes that all have, or lack, are merged."""
+    shape = values[loop.outs[0]].shape
+    arrays = [n for n in (*loop.args, *loop.outs) if not _weak(values[n])]
+    padded = {n: (1,) * (len(shape) - len(values[n].shape)) + values[n].shape for n in arrays}
+    axes: list[list[int]] = []
+    for k, size in enumerate(shape):
+        if size == 1:
+            continue
+        if axes and all((own[axes[-1][-1]] == 1) == (own[k] == 1) for own in padded.values()):
+            axes[-1].append(k)
+        else:
+            axes.append([k])
+    return {n: tuple(prod(own[k] for k in run) for run in axes) for n, own in padded.items()}
+
+
+def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None], tuple[int, ...]]:
+    """The compiled loop, and the values that it takes: arrays in the shapes of `operand_shapes`, and numbers."""
+    shapes = operand_shapes(loop, values)
+    operands = (*loop.args, *loop.outs)
+    text = {n: f"x{k}" for k, n in enumerate(operands)}
+    entry = {n: text[n] for n in operands}
+    depth = len(shapes[loop.outs[0]])
+    index = [f"i{k}" for k in range(depth)]
+    for n, own in shapes.items():
+        places = [i if size > 1 else "0" for i, size in zip(index, own, strict=True)]
+        entry[n] = f"{text[n]}[{', '.join(places) or '()'}]"
+    result = shapes[loop.outs[0]]
+    lines = [f"def loop({', '.join(text.values())}):"]
+    for k in range(depth):
+        lines.append("    " * (k + 1) + f"for i{k} in range({text[loop.outs[0]]}.shape[{k}]):")
+    indent = "    " * (len(result) + 1)
+    target = dict(entry)
+    for k, n in enumerate(loop.args):
+        if n in shapes:
+            lines.append(f"{indent}a{k} = {entry[n]}")
+            entry[n] = f"a{k}"
+    for k, step in enumerate(loop.steps):
+        name = "square" if step.op.name == "power" else step.op.name
+        lines.append(f"{indent}t{k} = {EXPRESSIONS[name].format(*(entry[n] for n in step.args))}")
+        entry[step.out] = f"t{k}"
+        if step.out in target:
+            lines.append(f"{indent}{target[step.out]} = t{k}")
+    dtype = next(values[n].dtype for step in loop.steps for n in (step.out, *step.args) if values[n].dtype.kind == "f")
+    return _compiled("\n".join(lines), dtype.char), operands
+
+
+@lru_cache(1024)
+def _compiled(source: str, dtype: str) -> Callable[..., None]:
+    """One compiled loop for all programs that have it: its text names no sizes and no numbers."""
+    import numba
+
+    kind = np.dtype(dtype).type
+    names: dict[str, Any] = {"sqrt": np.sqrt, "ONE": kind(1), "ZERO": kind(0)}
+    exec(compile(source, "<minijac loop>", "exec"), names)
+    return numba.njit(nogil=True, error_model="numpy")(names["loop"])
