@@ -227,7 +227,6 @@ def test_the_fastest_plan_is_taken(monkeypatch):
     tried = []
 
     def timed(plan, arrays):
-        plan(arrays)
         tried.append(plan.size)
         return seconds[plan.size]
 

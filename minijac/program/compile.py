@@ -37,10 +37,11 @@ class CacheInfo(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("executors", "joins", "program", "tree")
+    __slots__ = ("executors", "joins", "plain", "program", "tree")
 
-    def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]]) -> None:
+    def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]], plain: bool) -> None:
         self.program = program
+        self.plain = plain
         structured = any(join is not None for _, join in joins)
         self.joins = joins if structured else None  # how many results make a leaf of the tree, and how
         self.tree = None if tree == LEAF else tree
@@ -50,7 +51,7 @@ class Entry:
         try:
             executor = self.executors.pop()
         except IndexError:
-            executor = Executor(self.program)
+            executor = Executor(self.program, plain=self.plain)
         result: Sequence[Any] = executor.run(*arguments)
         self.executors.append(executor)
         if self.joins is not None:
@@ -168,8 +169,8 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
     return tuple(key), arguments
 
 
-def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> Entry:
-    """Run `fn` once on symbols, and make a program of what it did."""
+def record(fn: Callable[..., Any], args: Any, kwargs: Any, plain: bool = False) -> Entry:
+    """Run `fn` once on symbols, and make a program of what it did; `plain`: one that is cheap to bind."""
     leaves, tree = flatten((args, kwargs))
     recorder = Recorder()
     symbols = [leaf if isinstance(leaf, bool | str | np.bool_) else recorder.input(leaf) for leaf in leaves]
@@ -184,7 +185,7 @@ def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> Entry:
         recorder.close()
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     joins = [(len(arrays), join) for arrays, join in parts]
-    return Entry(released(optimised(program.verify())), output_tree, joins)
+    return Entry(released(optimised(program.verify())), output_tree, joins, plain)
 
 
 def _output(recorder: Recorder, y: Any) -> int:

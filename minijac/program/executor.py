@@ -36,15 +36,21 @@ class Executor:
 
     run: Callable[..., tuple[Any, ...]]
 
-    def __init__(self, program: Program, into: Sequence[bool] | None = None, times: float = 1.0) -> None:
-        """Where `into` is given, `run` takes arrays for the outputs after the inputs; it tells which are contiguous.
+    def __init__(
+        self, program: Program, into: Sequence[bool] | None = None, times: float = 1.0, plain: bool = False
+    ) -> None:
+        """Bind a program.
 
-        `times`: how often it is called for one call of the user's.
+        Args:
+            into: Given for the program of a tile, whose `run` takes arrays for the outputs after the inputs: which of
+                them are contiguous.
+            times: How often it is called for one call of the user's.
+            plain: Neither tiles nor loops, whose making costs more than a few calls.
         """
         self.program = program
         self._into = into
-        whole = stages(program) if into is None else program.instructions
-        self._stages: Sequence[Stage] = fused(whole, program.values, program.outputs, times)
+        whole = program.instructions if plain or into is not None else stages(program)
+        self._stages: Sequence[Stage] = whole if plain else fused(whole, program.values, program.outputs, times)
         self._tiles: list[Tiles] = []
         self.source = ""
         self._names: dict[str, Any] = {}
@@ -146,11 +152,10 @@ class Executor:
         values = self.program.values
         kernel, operands = kernel_of(loop, values)
         shapes = operand_shapes(loop, values)
-        dtype = next(values[n].dtype for n in operands if n in shapes and values[n].dtype.kind == "f")
         names = []
         for n in operands:
             if n not in shapes:
-                names.append(self.name(dtype.type(values[n].content)))
+                names.append(self.name(loop.dtype.type(values[n].content)))
                 continue
             array = self.array(n)
             view = array.reshape(shapes[n]) if isinstance(array, np.ndarray) else None

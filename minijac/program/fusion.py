@@ -35,14 +35,14 @@ EXPRESSIONS = {
     "where": "({1} if {0} else {2})",
     "less": "({} < {})", "less_equal": "({} <= {})", "greater": "({} > {})", "greater_equal": "({} >= {})",
     "equal": "({} == {})", "not_equal": "({} != {})", "isnan": "({0} != {0})",
-    "logical_and": "({} & {})", "logical_or": "({} | {})", "logical_not": "(not {})",
 }  # fmt: skip
-"""Operations of IEEE arithmetic, whose results are NumPy's to the last bit."""
+"""Operations of IEEE arithmetic, whose results are NumPy's to the last bit; of 0.0 and -0.0 either may be larger."""
 
 
 class Fused(NamedTuple):
     """Elementwise steps with results of one shape, that are carried out as one loop."""
 
+    dtype: np.dtype[Any]
     steps: tuple[Instruction, ...]
     args: tuple[int, ...]
     outs: tuple[int, ...]
@@ -74,10 +74,10 @@ def fused(
     """
     if not AVAILABLE:
         return stages
-    groups = [group for group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
+    groups = [(kind, group) for kind, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
     if not groups:
         return stages
-    group_of = {step.out: k for k, group in enumerate(groups) for step in group}
+    group_of = {step.out: k for k, (_, group) in enumerate(groups) for step in group}
     used = _readers(stages, group_of)
     merged: list[tuple[int, Stage]] = []
     seen: set[int] = set()
@@ -87,44 +87,45 @@ def fused(
             merged.append((place, stage))
         elif k not in seen:
             seen.add(k)
-            inside = {step.out for step in groups[k]}
-            args = dict.fromkeys(n for step in groups[k] for n in step.args if n not in inside)
-            outs = [step.out for step in groups[k] if step.out in outputs or used.get(step.out, set()) - {k}]
-            merged.append((place, Fused(tuple(groups[k]), tuple(args), tuple(outs))))
+            dtype, steps = groups[k]
+            inside = {step.out for step in steps}
+            args = dict.fromkeys(n for step in steps for n in step.args if n not in inside)
+            outs = [step.out for step in steps if step.out in outputs or used.get(step.out, set()) - {k}]
+            merged.append((place, Fused(dtype, tuple(steps), tuple(args), tuple(outs))))
     return _in_order(merged)
 
 
-def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> list[list[Instruction]]:
-    """Elementwise steps of one shape that can be carried out at one moment.
+def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> list[tuple[Any, list[Instruction]]]:
+    """Elementwise steps of one kind that can be carried out at one moment.
 
-    A step's level is the number of other stages, or loops over other shapes, that have to come before it: steps of one
-    shape and level need nothing of each other but through themselves.
+    A step's level is the number of other stages, or loops of other kinds, that have to come before it: steps of one
+    kind and level need nothing of each other but through themselves.
     """
     level: dict[int, int] = {}
-    shape_of: dict[int, Any] = {}
+    kind_of: dict[int, Any] = {}
     groups: dict[Any, list[Instruction]] = {}
     for stage in stages:
-        own = values[stage.out].shape if isinstance(stage, Instruction) and _fusible(stage, values) else None
-        depth = max((level[n] + (own is None or shape_of[n] != own) for n in read(stage) if n in level), default=0)
+        own = _kind(stage, values) if isinstance(stage, Instruction) else None
+        depth = max((level[n] + (own is None or kind_of[n] != own) for n in read(stage) if n in level), default=0)
         for n in made(stage):
-            level[n], shape_of[n] = depth, own
+            level[n], kind_of[n] = depth, own
         if own is not None and isinstance(stage, Instruction):
             groups.setdefault((own, depth), []).append(stage)
-    return [group for group in groups.values() if len(group) > 1]
+    return [(dtype, group) for ((_, dtype), _), group in groups.items() if len(group) > 1]
 
 
-def _fusible(step: Instruction, values: Sequence[Value]) -> bool:
+def _kind(step: Instruction, values: Sequence[Value]) -> Any:
+    """The shape of the result and the type of the arithmetic, where a step can be fused with others of its kind."""
     out, args = values[step.out], [values[n] for n in step.args]
-    squared = step.op.name == "power" and args[1].kind == "constant" and args[1].number and args[1].content == 2
+    squared = step.op.name == "power" and _weak(args[1]) and args[1].content == 2
     if not (squared or step.op.name in EXPRESSIONS) or out.number is not None or not out.shape or step.params:
-        return False
-    condition = step.op.name == "where"
-    floats = {value.dtype for value in args[condition:] if not _weak(value)}
-    if condition and args[0].dtype != bool:
-        return False
-    if step.op.name.startswith("logical_"):
-        return all(value.dtype == bool for value in args)
-    return len(floats) == 1 and floats <= {np.dtype(np.float32), np.dtype(np.float64)} and out.dtype in (*floats, bool)
+        return None
+    if step.op.name == "where" and args.pop(0).dtype != bool:
+        return None
+    types = {value.dtype for value in args if not _weak(value)}
+    if len(types) != 1 or not types <= {np.dtype(np.float32), np.dtype(np.float64)} or out.dtype not in (*types, bool):
+        return None
+    return out.shape, *types
 
 
 def _weak(value: Value) -> bool:
@@ -195,11 +196,10 @@ def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None]
     for n, own in shapes.items():
         places = [i if size > 1 else "0" for i, size in zip(index, own, strict=True)]
         entry[n] = f"{text[n]}[{', '.join(places) or '()'}]"
-    result = shapes[loop.outs[0]]
     lines = [f"def loop({', '.join(text.values())}):"]
     for k in range(depth):
         lines.append("    " * (k + 1) + f"for i{k} in range({text[loop.outs[0]]}.shape[{k}]):")
-    indent = "    " * (len(result) + 1)
+    indent = "    " * (depth + 1)
     target = dict(entry)
     for k, n in enumerate(loop.args):
         if n in shapes:
@@ -211,8 +211,7 @@ def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None]
         entry[step.out] = f"t{k}"
         if step.out in target:
             lines.append(f"{indent}{target[step.out]} = t{k}")
-    dtype = next(values[n].dtype for step in loop.steps for n in (step.out, *step.args) if values[n].dtype.kind == "f")
-    return _compiled("\n".join(lines), dtype.char), operands
+    return _compiled("\n".join(lines), loop.dtype.char), operands
 
 
 @lru_cache(1024)

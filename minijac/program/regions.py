@@ -23,8 +23,8 @@ __all__ = ["Tiles", "blas", "threads"]
 
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
-ROUNDS = 3
-"""Times that each candidate is timed: the fastest run tells."""
+ROUNDS = 5
+"""Times that each candidate is timed: the median tells."""
 TOO_SLOW = 1.3
 """A tile size that takes so many times as long as the best ends the search for smaller ones."""
 SETTLE = 0.03
@@ -168,20 +168,28 @@ class Tiles:
     def _fastest(self, arrays: Sequence[Any]) -> Plan:
         """The plan that is fastest on the arrays of the first call, whose results all of them write."""
         batch, count = self._region.batch, threads()
-        timed: list[tuple[float, int, Plan]] = []
+        timed: list[tuple[float, Plan]] = []
         time.sleep(SETTLE)
         size = -(-batch // count)
         while size:
-            timed.append(self._timed(size, count, arrays))
-            if timed[-1][0] > TOO_SLOW * min(timed)[0] or timed[-1][2].executors[0].nbytes < SMALL:
+            timed.append(self._timed(self._planned(size, count), arrays))
+            if timed[-1][0] > TOO_SLOW * min(seconds for seconds, _ in timed) or self._is_small(timed[-1][1]):
                 break
             size //= 2
-        timed.append(self._timed(batch, 1, arrays))  # with threads left to BLAS
-        return min(timed)[2]
+        timed.append(self._timed(self._planned(batch, 1), arrays))  # with threads left to BLAS
+        timed.sort(key=lambda each: each[0])
+        time.sleep(SETTLE)
+        final = [self._timed(plan, arrays) for _, plan in timed[:2]]
+        return min(final, key=lambda each: each[0])[1]
 
-    def _timed(self, size: int, count: int, arrays: Sequence[Any]) -> tuple[float, int, Plan]:
-        plan = self._planned(size, count)
-        return min(_seconds(plan, arrays) for _ in range(1 + ROUNDS)), -size, plan
+    @staticmethod
+    def _is_small(plan: Plan) -> bool:
+        return plan.executors[0].nbytes < SMALL
+
+    @staticmethod
+    def _timed(plan: Plan, arrays: Sequence[Any]) -> tuple[float, Plan]:
+        plan(arrays)
+        return sorted(_seconds(plan, arrays) for _ in range(ROUNDS))[ROUNDS // 2], plan
 
     def _planned(self, size: int, count: int) -> Plan:
         from .executor import Executor

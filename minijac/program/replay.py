@@ -51,7 +51,7 @@ def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None
         return None
     if isinstance(entry, str):
         try:
-            entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {})
+            entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, plain=True)
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             _SEEN[key] = "never"
             return None

@@ -1,0 +1,208 @@
+"""Loops of fused arithmetic: NumPy's results to the last bit, with and without Numba, for any arrangement."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+import minijac as mj
+from minijac.ops import REGISTRY
+from minijac.program import fusion, regions, tiling
+from minijac.program.fusion import EXPRESSIONS, Fused, fused, made, read
+
+needs_numba = pytest.mark.skipif(not fusion.AVAILABLE, reason="Numba is not installed")
+B, D = 6, 5
+SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.25, np.inf, -np.inf, np.nan, 1e-30, -3e30]
+
+
+@pytest.fixture(autouse=True)
+def everything_is_fused(monkeypatch):
+    monkeypatch.setattr(fusion, "WORTH", 0)
+
+
+def loops_of(compiled, *args) -> list[Fused]:
+    program = compiled.program(*args)
+    return [stage for stage in fused(program.instructions, program.values, program.outputs) if isinstance(stage, Fused)]
+
+
+def equal(found, expected, signed=True):
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    if found.dtype.kind == "f" and signed:
+        kept = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(found)[kept], np.signbit(expected)[kept])
+
+
+def at_once(name: str):
+    """Each operation twice, so that there is something to fuse, on operands of any kind it takes."""
+    op = REGISTRY[name].value
+
+    def two(*xs):
+        return op(*xs), np.subtract(xs[-1], 1.5)
+
+    return two
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", [name for name in EXPRESSIONS if name != "relu"])
+def test_each_operation_is_numpys(name, dtype):
+    grid = np.array(np.meshgrid(SPECIAL, SPECIAL)).astype(dtype).reshape(2, -1)
+    operands = tuple(grid)
+    if isinstance(REGISTRY[name].value, np.ufunc) and REGISTRY[name].value.nin == 1:
+        operands = (grid[0],)
+    if name == "where":
+        operands = (grid[0] > 0, *grid)
+    compiled = mj.compile(at_once(name))
+    with np.errstate(all="ignore"):
+        for found, expected in zip(compiled(*operands), at_once(name)(*operands), strict=True):
+            equal(found, expected, signed=name not in ("maximum", "minimum"))
+    (loop,) = loops_of(compiled, *operands)
+    assert name in [step.op.name for step in loop.steps]
+
+
+@needs_numba
+def test_relu_and_squares():
+    f = lambda x: (mj.nn.relu(x) * 2, np.power(x, 2) + 1)
+    x = np.array(SPECIAL)
+    compiled = mj.compile(f)
+    with np.errstate(all="ignore"):
+        for found, expected in zip(compiled(x), f(x), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert {step.op.name for loop in loops_of(compiled, x) for step in loop.steps} >= {"relu", "multiply", "power"}
+
+
+ARRANGEMENTS = {
+    "columns": lambda x, w: (x * w + x) * w,
+    "rows": lambda x, w: (x[:, :1] * x + x[:, 1:2]) * x,
+    "outer": lambda x, w: (x[:, :, None] * x[:, None, :] + w) * 2 - x[:, None, :],
+    "transposed": lambda x, w: ((x.T * x.T + 1) * x.T).T * 3 + x,
+    "reversed": lambda x, w: (x[:, ::-1] * x + w[::-1]) * x[::-1],
+    "one number": lambda x, w: (x * w[0] + x[0, 0]) * x - w[1],
+    "long axes of one": lambda x, w: (x[:, None, None] * w + x[:, None, None]) * 2,
+    "several results": lambda x, w: (x * 2 + 1, x * x, (x - w) * (x + w)),
+    "two shapes": lambda x, w: (x * w + 1).sum(1) * 2 + (x * w - 1).sum(1) ** 2 / 3,
+    "between others": lambda x, w: np.tanh(x * w + 1) * (x * x - 2) + np.sin(x) * x * 0.5,
+    "conditions": lambda x, w: np.where(x > w, x * 2 - 1, np.where(x < 0, -x, w) * 3),
+    "fortran": lambda x, w: (x * np.asfortranarray(WEIGHTS) + WEIGHTS.T.copy().T) * 2,
+}
+WEIGHTS = np.random.default_rng(1).normal(size=(B, D))
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_any_arrangement(arrangement, dtype):
+    f = ARRANGEMENTS[arrangement]
+    compiled = mj.compile(f)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        x, w = rng.normal(size=(B, D)).astype(dtype), rng.normal(size=D).astype(dtype)
+        found, expected = compiled(x, w), f(x, w)
+        for a, b in zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]:
+            np.testing.assert_allclose(a, b, rtol=1e-6 if dtype == np.float32 else 1e-14, atol=1e-6)
+            assert a.dtype == b.dtype
+    for strided in (x[::-1], np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2]):
+        a, b = compiled(strided, w), f(strided, w)
+        np.testing.assert_allclose(
+            np.hstack(a) if isinstance(a, tuple) else a,
+            np.hstack(b) if isinstance(b, tuple) else b,
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    assert loops_of(compiled, x, w)
+
+
+@needs_numba
+@pytest.mark.parametrize("tiled", [False, True], ids=["whole", "tiled"])
+@pytest.mark.parametrize(
+    "transform", [mj.jacobian, mj.hessian, lambda f: mj.partials(f, [(0,), (0, 0), (0, 1)])], ids=["J", "H", "partials"]
+)
+def test_derivatives(monkeypatch, transform, tiled):
+    monkeypatch.setattr(tiling, "WORTH", 0 if tiled else 1 << 60)
+    monkeypatch.setattr(regions, "threads", lambda: 2)
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(2, D))
+    f = transform(lambda x: (np.tanh(x @ W) / (1 + (x @ W) ** 2)).sum(-1))
+    compiled = mj.compile(f)
+    for x in rng.normal(size=(2, B, 2)):
+        found, expected = compiled(x), f(x)
+        for a, b in zip(np.atleast_1d(found), np.atleast_1d(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+    assert loops_of(compiled, x)
+
+
+@needs_numba
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_captured_arrays_are_read_at_replay(order):
+    W = np.array(WEIGHTS, order=order)
+    f = lambda x: (x * W + 1) * W
+    compiled = mj.compile(f)
+    x = np.ones((B, D))
+    compiled(x)
+    W *= 2
+    np.testing.assert_array_equal(compiled(x), f(x))
+
+
+@needs_numba
+def test_one_compiled_loop_for_all_sizes_and_numbers():
+    before = fusion._compiled.cache_info().misses
+    for size in (3, 4, 50):
+        mj.compile(lambda x, c=float(size): (x * c + x) * (x - c))(np.ones((size, 2)))
+    assert fusion._compiled.cache_info().misses - before <= 1
+
+
+def test_without_numba_the_same(monkeypatch):
+    monkeypatch.setattr(fusion, "AVAILABLE", False)
+    f = lambda x: (x * 2 + 1) * x
+    compiled = mj.compile(f)
+    x = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(compiled(x), f(x))
+    assert not loops_of(compiled, x)
+
+
+def test_small_arrays_are_not_worth_compiling_for(monkeypatch):
+    monkeypatch.setattr(fusion, "WORTH", 1 << 17)
+    compiled = mj.compile(lambda x: (x * 2 + 1) * x)
+    x = np.ones((3, 4))
+    compiled(x)
+    assert not loops_of(compiled, x)
+
+
+MAKERS = (
+    lambda a, b: a + b,
+    lambda a, b: a * b,
+    lambda a, b: np.tanh(a),
+    lambda a, b: a.sum(1, keepdims=True),
+    lambda a, b: a - 1.5,
+    lambda a, b: np.maximum(a, b),
+    lambda a, b: a[:, ::-1],
+)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_stages_come_after_what_they_read(monkeypatch, seed):
+    """Random programs: every stage once, each after those that make what it reads, and all results are made."""
+    monkeypatch.setattr(fusion, "AVAILABLE", True)
+    choose = random.Random(seed)
+
+    def f(x):
+        values = [x, x[:, :1] * 2]
+        for _ in range(25):
+            a, b = choose.choice(values), choose.choice(values)
+            values.append(choose.choice(MAKERS)(a, b))
+        return values[-4:]
+
+    program = mj.compile(f).program(np.ones((B, D)))
+    stages = fused(program.instructions, program.values, program.outputs)
+    known = {n for n, value in enumerate(program.values) if value.kind != "computed"}
+    steps = 0
+    for stage in stages:
+        assert known.issuperset(read(stage))
+        known.update(made(stage))
+        steps += len(stage.steps) if isinstance(stage, Fused) else 1
+    assert known.issuperset(program.outputs)
+    assert steps == len(program.instructions)
+    assert any(isinstance(stage, Fused) for stage in stages)
