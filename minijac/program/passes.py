@@ -8,7 +8,8 @@ import numpy as np
 
 from ..labels import Label, Window
 from .layout import products_in_order
-from .record import Instruction, Program
+from .record import Instruction, Program, without_dead_code
+from .turning import turned_chains
 
 __all__ = ["optimised"]
 
@@ -34,17 +35,6 @@ def _shortened(step: Instruction, makers: dict[int, Instruction]) -> Instruction
     if maker := _of_same_op(step, makers, "reshape"):
         return step._replace(args=maker.args)
     return step
-
-
-def without_dead_code(program: Program) -> Program:
-    """Only what some output needs."""
-    needed = set(program.outputs)
-    kept: list[Instruction] = []
-    for step in reversed(program.instructions):
-        if step.out in needed:
-            kept.append(step)
-            needed.update(step.args)
-    return program._replace(instructions=tuple(reversed(kept)))
 
 
 def without_repetition(program: Program) -> Program:
@@ -120,7 +110,5 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
     return type(value).__name__, value
 
 
-PASSES = (
-    without_dead_code, simplified, without_repetition, without_dead_code,
-    products_in_order, simplified, without_repetition, without_dead_code,
-)  # fmt: skip
+TIDY = (without_dead_code, simplified, without_repetition, without_dead_code)
+PASSES = (*TIDY, turned_chains, *TIDY, products_in_order, *TIDY)

@@ -13,7 +13,17 @@ from ..errors import MutationError, TraceError
 from ..lines import user_line
 from ..tape import Indexable, Op, Trace, Traced
 
-__all__ = ["Foreign", "Instruction", "Program", "Recorder", "Symbol", "Value", "is_number", "takes_numbers"]
+__all__ = [
+    "Foreign",
+    "Instruction",
+    "Program",
+    "Recorder",
+    "Symbol",
+    "Value",
+    "is_number",
+    "takes_numbers",
+    "without_dead_code",
+]
 
 
 class Value(NamedTuple):
@@ -82,6 +92,17 @@ class Program(NamedTuple):
         if not known.issuperset(self.outputs):
             raise RuntimeError(f"minijac: invalid program: an output is never made\n{self}")
         return self
+
+
+def without_dead_code(program: Program) -> Program:
+    """Only what some output needs."""
+    needed = set(program.outputs)
+    kept: list[Instruction] = []
+    for step in reversed(program.instructions):
+        if step.out in needed:
+            kept.append(step)
+            needed.update(step.args)
+    return program._replace(instructions=tuple(reversed(kept)))
 
 
 def _short(value: Any) -> str:
