@@ -228,6 +228,10 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
 
     Programs run on the CPU: with CuPy's arrays `fn` is called as it is.
 
+    Large programs are carried out a few samples at a time, on as many threads as NumPy's BLAS may use; the first call
+    tries some tile sizes. With Numba (``pip install minijac[numba]``) arithmetic between products becomes one loop,
+    which takes it a second or so to compile.
+
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
     ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that is held between calls.
 

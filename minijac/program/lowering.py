@@ -6,6 +6,7 @@ An operation that is not listed here is called as it is, and its result copied.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -188,6 +189,18 @@ def _background(code: Code, step: Instruction, out: str, constant: Any) -> None:
         code.line(f"{out}.fill({code.name(constant)})")
 
 
+def _unpatches(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    """Each entry of the windows added where it came from, one position within the windows after the other."""
+    kernel, stride, dilation = (step.params[key] for key in ("kernel", "stride", "dilation"))
+    shape = code.program.values[step.args[0]].shape
+    windows = shape[len(shape) - 2 * len(kernel) : len(shape) - len(kernel)]
+    code.line(f"{out}.fill(0)")
+    for offset in product(*map(range, kernel)):
+        window = [slice(d * k, d * k + s * w, s) for k, d, s, w in zip(offset, dilation, stride, windows, strict=True)]
+        target = code.part(step.out, (..., *window))
+        code.line(f"{code.name(np.add)}({target}, {code.part(step.args[0], (..., *offset))}, {target})")
+
+
 def _relabel(code: Code, step: Instruction, args: list[str], out: str) -> Any:
     inp, axes = step.params["inp"], step.params["out"]
     labels, kept = tuple(labels_in(inp)), tuple(labels_in(axes))
@@ -239,6 +252,7 @@ LOWER: dict[str, Callable[..., Any]] = {
     "pad": _pad,
     "embed": _embed,
     "relabel": _relabel,
+    "unpatches": _unpatches,
 }
 IN_PLACE = {"sigmoid": 0, "relu": 0, "where": 2}
 """Operations other than ufuncs that may write into the array of one of their operands: its position."""
