@@ -151,13 +151,14 @@ class Executor:
         self._bind_made(loop, results)
         values = self.program.values
         kernel, operands = kernel_of(loop, values)
-        shapes = operand_shapes(loop, values)
+        shapes = operand_shapes(operands, values)
         names = []
         for n in operands:
             if n not in shapes:
                 names.append(self.name(loop.dtype.type(values[n].content)))
                 continue
-            array = self.array(n)
+            array = self._read_in_order(n, _size(values[made(loop)[0]]))
+            array = self.array(n) if array is None else array
             view = array.reshape(shapes[n]) if isinstance(array, np.ndarray) else None
             shared = view is not None and (not view.size or np.may_share_memory(view, array))
             names.append(self.name(view) if shared else f"{self._as_array(n)}.reshape({self.name(shapes[n])})")
@@ -336,15 +337,19 @@ class Executor:
 
     def _operand(self, n: int, step: Instruction) -> str | None:
         """A better operand of an elementwise step than the value as it is, if there is one."""
-        array, size = self.array(n), _size(self.program.values[step.out])
+        array = self._read_in_order(n, _size(self.program.values[step.out]))
+        return self._constant(n, step) if array is None else self.name(array)
+
+    def _read_in_order(self, n: int, size: int) -> Any:
+        """A copy, made in each call, of a small array that is read across its rows, for many entries: `size`."""
+        array = self.array(n)
         if not isinstance(array, np.ndarray) or array.size < 1024 or size < 4 * array.size:
-            return self._constant(n, step)
-        used = [axis for axis, size in enumerate(array.shape) if size > 1]
-        if not used or abs(array.strides[used[-1]]) <= array.itemsize:
             return None
-        # a small operand that is read many times, across its rows: in order once
-        copy = self.name(self._buffer(array.shape, array.dtype))
-        self.line(f"copyto({copy}, {self.reference(n)})")
+        used = [axis for axis, size in enumerate(array.shape) if size > 1]
+        if abs(array.strides[used[-1]]) <= array.itemsize:
+            return None
+        copy = self._buffer(array.shape, array.dtype)
+        self.line(f"copyto({self.name(copy)}, {self.reference(n)})")
         return copy
 
     def _constant(self, n: int, step: Instruction) -> str | None:

@@ -23,6 +23,8 @@ __all__ = ["Fused", "Stage", "fused", "kernel_of", "made", "operand_shapes", "re
 
 WORTH = 1 << 17
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
+SHORT = 512
+"""Entries of a row that NumPy passes over faster than it gets to the next one."""
 AVAILABLE = importlib.util.find_spec("numba") is not None
 
 EXPRESSIONS = {
@@ -111,7 +113,17 @@ def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> 
             level[n], kind_of[n] = depth, own
         if own is not None and isinstance(stage, Instruction):
             groups.setdefault((own, depth), []).append(stage)
-    return [(dtype, group) for ((_, dtype), _), group in groups.items() if len(group) > 1]
+    return [
+        (dtype, group) for ((_, dtype), _), group in groups.items() if len(group) > 1 or _in_short_rows(group, values)
+    ]
+
+
+def _in_short_rows(steps: Sequence[Instruction], values: Sequence[Value]) -> bool:
+    """Whether operands are broadcast along short rows, for each of which NumPy starts anew."""
+    (step,) = steps
+    shapes = operand_shapes((*step.args, step.out), values)
+    result = shapes[step.out]
+    return len(result) > 1 and result[-1] <= SHORT
 
 
 def _kind(step: Instruction, values: Sequence[Value]) -> Any:
@@ -169,10 +181,11 @@ def _in_order(stages: list[tuple[int, Stage]]) -> list[Stage]:
 
 
 # -- the loop ----------------------------------------------------------------------------------------------------------
-def operand_shapes(loop: Fused, values: Sequence[Value]) -> dict[int, tuple[int, ...]]:
-    """For each array of a loop its shape with as few axes as there can be: axes that all have, or lack, are merged."""
-    shape = values[loop.outs[0]].shape
-    arrays = [n for n in (*loop.args, *loop.outs) if not _weak(values[n])]
+def operand_shapes(operands: Sequence[int], values: Sequence[Value]) -> dict[int, tuple[int, ...]]:
+    """For each array among the operands of a loop, the last of which is a result, its shape with as few axes as there
+    can be: neighbours that every array has, or lacks, are merged."""
+    shape = values[operands[-1]].shape
+    arrays = [n for n in operands if not _weak(values[n])]
     padded = {n: (1,) * (len(shape) - len(values[n].shape)) + values[n].shape for n in arrays}
     axes: list[list[int]] = []
     for k, size in enumerate(shape):
@@ -187,8 +200,8 @@ def operand_shapes(loop: Fused, values: Sequence[Value]) -> dict[int, tuple[int,
 
 def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None], tuple[int, ...]]:
     """The compiled loop, and the values that it takes: arrays in the shapes of `operand_shapes`, and numbers."""
-    shapes = operand_shapes(loop, values)
     operands = (*loop.args, *loop.outs)
+    shapes = operand_shapes(operands, values)
     text = {n: f"x{k}" for k, n in enumerate(operands)}
     entry = {n: text[n] for n in operands}
     depth = len(shapes[loop.outs[0]])
