@@ -233,6 +233,7 @@ class ShadowGraph(Graph):
     """A graph whose edges carry shadows. Its edges' own arrays exist already and are not counted as memory."""
 
     def __init__(self, graph: Graph, ledger: Ledger) -> None:
+        graph.mark_live()
         self.__dict__.update(graph.__dict__)
         self._graph = graph
         self._ledger = ledger
