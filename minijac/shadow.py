@@ -138,6 +138,12 @@ class Shadow:
     def embedded(self, shape: Sequence[int]) -> Shadow:
         return self._new(shape, self.dtype, prod(shape) + self.size)
 
+    def added(self, size: int) -> None:
+        """So many entries added into this array."""
+        self.ledger.multiplied += size
+        self.ledger.moved += 2 * size
+        self.ledger.calls += 1
+
     def _elementwise(self, other: Any) -> Shadow:
         shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
         dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype

@@ -44,14 +44,17 @@ _HELD: dict[Any, int] = {}
 """What each recorded accumulation holds."""
 
 
-def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None:
+def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `chunking.assemble`, or None where the accumulation has to be carried out."""
+    options = wanted
     if options.chunk_size is not None:
         return None
     operands = _operands(ready)
     if operands is None:
         return None
     arrays, numbers = operands
+    if _result_bytes(ready) > MOST_LIVE:  # a large result is written straight from the factors of its structure
+        options = options._replace(structured=True)
     mode = options.mode if isinstance(options.mode, str) else str(plan)
     how = mode, options.on_mixing, options.structured
     key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), how
@@ -63,9 +66,6 @@ def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None
     if entry is None or entry == "never":
         return None
     if isinstance(entry, str):
-        if not options.structured and _result_bytes(ready) > MOST_LIVE:
-            _SEEN[key] = "never"
-            return None
         try:
             entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {})
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
@@ -76,6 +76,8 @@ def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None
         _SEEN[key] = entry
     result = entry(list(arrays.values()))
     _account(key, entry)
+    if options.structured and not wanted.structured:
+        return [[J.todense() for J in row] for row in result]
     return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
 
 
