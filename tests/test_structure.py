@@ -696,7 +696,7 @@ def test_repr_names_the_structures():
         assert word in repr(structured(FUNCTIONS[name], random(3, 6)))
 
 
-# --- when structure stops paying ----------------------------------------------------------------------------------------
+# --- when structure stops paying -----------------------------------------------------------------------------------
 
 
 def recorded(f: Callable, x: Any, mode: str) -> list[tuple[str, tuple[int, ...]]]:
