@@ -18,8 +18,8 @@ from .ops.families import Edge, Linear, Part, Shape
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
 
 # What a multiply-add in a matmul, an entry read or written elsewhere, and a call cost on a CPU, in nanoseconds. Only
-# their ratios matter; measured with float32 on one core.
-MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.05, 1.0, 2000.0, 200.0
+# their ratios matter for the choice; measured with float32 on one core (benchmarks/plans.py).
+MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.02, 0.4, 1500.0, 100.0
 
 
 class Cost(NamedTuple):
