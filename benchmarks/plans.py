@@ -1,7 +1,7 @@
 """Whether the planner's prices are right: predicted against measured time of forward, reverse and mixed orders.
 
-Run `python benchmarks/plans.py`; see benchmarks/README.md. All orders of a structure are checked against one another
-before they are timed, in turn.
+Run `OPENBLAS_NUM_THREADS=1 python benchmarks/plans.py`, as prices are those of one core; see benchmarks/README.md. All
+orders of a structure are checked against one another before they are timed, in turn.
 """
 
 from __future__ import annotations
@@ -162,6 +162,7 @@ def main() -> None:
         "machine": machine(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "busy": busy,
+        "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "all"),
         "structures": {},
     }
     print(

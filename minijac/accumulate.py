@@ -41,8 +41,7 @@ class Graph:
         self.nodes = nodes
         self._edges: dict[tuple[int, int], Edge] = {}
         self._restrict(inputs, outputs)
-        if any(nodes[i].op.name == "where" for i in self.order):  # type: ignore[union-attr]
-            self._mark_live()
+        self._marked = all(nodes[i].op.name != "where" for i in self.order)  # type: ignore[union-attr]
 
     def _restrict(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
         nodes = self.nodes
@@ -66,6 +65,7 @@ class Graph:
 
     def between(self, source: int, target: int) -> Graph:
         """The part between two nodes, of the same local derivatives."""
+        self.mark_live()
         part: Graph = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
         part._restrict([source], [target])
@@ -75,6 +75,7 @@ class Graph:
         """The local derivative of node `i` with respect to its operand `k`, computed once."""
         edge = self._edges.get((i, k))
         if edge is None:
+            self.mark_live()
             node = self.nodes[i]
             edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
             if node.live is not None and node.op.family != "elementwise":  # type: ignore[union-attr]
@@ -165,12 +166,15 @@ class Graph:
         return carried and Place(*carried)
 
     # -- entries that a `where` discards -------------------------------------------------------------------------------
-    def _mark_live(self) -> None:
-        """Find, for each node, the entries that some output uses.
+    def mark_live(self) -> None:
+        """Find, for each node, the entries that some output uses: once, before the first local derivative is taken.
 
         An entry that every path discards at a `where` has derivative zero, whatever its partials are: infinities and
         NaNs there must not meet the zeros of the chain rule. So partials are not taken at entries that are not live.
         """
+        if self._marked:
+            return
+        self._marked = True
         live: dict[int, Any] = dict.fromkeys(self.outputs, None)
         for i in reversed(self.order):
             node, mask = self.nodes[i], live.get(i)

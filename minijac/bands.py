@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .backend import astype, namespace
-from .block import Term, embed, spread
+from .block import Term, spread, superposed
 from .factors import Array, Factor, size_of
 from .labels import Axes, Axis, Label, Window, label_of, labels_in, window
 from .tape import is_traced
@@ -140,23 +138,21 @@ def _joined(large: Term, small: Term, fits: dict[Label, Fit], dtype: Any, like: 
 
 def _total(parts: Any, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
     """The sum of factors, each in its window of an array of `shape`."""
-    traced = is_traced(like) or any(is_traced(factor.array) for factor, *_ in parts)
-    total = namespace(like).zeros(shape, dtype)
-    for factor, labels, starts, sizes in parts:
-        # a label of size one is none: its axis is made again
-        array = factor.array
-        if factor.axes:
-            array = spread(factor, [label for label in labels if label is not None])
-        if not traced:
+    if not is_traced(like) and not any(is_traced(factor.array) for factor, *_ in parts):
+        total = namespace(like).zeros(shape, dtype)
+        for factor, labels, starts, sizes in parts:
             where = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-            total[where] += array.reshape(sizes) if factor.axes else array
-            continue
+            # a label of size one is none: its axis is made again
+            kept = [label for label in labels if label is not None]
+            total[where] += spread(factor, kept).reshape(sizes) if factor.axes else factor.array
+        return total
+    placed = []
+    for factor, labels, starts, _ in parts:
         kept = [label for label in labels if label is not None]
         axes = tuple(window(label, n, start, 1) for label, n, start in zip(labels, shape, starts, strict=True))
-        if not factor.axes:
-            array = np.broadcast_to(astype(array, dtype, like), tuple(label.size for label in kept))
-        total = total + embed(astype(array, dtype, like), kept, axes, shape)
-    return total
+        array = spread(factor, kept) if factor.axes else factor.array
+        placed.append((astype(array, dtype, like), kept if factor.axes else (), axes))
+    return superposed(placed, shape)
 
 
 def _moved(digit: Any, first: dict[Label, int], new: dict[Label, Label]) -> Axis:

@@ -34,73 +34,14 @@ from .labels import (
     split,
 )
 from .tape import is_traced
+from .terms import Term
 
-__all__ = ["Block", "Term", "bilinear", "embed", "spread"]
+__all__ = ["Block", "Term", "bilinear", "embed", "spread", "superposed"]
 
 Shape: TypeAlias = tuple[int, ...]
 
 
 ONE = np.ones((), np.float32)  # of the narrowest type, so that it widens no other
-
-
-class Term:
-    """One product of factors between labelled axes. Immutable."""
-
-    __slots__ = ("_key", "_plain", "factors", "inp", "out", "scale")
-
-    def __init__(self, out: Axes, inp: Axes, factors: tuple[Factor, ...] = (), scale: float = 1.0) -> None:
-        self.out = out
-        self.inp = inp
-        self.factors = factors
-        self.scale = scale
-        self._plain: bool | None = None
-        self._key: tuple[Any, list[Label]] | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Every axis is one whole label, and no label stands twice on one side: composing is renaming."""
-        if self._plain is None:
-            self._plain = _plain(self.out) and _plain(self.inp)
-        return self._plain
-
-    @property
-    def identity(self) -> bool:
-        return not self.factors and self.scale == 1.0 and self.out == self.inp and self.plain
-
-    @property
-    def transposed(self) -> Term:
-        return Term(self.inp, self.out, self.factors, self.scale)
-
-    def labels(self) -> dict[Label, None]:
-        return labels_in(self.out) | labels_in(self.inp)
-
-    def key(self) -> tuple[Any, list[Label]]:
-        """The structure with labels numbered by first appearance, and those labels: equal structures may be added."""
-        if self._key is None:
-            number: dict[Label, int] = {}
-            structure: list[Any] = []
-            for axis in (*self.out, *self.inp):
-                structure.append(-1)
-                for digit in axis:
-                    label = label_of(digit)
-                    n = -2 if label is None else number.setdefault(label, len(number))
-                    structure.append((n, label and label.size, *digit[1:]) if type(digit) is not Label else n)  # type: ignore[index]
-            labels = list(number)
-            self._key = (tuple(structure), tuple(label.size for label in labels)), labels
-        return self._key
-
-    def renamed(self) -> Term:
-        """The same term over fresh labels."""
-        return _apply([Substitution(old, Label(old.size), None, 0, 1) for old in self.labels()], self)
-
-    def one_factor(self) -> Factor:
-        """The weights as one factor over the labels that carry any, the scale multiplied in."""
-        if not self.factors:
-            return Factor(self.scale, ())
-        order = tuple({label: None for factor in self.factors for label in factor.axes})
-        if len(self.factors) == 1 and self.scale == 1.0:
-            return self.factors[0]
-        return Factor(product(self.factors, order, self.scale), order)
 
 
 class Block:
@@ -199,6 +140,36 @@ def embed(array: Array, labels: Sequence[Label], axes: Axes, shape: Shape) -> Ar
     return relabel(array, inp=tuple((label,) for label in labels), out=axes, shape=shape)
 
 
+def superposed(parts: Sequence[tuple[Array, Sequence[Label], Axes]], shape: Shape, total: Array = None) -> Array:
+    """The sum of arrays over labels, each at the positions that its axes name, and of `total` where that is given."""
+    if total is not None:
+        whole = tuple(Label(n) for n in shape)
+        parts = [(total, whole, tuple((label,) for label in whole)), *parts]
+    if len(parts) == 1:
+        return embed(*parts[0], shape)
+    from .ops.structural import superpose
+
+    seen: list[Axes] = []
+    places = []
+    for _, labels, axes in parts:
+        places.append((tuple(labels), axes, any(_meets(axes, other) for other in seen)))
+        seen.append(axes)
+    return superpose(*(array for array, _, _ in parts), parts=tuple(places), shape=shape)
+
+
+def _meets(a: Axes, b: Axes) -> bool:
+    """Whether two terms may have an entry in common."""
+    for label in labels_in(b):  # labels of the two are to be distinct
+        b = Substitution(label, Label(label.size), None, 0, 1).in_axes(b)
+    try:
+        _solve(list(zip(a, b, strict=True)), [], [])
+    except Vanishes:
+        return False
+    except Misaligned:
+        pass
+    return True
+
+
 def spread(factor: Factor, labels: Sequence[Label]) -> Array:
     """The factor's array over all of `labels`, repeated along those that it lacks."""
     if tuple(labels) == factor.axes:
@@ -207,19 +178,6 @@ def spread(factor: Factor, labels: Sequence[Label]) -> Array:
     if hasattr(factor.array, "spread"):
         return factor.array.spread(shape)
     return np.broadcast_to(aligned(factor, labels), shape)
-
-
-def _plain(axes: Axes) -> bool:
-    seen: list[Label] = []
-    for axis in axes:
-        if axis:
-            if len(axis) > 1:
-                return False
-            label = axis[0]
-            if type(label) is not Label or label in seen:
-                return False
-            seen.append(label)
-    return True
 
 
 def _squeezed(array: Array, axes: Axes) -> Factor:
@@ -305,6 +263,12 @@ def _reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale
     if constants and all(type(c) is float or type(c) is int for c in constants):
         scale *= prod(constants)
         factors = tuple(factor for factor in factors if factor.axes)
+    if scale != 1.0 and len(factors) > 1:  # into the smallest of what is multiplied anyway
+        gone = [factor for factor in factors if any(label not in keep for label in factor.axes)]
+        if len(gone) > 1:
+            least = min(gone, key=lambda factor: size_of(factor.axes))
+            scaled = Factor(least.array * scale, least.axes)
+            factors, scale = tuple([scaled if factor is least else factor for factor in factors]), 1.0
     return Term(out, inp, contract(factors, keep) if factors else (), scale)
 
 
@@ -331,14 +295,6 @@ def _solve(
                 pairs = [change.in_axes(pair) for pair in pairs]  # type: ignore[misc]
                 factors = [substitute(factor, change) for factor in factors]
     return groups, factors
-
-
-def _apply(changes: list[Substitution], term: Term) -> Term:
-    out, inp, factors = term.out, term.inp, term.factors
-    for change in changes:
-        out, inp = change.in_axes(out), change.in_axes(inp)
-        factors = tuple(substitute(factor, change) for factor in factors)
-    return Term(out, inp, factors, term.scale)
 
 
 def _restrict(term: Term, out_axis: int, inp_axis: int, one: Array) -> Term | None:
@@ -394,35 +350,103 @@ def _collect(terms: Sequence[Term]) -> list[Term]:
         groups.setdefault(term.key()[0], []).append(term)
     result: list[Term] = []
     for group in groups.values():
-        singles = [term for term in group if len(term.factors) < 2]
-        products = [term for term in group if len(term.factors) > 1]
-        merged: list[Term] = []
-        for term in singles:
-            for n, other in enumerate(merged):
+        summed: list[Term] = []
+        for term in group:
+            for n, other in enumerate(summed):
                 total = _sum(other, term)
                 if total is not None:
-                    merged[n] = total
+                    summed[n] = total
                     break
             else:
-                merged.append(term)
-        stored = sum(size_of(factor.axes) for term in (*merged, *products) for factor in term.factors)
-        if products and len(merged) + len(products) > 1 and stored >= size_of(group[0].labels()):
-            merged, products = [_sum_dense([*merged, *products])], []
-        result += [*merged, *products]
-    return result
+                summed.append(term)
+        stored = sum(size_of(factor.axes) for term in summed for factor in term.factors)
+        products = any(len(term.factors) > 1 for term in summed)
+        if products and len(summed) > 1 and stored >= size_of(group[0].labels()):
+            summed = [_sum_dense(summed)]
+        result += summed
+    held = {id(factor.array) for term in terms for factor in term.factors}
+    made = [term for term in result if _full(term) and id(term.factors[0].array) not in held]
+    return _gathered(result, made[0]) if made and len(result) > 1 else result
+
+
+def _gathered(terms: list[Term], full: Term) -> list[Term]:
+    """The terms, those that lie within a full array which has just been made added into it.
+
+    Beside a term with data for every entry structure saves nothing: the others would be multiplied along in every step,
+    and added in the end.
+    """
+    (factor,) = full.factors
+    inside: list[tuple[Array, Sequence[Label], Axes]] = []
+    rest: list[Term] = []
+    for term in terms:
+        axes = None if term is full else _within(full, term)
+        dtypes = [f.array.dtype for f in (factor, *term.factors) if hasattr(f.array, "dtype")]
+        if axes is None or np.result_type(*dtypes) != dtypes[0]:
+            rest.append(term)
+            continue
+        labels = tuple(labels_in(axes))
+        have = tuple(label for label in labels if any(label in f.axes for f in term.factors))
+        inside.append((product(term.factors, have, term.scale), have, axes))
+    if not inside:
+        return terms
+    total = Term(full.out, full.inp, (Factor(_added(factor.array, inside), factor.axes),))
+    return [total if term is full else term for term in rest]
+
+
+def _full(term: Term) -> bool:
+    """Whether a term is one array, with an axis for each label, and each of its axes one whole label."""
+    return (
+        len(term.factors) == 1 and term.scale == 1.0 and term.plain and len(term.factors[0].axes) == len(term.labels())
+    )
+
+
+def _within(full: Term, term: Term) -> Axes | None:
+    """The axes of the full term's array over the labels of another one, where its entries are among the full term's."""
+    found: dict[Any, Axis] = {}
+    for mine, other in zip((*full.out, *full.inp), (*term.out, *term.inp), strict=True):
+        if mine and found.setdefault(mine[0], other) != other:
+            return None
+    return tuple(found[label] for label in full.factors[0].axes)
+
+
+def _added(array: Array, parts: list[tuple[Array, Sequence[Label], Axes]]) -> Array:
+    """Parts added into an array that nothing else holds."""
+    if hasattr(array, "embedded"):  # a shadow, which only counts
+        for _, labels, _ in parts:
+            array.added(size_of(labels))
+        return array
+    if is_traced(array) or any(is_traced(part) for part, _, _ in parts):
+        placed = [(astype(part, array.dtype, array), labels, axes) for part, labels, axes in parts]
+        return superposed(placed, array.shape, array)
+    for part, labels, axes in parts:
+        where = tuple(labels_in(axes))
+        view = _view(array, axes, where)
+        view += aligned(Factor(part, tuple(labels)), where) if labels else part
+    return array
 
 
 def _sum(a: Term, b: Term) -> Term | None:
-    """The sum of two terms of equal structure, or None where it would need more memory than they do."""
+    """The sum of two terms of equal structure, or None where it would need more memory than they do.
+
+    Factors that both have stay apart: ``w p + w q = w (p + q)``, so that a product with `w` is made once.
+    """
     rename = dict(zip(b.key()[1], a.key()[1], strict=True))
-    x, y = a.one_factor(), b.one_factor()
-    y = Factor(y.array, tuple(rename[label] for label in y.axes))
-    if not x.axes and not y.axes and not a.factors and not b.factors:
-        return Term(a.out, a.inp, (), a.scale + b.scale)
-    order = x.axes + tuple(label for label in y.axes if label not in x.axes)
-    if size_of(order) > max(size_of(x.axes), size_of(y.axes)):
+    theirs = [Factor(f.array, tuple(rename[label] for label in f.axes)) for f in b.factors]
+    common: list[Factor] = []
+    mine: list[Factor] = []
+    for factor in a.factors:
+        same = [n for n, f in enumerate(theirs) if f.array is factor.array and f.axes == factor.axes]
+        (common if same else mine).append(theirs.pop(same[0]) if same else factor)
+    if not mine and not theirs:
+        return Term(a.out, a.inp, a.factors, a.scale + b.scale)
+    if len(mine) > 1 or len(theirs) > 1 or (common and not (mine and theirs)):
         return None
-    return Term(a.out, a.inp, (Factor(aligned(x, order) + aligned(y, order), order),))
+    x, y = (Term(a.out, a.inp, tuple(f), t.scale).one_factor() for f, t in ((mine, a), (theirs, b)))
+    large, small = (x, y) if size_of(x.axes) >= size_of(y.axes) else (y, x)  # the larger one stays as it lies in memory
+    order = large.axes + tuple(label for label in small.axes if label not in large.axes)
+    if size_of(order) > size_of(large.axes):
+        return None
+    return Term(a.out, a.inp, (*common, Factor(aligned(x, order) + aligned(y, order), order)))
 
 
 def _sum_dense(terms: list[Term]) -> Term:
@@ -441,7 +465,7 @@ def _sum_dense(terms: list[Term]) -> Term:
     return Term(first.out, first.inp, (Factor(total, order),))
 
 
-_Parts: TypeAlias = list[tuple[Axes, tuple[Factor, ...], float]]
+_Parts: TypeAlias = Sequence[tuple[Axes, tuple[Factor, ...], float]]
 
 
 def _dense(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
@@ -473,37 +497,37 @@ def _covers(axes: Axes) -> bool:
 def _view(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     """The strided view of `array` whose axes are the labels."""
     strides = dict.fromkeys(labels, 0)
-    start: list[Any] = []
-    for axis, stride in zip(axes, array.strides, strict=True):
-        position = 0
+    start: list[slice] = []
+    for axis, step_of in zip(axes, array.strides, strict=True):
+        position, inner = 0, 1
         for digit in reversed(axis):
             if type(digit) is Label:
-                strides[digit] += stride
+                strides[digit] += inner * step_of
             else:
                 label, _, offset, step = digit  # type: ignore[misc]
-                position += offset * stride
+                position += offset * inner
                 if label is not None:
-                    strides[label] += step * stride
-            stride *= digit.size
-        start.append(position)
-    xp = namespace(array)
-    offset = sum(start) // array.itemsize
-    flat = array.reshape(-1)[offset:]
-    return xp.lib.stride_tricks.as_strided(flat, [label.size for label in labels], [strides[label] for label in labels])
+                    strides[label] += step * inner * step_of
+            inner *= digit.size
+        start.append(slice(position, None))
+    shape, steps = [label.size for label in labels], [strides[label] for label in labels]
+    return namespace(array).lib.stride_tricks.as_strided(array[(*start, ...)], shape, steps)
 
 
 def _dense_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
     """As `_dense`, without writing in place, so that an outer trace can record it."""
-    for axes, factors, scale in parts:
+    placed: list[tuple[Array, Sequence[Label], Axes]] = []
+    for axes, factors, scale in sorted(parts, key=lambda part: not _covers(part[0])):
         labels = tuple(labels_in(axes))
         have = tuple(label for label in labels if any(label in factor.axes for factor in factors))
-        array = product(factors, have, scale)
-        if have == labels and axes == tuple((label,) for label in labels):
-            part = array
+        array = astype(product(factors, have, scale), dtype, like)
+        if have == labels and tuple(axis for axis in axes if axis) == tuple((label,) for label in labels):
+            array = array if array.shape == shape else array.reshape(shape)
+            result = array if result is None else result + array
         else:
-            part = embed(astype(array, dtype, like), have, axes, shape)
-        result = part if result is None else result + part
-    if result is None:
-        return zeros(shape, dtype, like)
-    result = astype(result, dtype, like)
-    return result if result.shape == shape else result.reshape(shape)
+            placed.append((array, have, axes))
+    if result is not None:
+        result = astype(result, dtype, like)
+    if placed:
+        result = superposed(placed, shape, result)
+    return zeros(shape, dtype, like) if result is None else result

@@ -18,8 +18,8 @@ from .ops.families import Edge, Linear, Part, Shape
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
 
 # What a multiply-add in a matmul, an entry read or written elsewhere, and a call cost on a CPU, in nanoseconds. Only
-# their ratios matter; measured with float32 on one core.
-MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.05, 1.0, 2000.0, 200.0
+# their ratios matter for the choice; measured with float32 on one core (benchmarks/plans.py).
+MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.02, 0.4, 1500.0, 100.0
 
 
 class Cost(NamedTuple):
@@ -138,6 +138,12 @@ class Shadow:
     def embedded(self, shape: Sequence[int]) -> Shadow:
         return self._new(shape, self.dtype, prod(shape) + self.size)
 
+    def added(self, size: int) -> None:
+        """So many entries added into this array."""
+        self.ledger.multiplied += size
+        self.ledger.moved += 2 * size
+        self.ledger.calls += 1
+
     def _elementwise(self, other: Any) -> Shadow:
         shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
         dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype
@@ -233,6 +239,7 @@ class ShadowGraph(Graph):
     """A graph whose edges carry shadows. Its edges' own arrays exist already and are not counted as memory."""
 
     def __init__(self, graph: Graph, ledger: Ledger) -> None:
+        graph.mark_live()
         self.__dict__.update(graph.__dict__)
         self._graph = graph
         self._ledger = ledger

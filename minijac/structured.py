@@ -100,15 +100,18 @@ class Jacobian:
         block = self._block
         arrays = {id(f.array): f.array for term in block.terms for f in term.factors}
         place = {key: n for n, key in enumerate(arrays)}
-        shapes = [[(place[id(f.array)], f.axes) for f in term.factors] for term in block.terms]
-        like, dtype, batched = block.one, self.dtype, self._batched
+        # without the arrays themselves, which would live as long as the function
+        bare = [(t.out, t.inp, [(place[id(f.array)], f.axes) for f in t.factors], t.scale) for t in block.terms]
+        out_shape, inp_shape, like, dtype, batched = (
+            block.out_shape, block.inp_shape, block.one, self.dtype, self._batched
+        )  # fmt: skip
 
         def join(new: Sequence[Array]) -> Jacobian:
             terms = [
-                Term(t.out, t.inp, tuple(Factor(new[n], axes) for n, axes in factors), t.scale)
-                for t, factors in zip(block.terms, shapes, strict=True)
+                Term(out, inp, tuple([Factor(new[n], axes) for n, axes in factors]), scale)
+                for out, inp, factors, scale in bare
             ]
-            return Jacobian(Block(block.out_shape, block.inp_shape, terms, like), dtype, like, batched)
+            return Jacobian(Block(out_shape, inp_shape, terms, like), dtype, like, batched)
 
         return list(arrays.values()), join
 

@@ -6,7 +6,9 @@ import gc
 import sys
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ import minijac as mj
 from minijac.arguments import Options
 from minijac.bounded import held_bytes, ways
 from minijac.transforms import prepare
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+import digits as example  # noqa: E402 - of the folder beside this one
 
 BOOKKEEPING = 700_000
 """What Python's own objects and the caches of plans may take beside the arrays."""
@@ -71,6 +76,7 @@ CASES: dict[str, tuple[Callable, np.ndarray]] = {
     "mlp": (mlp(100, 100, 100, 100), random(96, 100)),
     "relu": (mlp(100, 200, 300, 50, activation=lambda x: np.maximum(x, 0.0)), random(64, 100)),
     "digits": (digits, random(16, 1, 16, 16, dtype=np.float32)),
+    "digits example": (partial(example.scores, example.start(np.random.default_rng(0))), random(1797, 64)),
     "burgers": (burgers, random(256, 256)),
     "shared stencil": (shared_stencil, random(96, 124)),
 }
@@ -102,7 +108,7 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(f, x, mode, chunk
 @pytest.mark.parametrize("bound", [3_000_000, 6_000_000])
 @pytest.mark.parametrize(
     "name, mode",
-    [(name, mode) for name in ("mlp", "relu", "shared stencil") for mode in ("forward", "reverse", "mixed", "auto")]
+    [(name, mode) for name in ("mlp", "relu", "shared stencil", "digits example") for mode in ("forward", "reverse", "mixed", "auto")]
     + [("digits", "reverse"), ("digits", "auto")],
 )
 def test_the_peak_beside_inputs_and_result_is_within_the_bound(name, bound, mode):

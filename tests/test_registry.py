@@ -25,7 +25,7 @@ from torch_ops import TORCH  # noqa: E402 - needs torch
 
 B = 3
 MODES = ("forward", "reverse", "mixed", "auto")
-NAMES_BATCH = {"reshape", "broadcast_to", "gather", "scatter", "embed", "relabel", "order_statistic"}
+NAMES_BATCH = {"reshape", "broadcast_to", "gather", "scatter", "embed", "relabel", "superpose", "order_statistic"}
 """Operations whose parameters hold the number of samples."""
 
 

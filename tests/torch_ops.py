@@ -88,6 +88,12 @@ def relabelled(x: Any, inp: Any, out: Any, shape: tuple[int, ...]) -> Any:
     return torch.tensordot(matrix, x, dims=x.ndim)
 
 
+def superposed(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
+    """By adding up, entry by entry."""
+    placed = zip(arrays, parts, strict=True)
+    return sum(relabelled(x, tuple((label,) for label in labels), axes, shape) for x, (labels, axes, _) in placed)
+
+
 def clipped(x: Any, low: Any, high: Any) -> Any:
     """`torch.clamp` with broadcasting bounds."""
     return torch.clamp(x, *torch.broadcast_tensors(low, high))
@@ -303,6 +309,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "einsum": lambda *operands, subscripts: torch.einsum(subscripts, *operands),
     # -- structural ----------------------------------------------------------------------------------------------
     "relabel": relabelled,
+    "superpose": superposed,
     "reshape": torch.reshape,
     "transpose": lambda x, axes: x.permute(axes),
     "expand_dims": moved(np.expand_dims),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import namespace
-from ..block import _view, spread
+from ..block import _dense, _view, spread
 from ..factors import Array, Factor
 from ..labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..tape import Node
@@ -17,7 +17,7 @@ from .families import Edge, Linear, Part, Sample, Shape, linear, linear_map, str
 
 __all__ = [
     "broadcast_to", "concatenate", "cumsum", "diagonal", "embed", "embed_diagonal", "expand_dims", "flip",
-    "getitem_basic", "mean", "pad", "relabel", "reshape", "roll", "squeeze", "sum", "transpose",
+    "getitem_basic", "mean", "pad", "relabel", "reshape", "roll", "squeeze", "sum", "superpose", "transpose",
 ]  # fmt: skip
 
 
@@ -70,6 +70,40 @@ relabel = structural(
     ],
 )
 """One term without data, as an operation: the entry that labels name on one side goes where they point on the other."""
+
+
+def _superpose_value(*arrays: Array, parts: Any, shape: Shape) -> Array:
+    terms = [(axes, (Factor(x, labels),), 1.0) for x, (labels, axes, _) in zip(arrays, parts, strict=True)]
+    return _dense(terms, shape, arrays[0].dtype, arrays[0], None)
+
+
+def _superpose_relation(k: int, out_shape: Shape, *shapes: Shape, parts: Any, shape: Shape) -> Sequence[Part]:
+    labels, axes, _ = parts[k]
+    return [Part(axes, tuple((label,) for label in labels))]
+
+
+def _tridiagonal(n: int) -> tuple[tuple[Shape, ...], dict[str, Any]]:
+    """Three diagonals of which the last lies on the first."""
+    b, i, j, k = Label(3), Label(n), Label(n - 1), Label(2)
+    parts = (
+        ((b, i), ((b,), (i,), (i,)), False),
+        ((j,), ((b,), (Window(j, n, 1, 1),), (Window(j, n, 0, 1),)), False),
+        ((b, k), ((b,), (Window(k, n, 0, 2),), (Window(k, n, 0, 2),)), True),
+    )
+    return ((3, n), (n - 1,), (3, 2)), {"parts": parts, "shape": (3, n, n)}
+
+
+superpose = structural(
+    "superpose",
+    _superpose_value,
+    _superpose_relation,
+    [Sample(_tridiagonal(4)[0], _tridiagonal(4)[1], shared=(1,))],
+)
+"""The sum of arrays, each in its place among zeros, as one array that is written once.
+
+``parts`` has for each operand the labels of its axes, the axes of the result over those labels (and others, along which
+it is repeated), and whether it may meet an earlier operand: where none does, an entry is written, not added to.
+"""
 
 
 # -- reshape -----------------------------------------------------------------------------------------------------------

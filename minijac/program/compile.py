@@ -58,6 +58,10 @@ class Entry:
             result = _joined(result, self.joins)
         return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
 
+    def buffer_bytes(self) -> int:
+        """Bytes that the executors hold between calls."""
+        return sum(executor.nbytes for executor in list(self.executors))
+
 
 LEAF = flatten(0)[1]
 
@@ -127,8 +131,7 @@ class Compiled:
 
     def buffer_bytes(self) -> int:
         """Bytes of the buffers that the recorded programs hold between calls."""
-        entries = list(self._entries.values())
-        return sum(executor.nbytes for entry in entries for executor in list(entry.executors))
+        return sum(entry.buffer_bytes() for entry in list(self._entries.values()))
 
 
 def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:

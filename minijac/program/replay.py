@@ -1,15 +1,17 @@
-"""Small Jacobians of a structure seen before: their accumulation is replayed as a program.
+"""Jacobians of a structure seen before: their accumulation is replayed as a program.
 
-What a Jacobian of a few thousand numbers costs is Python: labels matched, terms composed, the same in every call on the
-same operations and shapes. So on the second call with a structure the accumulation is recorded (as `minijac.compile`
-would record it), and from then on only its array operations are carried out. `f` itself still runs on the tape in every
-call. Whatever could differ between two calls of one structure is part of the key or an operand of the program.
+Much of what a Jacobian costs is Python: labels matched, terms composed, the same in every call on the same operations
+and shapes. So on the second call with a structure the accumulation is recorded (as `minijac.compile` would record it),
+and from then on only its array operations are carried out. `f` itself still runs on the tape in every call. Whatever
+could differ between two calls of one structure is part of the key or an operand of the program. What programs hold
+between calls is bounded (`MOST_HELD`), and one that works on large arrays is not kept: there, Python is not the cost.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,50 +21,138 @@ from ..arguments import Options
 from ..chunking import assemble
 from ..errors import MutationError, TraceError
 from ..plan import Plan
+from ..structured import Jacobian
 from ..tape import Node
 from .compile import Entry, record
-from .record import Foreign
+from .executor import VIEWS
+from .record import Foreign, Program
 
-__all__ = ["replayed"]
+__all__ = ["forget", "held_bytes", "held_programs", "replayed"]
 
-MOST_BYTES = 2**16  # of operands, and of results: above, what is saved is small beside the arithmetic
 MOST_STRUCTURES = 128
+MOST_LIVE = 2**22
+"""Bytes that one program may need at once. Above, the arithmetic takes longer than Python, and memory counts."""
+MOST_HELD = 2**25
+"""Bytes that all of them may hold between calls: buffers, and results that the caller let go of."""
+MOST_COPIED = 2**20
+"""Bytes of operands that a structured result may hold as they are: a replay copies them, an accumulation does not."""
 
 _LOCK = threading.Lock()
 _SEEN: OrderedDict[Any, Entry | str] = OrderedDict()
 """Structures met, the last ones at the end: "once" after the first call, then the recorded accumulation, or "never"."""
+_HELD: dict[Any, int] = {}
+"""What each recorded accumulation holds."""
 
 
-def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None:
+def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `chunking.assemble`, or None where the accumulation has to be carried out."""
-    if options.structured or options.chunk_size is not None:
+    options = wanted
+    if options.chunk_size is not None:
         return None
     operands = _operands(ready)
     if operands is None:
         return None
     arrays, numbers = operands
-    key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), options.on_mixing
+    if _result_bytes(ready) > MOST_LIVE:  # a large result is written straight from the factors of its structure
+        options = options._replace(structured=True)
+    mode = options.mode if isinstance(options.mode, str) else str(plan)
+    how = mode, options.on_mixing, options.structured
+    key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), how
     with _LOCK:
         entry = _SEEN.pop(key, None)
         _SEEN[key] = entry or "once"
         if len(_SEEN) > MOST_STRUCTURES:
-            _SEEN.popitem(last=False)
+            _HELD.pop(_SEEN.popitem(last=False)[0], None)
     if entry is None or entry == "never":
         return None
     if isinstance(entry, str):
         try:
             entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, plain=True)
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
+            entry = None
+        if entry is None or live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED:
             _SEEN[key] = "never"
             return None
         _SEEN[key] = entry
-    return [[np.asarray(J) for J in row] for row in entry(list(arrays.values()))]
+    result = entry(list(arrays.values()))
+    _account(key, entry)
+    if options.structured and not wanted.structured:
+        return [[J.todense() for J in row] for row in result]
+    return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
+
+
+def _result_bytes(ready: Any) -> int:
+    """Bytes of the dense Jacobians, at most, where samples do not mix."""
+    entries = sum(y.size for y in ready.outputs) * sum(x.size for x in ready.sources)
+    return entries // (ready.batch or 1) * 8
+
+
+def live_bytes(program: Program) -> int:
+    """The most that a program's computed values take at once."""
+    made: dict[int, int] = {}
+    root = list(range(len(program.values)))
+    last: dict[int, int] = {}
+    for number, step in enumerate(program.instructions):
+        if step.op.name in VIEWS:
+            root[step.out] = root[step.args[0]]
+        else:
+            value = program.values[step.out]
+            made[step.out] = prod(value.shape) * value.dtype.itemsize
+        last.update((root[n], number) for n in (*step.args, step.out))
+    last.update((root[n], len(program.instructions)) for n in program.outputs)
+    live = most = 0
+    for number, step in enumerate(program.instructions):
+        live += made.get(step.out, 0)
+        most = max(most, live)
+        live -= sum(made.get(n, 0) for n in {root[n] for n in (*step.args, step.out)} if last[n] == number)
+    return most
+
+
+def forget() -> None:
+    """Drop all recorded accumulations and their buffers."""
+    with _LOCK:
+        _SEEN.clear()
+        _HELD.clear()
+
+
+def held_programs() -> int:
+    """How many recorded accumulations there are."""
+    return sum(isinstance(entry, Entry) for entry in list(_SEEN.values()))
+
+
+def held_bytes() -> int:
+    """Bytes that they hold between calls."""
+    return sum(entry.buffer_bytes() for entry in list(_SEEN.values()) if isinstance(entry, Entry))
+
+
+def _passed_on(program: Program) -> int:
+    """Bytes of results that are operands as they are."""
+    values = [program.values[n] for n in set(program.outputs) & set(program.inputs)]
+    return sum(prod(value.shape) * value.dtype.itemsize for value in values)
+
+
+def _account(key: Any, entry: Entry) -> None:
+    """Note what an entry holds; give up the oldest ones, or this one, where all together hold too much."""
+    held = entry.buffer_bytes()
+    if held == _HELD.get(key, 0):
+        return
+    with _LOCK:
+        if held > MOST_HELD:
+            _SEEN[key] = "never"
+            _HELD.pop(key, None)
+        elif _SEEN.get(key) is entry:
+            _HELD[key] = held
+            for other in list(_SEEN):
+                if sum(_HELD.values()) <= MOST_HELD:
+                    break
+                if _HELD.pop(other, 0):
+                    _SEEN[other] = "once"
 
 
 def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
     """Arrays that the accumulation may read, by node or by node and operand; and what else is part of the key.
 
-    None where the case is too large, follows an outer transformation, or has parameters that are arrays.
+    None where the case follows an outer transformation, or has parameters that are arrays.
     """
     nodes = ready.graph.nodes
     arrays: dict[Any, Any] = {}
@@ -70,27 +160,26 @@ def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
     for i in (*ready.run.inputs, *ready.graph.order):
         node = nodes[i]
         arrays[i] = node.out
-        for k, (p, arg) in enumerate(zip(node.parents, node.args, strict=True)):
-            if p >= 0:
-                arrays[p] = arg
-            elif type(arg) is np.ndarray:
-                arrays[i, k] = arg
-            else:
-                numbers.append((i, k, type(arg), repr(arg)))  # 0.0 and -0.0 are equal, and not the same
-        if any(hasattr(value, "dtype") for value in node.params.values()):
-            return None
+        for k, p in enumerate(node.parents):
+            if p < 0:
+                arg = node.args[k]
+                if type(arg) is np.ndarray:
+                    arrays[i, k] = arg
+                else:
+                    numbers.append((i, k, type(arg), repr(arg)))  # 0.0 and -0.0 are equal, and not the same
+            elif p not in arrays:
+                arrays[p] = node.args[k]
+        for value in node.params.values():
+            if hasattr(value, "dtype"):
+                return None
     for n, (i, y) in enumerate(zip(ready.run.output_nodes, ready.outputs, strict=True)):
         arrays[("output", n) if i is None else i] = y
         numbers.append((i, y.shape))
-    total = 0
     for array in arrays.values():
         if type(array) is not np.ndarray:
             return None
         numbers.append(array.dtype.char)
-        total += array.nbytes
-    entries = sum(y.size for y in ready.outputs) * sum(x.size for x in ready.sources)
-    own = entries // (ready.batch or 1)  # each sample's entries, where samples do not mix
-    return (arrays, tuple(numbers)) if total <= MOST_BYTES and own * 8 <= MOST_BYTES else None
+    return arrays, tuple(numbers)
 
 
 def _accumulation(ready: Any, plan: Plan, options: Options) -> Any:

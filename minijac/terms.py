@@ -1,0 +1,91 @@
+"""The term: one product of factors between labelled axes, of which a block is a sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .factors import Factor, product, substitute
+from .labels import Axes, Label, Substitution, label_of, labels_in
+
+__all__ = ["Term"]
+
+
+class Term:
+    """One product of factors between labelled axes. Immutable."""
+
+    __slots__ = ("_key", "_plain", "factors", "inp", "out", "scale")
+
+    def __init__(self, out: Axes, inp: Axes, factors: tuple[Factor, ...] = (), scale: float = 1.0) -> None:
+        self.out = out
+        self.inp = inp
+        self.factors = factors
+        self.scale = scale
+        self._plain: bool | None = None
+        self._key: tuple[Any, list[Label]] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Every axis is one whole label, and no label stands twice on one side: composing is renaming."""
+        if self._plain is None:
+            self._plain = _plain(self.out) and _plain(self.inp)
+        return self._plain
+
+    @property
+    def identity(self) -> bool:
+        return not self.factors and self.scale == 1.0 and self.out == self.inp and self.plain
+
+    @property
+    def transposed(self) -> Term:
+        return Term(self.inp, self.out, self.factors, self.scale)
+
+    def labels(self) -> dict[Label, None]:
+        return labels_in(self.out) | labels_in(self.inp)
+
+    def key(self) -> tuple[Any, list[Label]]:
+        """The structure with labels numbered by first appearance, and those labels: equal structures may be added."""
+        if self._key is None:
+            number: dict[Label, int] = {}
+            structure: list[Any] = []
+            for axis in (*self.out, *self.inp):
+                structure.append(-1)
+                for digit in axis:
+                    label = label_of(digit)
+                    n = -2 if label is None else number.setdefault(label, len(number))
+                    structure.append((n, label and label.size, *digit[1:]) if type(digit) is not Label else n)  # type: ignore[index]
+            labels = list(number)
+            self._key = (tuple(structure), tuple(label.size for label in labels)), labels
+        return self._key
+
+    def renamed(self) -> Term:
+        """The same term over fresh labels."""
+        return _apply([Substitution(old, Label(old.size), None, 0, 1) for old in self.labels()], self)
+
+    def one_factor(self) -> Factor:
+        """The weights as one factor over the labels that carry any, the scale multiplied in."""
+        if not self.factors:
+            return Factor(self.scale, ())
+        order = tuple({label: None for factor in self.factors for label in factor.axes})
+        if len(self.factors) == 1 and self.scale == 1.0:
+            return self.factors[0]
+        return Factor(product(self.factors, order, self.scale), order)
+
+
+def _plain(axes: Axes) -> bool:
+    seen: list[Label] = []
+    for axis in axes:
+        if axis:
+            if len(axis) > 1:
+                return False
+            label = axis[0]
+            if type(label) is not Label or label in seen:
+                return False
+            seen.append(label)
+    return True
+
+
+def _apply(changes: list[Substitution], term: Term) -> Term:
+    out, inp, factors = term.out, term.inp, term.factors
+    for change in changes:
+        out, inp = change.in_axes(out), change.in_axes(inp)
+        factors = tuple(substitute(factor, change) for factor in factors)
+    return Term(out, inp, factors, term.scale)

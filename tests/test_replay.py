@@ -1,0 +1,97 @@
+"""Replayed accumulations: the same Jacobians as carried out ones, results of their own, and bounded memory."""
+
+import numpy as np
+import pytest
+
+import minijac as mj
+from minijac.program import replay
+
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(6, 6))
+
+
+def stencil(u):
+    p = np.pad(u, ((0, 0), (1, 1)))
+    return -u * (p[:, 2:] - p[:, :-2]) + 0.1 * (p[:, 2:] - 2 * u + p[:, :-2])
+
+
+def limited(u):
+    step = np.roll(u, -1, axis=1) - u
+    return np.where(np.abs(step) > 0.5, np.log(np.abs(step)), step**2) + np.maximum(u, 0.0)
+
+
+FUNCTIONS = {
+    "elementwise": lambda x: np.sin(x) * np.exp(-x * x),
+    "stencil": stencil,
+    "limiter": limited,
+    "product": lambda x: np.tanh(x) @ WEIGHTS,
+    "softmax": lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True),
+    "rows": lambda x: x[:, ::-1] * x[:, :1],
+}
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    replay.forget()
+
+
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_replay_gives_what_was_carried_out(name, structured):
+    f, found = FUNCTIONS[name], []
+    for n in range(4):  # carried out, recorded, replayed twice
+        x = np.random.default_rng(n).normal(size=(3, 6))
+        J = mj.jacobian(f, structured=structured)(x)
+        replay_free = mj.jacobian(f, structured=structured, chunk_size=10**6)(x)  # chunks are never replayed
+        found.append((J, replay_free, f(x)))
+    assert replay.held_programs() == 1
+    v = RNG.normal(size=(3, 6))
+    for J, expected, y in found:
+        if structured:
+            assert (J.shape, J.dtype, J.structure) == (expected.shape, expected.dtype, expected.structure)
+            np.testing.assert_allclose(J @ v, expected @ v, rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(J.T @ y, expected.T @ y, rtol=1e-12, atol=1e-14)
+            J, expected = J.todense(), expected.todense()
+        np.testing.assert_allclose(J, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_structured_and_dense_results_of_one_structure_are_told_apart():
+    x = RNG.normal(size=(2, 6))
+    for structured in (True, False) * 4:
+        J = mj.jacobian(stencil, structured=structured)(x)
+        assert isinstance(J, mj.Jacobian) == structured
+
+
+def test_a_replayed_structured_jacobian_owns_its_data():
+    x = RNG.normal(size=(2, 6))
+    for _ in range(3):
+        x += 1.0
+        J = mj.jacobian(lambda x: x * WEIGHTS[0] * x, structured=True)(x)
+        before = J.todense()
+        mj.jacobian(lambda x: x * WEIGHTS[0] * x, structured=True)(x + 1.0)
+        x[0] = 7.0
+        np.testing.assert_array_equal(J.todense(), before)
+
+
+def test_what_replays_hold_is_bounded(monkeypatch):
+    monkeypatch.setattr(replay, "MOST_HELD", 30_000)
+    for width in range(10, 40):
+        for _ in range(3):
+            mj.jacobian(np.sin, structured=True)(RNG.normal(size=(20, width)))
+            assert replay.held_bytes() <= 30_000
+    assert replay.held_programs() > 1
+
+
+def test_a_program_on_large_arrays_is_not_kept(monkeypatch):
+    monkeypatch.setattr(replay, "MOST_LIVE", 10_000)
+    for _ in range(3):
+        mj.jacobian(stencil)(RNG.normal(size=(20, 30)))
+    assert replay.held_programs() == 0
+
+
+def test_large_weights_are_not_copied_into_a_structured_result(monkeypatch):
+    monkeypatch.setattr(replay, "MOST_COPIED", 1000)
+    weights = np.random.default_rng(0).normal(size=(200, 200))
+    for _ in range(3):
+        J = mj.jacobian(lambda x: x @ weights, structured=True)(np.ones((2, 200)))
+        assert any(np.shares_memory(f.array, weights) for term in J.block.terms for f in term.factors)
