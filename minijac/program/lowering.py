@@ -49,6 +49,8 @@ def elementwise_ufunc(step: Instruction) -> bool:
 
 def fixed_background(step: Instruction) -> bool:
     """Whether a step writes some entries of its result, the same ones every time, and leaves others at a constant."""
+    if step.op.name == "superpose":
+        return not any(meets or covers(axes) for _, axes, meets in step.params["parts"])
     return step.op.name in ("pad", "embed") or (step.op.name == "relabel" and not covers(step.params["out"]))
 
 
@@ -189,6 +191,30 @@ def _background(code: Code, step: Instruction, out: str, constant: Any) -> None:
         code.line(f"{out}.fill({code.name(constant)})")
 
 
+def _placed(code: Code, step: Instruction, out: str, axes: Any, labels: Any) -> str:
+    """The view of the result whose axes are the labels."""
+    array = code.array(step.out)
+    if array is not None:
+        return code.name(strided(array, axes, labels))
+    return f"{code.name(strided)}({out}, {code.name(axes)}, {code.name(labels)})"
+
+
+def _superpose(code: Code, step: Instruction, args: list[str], out: str) -> None:
+    parts = step.params["parts"]
+    if not covers(parts[0][1]):
+        if fixed_background(step):
+            _background(code, step, out, 0)
+        else:
+            code.line(f"{out}.fill(0)")
+    for arg, (labels, axes, meets) in zip(args, parts, strict=True):
+        extra = tuple(label for label in labels_in(axes) if label not in labels)
+        target = _placed(code, step, out, axes, (*extra, *labels))
+        if meets:
+            code.line(f"{code.name(np.add)}({target}, {arg}, {target})")
+        else:
+            code.line(f"copyto({target}, {arg})")
+
+
 def _unpatches(code: Code, step: Instruction, args: list[str], out: str) -> None:
     """Each entry of the windows added where it came from, one position within the windows after the other."""
     kernel, stride, dilation = (step.params[key] for key in ("kernel", "stride", "dilation"))
@@ -217,11 +243,7 @@ def _relabel(code: Code, step: Instruction, args: list[str], out: str) -> Any:
         source = code.name(strided(array, inp, labels))
     if not covers(axes):
         _background(code, step, out, 0)
-    array = code.array(step.out)
-    if array is not None:
-        target = code.name(strided(array, axes, (*extra, *rest)))
-    else:
-        target = f"{code.name(strided)}({out}, {code.name(axes)}, {code.name((*extra, *rest))})"
+    target = _placed(code, step, out, axes, (*extra, *rest))
     if gone:
         code.line(f"{code.name(np.add.reduce)}({source}, {code.name(gone)}, None, {target})")
     else:
@@ -252,6 +274,7 @@ LOWER: dict[str, Callable[..., Any]] = {
     "pad": _pad,
     "embed": _embed,
     "relabel": _relabel,
+    "superpose": _superpose,
     "unpatches": _unpatches,
 }
 IN_PLACE = {"sigmoid": 0, "relu": 0, "where": 2}

@@ -111,8 +111,19 @@ def _tiled(step: Instruction, values: Sequence[Value], rows: dict[int, Rows], ba
     if len(found) != 1:
         return None
     (out,) = found
+    if out is None or not all(_separate(part, out, batch) for part in related):
+        return None
     args = [rows.get(n) or _moved(part.out, part.inp, out, batch) for part, n in zip(related, step.args, strict=True)]
     return Tiled(step, tuple(args), out)
+
+
+def _separate(part: Part, out: Rows, batch: int) -> bool:
+    """Whether some samples of the result need the same samples of an operand, or all samples the same of it."""
+    if not _whole(part.out[out.axis], batch):
+        return False
+    label = _digits(part.out[out.axis])[0]
+    repeated = label not in labels_in(part.inp) and _leading(part.out, label) is not None
+    return repeated or _moved(part.out, part.inp, out, batch) is not None
 
 
 def _summed(
@@ -213,15 +224,20 @@ def _leading(axes: Axes, label: Any) -> int | None:
     return places[0] if len(places) == 1 and _digits(axes[places[0]])[:1] == (label,) else None
 
 
+def _whole(axis: Axis, batch: int) -> bool:
+    """Whether an axis goes through all samples, and is not a window of them."""
+    digits = _digits(axis)
+    return bool(digits) and isinstance(digits[0], Label) and digits[0].size % batch == 0
+
+
 def _moved(source: Axes, target: Axes, rows: Rows | None, batch: int) -> Rows | None:
     """Where the samples of `source` are in `target`; None where they are not, or are not whole."""
     if rows is None:
         return None
-    digits = _digits(source[rows.axis])
-    if not digits or not isinstance(digits[0], Label):
+    if not _whole(source[rows.axis], batch):
         return None
-    label = digits[0]
-    if label.size % batch or _leading(source, label) is None:
+    label = _digits(source[rows.axis])[0]
+    if _leading(source, label) is None:
         return None
     axis = _leading(target, label)
     return None if axis is None else Rows(axis, prod(digit.size for digit in target[axis]) // batch)
@@ -325,9 +341,21 @@ def _sized(shape: tuple[int, ...], rows: Rows | None, size: int) -> tuple[int, .
 def _resized(item: Tiled, shape: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
     """Parameters that name the shape of the result, or labels of it, for another number of samples."""
     params = item.step.params | {key: shape for key in ("shape", "to") if key in item.step.params}
-    if item.step.op.name == "relabel" and item.args[0] is not None:
-        label = _digits(params["inp"][item.args[0].axis])[0]
-        new = Label(label.size // batch * size)
-        for key in ("inp", "out"):
-            params[key] = tuple(tuple(new if digit is label else digit for digit in axis) for axis in params[key])
+    if item.out is None:
+        return params
+
+    def resized(out: Axes, *others: Axes) -> list[Axes]:
+        """The axes of the result, and others, with a label of its own for the samples of a tile."""
+        old = _digits(out[item.out.axis])[0]  # type: ignore[union-attr]
+        new = Label(old.size // batch * size)
+        return [tuple(tuple(new if d is old else d for d in axis) for axis in axes) for axes in (out, *others)]
+
+    if item.step.op.name == "relabel":
+        params["out"], params["inp"] = resized(params["out"], params["inp"])
+    elif item.step.op.name == "superpose":
+        parts = []
+        for labels, axes, meets in params["parts"]:
+            own, (names,) = resized(axes, (labels,))
+            parts.append((names, own, meets))
+        params["parts"] = tuple(parts)
     return params
