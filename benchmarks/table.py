@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 import optree
 from thread import cpu_name
+from threadpoolctl import threadpool_info
 from workloads import TRUTHS, WORKLOADS, Call, Workload
 
 import minijac as mj
 from minijac import forum
+from minijac.program import fusion
 
 # Jitted reductions of JAX 0.10.2 are wrong on some workloads (a quarter off) without this; read when JAX is imported.
 XLA_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
@@ -38,7 +40,7 @@ TRUTH_TOLERANCE = 1e-9  # of the float64 reference, against torch's reverse mode
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "table-cpu.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "benchmarks.png"
-EAGER, COMPILED = "minijac", "minijac compiled"
+EAGER, COMPILED, NUMPY_ALONE = "minijac", "minijac compiled", "minijac compiled, without Numba"
 SCREEN = 3  # a way that takes this many times the fastest of its library is not timed further
 COMPILE_SECONDS = 300  # that torch.compile may take for one way
 
@@ -80,6 +82,7 @@ def ways_of(workload: Workload, data: Any, torch_compile: bool) -> list[Way]:
     ways = [
         Way(EAGER, "minijac", lambda: partial(call.function, *call.arguments)),
         Way(COMPILED, "minijac", lambda: partial(mj.compile(call.function), *call.arguments)),
+        Way(NUMPY_ALONE, "minijac", partial(without_numba, call)),
     ]
     tensors = in_torch(data)
     for name, way in workload.torch(tensors).items():
@@ -95,6 +98,17 @@ def ways_of(workload: Workload, data: Any, torch_compile: bool) -> list[Way]:
         for name, way in calls.items():
             ways.append(Way(f"JAX {name}", library, partial(jitted, way)))
     return ways
+
+
+def without_numba(call: Call) -> Turn:
+    """Compiled as where Numba is not installed."""
+    compiled, before = mj.compile(call.function), fusion.AVAILABLE
+    fusion.AVAILABLE = False
+    try:
+        compiled(*call.arguments)
+    finally:
+        fusion.AVAILABLE = before
+    return partial(compiled, *call.arguments)
 
 
 def in_torch(data: Any) -> Any:
@@ -252,6 +266,7 @@ def summary(workload: Workload, data: Any, ways: list[Way], rates: Mapping[str, 
         "ways": {way.name: way.row() for way in ways},
         EAGER: eager,
         COMPILED: compiled,
+        NUMPY_ALONE: timed.get(NUMPY_ALONE),
         "best torch": best("torch"),
         "best JAX": best("JAX"),
         "best by hand": best("by hand"),
@@ -288,7 +303,7 @@ def machine_rates(quick: bool) -> dict[str, float]:
 def versions() -> dict[str, str]:
     """What was compared."""
     found = {"python": platform.python_version()}
-    for name in ("minijac", "numpy", "torch", "jax", "jaxlib", "scipy"):
+    for name in ("minijac", "numpy", "numba", "torch", "jax", "jaxlib", "scipy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -303,6 +318,12 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "torch_threads": forum.torch.get_num_threads(),
+        "blas": [
+            {key: library.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+            for library in threadpool_info()
+            if library["user_api"] == "blas" and "numpy" in library["filepath"]
+        ],
+        "blas_settings": {key: value for key, value in os.environ.items() if key.startswith(("OPENBLAS_", "MKL_"))},
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
@@ -316,12 +337,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{min(places, 5)}f}"
 
 
-HEAD = ("workload", "eager", "compiled", "torch", "", "JAX", "", "by hand", "c/peer", "e/peer", "limit")
-WIDTHS = (23, 8, 8, 8, 30, 8, 24, 8, 6, 6, 12)
+HEAD = ("workload", "eager", "compiled", "no Numba", "torch", "", "JAX", "", "by hand", "c/peer", "e/peer", "limit")
+WIDTHS = (23, 8, 8, 8, 8, 30, 8, 24, 8, 6, 6, 12)
 
 
 def print_row(cells: Sequence[str]) -> None:
-    left = (0, 4, 6)
+    left = (0, 5, 7)
     print(
         "  ".join(f"{c:<{w}}" if k in left else f"{c:>{w}}" for k, (c, w) in enumerate(zip(cells, WIDTHS, strict=True)))
     )
@@ -339,6 +360,7 @@ def print_workload(name: str, row: Mapping[str, Any]) -> None:
         name,
         number(row[EAGER]),
         number(row[COMPILED]),
+        number(row[NUMPY_ALONE]),
         *named(row["best torch"], "torch "),
         *named(row["best JAX"], "JAX "),
         number(hand[1] if hand else None),

@@ -402,7 +402,7 @@ def interleaved(
     *,
     rounds: int = 15,
     seconds_each: float = 2.0,
-    pause: float = 0.01,
+    pause: float = 0.03,
     most_calls: int = 20,
 ) -> dict[str, Timing]:
     """Time every function in rounds A B C, A B C, so that a busy moment of the machine hits all alike.

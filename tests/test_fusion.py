@@ -164,7 +164,7 @@ def test_without_numba_the_same(monkeypatch):
 
 
 def test_small_arrays_are_not_worth_compiling_for(monkeypatch):
-    monkeypatch.setattr(fusion, "WORTH", 1 << 17)
+    monkeypatch.setattr(fusion, "WORTH", 1 << 19)
     compiled = mj.compile(lambda x: (x * 2 + 1) * x)
     x = np.ones((3, 4))
     compiled(x)

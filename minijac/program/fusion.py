@@ -21,7 +21,7 @@ from .tiling import Region
 
 __all__ = ["Fused", "Stage", "fused", "kernel_of", "made", "operand_shapes", "read"]
 
-WORTH = 1 << 17
+WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
