@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,15 +86,18 @@ class Given(NamedTuple):
 
 
 class Plan:
-    """A tile size, and an executor of the tile's program for each thread."""
+    """A tile size, an executor of its program for each thread, and one for the last tile where that is smaller."""
 
-    def __init__(self, region: Region, size: int, executors: Sequence[Executor], given: Given) -> None:
+    def __init__(
+        self, region: Region, size: int, executors: Sequence[Executor], rest: Executor | None, given: Given
+    ) -> None:
         self.size = size
         self.executors = executors
-        starts = [min(start, region.batch - size) for start in range(0, region.batch, size)]
+        self._rest = rest
+        starts = range(0, region.batch, size)
         self._sums = [np.empty((len(starts), *shape), dtype) for shape, dtype in given.sums]
         self._parts = [
-            (*(_part(each, start, size) for each in given.rows), *((k,) for _ in self._sums))
+            (*(_part(each, start, min(size, region.batch - start)) for each in given.rows), *((k,) for _ in self._sums))
             for k, start in enumerate(starts)
         ]
 
@@ -103,7 +106,7 @@ class Plan:
         arrays = (*arrays[: len(arrays) - len(self._sums)], *self._sums)
         parts = iter(self._parts)  # each thread takes the next tile: `next` is atomic
         if len(self.executors) == 1:
-            _work(self.executors[0], parts, arrays)
+            self._work(self.executors[0], parts, arrays)
         else:
             self._spread(parts, arrays)
         for total, own in zip(sums, self._sums, strict=True):
@@ -112,26 +115,32 @@ class Plan:
     def _spread(self, parts: Iterator[Any], arrays: Sequence[Any]) -> None:
         with blas():
             pool = _pool(os.getpid(), len(self.executors) - 1)
-            others: list[Future[None]] = [pool.submit(_work, each, parts, arrays) for each in self.executors[1:]]
-            _work(self.executors[0], parts, arrays)
+            others = [pool.submit(self._work, each, parts, arrays) for each in self.executors[1:]]
+            try:
+                self._work(self.executors[0], parts, arrays)
+            finally:
+                wait(others)  # also after an error: they write into buffers that the next call uses
             for other in others:
                 other.result()
 
+    def _work(self, executor: Executor, parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]) -> None:
+        """Carry out tiles until none is left."""
+        run, last = executor.run, None if self._rest is None else self._parts[-1]
+        for part in parts:
+            if part is last:
+                run = self._rest.run  # type: ignore[union-attr]
+            run(*[x if index is ... else x[index] for x, index in zip(arrays, part, strict=True)])
+
     @property
     def nbytes(self) -> int:
-        return sum(executor.nbytes for executor in self.executors) + sum(own.nbytes for own in self._sums)
+        executors = [*self.executors, *([] if self._rest is None else [self._rest])]
+        return sum(executor.nbytes for executor in executors) + sum(own.nbytes for own in self._sums)
 
 
 def _part(rows: Rows | None, start: int, size: int) -> Any:
     if rows is None:
         return ...
     return (*(slice(None),) * rows.axis, slice(start * rows.inner, (start + size) * rows.inner))
-
-
-def _work(executor: Executor, parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]) -> None:
-    run = executor.run
-    for part in parts:
-        run(*[x if index is ... else x[index] for x, index in zip(arrays, part, strict=True)])
 
 
 class Tiles:
@@ -192,14 +201,17 @@ class Tiles:
         return sorted(_seconds(plan, arrays) for _ in range(ROUNDS))[ROUNDS // 2], plan
 
     def _planned(self, size: int, count: int) -> Plan:
+        rest = self._region.batch % size
+        executors = [self._executor(size) for _ in range(count)]
+        return Plan(self._region, size, executors, self._executor(rest) if rest else None, self._given)
+
+    def _executor(self, size: int) -> Executor:
+        """An executor of the program for `size` samples."""
         from .executor import Executor
 
         program = tile_program(self._region, self._values, size, self._known)
         contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
-        into = [*contiguous, *(True for _ in self._given.sums)]
-        return Plan(
-            self._region, size, [Executor(program, into, self._region.batch / size) for _ in range(count)], self._given
-        )
+        return Executor(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
 
 
 def _seconds(plan: Plan, arrays: Sequence[Any]) -> float:
