@@ -102,12 +102,12 @@ def ways_of(workload: Workload, data: Any, torch_compile: bool) -> list[Way]:
 
 def without_numba(call: Call) -> Turn:
     """Compiled as where Numba is not installed."""
-    compiled, before = mj.compile(call.function), fusion.AVAILABLE
-    fusion.AVAILABLE = False
+    compiled = mj.compile(call.function)
+    fusion.ENABLED = False
     try:
         compiled(*call.arguments)
     finally:
-        fusion.AVAILABLE = before
+        fusion.ENABLED = True
     return partial(compiled, *call.arguments)
 
 

@@ -12,7 +12,7 @@ from minijac.ops import REGISTRY
 from minijac.program import fusion, regions, tiling
 from minijac.program.fusion import EXPRESSIONS, Fused, fused, made, read
 
-needs_numba = pytest.mark.skipif(not fusion.AVAILABLE, reason="Numba is not installed")
+needs_numba = pytest.mark.skipif(not fusion.available(), reason="Numba is not installed")
 B, D = 6, 5
 SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.25, np.inf, -np.inf, np.nan, 1e-30, -3e30]
 
@@ -155,12 +155,24 @@ def test_one_compiled_loop_for_all_sizes_and_numbers():
 
 
 def test_without_numba_the_same(monkeypatch):
-    monkeypatch.setattr(fusion, "AVAILABLE", False)
+    monkeypatch.setattr(fusion, "available", lambda: False)
     f = lambda x: (x * 2 + 1) * x
     compiled = mj.compile(f)
     x = np.arange(12.0).reshape(3, 4)
     np.testing.assert_array_equal(compiled(x), f(x))
     assert not loops_of(compiled, x)
+
+
+def test_numba_that_cannot_be_imported_is_told(monkeypatch):
+    import importlib
+
+    def fails(name):
+        raise ImportError("Numba needs NumPy 1.0 or less")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib, "import_module", fails)
+    with pytest.warns(UserWarning, match="left to NumPy, as Numba cannot be imported: Numba needs NumPy"):
+        assert not fusion.available.__wrapped__()
 
 
 def test_small_arrays_are_not_worth_compiling_for(monkeypatch):
@@ -185,7 +197,7 @@ MAKERS = (
 @pytest.mark.parametrize("seed", range(40))
 def test_stages_come_after_what_they_read(monkeypatch, seed):
     """Random programs: every stage once, each after those that make what it reads, and all results are made."""
-    monkeypatch.setattr(fusion, "AVAILABLE", True)
+    monkeypatch.setattr(fusion, "available", lambda: True)
     choose = random.Random(seed)
 
     def f(x):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
-AVAILABLE = importlib.util.find_spec("numba") is not None
+ENABLED = True
+"""Whether loops are compiled where Numba is installed."""
 
 EXPRESSIONS = {
     "add": "({} + {})", "subtract": "({} - {})", "multiply": "({} * {})", "divide": "({} / {})",
@@ -65,6 +67,19 @@ def made(stage: Stage) -> Sequence[int]:
     return [n for n, _ in stage.outs] if isinstance(stage, Region) else stage.outs
 
 
+@cache
+def available() -> bool:
+    """Whether Numba can be imported; a warning where it is installed and cannot, as beside a NumPy too new for it."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        importlib.import_module("numba")
+    except Exception as error:
+        warnings.warn(f"minijac.compile: loops are left to NumPy, as Numba cannot be imported: {error}", stacklevel=2)
+        return False
+    return True
+
+
 # -- which steps -------------------------------------------------------------------------------------------------------
 def fused(
     stages: Sequence[Instruction | Region], values: Sequence[Value], outputs: Sequence[int], times: float = 1.0
@@ -74,7 +89,7 @@ def fused(
     Args:
         times: How often these stages are carried out in a call, once for each tile.
     """
-    if not AVAILABLE:
+    if not (ENABLED and available()):
         return stages
     groups = [(kind, group) for kind, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
     if not groups:
