@@ -89,10 +89,8 @@ def fused(
     Args:
         times: How often these stages are carried out in a call, once for each tile.
     """
-    if not (ENABLED and available()):
-        return stages
     groups = [(kind, group) for kind, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
-    if not groups:
+    if not (groups and ENABLED and available()):
         return stages
     group_of = {step.out: k for k, (_, group) in enumerate(groups) for step in group}
     used = _readers(stages, group_of)
