@@ -24,6 +24,8 @@ __all__ = ["Fused", "Stage", "fused", "kernel_of", "made", "operand_shapes", "re
 
 WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
+VECTORISE = "-vectorize-memory-check-threshold=1000"
+"""For LLVM: compare more pairs of arrays that might share memory, rather than not to vectorise a loop over many."""
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
 ENABLED = True
@@ -89,11 +91,13 @@ def fused(
     Args:
         times: How often these stages are carried out in a call, once for each tile.
     """
-    groups = [(kind, group) for kind, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
+    groups = [
+        (dtype, group) for dtype, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH
+    ]
     if not (groups and ENABLED and available()):
         return stages
+    readers = _readers(stages, outputs)
     group_of = {step.out: k for k, (_, group) in enumerate(groups) for step in group}
-    used = _readers(stages, group_of)
     merged: list[tuple[int, Stage]] = []
     seen: set[int] = set()
     for place, stage in enumerate(stages):
@@ -103,10 +107,7 @@ def fused(
         elif k not in seen:
             seen.add(k)
             dtype, steps = groups[k]
-            inside = {step.out for step in steps}
-            args = dict.fromkeys(n for step in steps for n in step.args if n not in inside)
-            outs = [step.out for step in steps if step.out in outputs or used.get(step.out, set()) - {k}]
-            merged.append((place, Fused(dtype, tuple(steps), tuple(args), tuple(outs))))
+            merged.append((place, Fused(dtype, tuple(steps), *_operands(steps, readers))))
     return _in_order(merged)
 
 
@@ -162,14 +163,21 @@ def _traffic(steps: Iterable[Instruction], values: Sequence[Value]) -> int:
     return sum(prod(values[n].shape) * values[n].dtype.itemsize for step in steps for n in (*step.args, step.out))
 
 
-def _readers(stages: Sequence[Instruction | Region], group_of: Mapping[int, int]) -> dict[int, set[int]]:
-    """Which groups read a value; a stage that is in none counts as -1."""
-    readers: dict[int, set[int]] = {}
+def _readers(stages: Sequence[Instruction | Region], outputs: Sequence[int]) -> dict[int, set[int]]:
+    """What reads each value, by what it makes; -1 stands for the results."""
+    readers: dict[int, set[int]] = {n: {-1} for n in outputs}
     for stage in stages:
-        reader = group_of.get(stage.out, -1) if isinstance(stage, Instruction) else -1
         for n in read(stage):
-            readers.setdefault(n, set()).add(reader)
+            readers.setdefault(n, set()).update(made(stage))
     return readers
+
+
+def _operands(steps: Sequence[Instruction], readers: Mapping[int, set[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The values that a loop reads, and those that it makes for others."""
+    inside = {step.out for step in steps}
+    args = dict.fromkeys(n for step in steps for n in step.args if n not in inside)
+    outs = tuple(step.out for step in steps if not inside.issuperset(readers.get(step.out, ())))
+    return tuple(args), outs
 
 
 def _in_order(stages: list[tuple[int, Stage]]) -> list[Stage]:
@@ -240,11 +248,19 @@ def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None]
     return _compiled("\n".join(lines), loop.dtype.char), operands
 
 
+@cache
+def _numba() -> Any:
+    import numba
+    from llvmlite import binding
+
+    binding.set_option("minijac", VECTORISE)
+    return numba
+
+
 @lru_cache(1024)
 def _compiled(source: str, dtype: str) -> Callable[..., None]:
     """One compiled loop for all programs that have it: its text names no sizes and no numbers."""
-    import numba
-
+    numba = _numba()
     kind = np.dtype(dtype).type
     names: dict[str, Any] = {"sqrt": np.sqrt, "ONE": kind(1), "ZERO": kind(0)}
     exec(compile(source, "<minijac loop>", "exec"), names)

@@ -18,7 +18,9 @@ __all__ = ["turned_chains"]
 
 DEEP = 100
 """Operations in a row after which a chain is left as it is."""
-MOST = 64
+LEAST = 1024
+"""Entries of a value below which its order does not matter."""
+MOST = 128
 """Chains that are tried, the last ones of a program."""
 ENTRY, STRIDED, FLOP, SMALL_FLOP, MATRIX = 0.2, 0.6, 0.005, 0.02, 300.0
 """Nanoseconds, roughly: an entry read or written in order, and out of order; an operation of a large product and of a
@@ -26,12 +28,22 @@ small one, and the call for each matrix of a stack. Only their proportions matte
 
 
 def turned_chains(program: Program) -> Program:
-    """Each transpose, and each product with a matrix from the left, tried with the chain before it turned."""
-    candidates = [step.out for step in program.instructions if _is_transpose(step) or _from_left(step, program.values)]
+    """Transposes, what is computed from them, and products with a matrix from the left, tried with the chain turned."""
+    transposes = {step.out for step in program.instructions if _is_transpose(step)}
+    candidates = [
+        step.out
+        for step in program.instructions
+        if prod(program.values[step.out].shape) >= LEAST
+        and (
+            step.out in transposes
+            or _from_left(step, program.values)
+            or (elementwise_ufunc(step) and not transposes.isdisjoint(step.args))
+        )
+    ]
     best = _cost(program) if candidates else 0.0
     for out in reversed(candidates[-MOST:]):
         trial = _turned_at(program, out)
-        if trial is not None and (cost := _cost(trial)) < 0.98 * best:
+        if trial is not None and (cost := _cost(trial)) < 0.9999 * best:
             program, best = trial, cost
     return program
 
@@ -42,7 +54,7 @@ def _swap(ndim: int) -> tuple[int, ...]:
 
 def _is_transpose(step: Instruction) -> bool:
     axes = step.params.get("axes", ()) if step.op.name == "transpose" else ()
-    return len(axes) > 2 and tuple(axes) == _swap(len(axes))
+    return len(axes) > 1 and tuple(axes) == _swap(len(axes))
 
 
 def _from_left(step: Instruction, values: Sequence[Value]) -> bool:
@@ -95,7 +107,7 @@ class _Turner:
         shape, maker = self.shape(n), self._makers.get(n)
         if len(shape) < 2:
             return self._add("reshape", (n,), (*shape, 1), shape=(*shape, 1)) if shape else n
-        if maker is not None and self._depth < DEEP and len(shape) > 2:
+        if maker is not None and self._depth < DEEP:
             if elementwise_ufunc(maker):
                 value = self.values[n]
                 args = tuple([self.turned(m) for m in maker.args])
