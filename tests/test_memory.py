@@ -18,10 +18,11 @@ from helpers import close, random
 import minijac as mj
 from minijac.arguments import Options
 from minijac.bounded import held_bytes, ways
+from minijac.program import replay
 from minijac.transforms import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-import digits as example  # noqa: E402 - of the folder beside this one
+import digits as example
 
 BOOKKEEPING = 700_000
 """What Python's own objects and the caches of plans may take beside the arrays."""
@@ -97,6 +98,7 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(f, x, mode, chunk
     estimate = held_bytes(ready, (x,)) + chosen.cost.peak_bytes
     del ready
     mj.jacobian(f, mode=mode, chunk_size=chunk_size)(x)
+    replay.forget()  # the estimate is of an accumulation that is carried out, as under max_bytes
     measured, _ = peak_beside(lambda: mj.jacobian(f, mode=mode, chunk_size=chunk_size)(x))
     objects = 200_000  # of Python, which are not counted
     assert 0.75 * (measured - objects) <= estimate <= 1.25 * measured
@@ -108,7 +110,11 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(f, x, mode, chunk
 @pytest.mark.parametrize("bound", [3_000_000, 6_000_000])
 @pytest.mark.parametrize(
     "name, mode",
-    [(name, mode) for name in ("mlp", "relu", "shared stencil", "digits example") for mode in ("forward", "reverse", "mixed", "auto")]
+    [
+        (name, mode)
+        for name in ("mlp", "relu", "shared stencil", "digits example")
+        for mode in ("forward", "reverse", "mixed", "auto")
+    ]
     + [("digits", "reverse"), ("digits", "auto")],
 )
 def test_the_peak_beside_inputs_and_result_is_within_the_bound(name, bound, mode):
