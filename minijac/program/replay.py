@@ -164,7 +164,7 @@ def _account(key: Any, entry: Entry) -> None:
                 if sum(_HELD.values()) <= MOST_HELD:
                     break
                 if _HELD.pop(other, 0):
-                    _SEEN[other] = "once"
+                    _SEEN[other] = "never"  # not "once": recorded again and again, they would push each other out
 
 
 def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
