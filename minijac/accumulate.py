@@ -95,11 +95,12 @@ class Graph:
         keep = set(self.outputs)
         for i in self.order:
             total: Block | None = None
-            for k, p in self._operands[i]:
+            for p in self._parents(i):
                 block = blocks.get(p)
                 if block is not None:
-                    part = self.edge(i, k).after(block)
-                    total = part if total is None else total + part
+                    for edge in self._between(i, p):
+                        part = edge.after(block)
+                        total = part if total is None else total + part
                 waiting[p] -= 1
                 if waiting[p] == 0 and p not in keep:
                     blocks.pop(p, None)
@@ -114,15 +115,34 @@ class Graph:
             block = blocks.pop(i, None)
             if block is None:
                 continue
-            for k, p in self._operands[i]:
-                part = self.edge(i, k).before(block)
-                blocks[p] = blocks[p] + part if p in blocks else part
+            for p in self._parents(i):
+                for edge in self._between(i, p):
+                    part = edge.before(block)
+                    blocks[p] = blocks[p] + part if p in blocks else part
         return {i: blocks[i] for i in self.inputs if i in blocks}
+
+    def _parents(self, i: int) -> dict[int, None]:
+        """The nodes that node `i` depends on, each once."""
+        return dict.fromkeys(p for _, p in self._operands[i])
+
+    def _between(self, i: int, p: int) -> list[Edge]:
+        """The local derivatives of node `i` by one node; of several operands, as in ``x * x``, their sum."""
+        edges = [self.edge(i, k) for k, q in self._operands[i] if q == p]
+        if len(edges) == 1 or any(edge.linear is not None for edge in edges):
+            return edges
+        key = i, -1 - p
+        if key not in self._edges:
+            total = edges[0].block()
+            for edge in edges[1:]:
+                total = total + edge.block()
+            parts = [Part(term.out, term.inp, term.factors, term.scale) for term in total.terms]
+            self._edges[key] = Edge(total.out_shape, total.inp_shape, parts)
+        return [self._edges[key]]
 
     def _consumers(self) -> dict[int, int]:
         count: dict[int, int] = {}
         for i in self.order:
-            for _, p in self._operands[i]:
+            for p in self._parents(i):
                 count[p] = count.get(p, 0) + 1
         return count
 

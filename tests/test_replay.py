@@ -89,6 +89,19 @@ def test_a_program_on_large_arrays_is_not_kept(monkeypatch):
     assert replay.held_programs() == 0
 
 
+def test_large_results_are_written_after_the_replay(monkeypatch):
+    monkeypatch.setattr(replay, "MOST_WHOLE", 100)
+    for f in FUNCTIONS.values():
+        held = []
+        for n in range(4):
+            x = np.random.default_rng(n).normal(size=(3, 6))
+            J = mj.jacobian(f)(x)
+            assert type(J) is np.ndarray and J.flags.c_contiguous and J.flags.writeable
+            held.append((J, mj.jacobian(f, chunk_size=10**6)(x)))
+        for J, expected in held:  # none was overwritten by a later one
+            np.testing.assert_allclose(J, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_large_weights_are_not_copied_into_a_structured_result(monkeypatch):
     monkeypatch.setattr(replay, "MOST_COPIED", 1000)
     weights = np.random.default_rng(0).normal(size=(200, 200))

@@ -797,3 +797,17 @@ def test_random_diagonals_superposed_are_their_sum(mode, moved):
         expected[:, np.arange(at, at + len(source)), source] += np.cos(x[:, source])
     close(mj.jacobian(f, mode=mode)(x), expected, 1e-14)
     close(mj.compile(mj.jacobian(f, mode=mode))(x), expected, 1e-14)
+
+
+@both_ends
+def test_an_operand_given_twice_meets_a_block_once(mode):
+    x, W, V = random(4, 6), random(6, 5), random(5, 3)
+    f = lambda x: (x @ W) * (x @ W)
+    g = lambda x: (lambda h: (h * h) @ V)(x @ W)
+    counts = [[name for name, _ in recorded(h, x, mode)] for h in (g, lambda x: np.tanh(x @ W) @ V)]
+    assert counts[0].count("matmul") == counts[1].count("matmul")
+    assert "add" not in counts[0]
+    (term,) = terms(structured(lambda x: x * x, x, mode))
+    assert term.scale == 2.0 and stored(term) == [(4, 6)]
+    close(mj.jacobian(g, mode=mode)(x), np.einsum("bij,jk->bki", 2.0 * W * (x @ W)[:, None], V), 1e-12)
+    close(mj.jacobian(f, mode=mode)(x), np.einsum("bij->bji", 2.0 * W * (x @ W)[:, None]), 1e-12)

@@ -91,9 +91,7 @@ def fused(
     Args:
         times: How often these stages are carried out in a call, once for each tile.
     """
-    groups = [
-        (dtype, group) for dtype, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH
-    ]
+    groups = [(dtype, group) for dtype, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
     if not (groups and ENABLED and available()):
         return stages
     readers = _readers(stages, outputs)

@@ -5,6 +5,7 @@ and shapes. So on the second call with a structure the accumulation is recorded 
 and from then on only its array operations are carried out. `f` itself still runs on the tape in every call. Whatever
 could differ between two calls of one structure is part of the key or an operand of the program. What programs hold
 between calls is bounded (`MOST_HELD`), and one that works on large arrays is not kept: there, Python is not the cost.
+Nothing of it is held under `max_bytes`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..accumulate import Graph
 from ..arguments import Options
 from ..chunking import assemble
 from ..errors import MutationError, TraceError
+from ..labels import labels_in
 from ..plan import Plan
 from ..structured import Jacobian
 from ..tape import Node
@@ -30,10 +32,12 @@ from .record import Foreign, Program
 __all__ = ["forget", "held_bytes", "held_programs", "replayed"]
 
 MOST_STRUCTURES = 128
-MOST_LIVE = 2**22
+MOST_LIVE = 2**24
 """Bytes that one program may need at once. Above, the arithmetic takes longer than Python, and memory counts."""
-MOST_HELD = 2**25
+MOST_HELD = 2**26
 """Bytes that all of them may hold between calls: buffers, and results that the caller let go of."""
+MOST_WHOLE = 2**22
+"""Bytes of results that programs make whole. Larger ones are written from their terms after the replay."""
 MOST_COPIED = 2**20
 """Bytes of operands that a structured result may hold as they are: a replay copies them, an accumulation does not."""
 
@@ -53,7 +57,7 @@ def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
     if operands is None:
         return None
     arrays, numbers = operands
-    if _result_bytes(ready) > MOST_LIVE:  # a large result is written straight from the factors of its structure
+    if _result_bytes(ready) > MOST_WHOLE:
         options = options._replace(structured=True)
     mode = options.mode if isinstance(options.mode, str) else str(plan)
     how = mode, options.on_mixing, options.structured
@@ -77,14 +81,16 @@ def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
     result = entry(list(arrays.values()))
     _account(key, entry)
     if options.structured and not wanted.structured:
-        return [[J.todense() for J in row] for row in result]
+        return [[_dense(J) for J in row] for row in result]
     return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
 
 
 def _result_bytes(ready: Any) -> int:
     """Bytes of the dense Jacobians, at most, where samples do not mix."""
+    if not ready.outputs or not ready.sources:
+        return 0
     entries = sum(y.size for y in ready.outputs) * sum(x.size for x in ready.sources)
-    return entries // (ready.batch or 1) * 8
+    return entries // (ready.batch or 1) * max(array.dtype.itemsize for array in (*ready.outputs, *ready.sources))
 
 
 def live_bytes(program: Program) -> int:
@@ -125,6 +131,18 @@ def held_bytes() -> int:
     return sum(entry.buffer_bytes() for entry in list(_SEEN.values()) if isinstance(entry, Entry))
 
 
+def _dense(J: Jacobian) -> Any:
+    """The dense array: the data itself where that is all there is, as it was made for this call."""
+    if len(J.block.terms) == 1:
+        (term,) = J.block.terms
+        if len(term.factors) == 1 and term.scale == 1.0 and term.plain:
+            array, axes = term.factors[0]
+            whole = array.size == prod(J.shape) and axes == tuple(labels_in((*term.out, *term.inp)))
+            if whole and array.dtype == J.dtype and array.flags.c_contiguous:
+                return array.reshape(J.shape)
+    return J.todense()
+
+
 def _passed_on(program: Program) -> int:
     """Bytes of results that are operands as they are."""
     values = [program.values[n] for n in set(program.outputs) & set(program.inputs)]
@@ -146,7 +164,7 @@ def _account(key: Any, entry: Entry) -> None:
                 if sum(_HELD.values()) <= MOST_HELD:
                     break
                 if _HELD.pop(other, 0):
-                    _SEEN[other] = "once"
+                    _SEEN[other] = "never"  # not "once": recorded again and again, they would push each other out
 
 
 def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
