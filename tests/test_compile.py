@@ -423,3 +423,17 @@ def test_scalars_of_numpy_and_arrays_without_axes():
     agrees(f, (np.array(2.0), np.float32(3.0)), (np.array(1.0), np.float32(4.0)))
     agrees(mj.grad(lambda a: a * a), (np.array(2.0),), (np.array(3.0),))
     agrees(mj.grad(lambda a: a * a), (2.0,), (3.0,))
+
+
+def test_generated_code_can_be_read():
+    """Names of its own, and comments that say what is computed; nothing of the user's."""
+    secret = np.full((3, 2), 12345.678)
+    f = mj.compile(lambda x: np.tanh(x @ secret) * 0.123456789)
+    x = np.ones((4, 3))
+    assert "tile" not in f.source(x)
+    f(x)
+    text = f.source(x)
+    assert text.startswith("def run(a0):\n")
+    assert "# %2 = matmul(%0, %1)" in text
+    assert "tanh" in text
+    assert not any(word in text for word in ("12345", "0.123", "secret", "lambda"))

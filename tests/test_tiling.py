@@ -246,3 +246,12 @@ def test_small_programs_are_left_whole(monkeypatch):
     f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
     f(np.ones((B, D)))
     assert not executor.Executor(f.program(np.ones((B, D))))._tiles
+
+
+def test_the_code_of_tiles_can_be_read():
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    x = np.ones((B, D))
+    assert "chosen by time on the first call" in f.source(x)
+    f(x)
+    assert "tiles of 1 of 12 samples, threads: 2" in f.source(x)
+    assert f.source(x).count("def run(") == 2

@@ -62,6 +62,11 @@ class Entry:
         """Bytes that the executors hold between calls."""
         return sum(executor.nbytes for executor in list(self.executors))
 
+    @property
+    def source(self) -> str:
+        executor = self.executors[-1] if self.executors else Executor(self.program, plain=self.plain)
+        return executor.source
+
 
 LEAF = flatten(0)[1]
 
@@ -114,10 +119,17 @@ class Compiled:
 
     def program(self, *args: Any, **kwargs: Any) -> Program:
         """The program for these arguments, recorded now if it was not before; ``print`` shows it."""
+        return self._entry("program", args, kwargs).program
+
+    def source(self, *args: Any, **kwargs: Any) -> str:
+        """The Python that replays the program for these arguments: calls of NumPy, with comments."""
+        return self._entry("source", args, kwargs).source
+
+    def _entry(self, name: str, args: Any, kwargs: Any) -> Entry:
         found = _signature(args, kwargs)
         if found is None:
-            raise InputError("program: expected plain arrays and numbers as arguments, got a traced value.")
-        return (self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)).program
+            raise InputError(f"{name}: expected plain arrays and numbers as arguments, got a traced value.")
+        return self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, and the number of programs held."""
@@ -236,6 +248,7 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
     which takes it a second or so to compile.
 
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
+    ``fn.source(...)`` the Python that replays it,
     ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that is held between calls.
 
     >>> import numpy as np, minijac as mj

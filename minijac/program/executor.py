@@ -52,7 +52,7 @@ class Executor:
         whole = program.instructions if plain or into is not None else stages(program)
         self._stages: Sequence[Stage] = whole if plain else fused(whole, program.values, program.outputs, times)
         self._tiles: list[Tiles] = []
-        self.source = ""
+        self._code = ""
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}  # objects that have a name already
         self._lines: list[str] = []
@@ -76,6 +76,11 @@ class Executor:
         pooled = sum(array.nbytes for pool in self._pools for array in pool)
         return self._planned + pooled + sum(tiles.nbytes for tiles in self._tiles)
 
+    @property
+    def source(self) -> str:
+        """The generated Python, and that of the tiles; its names are of this module's making."""
+        return "\n".join([self._code, *(tiles.source for tiles in self._tiles)])
+
     # -- binding -------------------------------------------------------------------------------------------------------
     def _bind(self) -> None:
         program = self.program
@@ -89,6 +94,7 @@ class Executor:
         last = self._last_uses()
         results = self._results()
         for number, stage in enumerate(self._stages):
+            self.line(f"# {_described(stage)}")
             if isinstance(stage, Region):
                 self._bind_region(stage, results)
             elif isinstance(stage, Fused):
@@ -104,8 +110,8 @@ class Executor:
         self._names |= {"copyto": np.copyto, "empty": np.empty, "take": _take}
         body = "\n    ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
         parameters = ", ".join([f"a{n}" for n in program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())])
-        self.source = f"def run({parameters}):\n    {body}\n"
-        exec(compile(self.source, "<minijac program>", "exec"), self._names)
+        self._code = f"def run({parameters}):\n    {body}\n"
+        exec(compile(self._code, "<minijac program>", "exec"), self._names)
         quiet = Context()  # in which NumPy does not warn; entering it costs less than numpy.errstate
         quiet.run(np.seterr, all="ignore")
         self.run = partial(quiet.run, self._names.pop("run"))
@@ -388,6 +394,14 @@ class Executor:
             ufunc(self, step, names, out)
         elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
+
+
+def _described(stage: Stage) -> str:
+    if isinstance(stage, Region):
+        return f"{len(stage.steps)} operations for each of {stage.batch} samples, tile by tile"
+    steps = stage.steps if isinstance(stage, Fused) else (stage,)
+    texts = [f"%{step.out} = {step.op.name}({', '.join(f'%{n}' for n in step.args)})" for step in steps]
+    return ("one loop: " if isinstance(stage, Fused) else "") + "; ".join(texts)
 
 
 def _with_params(step: Instruction) -> Callable[..., Any]:

@@ -164,6 +164,15 @@ class Tiles:
         return 0 if self._plan is None else self._plan.nbytes
 
     @property
+    def source(self) -> str:
+        """The generated Python of a tile, once its size is known."""
+        if self._plan is None:
+            return f"# tiles of {self._region.batch} samples: their size is chosen by time on the first call\n"
+        plan = self._plan
+        title = f"# tiles of {plan.size} of {self._region.batch} samples, threads: {len(plan.executors)}\n"
+        return title + plan.executors[0].source
+
+    @property
     def spread(self) -> bool:
         """Whether its tiles run on several threads."""
         return self._plan is not None and len(self._plan.executors) > 1
