@@ -1,5 +1,11 @@
-"""Settings of the suite."""
+"""Settings of the suite, and the device that tests of the second backend run on."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gpu import Device
 from hypothesis import HealthCheck, settings
 
 # no deadline: a test that is slow once, on a busy machine, is not wrong
@@ -7,3 +13,22 @@ settings.register_profile(
     "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture(params=["stand-in", pytest.param("cupy", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """The strict stand-in for CuPy, and CuPy itself where it sees a device."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
+    if request.param == "stand-in":
+        import standin
+
+        with standin.installed() as xp:
+            yield Device(xp, standin.cupyx_module, standin.log)
+        return
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"CuPy sees no device: {error}")
+    import cupyx
+
+    yield Device(cupy, cupyx, None)

@@ -35,7 +35,7 @@ _SEEN: OrderedDict[Any, Entry | str] = OrderedDict()
 
 def replayed(ready: Any, plan: Plan, options: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `chunking.assemble`, or None where the accumulation has to be carried out."""
-    if options.structured or options.chunk_size is not None:
+    if options.structured or options.chunk_size is not None or any(type(x) is not np.ndarray for x in ready.sources):
         return None
     operands = _operands(ready)
     if operands is None:
