@@ -19,8 +19,8 @@ from .errors import InputError, UnsupportedOperationError
 from .lines import user_line
 
 __all__ = [
-    "Wrapped", "array_of", "astype", "at_home", "carried_out", "holds_array", "is_array", "namespace", "on_host",
-    "placed", "scatter_add", "special", "taken_home", "value_of", "zeros",
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "holds_array", "is_array", "lacking", "namespace",
+    "on_host", "placed", "scatter_add", "special", "taken_home", "value_of", "zeros",
 ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append:
 
 @implements(np.ediff1d)
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    ends = [[] if end is None else [np.ravel(end).astype(ary.dtype)] for end in (to_begin, to_end)]
+    ends = [[] if end is None else [np.ravel(as_array(end, ary)).astype(ary.dtype)] for end in (to_begin, to_end)]
     return np.concatenate([*ends[0], diff(np.ravel(ary)), *ends[1]])
 
 
@@ -188,10 +188,8 @@ def cov(
         x = np.concatenate([x, _variables(as_array(y, x), rowvar)], 0)
     x = x.astype(np.result_type(x.dtype, np.float64) if dtype is None else dtype)
     ddof = (0 if bias else 1) if ddof is None else ddof
-    weights: Any = None
-    for given in (fweights, aweights):
-        if given is not None:
-            weights = as_array(given, x) if weights is None else weights * as_array(given, x)
+    fweights, aweights = (None if given is None else as_array(given, x) for given in (fweights, aweights))
+    weights: Any = aweights if fweights is None else fweights if aweights is None else fweights * aweights
     if weights is None:
         total: Any = x.shape[1]
         centred = x - np.mean(x, axis=1, keepdims=True)

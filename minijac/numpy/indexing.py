@@ -277,7 +277,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
         bins._refuse("bincount, whose shape depends on values,")
     if weights is None:
         return np.bincount(bins, minlength=minlength)
-    size = max(int(bins.max(initial=-1)) + 1, minlength)
+    size = max(int(bins.max()) + 1 if bins.size else 0, minlength)
     return indexing.deposit(astype(weights, float, weights), bins, axis=0, size=size)
 
 
@@ -330,6 +330,7 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     for item in full:
         if isinstance(item, Traced):
             item._refuse("an update at positions")
+    full = tuple(placed(item, x) if is_array(item) else item for item in full)
     basic, picks = split_index(full, x.shape)
     hit = xp.zeros(x.shape, bool)
     hit[full] = True

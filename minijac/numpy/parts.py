@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backend import namespace, value_of
+from ..backend import lacking, namespace, value_of
 from ..errors import UnsupportedOperationError
 from ..ops import structural
 from ..ops.structural import normalised
@@ -40,7 +40,7 @@ def stack(arrays: Sequence[Any], axis: int = 0, out: Any = None, *, dtype: Any =
 
 
 def _widened(arrays: Sequence[Any], widen: Callable[..., Any]) -> list[Any]:
-    return [widen(x) for x in arrays]
+    return [widen(x) for x in as_arrays(*arrays)]
 
 
 @implements(np.hstack)
@@ -66,9 +66,18 @@ def column_stack(tup: Sequence[Any]) -> Any:
 
 @implements(np.block)
 def block(arrays: Any) -> Any:
+    arrays = _placed(arrays, _leaves(arrays))
     depth = _depth(arrays)
     width = max(_widest(arrays), depth)
     return _block(arrays, depth, width)
+
+
+def _placed(arrays: Any, leaves: list[Any]) -> Any:
+    return [_placed(x, leaves) for x in arrays] if isinstance(arrays, list) else as_array(arrays, *leaves)
+
+
+def _leaves(arrays: Any) -> list[Any]:
+    return [leaf for part in arrays for leaf in _leaves(part)] if isinstance(arrays, list) else [arrays]
 
 
 def _depth(arrays: Any) -> int:
@@ -83,8 +92,7 @@ def _block(arrays: Any, depth: int, width: int) -> Any:
     """The innermost lists are joined along the last axis, those around them along the one before, and so on."""
     if isinstance(arrays, list):
         return concatenate([_block(x, depth - 1, width) for x in arrays], width - depth)
-    x = as_array(arrays)
-    return _in_front(x, width)
+    return _in_front(arrays, width)
 
 
 def _in_front(x: Any, ndim: int) -> Any:
@@ -151,7 +159,8 @@ if hasattr(np, "unstack"):  # came with NumPy 2.1
 @implements(np.delete)
 def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
     arr, axis = (ravel(arr), 0) if axis is None else (arr, axis_of(arr, axis, "delete"))
-    return along(arr, np.delete(np.arange(arr.shape[axis]), _plain(obj)), axis)
+    obj = _plain(obj)
+    return along(arr, np.delete(namespace(obj).arange(arr.shape[axis]), obj), axis)
 
 
 @implements(np.insert)
@@ -159,6 +168,8 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     arr = as_array(arr)
     arr, axis = (np.ravel(arr), 0) if axis is None else (arr, axis_of(arr, axis, "insert"))
     obj = _plain(obj)
+    if namespace(obj) is not np:
+        raise lacking("numpy.insert with positions on the GPU")
     n = arr.shape[axis]
     values = _in_front(as_array(values, arr), arr.ndim)
     if np.ndim(obj) == 0 and not isinstance(obj, slice):

@@ -220,7 +220,9 @@ SEARCHES: dict[Any, Op] = {
     np.argpartition: opaque("argpartition", np.argpartition, [Sample(((3, 5),), {"axis": 1, "kth": 2})]),
     np.all: opaque("all", np.all, _ROWS),
     np.any: opaque("any", np.any, _ROWS),
-    np.count_nonzero: opaque("count_nonzero", np.count_nonzero, _ROWS),
+    np.count_nonzero: opaque(
+        "count_nonzero", lambda a, axis=None, keepdims=False: (a != 0).sum(axis=axis, keepdims=keepdims), _ROWS
+    ),
 }
 searchsorted = opaque(
     "searchsorted",
