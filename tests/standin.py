@@ -359,7 +359,7 @@ def _operator(name: str, ufunc: Any, swapped: bool) -> Callable[..., Any]:
 
 def _in_place(name: str) -> Callable[..., Any]:
     def method(self: Any, other: Any) -> Any:
-        return getattr(cupy, name)(self, other, out=self)
+        return getattr(cupy, name)(self, other, self)
 
     return method
 
