@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from gpu import Device
@@ -25,10 +26,20 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         with standin.installed() as xp:
             yield Device(xp, standin.cupyx_module, standin.log)
         return
-    try:
-        cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(f"CuPy sees no device: {error}")
+    reason = no_device()
+    if reason is not None:
+        pytest.skip(reason)
     import cupyx
 
     yield Device(cupy, cupyx, None)
+
+
+@cache
+def no_device() -> str | None:
+    """Why tests marked `gpu` cannot run, or None."""
+    import cupy
+
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no device"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy sees no device: {error}"

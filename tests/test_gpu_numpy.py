@@ -40,6 +40,20 @@ LACKING = {
 ON_PLAIN_ARRAYS = {"positions": "keepdims"}
 """Tests that ask CuPy itself, not minijac, for a keyword that it lacks: ``np.count_nonzero(mask, keepdims=True)``."""
 
+WAITS = {
+    "linalg": ["det", "det of stacks", "slogdet", "lstsq", "cond fro", "norm of matrices, nuc", "norm of matrices, 2"],
+    "nn": ["test_attention-1", "test_attention-2"],
+    "numpy_indexing": [
+        "NumPy integers", "a mask", "a mask of two axes", "a mask and an integer array", "a mask that holds nothing",
+        "two arrays, broadcast", "a mask of the whole", "a mask that follows the values", "each sample's own",
+        "each sample's own, several", "each sample's own, inner axes", "each sample's own, by argmax",
+        "samples on another axis", "compress", "extract", "bincount", "put by position", "put twice at one place",
+        "put by mask", "put into each sample's own", "add_at, several axes", "add_at each sample's own",
+    ],
+    "numpy_reductions": ["nanmedian", "nanquantile", "nanpercentile", "no NaN"],
+}  # fmt: skip
+"""Tests of what looks at the device's numbers: docs/gpu.md says why each of them does."""
+
 
 def _tests() -> dict[str, tuple[Any, Callable[..., None], dict[str, Any]]]:
     """Every test that compares a function: its module, the test, and one choice of its parameters."""
@@ -65,7 +79,7 @@ def _tests() -> dict[str, tuple[Any, Callable[..., None], dict[str, Any]]]:
 TESTS = _tests()
 
 
-def compare(device: Device, f: Callable[..., Any], args: Any, batch_axis: Any, argnums: Any) -> None:
+def compare(device: Device, f: Callable[..., Any], args: Any, batch_axis: Any, argnums: Any, waits: bool) -> None:
     """Value and Jacobians from both ends, here and there."""
     theirs = on_device(f, device)
 
@@ -76,7 +90,15 @@ def compare(device: Device, f: Callable[..., Any], args: Any, batch_axis: Any, a
 
     for mode in ("forward", "reverse"):
         expected = run(f, mode, args)
-        found = device.get(run(theirs, mode, device.put(tuple(args))))
+        moved = device.put(tuple(args))
+        if waits:
+            with device.apart(), pytest.raises(device.xpx.DeviceSynchronized):
+                run(theirs, mode, moved)
+            found = run(theirs, mode, moved)
+        else:
+            with device.apart():
+                found = run(theirs, mode, moved)
+        found = device.get(found)
         for a, b in zip(leaves(found), leaves(expected), strict=True):
             a, b = np.asarray(a), np.asarray(b)
             assert a.shape == b.shape and a.dtype == b.dtype
@@ -86,12 +108,13 @@ def compare(device: Device, f: Callable[..., Any], args: Any, batch_axis: Any, a
 @pytest.mark.parametrize("name", TESTS)
 def test_functions(device, monkeypatch, name):
     module, test, given = TESTS[name]
+    waits = any(name.startswith(own) and name.endswith(f"-{word}") for own, words in WAITS.items() for word in words)
 
     def against_torch(f: Any, torch_f: Any, *args: Any, argnums: Any = (0,), batch_axis: Any = 0, **_: Any) -> None:
-        compare(device, f, args, batch_axis, argnums)
+        compare(device, f, args, batch_axis, argnums, waits)
 
     def against_differences(case: Case) -> None:
-        compare(device, case.f, case.inputs(), case.axis, range(len(case.inputs())))
+        compare(device, case.f, case.inputs(), case.axis, range(len(case.inputs())), waits)
 
     monkeypatch.setattr(module, "agrees_with_torch", against_torch, raising=False)
     monkeypatch.setattr(module, "check", against_differences, raising=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, value_of
+from ..backend import namespace, on_host, value_of
 from ..errors import InputError
 from ..ops import elementwise
 from ..tape import Traced, user_line
@@ -159,7 +159,7 @@ def logspace(
 def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Any:
     start, stop = as_arrays(start, stop)
     sign = np.sign(_plain(start))
-    if not np.all(sign * _plain(stop) > 0):
+    if on_host(sign) and not np.all(sign * _plain(stop) > 0):
         raise InputError(f"geomspace at {user_line()}: expected start and stop of one sign, neither of them zero.")
     exponents = np.linspace(np.log(sign * start), np.log(sign * stop), num, endpoint, axis=axis)
     y = (sign if sign.ndim == 0 else np.expand_dims(sign, axis)) * np.exp(exponents)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import astype, is_array, namespace, placed, value_of
+from ..backend import astype, is_array, namespace, on_host, placed, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
@@ -223,7 +223,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
         raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
     n = len(choices)
     a = a % n if mode == "wrap" else np.clip(a, 0, n - 1) if mode == "clip" else a
-    if mode == "raise" and not isinstance(a, Traced) and not ((a >= 0) & (a < n)).all():
+    if mode == "raise" and on_host(a) and not ((a >= 0) & (a < n)).all():
         raise ValueError(f"choose at {user_line()}: expected numbers of the {n} choices, got {a.min()} to {a.max()}")
     result = as_array(choices[0], a)
     for k in range(1, len(choices)):
