@@ -19,8 +19,8 @@ from .errors import InputError, UnsupportedOperationError
 from .lines import user_line
 
 __all__ = [
-    "Wrapped", "array_of", "astype", "at_home", "carried_out", "holds_array", "is_array", "lacking", "namespace",
-    "on_host", "placed", "scatter_add", "special", "taken_home", "value_of", "zeros",
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "holds_array", "is_array", "lacking", "module_of",
+    "namespace", "on_host", "placed", "scatter_add", "special", "taken_home", "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -62,6 +62,11 @@ def namespace(*operands: Any) -> Any:
     return np
 
 
+def module_of(arguments: Any) -> Any:
+    """The module of the arrays in a pytree, as by `namespace`."""
+    return np if _cupy() is None else namespace(*optree.tree_leaves(arguments, namespace="minijac"))
+
+
 def is_array(x: Any) -> bool:
     """Whether `x` is a plain array: numpy's, a numpy scalar, or cupy's."""
     cupy = _cupy()
@@ -95,6 +100,11 @@ def placed(x: Any, like: Any) -> Any:
 def on_host(x: Any) -> bool:
     """Whether looking at the numbers of a plain array costs no wait for a device."""
     return isinstance(x, np.ndarray | np.generic)
+
+
+def to_host(x: Any) -> Any:
+    """An array, or a number, as one of NumPy's: a copy, where it is CuPy's."""
+    return np.asarray(x) if namespace(x) is np else x.get()
 
 
 # -- arguments, and operands that do not fit ---------------------------------------------------------------------------

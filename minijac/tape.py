@@ -279,6 +279,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         function = self.functions.get(func)
         if function is None and func in self.creators:  # like= names this value
             function = getattr(namespace(self), func.__name__)
+            if kwargs.get("device", 0) is None:  # NumPy passes it on, CuPy does not know it
+                kwargs = {key: value for key, value in kwargs.items() if key != "device"}
         if function is None:
             raise unsupported(f"{func.__module__}.{func.__name__}")
         if kwargs.get("out") is not None:

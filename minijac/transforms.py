@@ -20,7 +20,7 @@ from .arguments import (
     flatten,
     output_leaf,
 )
-from .backend import at_home, holds_array, is_array, namespace, taken_home, value_of
+from .backend import at_home, holds_array, is_array, module_of, namespace, taken_home, value_of
 from .block import Block
 from .bounded import within_bytes
 from .chunking import assemble
@@ -85,7 +85,7 @@ def record(
     call = list(args)
     inputs: list[int] = []
     others: dict[int, int] = {}
-    xp = namespace(*flatten(args)[0])
+    xp = module_of(args)
     with open_trace() as trace:
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])

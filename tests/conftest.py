@@ -9,6 +9,8 @@ import pytest
 from gpu import Device
 from hypothesis import HealthCheck, settings
 
+from minijac import bounded, plan, transforms
+
 # no deadline: a test that is slow once, on a busy machine, is not wrong
 settings.register_profile(
     "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -18,7 +20,12 @@ settings.load_profile("suite")
 
 @pytest.fixture(params=["stand-in", pytest.param("cupy", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """The strict stand-in for CuPy, and CuPy itself where it sees a device."""
+    """The strict stand-in for CuPy, and CuPy itself where it sees a device.
+
+    What was found out about the same functions on the host is forgotten.
+    """
+    for known in (bounded._REHEARSED, plan._PLANS, transforms._OUT_AXES):
+        known.clear()
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
     if request.param == "stand-in":
         import standin

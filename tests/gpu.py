@@ -42,7 +42,7 @@ CREATORS = ("array", "arange", "ones", "zeros", "eye", "tri", "full", "asarray")
 
 def on_device(f: Callable[..., Any], device: Device) -> Callable[..., Any]:
     """A function of the tests as one would write it for the device: its constants there, its arrays made there."""
-    if not isinstance(f, FunctionType) or f.__module__.startswith(("numpy", "minijac")):
+    if not isinstance(f, FunctionType) or (f.__module__ or "").startswith(("numpy", "minijac")):
         return f
 
     def there(x: Any) -> Any:

@@ -26,10 +26,10 @@ class Same:
         self.device = device
 
     def __call__(self, f: Callable[..., Any], *args: Any, rtol: float = 1e-10) -> Any:
-        expected = f(*args)
         theirs = self.device.put(args)
-        with self.device.apart():
+        with self.device.apart():  # first, so that nothing is known from the host
             found = f(*theirs)
+        expected = f(*args)
         for a, b in zip(_leaves(self.device.get(found)), _leaves(expected), strict=True):
             assert np.asarray(a).dtype == np.asarray(b).dtype
             close(a, b, rtol, rtol)
@@ -218,6 +218,47 @@ def test_results_are_new(device):
     for y in mj.value_and_jacobian(lambda x: x)(x):
         y += 1.0
     close(x.get(), X)
+
+
+VALUES = {
+    "histogram": lambda x: np.histogram(x, 3, weights=x)[0],
+    "histogram, range": lambda x: np.histogram(x, 3, range=(0.0, 1.0), weights=x)[0],
+    "histogram, edges": lambda x: np.histogram(mj.stop_gradient(x), [-1.0, 0.0, 1.0], weights=x)[0],
+    "histogram2d": lambda x: np.histogram2d(x[0], x[1], 2, weights=x[2])[0],
+    "unique": lambda x: np.unique(x)[::2],
+    "union1d": lambda x: np.union1d(x[0], x[1]),
+    "setdiff1d": lambda x: np.setdiff1d(x[0], x[1]),
+    "trim_zeros": lambda x: np.trim_zeros(x[0] * (x[0] > 0.0)),
+    "embedding": lambda w: mj.nn.embedding(np.array([0, 2, 2]), w) ** 2,
+    "quantiles": lambda x: np.percentile(x, [10, 50, 75], axis=0),
+    "decision": lambda x: x * 2.0 if x.sum() > 0 else x * x,
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_functions_that_go_by_values(device, name):
+    f = VALUES[name]
+    found = mj.value_and_jacobian(on_device(f, device), batch_axis=None)(*device.put([X]))
+    for a, b in zip(_leaves(device.get(found)), _leaves(mj.value_and_jacobian(f, batch_axis=None)(X)), strict=True):
+        close(a, b)
+
+
+def test_arrays_are_created_like_traced_ones(same):
+    def f(x: Any) -> Any:
+        y = x * np.ones(4, like=x) + np.arange(4.0, like=x) + np.zeros((6, 4), like=x) + np.full((6, 1), 2.0, like=x)
+        rows = mj.numpy.asarray([x[:, 0], np.ones(6, like=x), x[:, 1]]).T
+        return y + np.full_like(x, 2.0), rows, mj.numpy.put(x, (slice(None), 1), 3.0)
+
+    same(mj.jacobian(f), X)
+
+
+def test_the_checks_for_users_take_arrays_of_the_device(device):
+    f = lambda x: np.sin(x) * x.sum(1, keepdims=True)
+    mj.testing.check_derivatives(f, *device.put([X]), order=2)
+    with pytest.raises(AssertionError, match="differ"):
+        mj.testing.check_derivatives(lambda x: f(mj.stop_gradient(x)) + x, *device.put([X]))
+    torch = pytest.importorskip("torch")
+    assert mj.testing.compare_with_torch(np.sin, torch.sin, *device.put([X])).absolute < 1e-12
 
 
 # --- what is launched ---------------------------------------------------------------------------------------
@@ -438,10 +479,10 @@ def check_program(device: Device, program: Any) -> None:
     argnums = tuple(range(len(program.inputs)))
     for mode in MODES:
         options = {"argnums": argnums, "batch_axis": program.batch_axis, "mode": mode}
-        with np.errstate(all="ignore"):
-            expected = mj.value_and_jacobian(program.function(), **options)(*data)
         f = on_device(program.function(), device)
         found = device.get(mj.value_and_jacobian(f, **options)(*device.put(data)))
+        with np.errstate(all="ignore"):
+            expected = mj.value_and_jacobian(program.function(), **options)(*data)
         for a, b in zip(_leaves(found), _leaves(expected), strict=True):
             assert a.shape == b.shape
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(b).max(initial=0.0)))
