@@ -20,9 +20,9 @@ import optree
 
 from .accumulate import Graph
 from .arguments import Options
-from .backend import namespace, taken_home
+from .backend import taken_home
 from .block import Block, Term, bilinear
-from .chunking import batch_first, result_dtype, seeds
+from .chunking import batch_first, result_dtype, seeds, unit
 from .errors import InputError
 from .higher import LINEAR, Partials
 from .labels import Axes, Label
@@ -153,7 +153,7 @@ def _as_block(array: Any, inputs: int, one: Any) -> Block:
 # -- transformations ---------------------------------------------------------------------------------------------------
 def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[tuple[int, int, Block]]:
     """(output leaf, input leaf, second-order block) for each chunk of seeds."""
-    one = namespace(ready.sources[0]).ones((), np.float32)
+    one = unit(ready.sources, ready.outputs) if ready.sources else None
     for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
         for seed in seeds(x.shape, axis, options.chunk_size, one):
             blocks = second_order(ready.graph, {i: seed}, collapse)
@@ -329,7 +329,7 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
         with np.errstate(all="ignore"):
             block = Block(y.shape, x.shape)
             if o is not None and o in ready.graph.outputs:
-                one = namespace(x).ones((), np.float32)
+                one = unit([x], [y])
                 plan = plan_for(ready.graph, chosen.mode, [i], [o])
                 block = accumulate(ready.graph, plan, [i], [o], one).get((o, i), block)
             block = batch_first(block, b, a)

@@ -293,12 +293,12 @@ class Function:
         self._original, self._host, self._signature = original, host, _signature_of(name, original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._signature.bind(*args, **kwargs)
+        bound = self._signature.bind(*args, **kwargs).arguments
         if any(hasattr(x, "__cupy_override_elementwise_kernel__") for x in (*args, *kwargs.values())):
             return self._original(*args, **kwargs)  # what CuPy's own code makes of a traced value
         check = CHECKS.get(self.__name__)
         if check is not None:
-            check(*args, **kwargs)
+            check(bound)
         result = _computed(self.__name__, self._host, args, kwargs)
         return made(np.asarray(result)) if self.__name__ in TRUTHS else result
 
@@ -381,41 +381,52 @@ for _name, _short in {"negative": "neg", "positive": "pos", "absolute": "abs", "
 
 
 # -- what CuPy refuses beside that -------------------------------------------------------------------------------------
-def _only(name: str, values: tuple[Any, ...], **defaults: Any) -> Callable[..., None]:
-    def check(*args: Any, **kwargs: Any) -> None:
-        if kwargs.get(name) not in values:
-            raise ValueError(f"got {name}={kwargs[name]!r}, expected one of {values}")
+def _only(name: str, *values: Any) -> Callable[[dict[str, Any]], None]:
+    def check(bound: dict[str, Any]) -> None:
+        if bound.get(name) not in values:
+            raise ValueError(f"got {name}={bound[name]!r}, expected one of {values}")
 
     return check
 
 
-def _first_is_array(*args: Any, **kwargs: Any) -> None:
-    if not isinstance(args[0], ndarray):
-        raise TypeError(f"Argument 'array' has incorrect type (expected cupy.ndarray, got {type(args[0])})")
+def _first_is_array(bound: dict[str, Any]) -> None:
+    first = next(iter(bound.values()))
+    if not isinstance(first[0] if isinstance(first, tuple) and first else first, ndarray):
+        raise TypeError(f"Argument has incorrect type (expected cupy.ndarray, got {type(first)})")
 
 
-def _all_are_arrays(arrays: Any, *args: Any, **kwargs: Any) -> None:
-    for x in arrays:
-        _first_is_array(x)
+def _all_are_arrays(bound: dict[str, Any]) -> None:
+    if not all(isinstance(x, ndarray) for x in next(iter(bound.values()))):
+        raise TypeError("Only cupy arrays can be joined")
 
 
-def _matrices(a: Any, *args: Any, **kwargs: Any) -> None:
-    if a.ndim != 2:
-        raise np.linalg.LinAlgError(f"{a.ndim}-dimensional array given. Array must be two-dimensional")
+def _is_matrix(bound: dict[str, Any]) -> None:
+    if bound["a"].ndim != 2:
+        raise np.linalg.LinAlgError(f"{bound['a'].ndim}-dimensional array given. Array must be two-dimensional")
 
 
-CHECKS: dict[str, Callable[..., None]] = {
-    "sort": _only("kind", (None, "stable")),
-    "argsort": _only("kind", (None, "stable")),
+def _solvable(bound: dict[str, Any]) -> None:
+    a, b = bound["a"], bound["b"]
+    if not isinstance(a, ndarray) or not isinstance(b, ndarray):
+        raise TypeError(f"cupy.ndarray expected, got {type(a)} and {type(b)}")
+    if b.ndim != 1 and a.shape[:-1] != b.shape[:-1]:
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "sort": _only("kind", None, "stable"),
+    "argsort": _only("kind", None, "stable"),
     "concatenate": _all_are_arrays,
     "stack": _all_are_arrays,
     "where": _first_is_array,
-    "lstsq": _matrices,
+    "lstsq": _is_matrix,
+    "solve": _solvable,
     **dict.fromkeys((
         "broadcast_to", "expand_dims", "transpose", "reshape", "squeeze", "take", "pad", "roll", "flip", "diagonal",
         "as_strided", "sum", "mean", "max", "min", "prod", "moveaxis", "swapaxes", "repeat", "tile", "partition",
         "take_along_axis", "searchsorted", "cumsum", "nonzero", "unwrap", "clip", "inv", "det", "svd", "eigh", "qr",
-        "cholesky", "pinv", "slogdet", "solve", "matmul", "argmax", "argmin", "all", "any", "count_nonzero",
+        "cholesky", "pinv", "slogdet", "matmul", "argmax", "argmin", "all", "any", "count_nonzero",
+        "polygamma",
     ), _first_is_array),
 }  # fmt: skip
 TRUTHS = {"allclose", "array_equal", "array_equiv"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu import Device, on_device
+from gpu_device import Device, on_device
 from helpers import MODES, POLICIES, close, mentions, names_place, random
 
 import minijac as mj
@@ -475,14 +475,28 @@ def test_random_programs(device, part):
 
 
 def check_program(device: Device, program: Any) -> None:
-    data = program.data()
+    data, axes = program.data(), program.batch_axis
     argnums = tuple(range(len(program.inputs)))
-    for mode in MODES:
-        options = {"argnums": argnums, "batch_axis": program.batch_axis, "mode": mode}
-        f = on_device(program.function(), device)
-        found = device.get(mj.value_and_jacobian(f, **options)(*device.put(data)))
+
+    def operators(f: Callable[..., Any]) -> Callable[..., Any]:
+        def products(*args: Any) -> Any:
+            J = mj.jacobian(f, batch_axis=axes, structured=True)(*args)
+            return [[K.todense(), K @ args[0], (K @ K.T).todense()] for K in (J if isinstance(J, tuple) else (J,))]
+
+        return products
+
+    ways: list[Callable[..., Any]] = [
+        lambda f, mode=mode: mj.value_and_jacobian(f, argnums, batch_axis=axes, mode=mode) for mode in MODES
+    ]
+    ways += [operators, lambda f: mj.hessian_diagonal(f, argnums, batch_axis=axes)]
+    ways += [
+        lambda f: mj.laplacian(f, batch_axis=axes, chunk_size=2),
+        lambda f: mj.jacobian(f, batch_axis=axes, chunk_size=2),
+    ]
+    for way in ways:
+        found = device.get(way(on_device(program.function(), device))(*device.put(data)))
         with np.errstate(all="ignore"):
-            expected = mj.value_and_jacobian(program.function(), **options)(*data)
+            expected = way(program.function())(*data)
         for a, b in zip(_leaves(found), _leaves(expected), strict=True):
             assert a.shape == b.shape
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(b).max(initial=0.0)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu import Device
+from gpu_device import Device
 
 import minijac as mj
 
