@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from gpu_device import Device
+from gpu import Device
 from hypothesis import HealthCheck, settings
 
 from minijac import bounded, plan, transforms

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_device import Device, on_device
+from gpu import Device, on_device
 from helpers import MODES, POLICIES, close, mentions, names_place, random
 
 import minijac as mj

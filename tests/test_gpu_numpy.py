@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_device import Device, on_device
+from gpu import Device, on_device
 
 import minijac as mj
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_device import Device
+from gpu import Device
 
 import minijac as mj
 
