@@ -449,15 +449,8 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> pullback(np.ones(2))
     (array([1., 1.]),)
     """
-    home = at_home(primals)
-    with home as primals:
-        value, pulled = _vjp(f, primals)
-
-    def pullback(y_bar: Any) -> tuple[Any, ...]:
-        with home, at_home((y_bar,)) as (y_bar,):
-            return pulled(y_bar)
-
-    return value, pullback
+    with at_home(primals) as own:
+        return _vjp(f, own)
 
 
 def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -465,18 +458,20 @@ def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
+    sources = tuple(run.nodes[i].out for i in run.inputs)
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
         run.trace.check_captured()
-        given, tree = flatten(y_bar)
-        if tree != run.tree:
-            raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
-        seeds: dict[int, Block] = {}
-        for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
-            block = Block.column(check_tangent(cotangent, y, "cotangent", "output")).T
-            if i is not None:
-                seeds[i] = seeds[i] + block if i in seeds else block
-        return _cotangents(graph, seeds, run, trees)
+        with at_home(sources), at_home((y_bar,)) as (own,):
+            given, tree = flatten(own)
+            if tree != run.tree:
+                raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
+            seeds: dict[int, Block] = {}
+            for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
+                block = Block.column(check_tangent(cotangent, y, "cotangent", "output")).T
+                if i is not None:
+                    seeds[i] = seeds[i] + block if i in seeds else block
+            return _cotangents(graph, seeds, run, trees)
 
     return run.value, pullback
 

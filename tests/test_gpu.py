@@ -324,6 +324,18 @@ def test_work_is_done_where_the_input_lives(device):
     assert device.xp.cuda.Device().id == 0
 
 
+def test_work_is_done_on_the_current_stream(device):
+    if device.log is not None:
+        pytest.skip("the stand-in has no streams")
+    x, *weights = device.put(NET)
+    stream = device.xp.cuda.Stream(non_blocking=True)
+    device.xp.cuda.Device().synchronize()
+    with stream:
+        J = mj.jacobian(lambda x: net(x, *weights))(x)
+    stream.synchronize()
+    close(J.get(), mj.jacobian(lambda x: net(x, *NET[1:]))(X))
+
+
 # --- CuPy's own functions, and NumPy's ----------------------------------------------------------------------
 
 
