@@ -261,6 +261,17 @@ def test_the_checks_for_users_take_arrays_of_the_device(device):
     assert mj.testing.compare_with_torch(np.sin, torch.sin, *device.put([X])).absolute < 1e-12
 
 
+def test_positions_of_numpys_are_slices_where_they_can_be(device):
+    """They are known on the host: no wait, no data, and a mask of NumPy's is no look at the device."""
+    mask = np.array([True, False, True, False])
+    for f in (lambda x: np.take(x, [0, 1, 2], axis=1), lambda x: x[:, [3, 2, 1]], lambda x: x[:, mask],
+              lambda x: np.compress(mask, x, axis=1)):  # fmt: skip
+        with device.apart():
+            J = mj.jacobian(f, structured=True)(*device.put([X]))
+        assert J.nbytes == 0
+        close(device.get(J.todense()), mj.jacobian(f)(X))
+
+
 # --- what is launched ---------------------------------------------------------------------------------------
 
 

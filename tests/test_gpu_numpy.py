@@ -47,7 +47,7 @@ WAITS = {
         "NumPy integers", "a mask", "a mask of two axes", "a mask and an integer array", "a mask that holds nothing",
         "two arrays, broadcast", "a mask of the whole", "a mask that follows the values", "each sample's own",
         "each sample's own, several", "each sample's own, inner axes", "each sample's own, by argmax",
-        "samples on another axis", "compress", "extract", "bincount", "put by position", "put twice at one place",
+        "samples on another axis", "extract", "bincount", "put by position", "put twice at one place",
         "put by mask", "put into each sample's own", "add_at, several axes", "add_at each sample's own",
     ],
     "numpy_reductions": ["nanmedian", "nanquantile", "nanpercentile", "no NaN"],

@@ -166,7 +166,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     if axis is None:
         x, axis = ravel(x), 0
     axis = axis_of(x, axis, "take")
-    positions, n = _plain_index(indices, x), x.shape[axis]
+    positions, n = _plain_index(indices), x.shape[axis]
     if mode == "wrap":
         positions = positions % n
     elif mode == "clip":
@@ -178,7 +178,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
 def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
     if axis is None:
         x, axis = ravel(x), 0
-    condition = _plain_index(condition, x)
+    condition = _plain_index(condition)
     if isinstance(condition, Traced):
         condition._refuse("compress by a condition")
     (positions,) = condition.astype(bool).nonzero()
@@ -190,14 +190,14 @@ METHODS["compress"] = lambda x, condition, axis=None, out=None: compress(conditi
 
 @implements(np.extract)
 def extract(condition: Any, arr: Any) -> Any:
-    return compress(np.ravel(_plain_index(condition, arr)), arr)
+    return compress(np.ravel(_plain_index(condition)), arr)
 
 
 @implements(np.take_along_axis)
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     if not isinstance(arr, Traced):  # traced indices alone carry no derivative
         return np.take_along_axis(arr, value_of(indices), axis)
-    indices = _plain_index(indices, arr)
+    indices = placed(_plain_index(indices), arr)
     if axis is None:
         arr, indices, axis = ravel(arr), np.reshape(indices, (-1,)), 0
     axis = axis_of(arr, axis, "take_along_axis")
@@ -212,8 +212,9 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     return indexing.gather(arr, positions, passing=passing)
 
 
-def _plain_index(indices: Any, x: Any) -> Any:
-    return placed(_plain(indices) if _indexes(indices) else np.asarray(indices), x)
+def _plain_index(indices: Any) -> Any:
+    """Positions, or a condition, where they are: on the host, stretches of them can be slices."""
+    return _plain(indices) if _indexes(indices) else np.asarray(indices)
 
 
 @implements(np.choose)
@@ -272,7 +273,7 @@ METHODS["partition"] = not_in_place("x.partition()", "`y = np.partition(x, kth)`
 
 @implements(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
-    bins = _plain_index(x, weights)
+    bins = placed(_plain_index(x), weights)
     if isinstance(bins, Traced):
         bins._refuse("bincount, whose shape depends on values,")
     if weights is None:
