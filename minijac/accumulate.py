@@ -196,6 +196,7 @@ class Graph:
             return
         self._marked = True
         live: dict[int, Any] = dict.fromkeys(self.outputs, None)
+        self._sides: dict[int, tuple[Any, Any]] = {}
         for i in reversed(self.order):
             node, mask = self.nodes[i], live.get(i)
             node.live = mask
@@ -205,15 +206,21 @@ class Graph:
                     live[p] = used
                 else:
                     other = live[p]
-                    live[p] = None if other is None or used is None else np.logical_or(other, used)
+                    live[p] = None if self._everything(other, used) else np.logical_or(other, used)
+
+    def _everything(self, a: Any, b: Any) -> bool:
+        """Whether two masks together leave out nothing, by structure: one is none, or they are a `where`'s sides."""
+        return a is None or b is None or any({id(a), id(b)} == {id(c), id(d)} for c, d in self._sides.values())
 
     def _live_operand(self, i: int, k: int, mask: Any) -> Any:
         node = self.nodes[i]
         assert node.op is not None
         if node.op.name == "where":
-            chosen = node.args[0] if k == 1 else np.logical_not(node.args[0])
+            if i not in self._sides:
+                condition = np.broadcast_to(node.args[0], node.out.shape)
+                self._sides[i] = condition, np.logical_not(condition)
+            chosen = self._sides[i][k - 1]
             mask = chosen if mask is None else np.logical_and(mask, chosen)
-            mask = np.broadcast_to(mask, node.out.shape)
         if mask is None:
             return None
         shape = np.shape(node.args[k])

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from .backend import array_of, holds_array, is_array
+from .backend import holds_array, is_array, namespace
 from .errors import InputError
+from .lines import user_line
 from .tape import Traced
 
 __all__ = [
@@ -121,10 +122,10 @@ def batch_size(args: Sequence[Any], axes: Sequence[int | None]) -> int | None:
     return found and found[0]
 
 
-def differentiable(leaf: Any, n: int) -> Any:
-    """A leaf of argument `n` as an array that can be differentiated, or InputError."""
+def differentiable(leaf: Any, n: int, xp: Any) -> Any:
+    """A leaf of argument `n` as an array that can be differentiated, of the module `xp` if it is a number."""
     if isinstance(leaf, float):
-        leaf = np.asarray(leaf)
+        leaf = xp.asarray(leaf)
     elif isinstance(leaf, Traced) and not holds_array(leaf) and leaf.dtype.kind == "f":
         leaf = np.positive(leaf)  # a Python number of a program being recorded, as an array
     if not is_array(leaf) and not isinstance(leaf, Traced):
@@ -136,7 +137,7 @@ def differentiable(leaf: Any, n: int) -> Any:
     check_dtype(
         leaf.dtype, f"argument {n} of shape {leaf.shape}", "Cast it with .astype(float), or leave it out of argnums."
     )
-    return leaf if isinstance(leaf, Traced) or not isinstance(leaf, np.generic) else np.asarray(leaf)
+    return leaf if isinstance(leaf, Traced) or not isinstance(leaf, np.generic) else xp.asarray(leaf)
 
 
 def check_dtype(dtype: Any, what: str, advice: str) -> None:
@@ -146,10 +147,10 @@ def check_dtype(dtype: Any, what: str, advice: str) -> None:
         raise InputError(f"{what}: expected dtype float32 or float64, got {dtype}. {advice}")
 
 
-def output_leaf(y: Any) -> Any:
-    """A leaf of the function's result as an array, or InputError."""
+def output_leaf(y: Any, xp: Any) -> Any:
+    """A leaf of the function's result as an array, of the module `xp` if it is a number, or InputError."""
     if isinstance(y, float):
-        y = np.asarray(y)
+        y = xp.asarray(y)
     if not is_array(y) and not isinstance(y, Traced):
         raise InputError(
             f"output: expected arrays of dtype float32 or float64 (in any pytree), got {type(y).__name__} "
@@ -162,12 +163,15 @@ def output_leaf(y: Any) -> Any:
 
 def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
     if isinstance(tangent, float | int):
-        tangent = np.asarray(tangent, like.dtype)
+        tangent = namespace(like).asarray(tangent, like.dtype)
     if not is_array(tangent) and not isinstance(tangent, Traced):
         raise InputError(f"{name}: expected an array of shape {like.shape}, got {type(tangent).__name__}.")
     if tangent.shape != like.shape:
         raise InputError(f"{name}: expected the shape of its {of}, {like.shape}, got {tangent.shape}.")
     check_dtype(tangent.dtype, f"{name} of shape {tangent.shape}", "Cast it with .astype(float).")
-    if type(array_of(tangent)).__module__.split(".")[0] != type(array_of(like)).__module__.split(".")[0]:
-        raise TypeError(f"{name}: expected an array of the kind of its {of}, got {type(array_of(tangent))}.")
+    if namespace(tangent) is not namespace(like):
+        raise TypeError(
+            f"{name} at {user_line()}: expected an array of {namespace(like).__name__} as its {of} is, got one of "
+            f"{namespace(tangent).__name__}. Arrays do not move by themselves: cupy.asarray(x), or x.get()."
+        )
     return tangent

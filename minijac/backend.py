@@ -1,13 +1,27 @@
-"""The one seam to NumPy and CuPy: which namespace an array belongs to, and what the two spell differently."""
+"""The one seam to NumPy and CuPy: which namespace and device an array belongs to, and what the two spell differently.
+
+NumPy's own functions do on CuPy's arrays what CuPy's do, through NumPy's protocols; so most code says ``np`` and means
+either. What is made from nothing, and what CuPy has not or has otherwise, goes through here. CuPy is not imported: an
+array of it comes from a caller who has (or by DLPack from a GPU).
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
+import optree
 
-__all__ = ["Wrapped", "array_of", "astype", "holds_array", "is_array", "namespace", "special", "value_of", "zeros"]
+from .errors import InputError, UnsupportedOperationError
+from .lines import user_line
+
+__all__ = [
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "holds_array", "is_array", "lacking", "module_of",
+    "namespace", "on_host", "placed", "scatter_add", "special", "taken_home", "to_host", "value_of", "zeros",
+]  # fmt: skip
 
 
 def _cupy() -> Any:
@@ -38,11 +52,19 @@ def array_of(x: Any) -> Any:
     return x
 
 
-def namespace(x: Any) -> Any:
-    """The module (numpy or cupy) whose array `x` is, or stands for."""
-    x = array_of(x)
+def namespace(*operands: Any) -> Any:
+    """The module whose arrays the operands are, or stand for: cupy if one of them is CuPy's, else numpy."""
     cupy = _cupy()
-    return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
+    if cupy is not None:
+        for x in operands:
+            if isinstance(array_of(x), cupy.ndarray):
+                return cupy
+    return np
+
+
+def module_of(arguments: Any) -> Any:
+    """The module of the arrays in a pytree, as by `namespace`."""
+    return np if _cupy() is None else namespace(*optree.tree_leaves(arguments, namespace="minijac"))
 
 
 def is_array(x: Any) -> bool:
@@ -56,6 +78,7 @@ def holds_array(x: Any) -> bool:
     return is_array(array_of(x))
 
 
+# -- making arrays where others live -----------------------------------------------------------------------------------
 def zeros(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     return namespace(like).zeros(shape, dtype)
 
@@ -67,14 +90,152 @@ def astype(x: Any, dtype: Any, like: Any) -> Any:
     return x if x.dtype == dtype else x.astype(dtype)
 
 
-def special(x: Any) -> Any:
-    """The module of special functions for the backend of `x`; needs SciPy, or CuPy on the GPU."""
-    if namespace(x) is np:
+def placed(x: Any, like: Any) -> Any:
+    """A number, a list, or a constant of NumPy's (positions, a mask) as an array where `like` lives."""
+    if isinstance(x, Wrapped) or (is_array(x) and not isinstance(x, np.ndarray | np.generic)):
+        return x
+    return namespace(like).asarray(x)
+
+
+def on_host(x: Any) -> bool:
+    """Whether looking at the numbers of a plain array costs no wait for a device."""
+    return isinstance(x, np.ndarray | np.generic)
+
+
+def to_host(x: Any) -> Any:
+    """An array, or a number, as one of NumPy's: a copy, where it is CuPy's."""
+    return np.asarray(x) if namespace(x) is np else x.get()
+
+
+# -- arguments, and operands that do not fit ---------------------------------------------------------------------------
+class at_home:
+    """Context in which a transformation works on its arguments: ``with at_home(args) as args``.
+
+    The device of the first argument of CuPy's is the current one. Arrays of other libraries (torch's tensors) come in
+    by DLPack, which copies nothing.
+    """
+
+    __slots__ = ("args", "device")
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        self.args, self.device = args, None
+        for x in args:
+            if type(x) is not np.ndarray:
+                break
+        else:
+            return
+        leaves, tree = optree.tree_flatten(args, namespace="minijac")
+        adopted = [_adopted(leaf) for leaf in leaves]
+        if any(new is not old for new, old in zip(adopted, leaves, strict=True)):
+            self.args = optree.tree_unflatten(tree, adopted)
+        cupy = _cupy()
+        if cupy is not None:
+            arrays = (array_of(leaf) for leaf in adopted)
+            self.device = next((array.device for array in arrays if isinstance(array, cupy.ndarray)), None)
+
+    def __enter__(self) -> tuple[Any, ...]:
+        if self.device is not None:
+            self.device.__enter__()
+        return self.args
+
+    def __exit__(self, *error: Any) -> None:
+        if self.device is not None:
+            self.device.__exit__(*error)
+
+
+def taken_home(f: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates what a transformation of `f` returns: it is named as `f` is, and works at home on its arguments."""
+
+    def decorate(transformed: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(f)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with at_home(args) as args:
+                return transformed(*args, **kwargs)
+
+        return called
+
+    return decorate
+
+
+def _adopted(x: Any) -> Any:
+    """An array of another library as one of NumPy's or CuPy's in the same memory; anything else as it is."""
+    if isinstance(x, np.ndarray | np.generic | Wrapped) or not hasattr(x, "__dlpack__") or is_array(x):
+        return x
+    host = int(x.__dlpack_device__()[0]) in (1, 3)  # the host's memory, or pinned memory of it
+    try:
+        if host:
+            return np.from_dlpack(x)
+        import cupy
+
+        return cupy.from_dlpack(x)
+    except ImportError as error:
+        raise ImportError("an array on a GPU needs CuPy: pip install minijac[cuda12]") from error
+    except BufferError as error:
+        raise InputError(
+            f"an array of type {type(x).__name__}: expected one that DLPack can pass on, got: {error}."
+        ) from error
+
+
+def carried_out(name: str, function: Callable[..., Any], operands: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """An operation on plain arrays; where they are CuPy's, in terms that say what is wrong.
+
+    Raises TypeError where some operands are NumPy's and others CuPy's, UnsupportedOperationError for what CuPy lacks.
+    """
+    cupy = _cupy()
+    if cupy is None or not any(isinstance(x, cupy.ndarray) for x in operands):
+        return function(*operands, **params)
+    _refuse_mixed(name, operands, cupy)
+    if isinstance(function, np.ufunc) and not hasattr(cupy, function.__name__):  # NumPy's error would print the array
+        raise lacking(f"{name} (cupy.{function.__name__})")
+    try:
+        return function(*operands, **params)
+    except TypeError as error:  # NumPy's, where CuPy's array does not answer for a function
+        if "no implementation found" in str(error):
+            raise lacking(name) from error
+        raise
+
+
+def _refuse_mixed(name: str, operands: tuple[Any, ...], cupy: Any) -> None:
+    kinds = [(k, "CuPy" if isinstance(x, cupy.ndarray) else "NumPy", x) for k, x in enumerate(operands)
+             if isinstance(x, np.ndarray | cupy.ndarray)]  # fmt: skip
+    if any(kind == "NumPy" for _, kind, _ in kinds):
+        found = " and ".join(f"operand {k} of shape {x.shape} in {kind}" for k, kind, x in kinds)
+        raise TypeError(
+            f"{name} at {user_line()}: expected all arrays in one place, got {found}. Arrays do not move by "
+            "themselves: take one to the GPU with cupy.asarray(x), or to the host with x.get()."
+        )
+
+
+# -- what CuPy spells otherwise, or lacks ------------------------------------------------------------------------------
+def scatter_add(target: Any, index: Any, values: Any) -> None:
+    """``target[index] += values`` in place, where positions that come twice get both."""
+    if namespace(target) is np:
+        np.add.at(target, index, values)
+        return
+    import cupyx
+
+    cupyx.scatter_add(target, index, values)
+
+
+def special(name: str, *operands: Any) -> Callable[..., Any]:
+    """A special function for the backend of the operands; needs SciPy, or CuPy on the GPU."""
+    if namespace(*operands) is np:
         try:
             import scipy.special
         except ImportError as error:
             raise ImportError("this function needs SciPy: pip install minijac[special]") from error
-        return scipy.special
+        return getattr(scipy.special, name)
     import cupyx.scipy.special
 
-    return cupyx.scipy.special
+    function = getattr(cupyx.scipy.special, name, None)
+    if function is None:
+        raise lacking(f"cupyx.scipy.special.{name}")
+    return function
+
+
+def lacking(name: str) -> UnsupportedOperationError:
+    """The error for a function that is asked for on CuPy's arrays and that CuPy has not."""
+    return UnsupportedOperationError(
+        f"{name} at {user_line()}: got an array of CuPy's, and CuPy has no such function. Write it with functions that "
+        "it has (docs/gpu.md lists those that it lacks), or work on the host: x.get()."
+    )

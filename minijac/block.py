@@ -74,7 +74,8 @@ class Block:
         return Block(self.inp_shape, self.out_shape, [term.transposed for term in self.terms], self.one)
 
     def __add__(self, other: Block) -> Block:
-        return Block(self.out_shape, self.inp_shape, _collect((*self.terms, *other.terms)), self.one)
+        one = other.one if self.one is ONE else self.one
+        return Block(self.out_shape, self.inp_shape, _collect((*self.terms, *other.terms)), one)
 
     def __matmul__(self, other: Block) -> Block:
         """The composition ``self after other``, whatever labels the two share."""

@@ -18,7 +18,7 @@ from .labels import Axis, Label, axis_of, window
 from .plan import Plan, accumulate
 from .structured import Jacobian
 
-__all__ = ["assemble", "batch_first", "finished", "result_dtype", "seeds", "shown"]
+__all__ = ["assemble", "batch_first", "finished", "result_dtype", "seeds", "shown", "unit"]
 
 
 def assemble(
@@ -37,8 +37,7 @@ def assemble(
 
     `into` holds an array of zeros for each, to be filled instead of a new one.
     """
-    # wide enough that a scale multiplied into it, such as the 1/3 of a mean, is not rounded to single precision
-    one = namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
+    one = unit(sources, outputs)
     table = [[_Result(y, x, b, a, options, into and into[m][n])
               for n, (x, a) in enumerate(zip(sources, in_axes, strict=True))]
              for m, (y, b) in enumerate(zip(outputs, out_axes, strict=True))]  # fmt: skip
@@ -81,6 +80,12 @@ def shown(work: Any, progress: bool, **options: Any) -> Any:
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install minijac[progress]") from error
     return tqdm(work, **{"desc": "jacobian", "unit": "chunk", **options})
+
+
+def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    """The number one where the sources live, of a type so wide that a scale multiplied into it, such as the 1/3 of a
+    mean, is not rounded to single precision."""
+    return namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
 
 
 class _Result:

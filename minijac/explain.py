@@ -12,6 +12,7 @@ import numpy as np
 
 from .accumulate import ANYWHERE
 from .arguments import Options
+from .backend import at_home
 from .block import Block
 from .bounded import held_bytes
 from .chunking import batch_first
@@ -244,9 +245,10 @@ def explain(
     dense, product of 2 factors
     """
     options = Options(argnums, batch_axis, mode, "raise", False, False, None, None, False)
-    ready = prepare(f, args, {}, options)
-    with np.errstate(all="ignore"):
-        return Explanation(ready, args, mode)
+    with at_home(args) as args:
+        ready = prepare(f, args, {}, options)
+        with np.errstate(all="ignore"):
+            return Explanation(ready, args, mode)
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------------

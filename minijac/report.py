@@ -10,6 +10,7 @@ import numpy as np
 
 from .accumulate import Graph, Place
 from .arguments import argument_positions, batch_axes, batch_size, flatten
+from .backend import at_home
 from .tape import Node
 from .transforms import record
 
@@ -89,10 +90,13 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
     %1     sin        %0        float64[3, 2]   0           ...
     %2 ->  sum        %1        float64[3]      0           ...
     """
+    home = at_home(args)
+    args = home.args
     axes = batch_axes(batch_axis, args)
     batch = batch_size(args, axes)
     positions = argument_positions(tuple(range(len(args))), args)
-    run = record(f, args, {}, positions, {}, False)
+    with home:
+        run = record(f, args, {}, positions, {}, False)
     outputs = [i for i in run.output_nodes if i is not None]
     everything = Graph(run.nodes, run.inputs, range(len(run.nodes)))
     places: dict[int, Place | None] = {}

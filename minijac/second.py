@@ -13,7 +13,6 @@ Laplacian (Li et al., Nature Machine Intelligence 6, 2024) on labelled blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ import optree
 
 from .accumulate import Graph
 from .arguments import Options
-from .backend import namespace
+from .backend import taken_home
 from .block import Block, Term, bilinear
-from .chunking import batch_first, result_dtype, seeds
+from .chunking import batch_first, result_dtype, seeds, unit
 from .errors import InputError
 from .higher import LINEAR, Partials
 from .labels import Axes, Label
@@ -154,7 +153,7 @@ def _as_block(array: Any, inputs: int, one: Any) -> Block:
 # -- transformations ---------------------------------------------------------------------------------------------------
 def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[tuple[int, int, Block]]:
     """(output leaf, input leaf, second-order block) for each chunk of seeds."""
-    one = namespace(ready.sources[0]).ones((), np.float32)
+    one = unit(ready.sources, ready.outputs) if ready.sources else None
     for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
         for seed in seeds(x.shape, axis, options.chunk_size, one):
             blocks = second_order(ready.graph, {i: seed}, collapse)
@@ -169,7 +168,7 @@ def value_and_hessian_diagonal(
     """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
     chosen = _options(argnums, options)
 
-    @wraps(f)
+    @taken_home(f)
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
         table = [[_zero(y, x, b, a) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
@@ -217,7 +216,7 @@ def value_and_laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0,
     """Function that returns ``(y, L)``, or ``((y, aux), L)`` with `has_aux`; `f` runs once. See `laplacian`."""
     chosen = _options(argnums, options)
 
-    @wraps(f)
+    @taken_home(f)
     def with_laplacian(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
         totals = [Block(y.shape, ()) for y in ready.outputs]
@@ -269,7 +268,7 @@ def _value(ready: Prepared, options: Options) -> Any:
 def _without_value(
     with_value: Callable[..., Any], f: Callable[..., Any], options: dict[str, Any]
 ) -> Callable[..., Any]:
-    @wraps(f)
+    @taken_home(f)
     def result(*args: Any, **kwargs: Any) -> Any:
         value, derivative = with_value(*args, **kwargs)
         return (derivative, value[1]) if options.get("has_aux") else derivative
@@ -287,7 +286,7 @@ def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *
 
     second = jacobian(first, argnums, has_aux=True, **options)
 
-    @wraps(f)
+    @taken_home(f)
     def with_hessian(*args: Any, **kwargs: Any) -> Any:
         H, value = second(*args, **kwargs)
         return value, H
@@ -319,7 +318,7 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
     """Function that returns ``(y, div)``, or ``((y, aux), div)`` with `has_aux`; `f` runs once. See `divergence`."""
     chosen = _options(argnums, options)
 
-    @wraps(f)
+    @taken_home(f)
     def with_divergence(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
         if len(ready.sources) != 1 or len(ready.outputs) != 1:
@@ -330,7 +329,7 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
         with np.errstate(all="ignore"):
             block = Block(y.shape, x.shape)
             if o is not None and o in ready.graph.outputs:
-                one = namespace(x).ones((), np.float32)
+                one = unit([x], [y])
                 plan = plan_for(ready.graph, chosen.mode, [i], [o])
                 block = accumulate(ready.graph, plan, [i], [o], one).get((o, i), block)
             block = batch_first(block, b, a)

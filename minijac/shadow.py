@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .accumulate import Graph
-from .backend import array_of
+from .backend import array_of, zeros
 from .factors import Factor
 from .labels import Axes, label_of
 from .ops.families import Edge, Linear, Part, Shape
@@ -252,8 +252,9 @@ class ShadowGraph(Graph):
             linear = edge.linear
             if linear is not None:
                 inp, out = parts[0].inp, parts[0].out
-                push = _moves(linear.push if linear.uniform else None, inp, out, edge.inp_shape, edge.out_shape)
-                pull = _moves(linear.pull if linear.uniform else None, out, inp, edge.out_shape, edge.inp_shape)
+                like = self.nodes[i].out
+                push = _moves(linear.push if linear.uniform else None, inp, out, edge.inp_shape, edge.out_shape, like)
+                pull = _moves(linear.pull if linear.uniform else None, out, inp, edge.out_shape, edge.inp_shape, like)
                 linear = Linear(push, pull, linear.uniform)
             self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
         return self._edges[i, k]
@@ -268,7 +269,7 @@ class ShadowGraph(Graph):
 
 
 def _moves(
-    function: Callable[[Any], Any] | None, source: Axes, target: Axes, given: Shape, shape: Shape
+    function: Callable[[Any], Any] | None, source: Axes, target: Axes, given: Shape, shape: Shape, like: Any
 ) -> Callable[[Any], Any]:
     """What a linear map that is no block does to a shadow with one more axis in front.
 
@@ -278,7 +279,7 @@ def _moves(
     passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
     shows = False
     if function is not None:
-        one = np.zeros((1, *(1 if k in passing.values() else n for k, n in enumerate(given))), np.float32)
+        one = zeros((1, *(1 if k in passing.values() else n for k, n in enumerate(given))), np.float32, like)
         shows = np.may_share_memory(function(one), one)
 
     def move(x: Shadow) -> Shadow:

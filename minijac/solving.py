@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import namespace
+from .backend import namespace, on_host
 from .bands import offsets
 from .block import Block, Term
 from .factors import Array
@@ -66,7 +66,7 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
         bands: ``(B, n)`` for each offset: the entry of row i and column ``i + offset`` at i.
         rhs: ``(B, n)``; returns ``(B, n)``.
 
-    Raises numpy.linalg.LinAlgError where a sample's matrix is singular.
+    Raises numpy.linalg.LinAlgError where a sample's matrix is singular; on the GPU the result is infinite or NaN then.
 
     Cost per sample: ``n * below * (below + above)`` multiply-adds, in n steps.
     """
@@ -98,7 +98,7 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
         else:
             top, first = active[:, 0], right[:, 0]
         upper[:, k], value[:, k] = top, first
-        if bool((top[:, 0] == 0).any()):
+        if on_host(top) and bool((top[:, 0] == 0).any()):
             raise np.linalg.LinAlgError("J.solve(rhs): expected a regular matrix for every sample, got a singular one.")
         if k + 1 == n:
             break

@@ -84,5 +84,7 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
 
 
 # what the ufuncs of scipy.special find when they meet a traced value
-_Traced.special.update(_SPECIAL, iv=iv, ive=ive, cbrt=np.cbrt, exp2=np.exp2, expm1=np.expm1, log1p=np.log1p)
+_Traced.special.update(
+    _SPECIAL, digamma=digamma, iv=iv, ive=ive, cbrt=np.cbrt, exp2=np.exp2, expm1=np.expm1, log1p=np.log1p
+)
 _Traced.functions[np.i0] = i0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import check_dtype
-from .backend import is_array
+from .backend import at_home, is_array
 from .bands import offsets
 from .block import Block, Term, spread
 from .errors import ConversionError, InputError
@@ -90,10 +90,13 @@ class Jacobian:
                 raise InputError(
                     f"J @ K: expected K to end in shape {self._block.inp_shape}, got {v._block.out_shape}."
                 )
-            return Jacobian(self._block @ v._block, np.result_type(self.dtype, v.dtype), self._like, self._batched)
-        self._check(v, "J @ v", "v", self._block.inp_shape, "(B, *in)")
-        product = self._block @ Block.column(v)
-        return product.dense(np.result_type(self.dtype, v.dtype), v)
+            with at_home((self._like,)):
+                block = self._block @ v._block
+            return Jacobian(block, np.result_type(self.dtype, v.dtype), self._like, self._batched)
+        with at_home((v,)) as (v,):
+            self._check(v, "J @ v", "v", self._block.inp_shape, "(B, *in)")
+            product = self._block @ Block.column(v)
+            return product.dense(np.result_type(self.dtype, v.dtype), v)
 
     def split(self) -> tuple[list[Array], Callable[[Sequence[Array]], Jacobian]]:
         """The arrays that hold the data, and the function that makes the same structure of others in their place."""
@@ -117,8 +120,9 @@ class Jacobian:
 
     def todense(self) -> Any:
         """The array of shape ``(B, *out, *in)``, newly made."""
-        block = self._block.paired(0, 0) if self._batched else self._block
-        return block.dense(self.dtype, self._like)
+        with at_home((self._like,)):
+            block = self._block.paired(0, 0) if self._batched else self._block
+            return block.dense(self.dtype, self._like)
 
     def diagonal(self) -> Any:
         """The diagonal of each sample's square matrix: ``(B, *in)``, for ``*out`` equal to ``*in``."""
@@ -126,9 +130,10 @@ class Jacobian:
         out, inp = block.out_shape, block.inp_shape
         if out != inp:
             raise InputError(f"J.diagonal(): expected output and input of one shape, got {out} and {inp}.")
-        for k in range(len(out)):
-            block = block.paired(k, 0)
-        return block.dense(self.dtype, self._like)
+        with at_home((self._like,)):
+            for k in range(len(out)):
+                block = block.paired(k, 0)
+            return block.dense(self.dtype, self._like)
 
     def solve(self, rhs: Any) -> Any:
         """The solution ``x`` of ``J x = rhs`` for each sample.
@@ -141,7 +146,7 @@ class Jacobian:
         ``n**3 / 3``. On traced data the solution is differentiable, and taken densely.
 
         Raises InputError where J is not square or `rhs` has another shape, and numpy.linalg.LinAlgError where J is
-        singular.
+        singular (on the GPU the solution is infinite or NaN then, as CuPy has it).
 
         >>> import numpy as np, minijac as mj
         >>> u, h = np.ones((2, 3)), 0.1
@@ -153,8 +158,9 @@ class Jacobian:
         out, inp = self._block.out_shape, self._block.inp_shape
         if prod(out) != prod(inp):
             raise InputError(f"J.solve(rhs): expected a square Jacobian, got one from {inp} to {out}.")
-        self._check(rhs, "J.solve(rhs)", "rhs", out, "(B, *out)")
-        return solve(self._block, rhs, self._batched, np.result_type(self.dtype, rhs.dtype))
+        with at_home((rhs,)) as (rhs,):
+            self._check(rhs, "J.solve(rhs)", "rhs", out, "(B, *out)")
+            return solve(self._block, rhs, self._batched, np.result_type(self.dtype, rhs.dtype))
 
     def tosparse(self, i: int) -> Any:
         """Sample `i` as a SciPy sparse matrix (CSR) of shape ``(prod(out), prod(in))``, without making it dense.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .backend import Wrapped, array_of, namespace
+from .backend import Wrapped, array_of, carried_out, namespace, placed
 from .errors import ConversionError, MutationError, TraceError, UnsupportedOperationError
 from .lines import Line, caller, user_line
 
@@ -145,6 +145,8 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if isinstance(arg, Traced) and (trace is None or arg.home.serial > trace.serial):
             trace = arg.home
     if trace is None:
+        if "cupy" in sys.modules:
+            return carried_out(op.name, op.value, args, params)
         return op.value(*args, **params)
     if not trace.open:
         raise TraceError(
@@ -236,7 +238,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         if "out" in kwargs:
             self._refuse_out(ufunc.__name__, kwargs["out"])
         if any(isinstance(x, list | tuple) for x in inputs):
-            inputs = tuple([np.asarray(x) if isinstance(x, list | tuple) else x for x in inputs])
+            inputs = tuple([placed(x, self) if isinstance(x, list | tuple) else x for x in inputs])
         name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
         special: Any = sys.modules.get("scipy.special")
@@ -252,6 +254,21 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             )
         return function(*inputs, **kwargs)
 
+    def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        """CuPy's elementwise functions ask this of their operands. Each is called as NumPy's or SciPy's is."""
+        name = kernel.name.removeprefix("cupy_").removeprefix("cupyx_scipy_").removeprefix("special_")
+        if len(args) > kernel.nin:  # an in-place operator
+            self._refuse_out(name, args[kernel.nin])
+        original = getattr(np, name, None)
+        if isinstance(original, np.ufunc):
+            return self.__array_ufunc__(original, "__call__", *args, **kwargs)
+        if kwargs.get("out") is not None:
+            self._refuse_out(name, kwargs["out"])
+        function = self.functions.get(original) or self.special.get(name)
+        if function is None:
+            raise unsupported(f"cupy's {name}")
+        return function(*args, **kwargs)
+
     def __array_namespace__(self, *, api_version: Any = None) -> Any:
         from . import numpy as own
 
@@ -262,6 +279,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         function = self.functions.get(func)
         if function is None and func in self.creators:  # like= names this value
             function = getattr(namespace(self), func.__name__)
+            if kwargs.get("device", 0) is None:  # NumPy passes it on, CuPy does not know it
+                kwargs = {key: value for key, value in kwargs.items() if key != "device"}
         if function is None:
             raise unsupported(f"{func.__module__}.{func.__name__}")
         if kwargs.get("out") is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, wraps
+from functools import lru_cache
 from itertools import combinations, product
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ import optree
 
 from .accumulate import Graph
 from .arguments import Options, argument_positions, batch_axes
-from .backend import astype, is_array, namespace, zeros
+from .backend import astype, is_array, namespace, taken_home, zeros
 from .block import Block, Shape, Term
 from .errors import InputError
 from .factors import Array, Factor
@@ -74,7 +74,7 @@ def partials(
     options = Options(0, batch_axis, "auto", "raise", False, False, None, None, False)
     wanted = _checked(multi_indices)
 
-    @wraps(f)
+    @taken_home(f)
     def partials_of(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         _check_flat(args, batch_axis, wanted)
         ready = prepare(f, args, kwargs, options)

@@ -9,6 +9,7 @@ import numpy as np
 import optree
 
 from .arguments import batch_axes, batch_size, flatten
+from .backend import astype, placed, to_host
 from .errors import InputError
 from .transforms import jacobian, value_and_jacobian
 
@@ -60,7 +61,7 @@ def check_derivatives(
     y, J = value_and_jacobian(f, mode="forward", **options)(*args)
     R = jacobian(f, mode="reverse", **options)(*args)
     outputs, inputs = _leaves(y), [leaf for n in argnums for leaf in _leaves(args[n])]
-    single = any(np.asarray(x).dtype == np.float32 for x in (*outputs, *inputs))
+    single = any(getattr(x, "dtype", None) == np.float32 for x in (*outputs, *inputs))
     for n, (a, b) in enumerate(zip(_leaves(J), _leaves(R), strict=True)):
         what = f"forward and reverse mode, Jacobian of output {n // len(inputs)} for input {n % len(inputs)}"
         _assert_close(a, b, 2e-4 if single else 1e-9, None, what)
@@ -112,13 +113,14 @@ def _finite_differences(
             ) -> list[Any]:
                 back = x if axis is None else np.moveaxis(x, 0, axis)
                 changed = optree.tree_unflatten(tree, [*leaves[:k], back, *leaves[k + 1 :]])
-                return [np.asarray(y) for y in _leaves(f(*wide[:n], changed, *wide[n + 1 :]))]
+                return [to_host(y) for y in _leaves(f(*wide[:n], changed, *wide[n + 1 :]))]
 
             per_output: list[list[Any]] = [[] for _ in outputs]
             for index in np.ndindex(*shape):
                 step = np.zeros(shape)
-                step[index] = 6e-6 * max(1.0, float(np.abs(moved).max(initial=0.0)))
-                high, low = at(moved + step), at(moved - step)
+                step[index] = 6e-6 * max(1.0, float(np.abs(to_host(moved)).max(initial=0.0)))
+                there = placed(step, moved)
+                high, low = at(moved + there), at(moved - there)
                 for column, a, b in zip(per_output, high, low, strict=True):
                     column.append((a - b) / (2.0 * step[index]))
             for y, row, column in zip(outputs, columns, per_output, strict=True):
@@ -132,11 +134,11 @@ def _column_stack(y: Any, columns: list[Any], shape: tuple[int, ...], batch: int
 
 
 def _widened(arg: Any) -> Any:
-    return optree.tree_map(lambda x: np.asarray(x, np.float64), arg, namespace="minijac")
+    return optree.tree_map(lambda x: astype(x, np.float64, x), arg, namespace="minijac")
 
 
 def _assert_close(a: Any, b: Any, rtol: float, atol: float | None, what: str) -> None:
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = to_host(a), to_host(b)
     assert a.shape == b.shape, f"{what}: shapes {a.shape} and {b.shape} differ"
     if not a.size:
         return
@@ -192,7 +194,7 @@ def compare_with_torch(
         result = []
         for leaf, n in zip(flat, owners, strict=True):
             axis = axes[n]
-            x = np.asarray(leaf)
+            x = to_host(leaf)
             if axis is not None and x.ndim:
                 x = np.take(x, [i], axis)
             wide = torch.tensor(x, dtype=torch.float64 if x.dtype.kind == "f" else None)
@@ -207,7 +209,7 @@ def compare_with_torch(
         samples.append([column for y in outputs for column in _torch_rows(torch, y, wanted)])
     reference = [np.stack(parts) for parts in zip(*samples, strict=True)]
     worst = Errors(0.0, 0.0)
-    for n, (a, b) in enumerate(zip(J, reference, strict=True)):
+    for n, (a, b) in enumerate(zip(map(to_host, J), reference, strict=True)):
         b = b.reshape(a.shape)
         if rtol is not None or atol is not None:
             _assert_close(a, b, rtol or 0.0, atol, f"minijac and torch, Jacobian {n}")

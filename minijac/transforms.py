@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from .arguments import (
     flatten,
     output_leaf,
 )
-from .backend import holds_array, is_array, namespace, value_of
+from .backend import at_home, holds_array, is_array, module_of, namespace, taken_home, value_of
 from .block import Block
 from .bounded import within_bytes
 from .chunking import assemble
@@ -56,6 +55,8 @@ class Recorded(NamedTuple):
     tree: Any
     value: Any
     aux: Any
+    xp: Any
+    """The module of the arguments' arrays."""
 
 
 @contextmanager
@@ -84,6 +85,7 @@ def record(
     call = list(args)
     inputs: list[int] = []
     others: dict[int, int] = {}
+    xp = module_of(args)
     with open_trace() as trace:
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])
@@ -92,7 +94,7 @@ def record(
                 if n in batched and not holds_array(leaf):
                     traced.append(leaf)
                     continue
-                leaf = differentiable(leaf, n) if n in positions else leaf
+                leaf = differentiable(leaf, n, xp) if n in positions else leaf
                 value = trace.input(_owned(leaf) if kept else leaf)
                 traced.append(value)
                 if n in positions:
@@ -124,6 +126,7 @@ def record(
         tree,
         optree.tree_unflatten(tree, [_owned(y) for y in outputs]),
         optree.tree_unflatten(aux_tree, [_stripped(leaf, trace) for leaf in aux_leaves]),
+        xp,
     )
 
 
@@ -169,7 +172,7 @@ def value_and_jacobian(
     """
     options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
 
-    @wraps(f)
+    @taken_home(f)
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
         run, result = _jacobian(f, args, kwargs, options)
         return ((run.value, run.aux) if has_aux else run.value), result
@@ -226,7 +229,7 @@ def jacobian(
     """
     options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
 
-    @wraps(f)
+    @taken_home(f)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         run, result = _jacobian(f, args, kwargs, options)
         return (result, run.aux) if has_aux else result
@@ -262,7 +265,7 @@ def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
     run = record(f, args, kwargs, positions, follow, options.has_aux, kept=options.structured)
 
-    outputs = [output_leaf(value) for value in run.outputs]
+    outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
     leaf_axes = [axis for n in positions for axis in [axes[n]] * len(flatten(args[n])[0])]
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
@@ -407,7 +410,11 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
             raise InputError(
                 f"jvp: expected {name} as a tuple, one entry per argument, got {type(given_tuple).__name__}."
             )
-    primals, tangents = tuple(primals), tuple(tangents)
+    with at_home((tuple(primals), tuple(tangents))) as (own, along):
+        return _jvp(f, own, along)
+
+
+def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     run = record(f, primals, {}, range(len(primals)), {}, False)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
@@ -416,7 +423,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     seeds: dict[int, Block] = {}
     for n, tangent in zip(run.inputs, given, strict=True):
         seeds[n] = Block.column(check_tangent(tangent, run.nodes[n].out, "tangent", "primal"))
-    outputs = [output_leaf(y) for y in run.outputs]
+    outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     blocks = graph.forward(seeds)
     like = flat[0] if flat else None
@@ -442,22 +449,29 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> pullback(np.ones(2))
     (array([1., 1.]),)
     """
+    with at_home(primals) as own:
+        return _vjp(f, own)
+
+
+def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     run = record(f, primals, {}, range(len(primals)), {}, False, kept=True)
-    outputs = [output_leaf(y) for y in run.outputs]
+    outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
+    sources = tuple(run.nodes[i].out for i in run.inputs)
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
         run.trace.check_captured()
-        given, tree = flatten(y_bar)
-        if tree != run.tree:
-            raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
-        seeds: dict[int, Block] = {}
-        for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
-            block = Block.column(check_tangent(cotangent, y, "cotangent", "output")).T
-            if i is not None:
-                seeds[i] = seeds[i] + block if i in seeds else block
-        return _cotangents(graph, seeds, run, trees)
+        with at_home(sources), at_home((y_bar,)) as (own,):
+            given, tree = flatten(own)
+            if tree != run.tree:
+                raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
+            seeds: dict[int, Block] = {}
+            for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
+                block = Block.column(check_tangent(cotangent, y, "cotangent", "output")).T
+                if i is not None:
+                    seeds[i] = seeds[i] + block if i in seeds else block
+            return _cotangents(graph, seeds, run, trees)
 
     return run.value, pullback
 
@@ -487,7 +501,7 @@ def value_and_grad(
     """
     Options(argnums, None, "auto", "raise", False, has_aux, None, None, False)
 
-    @wraps(f)
+    @taken_home(f)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, args)
         run = record(f, args, kwargs, positions, {}, has_aux)
@@ -497,7 +511,7 @@ def value_and_grad(
                 f"grad: expected a function that returns one scalar (shape ()), got {shapes}. Sum or average the "
                 "result, or use minijac.jacobian for the derivative of each entry."
             )
-        y = output_leaf(run.outputs[0])
+        y = output_leaf(run.outputs[0], run.xp)
         node = run.output_nodes[0]
         graph = Graph(run.nodes, run.inputs, [] if node is None else [node])
         seeds = {} if node is None else {node: Block.identity((), namespace(y).ones((), y.dtype))}
@@ -525,7 +539,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, has_aux: bo
     """
     with_value = value_and_grad(f, argnums, has_aux=has_aux)
 
-    @wraps(f)
+    @taken_home(f)
     def grad_of(*args: Any, **kwargs: Any) -> Any:
         value, result = with_value(*args, **kwargs)
         return (result, value[1]) if has_aux else result

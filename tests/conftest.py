@@ -1,9 +1,52 @@
-"""Settings of the suite."""
+"""Settings of the suite, and the device that tests of the second backend run on."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from gpu import Device
 from hypothesis import HealthCheck, settings
+
+from minijac import bounded, plan, transforms
 
 # no deadline: a test that is slow once, on a busy machine, is not wrong
 settings.register_profile(
     "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture(params=["stand-in", pytest.param("cupy", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """The strict stand-in for CuPy, and CuPy itself where it sees a device.
+
+    What was found out about the same functions on the host is forgotten.
+    """
+    for known in (bounded._REHEARSED, plan._PLANS, transforms._OUT_AXES):
+        known.clear()
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
+    if request.param == "stand-in":
+        import standin
+
+        with standin.installed() as xp:
+            yield Device(xp, standin.cupyx_module, standin.log)
+        return
+    reason = no_device()
+    if reason is not None:
+        pytest.skip(reason)
+    import cupyx
+
+    yield Device(cupy, cupyx, None)
+
+
+@cache
+def no_device() -> str | None:
+    """Why tests marked `gpu` cannot run, or None."""
+    import cupy
+
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no device"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy sees no device: {error}"

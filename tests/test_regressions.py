@@ -154,3 +154,15 @@ def test_an_error_inside_another_package_names_the_users_line():
     special = pytest.importorskip("scipy.special")
     with pytest.raises(mj.MinijacError, match=r"test_regressions\.py:\d+"):
         mj.jacobian(lambda x: special.softmax(x, axis=1))(X)
+
+
+def test_second_derivatives_are_not_rounded_to_single_precision():
+    """A scale met data of ones that was made in single precision."""
+
+    def f(x):
+        y = np.cumsum(x[:, ::-1], axis=1)
+        return np.einsum("bi,bj->bij", x, -y) * 1.7905963
+
+    whole = mj.hessian(f)(X)
+    np.testing.assert_allclose(mj.hessian_diagonal(f)(X), np.diagonal(whole, axis1=-2, axis2=-1), rtol=1e-13)
+    np.testing.assert_allclose(mj.laplacian(f)(X), np.trace(whole, axis1=-2, axis2=-1), rtol=1e-13)

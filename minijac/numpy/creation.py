@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace
+from ..backend import namespace, placed
 from ..tape import Traced
 from .pointwise import astype
 
@@ -58,5 +58,4 @@ def _stacked(x: Any) -> Any:
         return x
     parts = [_stacked(item) for item in x]
     like = next(part for part in parts if isinstance(part, Traced))
-    plain = namespace(like)
-    return np.stack([part if isinstance(part, Traced) else plain.asarray(part) for part in parts])
+    return np.stack([placed(part, like) for part in parts])

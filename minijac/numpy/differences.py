@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import value_of
+from ..backend import namespace, on_host, value_of
 from ..errors import InputError
 from ..ops import elementwise
 from ..tape import Traced, user_line
-from .protocol import as_array, axes_of, axis_of, implements
+from .protocol import as_array, as_arrays, axes_of, axis_of, implements
 from .shape import WHOLE
 
 
@@ -20,11 +20,11 @@ def between(x: Any, axis: int, start: int | None, stop: int | None) -> Any:
 
 @implements(np.diff)
 def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append: Any = np._NoValue) -> Any:
-    x = as_array(a)
+    x = as_array(a, prepend, append)
     axis = axis_of(x, axis, "diff")
     ends = []
     for end in (prepend, append):
-        end = None if end is np._NoValue else as_array(end)
+        end = None if end is np._NoValue else as_array(end, x)
         if end is not None and end.ndim == 0:
             end = np.broadcast_to(end, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
         ends.append(end)
@@ -37,18 +37,18 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append:
 
 @implements(np.ediff1d)
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    ends = [[] if end is None else [np.ravel(end).astype(ary.dtype)] for end in (to_begin, to_end)]
+    ends = [[] if end is None else [np.ravel(as_array(end, ary)).astype(ary.dtype)] for end in (to_begin, to_end)]
     return np.concatenate([*ends[0], diff(np.ravel(ary)), *ends[1]])
 
 
 @implements(np.trapezoid)
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
-    y = as_array(y)
+    y = as_array(y, x)
     axis = axis_of(y, axis, "trapezoid")
     if x is None:
         steps = dx
     else:
-        x = as_array(x)
+        x = as_array(x, y)
         steps = diff(x, axis=0 if x.ndim == 1 else axis)
         if x.ndim == 1:
             steps = np.reshape(steps, (-1,) + (1,) * (y.ndim - axis - 1))
@@ -57,7 +57,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 
 @implements(np.gradient)
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
-    f = as_array(f)
+    f = as_array(f, *varargs)
     axes = axes_of(f, axis, "gradient")
     spacings = list(varargs) or [1.0]
     spacings = spacings * len(axes) if len(spacings) == 1 and np.ndim(spacings[0]) == 0 else spacings
@@ -75,7 +75,7 @@ def _steps(spacing: Any, f: Any, axis: int) -> Any:
         raise ValueError(f"gradient at {user_line()}: expected at least two entries along axis {axis}, got {f.shape}")
     if np.ndim(spacing) == 0:
         return spacing
-    spacing = as_array(spacing)
+    spacing = as_array(spacing, f)
     if np.shape(spacing) != (f.shape[axis],):
         raise ValueError(
             f"gradient at {user_line()}: expected {f.shape[axis]} coordinates along axis {axis}, got {spacing.shape}"
@@ -135,10 +135,10 @@ def linspace(
     *,
     device: Any = None,
 ) -> Any:
-    start, stop = as_array(start), as_array(stop)
+    start, stop = as_arrays(start, stop)
     intervals = num - 1 if endpoint else num
     step = (stop - start) / intervals if intervals > 0 else (stop - start) * np.nan
-    t = (np.arange(num) / max(intervals, 1)).reshape((-1,) + (1,) * step.ndim).astype(step.dtype)
+    t = (namespace(step).arange(num) / max(intervals, 1)).reshape((-1,) + (1,) * step.ndim).astype(step.dtype)
     y = (1.0 - t) * start + t * stop
     y = np.moveaxis(y, 0, axis) if axis else y
     y = y if dtype is None else y.astype(dtype)
@@ -157,9 +157,9 @@ def logspace(
 
 @implements(np.geomspace)
 def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Any:
-    start, stop = as_array(start), as_array(stop)
+    start, stop = as_arrays(start, stop)
     sign = np.sign(_plain(start))
-    if not np.all(sign * _plain(stop) > 0):
+    if on_host(sign) and not np.all(sign * _plain(stop) > 0):
         raise InputError(f"geomspace at {user_line()}: expected start and stop of one sign, neither of them zero.")
     exponents = np.linspace(np.log(sign * start), np.log(sign * stop), num, endpoint, axis=axis)
     y = (sign if sign.ndim == 0 else np.expand_dims(sign, axis)) * np.exp(exponents)
@@ -183,15 +183,13 @@ def cov(
     *,
     dtype: Any = None,
 ) -> Any:
-    x = _variables(m, rowvar)
+    x = _variables(as_array(m, y), rowvar)
     if y is not None:
-        x = np.concatenate([x, _variables(y, rowvar)], 0)
+        x = np.concatenate([x, _variables(as_array(y, x), rowvar)], 0)
     x = x.astype(np.result_type(x.dtype, np.float64) if dtype is None else dtype)
     ddof = (0 if bias else 1) if ddof is None else ddof
-    weights: Any = None
-    for given in (fweights, aweights):
-        if given is not None:
-            weights = as_array(given) if weights is None else weights * as_array(given)
+    fweights, aweights = (None if given is None else as_array(given, x) for given in (fweights, aweights))
+    weights: Any = aweights if fweights is None else fweights if aweights is None else fweights * aweights
     if weights is None:
         total: Any = x.shape[1]
         centred = x - np.mean(x, axis=1, keepdims=True)

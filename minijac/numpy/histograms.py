@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import astype, lacking, namespace, placed
 from ..errors import InputError
 from ..ops import indexing
 from ..tape import Traced, user_line
@@ -17,13 +18,21 @@ from .protocol import as_array, implements, number_of
 def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Any:
     """Equally spaced between the extremes of `a`, which carry the derivative, unless something else is given."""
     if not isinstance(bins, str) and np.ndim(bins) == 1:
-        return as_array(bins)
-    edges = np.histogram_bin_edges(*map(number_of, (a, bins, range, weights)))
-    if range is not None or not isinstance(a, Traced):
-        return edges
+        return as_array(bins, a)
+    if namespace(a) is np:
+        edges = np.histogram_bin_edges(*map(number_of, (a, bins, range, weights)))
+        if range is not None or not isinstance(a, Traced):
+            return edges
+        count = len(edges)
+    elif isinstance(bins, str):
+        raise lacking(f"numpy.histogram_bin_edges with bins={bins!r}")
+    elif range is not None:
+        return placed(np.histogram_bin_edges(np.zeros(0), bins, range), a)
+    else:
+        count = int(bins) + 1
     low, high = a.min(), a.max()
-    margin = 0.5 if number_of(low) == number_of(high) else 0.0
-    return np.linspace(low - margin, high + margin, len(edges))
+    margin = 0.5 * astype(low == high, low.dtype, low)
+    return np.linspace(low - margin, high + margin, count)
 
 
 def _grid(
@@ -34,17 +43,18 @@ def _grid(
     edges = [histogram_bin_edges(*three) for three in zip(columns, bins, ranges, strict=True)]
     numbers = [number_of(each) for each in edges]
     shape = tuple(len(each) - 1 for each in edges)
-    place, inside = np.zeros(len(columns[0]), int), np.ones(len(columns[0]), bool)
+    place: Any = 0
+    inside: Any = True
     for column, each, n in zip(map(number_of, columns), numbers, shape, strict=True):
         k = np.searchsorted(each, column, side="right") - 1
         k = np.where(column == each[-1], n - 1, k)  # the last edge belongs to the last bin
-        inside &= (k >= 0) & (k < n)
+        inside = (k >= 0) & (k < n) & inside
         place = place * n + np.clip(k, 0, n - 1)
     size = int(np.prod(shape))
     if weights is None:
         sums: Any = np.bincount(place[inside], minlength=size)
     else:
-        weights = np.ravel(as_array(weights))
+        weights = np.ravel(as_array(weights, *columns))
         if weights.shape != columns[0].shape:
             raise InputError(f"histogram at {user_line()}: {weights.shape} weights for {columns[0].shape} entries.")
         sums = indexing.deposit(weights[inside], place[inside], axis=0, size=size)

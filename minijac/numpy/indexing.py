@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import astype, is_array, namespace, value_of
+from ..backend import astype, is_array, namespace, on_host, placed, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
-from .protocol import FUNCTIONS, METHODS, as_array, axis_of, implements, not_in_place, plain, recorded
+from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, not_in_place, plain, recorded
 from .shape import along, ravel
 
 WHOLE = slice(None)
@@ -29,7 +29,7 @@ def getitem(x: Any, index: Any) -> Any:
     if len(picks) == 1:
         ((axis, positions),) = picks.items()
         return along(x, positions, axis, pieces=1)
-    positions, passing = flat_positions(x.shape, picks, namespace(x))
+    positions, passing = flat_positions(x.shape, picks, x)
     return indexing.gather(x, positions, passing=tuple(passing.items()))
 
 
@@ -37,7 +37,7 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
     items = index if isinstance(index, tuple) else (index,)
     items = tuple(_plain(item) for item in items)
-    items = tuple(namespace(x).asarray(item) if isinstance(item, list | tuple) else item for item in items)
+    items = tuple(np.asarray(item) if isinstance(item, list | tuple) else item for item in items)
     items = tuple(
         int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items
     )
@@ -121,13 +121,13 @@ def _counted_from_the_start(positions: Any, size: int) -> Any:
     return namespace(positions).arange(size)[positions]  # NumPy's own indexing checks the bounds
 
 
-def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], xp: Any) -> tuple[Any, dict[int, int]]:
+def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], like: Any) -> tuple[Any, dict[int, int]]:
     """The flat positions that an index with arrays along the axes `picks` names, and which axes it leaves in place.
 
     Those are given as axis of the array, axis of the result.
     """
     axes = list(picks)
-    common = np.broadcast_shapes(*(np.shape(item) for item in picks.values()))
+    common = np.broadcast_shapes(*(item.shape for item in picks.values()))
     width, ndim = len(common), len(common) + len(shape) - len(axes)
     together = axes == list(range(axes[0], axes[-1] + 1))
     first = axes[0] if together else 0  # where the arrays' axes go, as NumPy has it
@@ -142,10 +142,11 @@ def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], xp: Any) -> tu
                 passing[axis] = first + followed
             place += width if together and axis == first else 0
         else:
-            item, behind = xp.arange(n), ndim - place - 1
+            item, behind = namespace(like).arange(n), ndim - place - 1
             passing[axis] = place
             place += 1
-        positions = positions + np.reshape(item, (*np.shape(item), *(1,) * behind)) * prod(shape[axis + 1 :])
+        item = placed(np.reshape(item, (*item.shape, *(1,) * behind)), like)
+        positions = positions + item * prod(shape[axis + 1 :])
     return positions, passing
 
 
@@ -165,7 +166,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     if axis is None:
         x, axis = ravel(x), 0
     axis = axis_of(x, axis, "take")
-    positions, n = _plain_index(indices, x), x.shape[axis]
+    positions, n = _plain_index(indices), x.shape[axis]
     if mode == "wrap":
         positions = positions % n
     elif mode == "clip":
@@ -177,7 +178,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
 def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
     if axis is None:
         x, axis = ravel(x), 0
-    condition = _plain_index(condition, x)
+    condition = _plain_index(condition)
     if isinstance(condition, Traced):
         condition._refuse("compress by a condition")
     (positions,) = condition.astype(bool).nonzero()
@@ -189,14 +190,14 @@ METHODS["compress"] = lambda x, condition, axis=None, out=None: compress(conditi
 
 @implements(np.extract)
 def extract(condition: Any, arr: Any) -> Any:
-    return compress(np.ravel(_plain_index(condition, arr)), arr)
+    return compress(np.ravel(_plain_index(condition)), arr)
 
 
 @implements(np.take_along_axis)
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     if not isinstance(arr, Traced):  # traced indices alone carry no derivative
         return np.take_along_axis(arr, value_of(indices), axis)
-    indices = _plain_index(indices, arr)
+    indices = placed(_plain_index(indices), arr)
     if axis is None:
         arr, indices, axis = ravel(arr), np.reshape(indices, (-1,)), 0
     axis = axis_of(arr, axis, "take_along_axis")
@@ -211,20 +212,21 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     return indexing.gather(arr, positions, passing=passing)
 
 
-def _plain_index(indices: Any, x: Any) -> Any:
-    return _plain(indices) if _indexes(indices) else namespace(x).asarray(indices)
+def _plain_index(indices: Any) -> Any:
+    """Positions, or a condition, where they are: on the host, stretches of them can be slices."""
+    return _plain(indices) if _indexes(indices) else np.asarray(indices)
 
 
 @implements(np.choose)
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
-    a = _plain(a) if _indexes(a) else np.asarray(a)
+    a = _plain(a) if _indexes(a) else namespace(*choices).asarray(a)
     if a.dtype.kind not in "iub":
         raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
     n = len(choices)
     a = a % n if mode == "wrap" else np.clip(a, 0, n - 1) if mode == "clip" else a
-    if mode == "raise" and not isinstance(a, Traced) and not ((a >= 0) & (a < n)).all():
+    if mode == "raise" and on_host(a) and not ((a >= 0) & (a < n)).all():
         raise ValueError(f"choose at {user_line()}: expected numbers of the {n} choices, got {a.min()} to {a.max()}")
-    result = as_array(choices[0])
+    result = as_array(choices[0], a)
     for k in range(1, len(choices)):
         result = np.where(a == k, choices[k], result)
     return np.broadcast_to(result, np.broadcast_shapes(a.shape, *(np.shape(choice) for choice in choices)))
@@ -254,12 +256,12 @@ METHODS["nonzero"] = plain(np.nonzero)
 @implements(np.searchsorted, method="searchsorted")
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
     a = a if sorter is None else np.take(a, sorter)
-    return indexing.searchsorted(as_array(v), as_array(a), side=side)
+    return indexing.searchsorted(*as_arrays(v, a), side=side)
 
 
 @implements(np.digitize)
 def digitize(x: Any, bins: Any, right: bool = False) -> Any:
-    bins = as_array(bins)
+    bins = as_array(bins, x)
     if isinstance(bins, Traced) or bins.size < 2 or bins[0] <= bins[-1]:
         return searchsorted(bins, x, "left" if right else "right")
     return len(bins) - searchsorted(bins[::-1], x, "right" if right else "left")
@@ -271,12 +273,12 @@ METHODS["partition"] = not_in_place("x.partition()", "`y = np.partition(x, kth)`
 
 @implements(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
-    bins = _plain_index(x, weights)
+    bins = placed(_plain_index(x), weights)
     if isinstance(bins, Traced):
         bins._refuse("bincount, whose shape depends on values,")
     if weights is None:
         return np.bincount(bins, minlength=minlength)
-    size = max(int(bins.max(initial=-1)) + 1, minlength)
+    size = max(int(bins.max()) + 1 if bins.size else 0, minlength)
     return indexing.deposit(astype(weights, float, weights), bins, axis=0, size=size)
 
 
@@ -295,9 +297,9 @@ def put(x: Any, index: Any, values: Any) -> Any:
     >>> put(np.zeros(4), slice(1, 3), 5.0)
     array([0., 5., 5., 0.])
     """
-    x = as_array(x)
-    placed, hit = _placed(x, index, values, once=True)
-    return np.where(hit, placed, x)
+    x = as_array(x, values)
+    new, hit = _placed(x, index, values, once=True)
+    return np.where(hit, new, x)
 
 
 def add_at(x: Any, index: Any, values: Any) -> Any:
@@ -314,14 +316,14 @@ def add_at(x: Any, index: Any, values: Any) -> Any:
     >>> add_at(np.zeros(3), np.array([0, 2, 2]), np.array([1.0, 2.0, 3.0]))
     array([1., 0., 5.])
     """
-    x = as_array(x)
+    x = as_array(x, values)
     return x + _placed(x, index, values, once=False)[0]
 
 
 def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     """Zeros like `x` with `values` added at `index`, and which entries the index names."""
     xp = namespace(x)
-    values = xp.asarray(values) if not hasattr(values, "dtype") else values
+    values = as_array(values, x)
     if x.dtype.kind != "f":
         raise InputError(f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}.")
     values = astype(values, x.dtype, x)
@@ -329,6 +331,7 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     for item in full:
         if isinstance(item, Traced):
             item._refuse("an update at positions")
+    full = tuple(placed(item, x) if is_array(item) else item for item in full)
     basic, picks = split_index(full, x.shape)
     hit = xp.zeros(x.shape, bool)
     hit[full] = True
@@ -340,7 +343,7 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     if once:
         values = np.where(_last(positions, xp), values, 0.0)
     kept = _kept_axes(basic)
-    passing = flat_positions(hit[basic].shape, picks, xp)[1]
+    passing = flat_positions(hit[basic].shape, picks, x)[1]
     back = tuple((place, kept[axis]) for axis, place in passing.items() if axis in kept)
     return indexing.scatter(values, positions, passing=back, shape=x.shape), hit
 

@@ -12,7 +12,7 @@ from ..errors import InputError, UnsupportedOperationError
 from ..ops import linalg
 from ..ops.linalg import T
 from ..tape import user_line
-from .protocol import FUNCTIONS, as_array, axes_of, flag, implements, plain
+from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
 _ONE = np.ones((1, 1))
 # the named tuples in which NumPy returns several results
@@ -36,7 +36,8 @@ def inv(a: Any) -> Any:
 
 @implements(np.linalg.solve)
 def solve(a: Any, b: Any) -> Any:
-    a, b = _matrices(a, "solve", square=True), as_array(b)
+    a, b = as_arrays(a, b)
+    a = _matrices(a, "solve", square=True)
     if b.ndim == 1:
         return solve(a, np.expand_dims(b, -1))[..., 0]
     if a.shape[-1] != b.shape[-2]:
@@ -58,7 +59,8 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = None
 @implements(np.linalg.lstsq)
 def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Any, Any, Any, Any]:
     """By the pseudo-inverse, so that the solution of least norm is differentiated where the rank is deficient."""
-    a, b = _matrices(a, "lstsq"), as_array(b)
+    a, b = as_arrays(a, b)
+    a = _matrices(a, "lstsq")
     m, n = a.shape
     eps = float(np.finfo(a.dtype).eps)
     rcond = eps * max(m, n) if rcond is None else eps if rcond == -1 else rcond
@@ -81,7 +83,7 @@ def tensorinv(a: Any, ind: int = 2) -> Any:
 
 @implements(np.linalg.tensorsolve)
 def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
-    a, b = as_array(a), as_array(b)
+    a, b = as_arrays(a, b)
     if axes is not None:
         last = axes_of(a, axes, "tensorsolve")
         a = np.transpose(a, (*(k for k in range(a.ndim) if k not in last), *last))

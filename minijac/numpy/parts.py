@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backend import value_of
+from ..backend import lacking, namespace, value_of
 from ..errors import UnsupportedOperationError
 from ..ops import structural
 from ..ops.structural import normalised
 from ..tape import Traced, user_line
 from .pointwise import astype
-from .protocol import FUNCTIONS, as_array, axis_of, implements
+from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements
 from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, ravel
 
 
@@ -22,7 +22,7 @@ from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_t
 def concatenate(
     arrays: Sequence[Any], axis: int | None = 0, out: Any = None, *, dtype: Any = None, casting: Any = None
 ) -> Any:
-    parts = [as_array(x) for x in arrays]
+    parts = as_arrays(*arrays)
     if axis is None:
         parts, axis = [np.reshape(x, (-1,)) for x in parts], 0
     result = structural.concatenate(*parts, axis=axis_of(parts[0], axis, "concatenate"))
@@ -34,13 +34,13 @@ FUNCTIONS[np.concat] = concatenate
 
 @implements(np.stack)
 def stack(arrays: Sequence[Any], axis: int = 0, out: Any = None, *, dtype: Any = None, casting: Any = None) -> Any:
-    parts = [as_array(x) for x in arrays]
+    parts = as_arrays(*arrays)
     place = normalised(axis, parts[0].ndim + 1)[0]
     return concatenate([np.expand_dims(x, place) for x in parts], place, dtype=dtype)
 
 
 def _widened(arrays: Sequence[Any], widen: Callable[..., Any]) -> list[Any]:
-    return [widen(x) for x in arrays]
+    return [widen(x) for x in as_arrays(*arrays)]
 
 
 @implements(np.hstack)
@@ -61,14 +61,23 @@ def dstack(tup: Sequence[Any]) -> Any:
 
 @implements(np.column_stack)
 def column_stack(tup: Sequence[Any]) -> Any:
-    return concatenate([x if x.ndim > 1 else np.reshape(x, (-1, 1)) for x in map(as_array, tup)], 1)
+    return concatenate([x if x.ndim > 1 else np.reshape(x, (-1, 1)) for x in as_arrays(*tup)], 1)
 
 
 @implements(np.block)
 def block(arrays: Any) -> Any:
+    arrays = _placed(arrays, _leaves(arrays))
     depth = _depth(arrays)
     width = max(_widest(arrays), depth)
     return _block(arrays, depth, width)
+
+
+def _placed(arrays: Any, leaves: list[Any]) -> Any:
+    return [_placed(x, leaves) for x in arrays] if isinstance(arrays, list) else as_array(arrays, *leaves)
+
+
+def _leaves(arrays: Any) -> list[Any]:
+    return [leaf for part in arrays for leaf in _leaves(part)] if isinstance(arrays, list) else [arrays]
 
 
 def _depth(arrays: Any) -> int:
@@ -83,8 +92,7 @@ def _block(arrays: Any, depth: int, width: int) -> Any:
     """The innermost lists are joined along the last axis, those around them along the one before, and so on."""
     if isinstance(arrays, list):
         return concatenate([_block(x, depth - 1, width) for x in arrays], width - depth)
-    x = as_array(arrays)
-    return _in_front(x, width)
+    return _in_front(arrays, width)
 
 
 def _in_front(x: Any, ndim: int) -> Any:
@@ -151,7 +159,8 @@ if hasattr(np, "unstack"):  # came with NumPy 2.1
 @implements(np.delete)
 def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
     arr, axis = (ravel(arr), 0) if axis is None else (arr, axis_of(arr, axis, "delete"))
-    return along(arr, np.delete(np.arange(arr.shape[axis]), _plain(obj)), axis)
+    obj = _plain(obj)
+    return along(arr, np.delete(namespace(obj).arange(arr.shape[axis]), obj), axis)
 
 
 @implements(np.insert)
@@ -159,8 +168,10 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     arr = as_array(arr)
     arr, axis = (np.ravel(arr), 0) if axis is None else (arr, axis_of(arr, axis, "insert"))
     obj = _plain(obj)
+    if namespace(obj) is not np:
+        raise lacking("numpy.insert with positions on the GPU")
     n = arr.shape[axis]
-    values = _in_front(as_array(values), arr.ndim)
+    values = _in_front(as_array(values, arr), arr.ndim)
     if np.ndim(obj) == 0 and not isinstance(obj, slice):
         values = np.moveaxis(values, 0, axis)  # as NumPy has it: one place takes all entries of the first axis
         count = values.shape[axis]
@@ -257,7 +268,8 @@ def _pad_axis(x: Any, axis: int, before: int, after: int, mode: str, kwargs: dic
         left, right = (broadcast_to(value, (*x.shape[:axis], width, *x.shape[axis + 1 :])) for width, value in sides)
     else:
         along_axis = (-1,) + (1,) * (x.ndim - axis - 1)
-        steps = [np.linspace(0.0, 1.0, width, endpoint=False).astype(x.dtype) for width, _ in sides]
+        xp = namespace(x)
+        steps = [xp.linspace(0.0, 1.0, width, endpoint=False).astype(x.dtype) for width, _ in sides]
         rising = [steps[0].reshape(along_axis), steps[1][::-1].reshape(along_axis)]
         left, right = (
             t * value + (1.0 - t) * end for t, (_, value), end in zip(rising, sides, ends.tolist(), strict=True)

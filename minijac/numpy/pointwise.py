@@ -26,9 +26,9 @@ def where(condition: Any, *branches: Any) -> Any:
             "with a shape that depends on values. Ask for np.nonzero(minijac.stop_gradient(x))."
         )
     condition = value_of(condition) if isinstance(condition, Traced) else condition
-    a, b = (np.asarray(x) if isinstance(x, list | tuple) else x for x in branches)
+    a, b = (as_array(x, condition, *branches) if isinstance(x, list | tuple) else x for x in branches)
     if not hasattr(condition, "dtype") or condition.dtype.kind != "b":
-        condition = as_array(condition) != 0
+        condition = as_array(condition, a, b) != 0
     return elementwise.where(condition, a, b)
 
 
@@ -48,7 +48,7 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
     """Every function is applied to all of `x`, and chosen from by `where`."""
     if not isinstance(condlist, list | tuple) or (np.ndim(condlist[0]) == 0 and x.ndim):
         condlist = [condlist] if np.ndim(condlist) == x.ndim else list(condlist)
-    conditions = [value_of(c) if isinstance(c, Traced) else np.asarray(c) for c in condlist]
+    conditions = [value_of(c) if isinstance(c, Traced) else as_array(c, x) for c in condlist]
     functions = list(funclist)
     if len(functions) == len(conditions) + 1:
         functions = [functions[-1], *functions[:-1]]
@@ -60,7 +60,7 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
     result = branches[0]
     for condition, branch in zip(conditions, branches[1:], strict=True):
         result = where(condition, branch, result)
-    result = np.broadcast_to(as_array(result), x.shape)
+    result = np.broadcast_to(as_array(result, x), x.shape)
     return result if result.dtype == x.dtype else result.astype(x.dtype)
 
 
@@ -81,13 +81,14 @@ def clip(
     x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None, **kwargs: Any
 ) -> Any:
     refuse("clip", **kwargs)
-    low, high = _bound(a_min, min), _bound(a_max, max)
-    return elementwise.clip(as_array(x), -np.inf if low is None else low, np.inf if high is None else high)
+    x = as_array(x, a_min, a_max, min, max)
+    low, high = _bound(x, a_min, min), _bound(x, a_max, max)
+    return elementwise.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
 
 
-def _bound(*given: Any) -> Any:
-    bounds = [b for b in given if not absent(b)]
-    return np.asarray(bounds[0]) if bounds and isinstance(bounds[0], list | tuple) else bounds[0] if bounds else None
+def _bound(x: Any, *given: Any) -> Any:
+    bound = next((b for b in given if not absent(b)), None)
+    return as_array(bound, x) if isinstance(bound, list | tuple) else bound
 
 
 @implements(method="clip")

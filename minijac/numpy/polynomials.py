@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import namespace
 from ..errors import UnsupportedOperationError
 from ..tape import user_line
-from .protocol import as_array, implements
+from .protocol import as_array, as_arrays, implements
 
 
 @implements(np.polyval)
 def polyval(p: Any, x: Any) -> Any:
-    p, x = as_array(p), as_array(x)
+    p, x = as_arrays(p, x)
     y = np.zeros_like(x)
     for k in range(p.shape[0]):
         y = y * x + p[k]
@@ -25,7 +26,7 @@ def polyval(p: Any, x: Any) -> Any:
 
 def _aligned(a1: Any, a2: Any) -> tuple[Any, Any]:
     """Both with as many coefficients as the longer one has."""
-    a, b = (np.reshape(x, (-1,)) for x in map(as_array, (a1, a2)))
+    a, b = (np.reshape(x, (-1,)) for x in as_arrays(a1, a2))
     n = max(len(a), len(b))
     return np.pad(a, (n - len(a), 0)), np.pad(b, (n - len(b), 0))
 
@@ -44,12 +45,12 @@ def polysub(a1: Any, a2: Any) -> Any:
 
 @implements(np.polymul)
 def polymul(a1: Any, a2: Any) -> Any:
-    return np.convolve(as_array(a1), as_array(a2))
+    return np.convolve(*as_arrays(a1, a2))
 
 
 @implements(np.polydiv)
 def polydiv(u: Any, v: Any) -> tuple[Any, Any]:
-    u, v = (np.reshape(x, (-1,)) for x in map(as_array, (u, v)))
+    u, v = (np.reshape(x, (-1,)) for x in as_arrays(u, v))
     if len(u) < len(v):
         return np.zeros_like(u[:1]), u
     quotient = []
@@ -63,17 +64,19 @@ def polydiv(u: Any, v: Any) -> tuple[Any, Any]:
 @implements(np.polyder)
 def polyder(p: Any, m: int = 1) -> Any:
     p = as_array(p)
+    xp = namespace(p)
     for _ in range(m):
-        p = p[:-1] * np.arange(len(p) - 1, 0, -1)
+        p = p[:-1] * xp.arange(len(p) - 1, 0, -1)
     return p
 
 
 @implements(np.polyint)
 def polyint(p: Any, m: int = 1, k: Any = None) -> Any:
-    p = as_array(p)
-    constants = np.broadcast_to(0.0 if k is None else as_array(k), (m,))
+    p = as_array(p, k)
+    xp = namespace(p)
+    constants = np.broadcast_to(as_array(0.0 if k is None else k, p), (m,))
     for n in range(m):
-        p = np.concatenate([p / np.arange(len(p), 0, -1), constants[n : n + 1]])
+        p = np.concatenate([p / xp.arange(len(p), 0, -1), constants[n : n + 1]])
     return p
 
 
@@ -83,10 +86,10 @@ def polyfit(
 ) -> Any:
     if full or cov:
         raise UnsupportedOperationError(f"numpy.polyfit at {user_line()}: expected full=False and cov=False.")
-    x, y = as_array(x), as_array(y)
+    x, y = as_arrays(x, y)
     powers, right = np.vander(x, deg + 1), y
     if w is not None:
-        weights = as_array(w)
+        weights = as_array(w, x)
         powers = powers * np.expand_dims(weights, -1)
         right = y * (weights if y.ndim == 1 else np.expand_dims(weights, -1))
     # columns of length one: the same solution, with smaller errors
@@ -104,9 +107,9 @@ def poly(seq_of_zeros: Any) -> Any:
             f"numpy.poly at {user_line()}: got shape {zeros.shape}. The eigenvalues of a matrix may be complex, which "
             "minijac does not differentiate: expected a sequence of zeros."
         )
-    p = np.ones(1, zeros.dtype)
+    p, nothing = (make(1, zeros.dtype) for make in (namespace(zeros).ones, namespace(zeros).zeros))
     for n in range(len(zeros)):
-        p = np.concatenate([p, np.zeros(1, zeros.dtype)]) - zeros[n] * np.concatenate([np.zeros(1, zeros.dtype), p])
+        p = np.concatenate([p, nothing]) - zeros[n] * np.concatenate([nothing, p])
     return p
 
 

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..ops import convolution, indexing, multilinear
 from ..ops.multilinear import LETTERS
 from ..tape import user_line
-from .protocol import as_array, axes_of, implements, refuse
+from .protocol import as_arrays, axes_of, implements, refuse
 from .reductions import sum
 
 UFUNCS: dict[Any, Callable[..., Any]] = {}
@@ -24,19 +24,19 @@ def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
         raise ValueError(
             f"matmul at {user_line()}: expected operands with axes, got shapes {np.shape(a)}, {np.shape(b)}"
         )
-    return multilinear.matmul(as_array(a), as_array(b))
+    return multilinear.matmul(*as_arrays(a, b))
 
 
 @implements(np.einsum)
 def einsum(*operands: Any, out: Any = None, optimize: Any = None, **kwargs: Any) -> Any:
     refuse("einsum", **{key: value for key, value in kwargs.items() if key in ("dtype", "casting")})
     subscripts, arrays = multilinear.parse_einsum(operands)
-    return multilinear.einsum(*map(as_array, arrays), subscripts=subscripts)
+    return multilinear.einsum(*as_arrays(*arrays), subscripts=subscripts)
 
 
 @implements(np.dot, method="dot")
 def dot(a: Any, b: Any, out: Any = None) -> Any:
-    a, b = as_array(a), as_array(b)
+    a, b = as_arrays(a, b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
     if b.ndim <= 2:
@@ -60,7 +60,7 @@ def linalg_outer(x1: Any, x2: Any, /) -> Any:
 
 @implements(np.inner)
 def inner(a: Any, b: Any) -> Any:
-    a, b = as_array(a), as_array(b)
+    a, b = as_arrays(a, b)
     return a * b if a.ndim == 0 or b.ndim == 0 else tensordot(a, b, axes=(-1, -1))
 
 
@@ -71,7 +71,7 @@ def vdot(a: Any, b: Any) -> Any:
 
 @implements(np.tensordot, np.linalg.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
-    a, b = as_array(a), as_array(b)
+    a, b = as_arrays(a, b)
     if isinstance(axes, int | np.integer):
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
@@ -89,19 +89,19 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 @implements(np.linalg.vecdot)
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, keepdims: bool = False, **kwargs: Any) -> Any:
     refuse("vecdot", **kwargs)
-    a, b = (x if axis == -1 else np.moveaxis(x, axis, -1) for x in map(as_array, (x1, x2)))
+    a, b = (x if axis == -1 else np.moveaxis(x, axis, -1) for x in as_arrays(x1, x2))
     result = multilinear.einsum(a, b, subscripts="...i,...i->...")
     return np.expand_dims(result, axis) if keepdims else result
 
 
 def matvec(x1: Any, x2: Any, /, **kwargs: Any) -> Any:
     refuse("matvec", **kwargs)
-    return multilinear.einsum(as_array(x1), as_array(x2), subscripts="...ij,...j->...i")
+    return multilinear.einsum(*as_arrays(x1, x2), subscripts="...ij,...j->...i")
 
 
 def vecmat(x1: Any, x2: Any, /, **kwargs: Any) -> Any:
     refuse("vecmat", **kwargs)
-    return multilinear.einsum(as_array(x1), as_array(x2), subscripts="...i,...ij->...j")
+    return multilinear.einsum(*as_arrays(x1, x2), subscripts="...i,...ij->...j")
 
 
 UFUNCS[np.matmul] = matmul
@@ -114,7 +114,8 @@ for _name, _function in (("vecdot", vecdot), ("matvec", matvec), ("vecmat", vecm
 def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
     if axis is not None:
         axisa = axisb = axisc = axis
-    a, b = np.moveaxis(as_array(a), axisa, -1), np.moveaxis(as_array(b), axisb, -1)
+    a, b = as_arrays(a, b)
+    a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
     if a.shape[-1] not in (2, 3) or b.shape[-1] not in (2, 3):
         raise ValueError(f"cross at {user_line()}: expected vectors of 2 or 3 entries, got {a.shape} and {b.shape}")
     a0, a1, a2 = (a[..., k] if k < a.shape[-1] else 0.0 for k in range(3))  # a vector of two entries lies in the plane
@@ -132,7 +133,7 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
 
 @implements(np.kron)
 def kron(a: Any, b: Any) -> Any:
-    a, b = as_array(a), as_array(b)
+    a, b = as_arrays(a, b)
     n = max(a.ndim, b.ndim)
     left, right = ((1,) * (n - x.ndim) + x.shape for x in (a, b))
     spaced = [size for pair in zip(left, (1,) * n, strict=True) for size in pair]
@@ -144,7 +145,7 @@ def kron(a: Any, b: Any) -> Any:
 @implements(np.linalg.multi_dot)
 def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
     """One einsum, which finds the cheapest order for the value and for the derivative."""
-    arrays = [as_array(x) for x in arrays]
+    arrays = as_arrays(*arrays)
     if len(arrays) < 2:
         raise ValueError(f"multi_dot at {user_line()}: expected at least two arrays, got {len(arrays)}")
     names = [LETTERS[k : k + 2] for k in range(len(arrays))]
@@ -168,7 +169,7 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Any:
 
 
 def _signals(a: Any, v: Any, name: str) -> tuple[Any, Any]:
-    a, v = (np.reshape(x, (1,)) if np.ndim(x) == 0 else as_array(x) for x in (a, v))
+    a, v = (np.reshape(x, (1,)) if np.ndim(x) == 0 else x for x in as_arrays(a, v))
     if a.ndim != 1 or v.ndim != 1 or not len(a) or not len(v):
         raise ValueError(
             f"{name} at {user_line()}: expected two signals of shape (n,), n > 0, got {a.shape} and {v.shape}"
@@ -189,7 +190,7 @@ def _correlate(a: Any, v: Any, mode: str) -> Any:
 @implements(np.interp)
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: float | None = None) -> Any:
     """At a knot, the slope of the interval to its right, at the last one that to its left."""
-    x, xp, fp = as_array(x), as_array(xp), as_array(fp)
+    x, xp, fp = as_arrays(x, xp, fp)
     if period is not None:
         x, xp = x % period, xp % period
         order = np.argsort(xp)

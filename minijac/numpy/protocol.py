@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_of, is_array, value_of
+from ..backend import array_of, is_array, namespace, value_of
 from ..errors import ConversionError, InputError, MutationError, UnsupportedOperationError
 from ..ops.structural import normalised
 from ..tape import Traced, user_line
@@ -20,6 +20,7 @@ __all__ = [
     "METHODS",
     "absent",
     "as_array",
+    "as_arrays",
     "axes_of",
     "axis_of",
     "flag",
@@ -110,9 +111,14 @@ def axis_of(x: Any, axis: int, name: str) -> int:
     return axes_of(x, axis, name)[0]
 
 
-def as_array(x: Any) -> Any:
-    """Lists of traced values are stacked by no one: only arrays, traced values and numbers pass."""
-    return x if isinstance(x, Traced) or is_array(x) else np.asarray(x)
+def as_array(x: Any, *others: Any) -> Any:
+    """Numbers and lists as arrays where the other operands live. Lists of traced values are stacked by no one."""
+    return x if isinstance(x, Traced) or is_array(x) else namespace(*others).asarray(x)
+
+
+def as_arrays(*operands: Any) -> list[Any]:
+    """The same for several operands."""
+    return [as_array(x, *operands) for x in operands]
 
 
 def flag(value: Any) -> bool:

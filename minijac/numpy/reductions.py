@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import namespace, on_host
 from ..errors import UnsupportedOperationError
 from ..ops import indexing, structural
 from ..tape import Traced, user_line
@@ -81,13 +82,13 @@ def _root(v: Any) -> Any:
 
 @implements(np.average)
 def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False) -> Any:
-    a = as_array(a)
+    a = as_array(a, weights)
     axes = axes_of(a, axis, "average")
     if weights is None:
         result = np.mean(a, axis=axes, keepdims=flag(keepdims))
-        total: Any = np.full(result.shape, a.size / builtins.max(result.size, 1), result.dtype)
+        total: Any = namespace(a).full(result.shape, a.size / builtins.max(result.size, 1), result.dtype)
     else:
-        weights = as_array(weights)
+        weights = as_array(weights, a)
         if weights.shape != a.shape:
             if weights.shape != tuple(a.shape[k] for k in axes):
                 raise ValueError(
@@ -129,7 +130,7 @@ def fold(function: Any, x: Any, axes: tuple[int, ...], keepdims: Any, neutral: f
 def _folded(function: Any, x: Any, axis: int, neutral: float) -> Any:
     lead = (WHOLE,) * axis
     if x.shape[axis] == 0:
-        return np.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), neutral, x.dtype)
+        return namespace(x).full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), neutral, x.dtype)
     while (n := x.shape[axis]) > 1:
         half = n // 2
         halves = function(x[(*lead, slice(0, half))], x[(*lead, slice(half, 2 * half))])
@@ -175,7 +176,7 @@ def _cumulative(running: Callable[..., Any], first: float) -> Callable[..., Any]
         y = running(x, axis, dtype)
         if not include_initial:
             return y
-        initial = np.full((*y.shape[:axis], 1, *y.shape[axis + 1 :]), first, y.dtype)
+        initial = namespace(y).full((*y.shape[:axis], 1, *y.shape[axis + 1 :]), first, y.dtype)
         return structural.concatenate(initial, y, axis=axis)
 
     return cumulative
@@ -315,7 +316,7 @@ def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
     if skip_nan and missing.any():
         present = n - missing.sum(-1)
         counts = np.unique(present[present > 0]).tolist()
-        place = np.zeros(present.shape)
+        place = namespace(x).zeros(present.shape)
         for count in counts:
             place[present == count] = ranks(np.arange(float(count)), q, method=method)
         empty = present == 0
@@ -343,8 +344,8 @@ def _without_nan(x: Any, fill: float) -> Any:
 
 
 def _maybe(mask: Any) -> bool:
-    """Whether any entry is true, or may be in a program that is being recorded."""
-    return isinstance(mask, Traced) or bool(mask.any())
+    """Whether any entry is true, or may be: a program that is being recorded, or a device, is not asked."""
+    return isinstance(mask, Traced) or not on_host(mask) or bool(mask.any())
 
 
 def _counted(x: Any, axes: tuple[int, ...], keepdims: Any) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace
+from ..backend import namespace, placed
 from ..errors import InputError, UnsupportedOperationError
 from ..ops import elementwise, indexing, structural
 from ..ops.structural import normalised
 from ..tape import user_line
-from .protocol import FUNCTIONS, METHODS, as_array, axes_of, axis_of, implements, not_in_place
+from .protocol import FUNCTIONS, METHODS, as_arrays, axes_of, axis_of, implements, not_in_place
 
 WHOLE = slice(None)
 
@@ -132,7 +132,7 @@ def broadcast_arrays(*arrays: Any, subok: bool = False) -> tuple[Any, ...]:
 
 
 def _at_least(arrays: tuple[Any, ...], widen: Callable[[Any], Any]) -> Any:
-    results = tuple(widen(as_array(x)) for x in arrays)
+    results = tuple(widen(x) for x in as_arrays(*arrays))
     return results[0] if len(results) == 1 else results
 
 
@@ -156,7 +156,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid at {user_line()}: expected indexing='xy' or 'ij', got {indexing!r}")
     n = len(xi)
-    grids = [np.reshape(x, (1,) * k + (-1,) + (1,) * (n - 1 - k)) for k, x in enumerate(map(as_array, xi))]
+    grids = [np.reshape(x, (1,) * k + (-1,) + (1,) * (n - 1 - k)) for k, x in enumerate(as_arrays(*xi))]
     if indexing == "xy" and n > 1:
         grids = [np.swapaxes(grid, 0, 1) for grid in grids]
     return tuple(grids) if sparse else broadcast_arrays(*grids)
@@ -205,7 +205,7 @@ def along(x: Any, positions: Any, axis: int, pieces: int = 8) -> Any:
     """
     runs = _runs(positions, pieces) if positions.ndim == 1 and isinstance(positions, np.ndarray) else None
     if runs is None:
-        return indexing.take(x, positions, axis=axis)
+        return indexing.take(x, placed(positions, x), axis=axis)
     parts = [_run(x, positions[start:stop], axis) for start, stop in runs]
     return parts[0] if len(parts) == 1 else structural.concatenate(*parts, axis=axis)
 
@@ -292,7 +292,7 @@ def _triangle(m: Any, kept: Callable[[Any, Any], Any]) -> Any:
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     if x.ndim != 1:
         raise ValueError(f"vander at {user_line()}: expected one axis, got shape {x.shape}")
-    powers = np.arange(len(x) if N is None else N)
+    powers = namespace(x).arange(len(x) if N is None else N)
     return expand_dims(x, 1) ** (powers if increasing else powers[::-1])
 
 

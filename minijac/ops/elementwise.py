@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import astype
+from ..backend import astype, special
 from ..tape import Op
 from .families import Sample, elementwise, opaque
 
@@ -271,13 +271,9 @@ def _softplus_value(x: Any) -> Any:
     return np.logaddexp(x, 0.0 * x)
 
 
-def _erf_value(x: Any) -> Any:
-    from ..backend import special
-
-    return special(x).erf(x)
-
-
 sigmoid = elementwise("sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), samples=ONE)
 softplus = elementwise("softplus", _softplus_value, lambda y, x: sigmoid(x), samples=ONE)
 relu = elementwise("relu", lambda x: np.maximum(x, 0.0), lambda y, x: astype(x > 0, y.dtype, y), samples=ONE)
-erf = elementwise("erf", _erf_value, lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x), samples=ONE)
+erf = elementwise(
+    "erf", lambda x: special("erf", x)(x), lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x), samples=ONE
+)

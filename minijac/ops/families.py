@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import array_of, value_of
+from ..backend import array_of, on_host, value_of
 from ..block import Block, Shape, Term, spread
 from ..factors import Factor, aligned, contract, product, size_of
 from ..labels import Axes, Axis, Label, Window, window
@@ -85,21 +85,9 @@ class Edge:
 
         Data that is finite needs none of this: the zeros of the chain rule take care of it.
         """
-        if live is not array_of(live) or all(_finite(f.array) for part in self.parts for f in part.factors):
+        if live is not array_of(live):
             return self
-        parts = []
-        for part in self.parts:
-            if all(_finite(f.array) for f in part.factors) or not all(
-                type(d) is Label for axis in part.out for d in axis
-            ):
-                parts.append(part)
-                continue
-            lead = tuple(digit for axis in part.out for digit in axis if digit.size > 1)
-            rest = dict.fromkeys(label for f in part.factors for label in f.axes if label not in lead)
-            order = (*lead, *rest)
-            mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
-            data = np.where(aligned(mask, order), product(part.factors, order), 0.0)  # type: ignore[arg-type]
-            parts.append(Part(part.out, part.inp, (Factor(data, order),), part.scale))  # type: ignore[arg-type]
+        parts = [_without_dead(part, live) for part in self.parts]
         return Edge(self.out_shape, self.inp_shape, parts, self.linear)
 
     def after(self, block: Block) -> Block:
@@ -120,6 +108,21 @@ class Edge:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
         places = {_carry(part, axis, stride, batch) for part in self.parts}
         return places.pop() if len(places) == 1 else None
+
+
+def _without_dead(part: Part, live: Any) -> Part:
+    if not part.factors or not all(type(digit) is Label for axis in part.out for digit in axis):
+        return part
+    lead = tuple(digit for axis in part.out for digit in axis if digit.size > 1)
+    rest = dict.fromkeys(label for f in part.factors for label in f.axes if label not in lead)
+    order: tuple[Label, ...] = (*lead, *rest)  # type: ignore[arg-type]
+    grows = size_of(order) > max(size_of(f.axes) for f in part.factors)
+    # to ask a device costs more than to write zeros, unless that makes data of what is shared or a product
+    if (grows or on_host(array_of(live))) and all(_finite(f.array) for f in part.factors):
+        return part
+    mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
+    data = np.where(aligned(mask, order), product(part.factors, order), 0.0)
+    return Part(part.out, part.inp, (Factor(data, order),), part.scale)
 
 
 def _finite(array: Any) -> bool:

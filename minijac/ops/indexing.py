@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import astype, namespace
+from ..backend import astype, namespace, scatter_add
 from ..labels import Axes, Label
 from ..tape import Node, Op
 from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
@@ -26,18 +26,22 @@ def _deposit_value(y: Any, positions: Any, axis: int, size: int) -> Any:
     flat = positions.reshape(-1)
     values = y.reshape(prod(lead), flat.size, prod(tail))
     result = xp.zeros((prod(lead), size, prod(tail)), y.dtype)
-    order = xp.argsort(flat, kind="stable")
-    ordered = flat[order]
-    first = xp.concatenate([xp.ones(1, bool), ordered[1:] != ordered[:-1]])[: flat.size]
-    if first.all():
-        result[:, flat] = values
-    elif xp is np:
-        result[:, ordered[first]] = np.add.reduceat(values[:, order], np.flatnonzero(first), axis=1)
-    else:
-        from cupyx import scatter_add
-
+    if xp is np:
+        _add_sorted(result, flat, values)
+    else:  # looks at no positions, and adds in no fixed order
         scatter_add(result, (slice(None), flat), values)
     return result.reshape(*lead, size, *tail)
+
+
+def _add_sorted(result: Any, flat: Any, values: Any) -> None:
+    """``result[:, flat] += values``, faster than NumPy's own."""
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    first = np.concatenate([np.ones(1, bool), ordered[1:] != ordered[:-1]])[: flat.size]
+    if first.all():
+        result[:, flat] = values
+    else:
+        result[:, ordered[first]] = np.add.reduceat(values[:, order], np.flatnonzero(first), axis=1)
 
 
 def _axis_edge(node: Node, k: int) -> Edge:
@@ -216,7 +220,9 @@ SEARCHES: dict[Any, Op] = {
     np.argpartition: opaque("argpartition", np.argpartition, [Sample(((3, 5),), {"axis": 1, "kth": 2})]),
     np.all: opaque("all", np.all, _ROWS),
     np.any: opaque("any", np.any, _ROWS),
-    np.count_nonzero: opaque("count_nonzero", np.count_nonzero, _ROWS),
+    np.count_nonzero: opaque(
+        "count_nonzero", lambda a, axis=None, keepdims=False: (a != 0).sum(axis=axis, keepdims=keepdims), _ROWS
+    ),
 }
 searchsorted = opaque(
     "searchsorted",

@@ -28,15 +28,17 @@ UNIT = [Sample(((3, 4),), low=0.05, high=0.95)]
 def scipy_value(name: str) -> Callable[..., Any]:
     """SciPy's function of that name, imported when it is called."""
 
-    def value(*operands: Any) -> Any:
-        like = next((x for x in operands if namespace(x) is not np), operands[0])
-        return getattr(special(like), name)(*operands)
-
-    return value
+    return lambda *operands: special(name, *operands)(*operands)
 
 
 def _at_order(name: str) -> Callable[..., Any]:
-    return lambda x, order: getattr(special(x), name)(order, x)
+    """A function of an order. CuPy wants that as an array, and SciPy would take an integer for double precision."""
+
+    def value(x: Any, order: int) -> Any:
+        dtype = getattr(x, "dtype", np.float64)
+        return special(name, x)(namespace(x).full((), order, dtype), x)
+
+    return value
 
 
 # -- functions of an integer order -------------------------------------------------------------------------------------
@@ -118,7 +120,9 @@ def _ratio(a: Any, b: Any) -> Any:
 # -- along axes --------------------------------------------------------------------------------------------------------
 def _peak_value(x: Any, axis: tuple[int, ...]) -> Any:
     xp = namespace(x)
-    top = x.max(axis=axis, keepdims=True, initial=-xp.inf)
+    if 0 in (x.shape[k] for k in axis):
+        return xp.zeros(tuple(1 if k in axis else n for k, n in enumerate(x.shape)), x.dtype)
+    top = x.max(axis=axis, keepdims=True)
     return xp.where(xp.isfinite(top), top, xp.zeros((), x.dtype))
 
 

@@ -51,7 +51,7 @@ _HELD: dict[Any, int] = {}
 def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `chunking.assemble`, or None where the accumulation has to be carried out."""
     options = wanted
-    if options.chunk_size is not None:
+    if options.chunk_size is not None or any(type(x) is not np.ndarray for x in ready.sources):
         return None
     operands = _operands(ready)
     if operands is None:
