@@ -54,11 +54,11 @@ static double erfinv(double y) {
 }
 static double erfcinv(double y) {
   double x = erfinv(1 - y);
-  for (int k = 0; k < 4 && y < 0.5; ++k) x += (erfc(x) - y) / (M_2_SQRTPI * exp(-x * x));
+  for (int k = 0; k < 4 && y < 0.5 && y > 0; ++k) x += (erfc(x) - y) / (M_2_SQRTPI * exp(-x * x));
   return x;
 }
 static double normcdfinv(double y) { return -M_SQRT2 * erfcinv(2 * y); }
-static double erfcx(double x) { return x < 20 ? exp(x * x) * erfc(x) : M_2_SQRTPI / 2 / x * (1 - 0.5 / (x * x)); }
+static double erfcx(double x) { return x < 20 ? exp(x * x) * erfc(x) : M_2_SQRTPI / 2 / x * (1 - 0.5 / (x * x) + 0.75 / (x * x * x * x) - 1.875 / pow(x, 6)); }
 static double bessel(int order, double x) {
   double term = order ? x / 2 : 1, sum = term;
   for (int k = 1; k < 200; ++k) sum += term *= x * x / 4 / (k * (k + order));

@@ -88,7 +88,7 @@ FLOAT_HELPERS = {
 }}""",
     "kl_div": """{T} a, {T} b) {{
   if (a != a || b != b) return a + b;
-  return a > 0 && b > 0 ? a * log{f}(a / b) - a + b : a == 0 && b >= 0 ? b : ({T})INFINITE;
+  return a > 0 && b > 0 ? ({T})(a * log((double)a / b) - a + b) : a == 0 && b >= 0 ? b : ({T})INFINITE;
 }}""",
 }
 INTEGER_HELPERS = {
@@ -116,7 +116,18 @@ INTEGER_HELPERS = {
   return ({T})y;
 }}""",
 }
-HELPERS = {"f": FLOAT_HELPERS, "i": INTEGER_HELPERS, "u": INTEGER_HELPERS, "b": INTEGER_HELPERS}
+UNSIGNED_HELPERS = INTEGER_HELPERS | {
+    "sign": "{T} x) {{ return x != 0; }}",
+    "remainder": "{T} a, {T} b) {{ return b ? a % b : 0; }}",
+    "floor_divide": "{T} a, {T} b) {{ return b ? a / b : 0; }}",
+    "fmod": "{T} a, {T} b) {{ return b ? a % b : 0; }}",
+    "power": """{T} a, {T} b) {{
+  unsigned long long x = a, y = 1;
+  for (; b; b /= 2, x *= x) if (b % 2) y *= x;
+  return ({T})y;
+}}""",
+}
+HELPERS = {"f": FLOAT_HELPERS, "i": INTEGER_HELPERS, "u": UNSIGNED_HELPERS, "b": {}}
 LOOPS = {op.name: ufunc for ufunc, op in UFUNCS.items()}
 RESULTS = {"exponent": "int"}
 """Helpers that return another type than that of their operands."""
@@ -167,7 +178,7 @@ INTEGER = {
 }  # fmt: skip
 BOOLEAN = {
     "abs": "{0}", "conjugate": "{0}", "add": "{0} || {1}", "multiply": "{0} && {1}", "invert": "!{0}",
-    "isnan": "false", "isinf": "false", "isfinite": "true",
+    "isnan": "false", "isinf": "false", "isfinite": "true", "floor": "{0}", "ceil": "{0}", "trunc": "{0}",
     "maximum": "{0} || {1}", "minimum": "{0} && {1}", "fmax": "{0} || {1}", "fmin": "{0} && {1}",
     "clip": "({0} || {1}) && {2}", "bitwise_and": "{0} && {1}", "bitwise_or": "{0} || {1}",
     "bitwise_xor": "{0} != {1}",
@@ -180,7 +191,7 @@ ANY = {
     "astype": "{0}", "cast": "{0}", "copy": "{0}",
 }  # fmt: skip
 NAMES = {"absolute": "abs", "radians": "deg2rad", "degrees": "rad2deg"}
-TABLES = {"f": FLOAT | ANY, "i": ANY | INTEGER, "u": ANY | INTEGER, "b": ANY | BOOLEAN}
+TABLES = {"f": FLOAT | ANY, "i": ANY | INTEGER, "u": ANY | INTEGER | {"abs": "{0}"}, "b": ANY | BOOLEAN}
 """By the kind of the loop's operands. Names that only `HELPERS` has are calls of those."""
 
 
@@ -194,10 +205,14 @@ def loop_dtypes(step: Instruction, values: list[Value]) -> list[np.dtype[Any]]:
         found = ufunc.resolve_dtypes((*weak, *[None] * ufunc.nout))
     elif step.op.name == "where":
         found = [np.dtype(bool), out.dtype, out.dtype, out.dtype]
-    elif step.op.name in ("astype", "cast", "exponent", "round") or len(operands) == 1 and out.dtype == bool:
+    elif step.op.name == "exponent":
+        found = [operands[0].dtype if operands[0].dtype.kind == "f" else np.dtype(float), out.dtype]
+    elif step.op.name in ("astype", "cast", "round") or len(operands) == 1 and out.dtype == bool:
         found = [operands[0].dtype, out.dtype]
     else:
         found = [out.dtype] * (len(operands) + 1)
+    if out.dtype.kind != "f":  # a test of small integers, which NumPy makes in half precision
+        found = [np.dtype(np.float32) if dtype == np.float16 else dtype for dtype in found]
     for dtype in found:
         if dtype.name not in CTYPE:
             raise Unsupported(f"{step.op.name} of {dtype}")
@@ -213,7 +228,9 @@ def expression(step: Instruction, values: list[Value], operands: list[str]) -> t
     name = NAMES.get(step.op.name, step.op.name)
     if name == "where":
         return f"{operands[0]} ? {operands[1]} : {operands[2]}", set()
-    if name == "power" and loop[0].kind == "f" and (text := _small_power(values[step.args[1]], operands[0])):
+    if name == "power" and loop[0].kind == "f" and (
+        text := _small_power(values[step.args[1]], operands[0], "f" if loop[0] == np.float32 else "")
+    ):
         return text, set()
     if name == "round":
         return _rounded(step, loop[0], operands[0]), set()
@@ -224,7 +241,7 @@ def expression(step: Instruction, values: list[Value], operands: list[str]) -> t
     dtype = loop[0]
     template = TABLES[dtype.kind].get(name)
     if template is None:
-        if name not in HELPERS[dtype.kind] or dtype == bool:
+        if name not in HELPERS[dtype.kind]:
             raise Unsupported(f"{name} of {dtype}")
         template = f"{name}_{{t}}({', '.join(f'{{{k}}}' for k in range(len(operands)))})"
     text = template.format(*operands, T=CTYPE[dtype.name], t=dtype.name, f="f" if dtype == np.float32 else "")
@@ -232,11 +249,13 @@ def expression(step: Instruction, values: list[Value], operands: list[str]) -> t
     return text, used
 
 
-def _small_power(exponent: Value, x: str) -> str | None:
-    """Products in place of a constant exponent that is a small integer."""
+def _small_power(exponent: Value, x: str, f: str) -> str | None:
+    """Products in place of a constant exponent that is a small integer, and the root that NumPy takes for a half."""
     p = exponent.content if exponent.kind == "constant" and exponent.shape == () else None
-    if p is None or p not in (0, 1, 2, 3, 4, -1, -2):
+    if p is None or p not in (0, 0.5, 1, 2, 3, 4, -1, -2):
         return None
+    if p == 0.5:
+        return f"sqrt{f}({x})"
     return {0: "1", 1: x, 2: f"{x} * {x}", 3: f"{x} * {x} * {x}", 4: f"({x} * {x}) * ({x} * {x})",
             -1: f"1 / {x}", -2: f"1 / ({x} * {x})"}[int(p)]  # fmt: skip
 
