@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .cuda_access import View
+from .cuda_access import View, row_major
 from .cuda_expand import expanded
 from .cuda_gemm import Gemm
 from .cuda_memory import aligned, arranged
 from .cuda_plan import Foreign, Plan, plan_of
 from .cuda_source import Kernel, module_source, scalars_kernel
-from .record import Instruction, Program, takes_numbers
+from .record import Program, takes_numbers
 
 __all__ = ["Executor", "Report", "Runtime"]
 
@@ -116,15 +116,11 @@ class Executor:
         gemms = any(isinstance(step, Gemm) for step in plan.steps)
         self._workspace_size = runtime.workspace if gemms else 0
         self._workspace = runtime.block(self._workspace_size) if gemms else None
-        self._reason = runtime.why_no_graphs if gemms else None
-        if self._reason is not None:
-            warnings.warn(
-                f"minijac.compile: this program is launched step by step, not as a CUDA graph: {self._reason}.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        self._reason: str | None = None
+        if gemms and runtime.why_no_graphs is not None:
+            self._say_why(runtime.why_no_graphs)
         self._load(plan)
-        self._graphs: dict[Any, list[Turn]] = {}
+        self._graphs: dict[Any, list[Turn | Foreign]] = {}
         self._last_binding: Any = None
         self._host = {n: v.content for n, v in enumerate(program.values) if n in plan.on_host and v.kind == "constant"}
 
@@ -151,7 +147,11 @@ class Executor:
             step = plan.steps[position]
             large = any(n in outputs and self._nbytes_of(n) > SMALL for n in step.writes)
             readers = (k for k in range(position + 1, len(plan.steps)) if set(step.writes) & set(plan.steps[k].reads))
-            again = any(set(step.writes) & set(plan.steps[k].writes) for k in range(position + 1, len(plan.steps)) if k not in late)
+            again = any(
+                set(step.writes) & set(plan.steps[k].writes)
+                for k in range(position + 1, len(plan.steps))
+                if k not in late
+            )
             if (large or self._joins(step, late)) and all(k in late for k in readers) and not again:
                 late.add(position)
         early = [step for k, step in enumerate(plan.steps) if k not in late]
@@ -221,10 +221,10 @@ class Executor:
         for step in self.plan.steps[: self._tail]:
             if isinstance(step, Foreign):
                 segments.append(step)
-            else:
-                if not segments or isinstance(segments[-1], Foreign):
-                    segments.append([])
-                segments[-1].append(self._turn(step, addresses))  # type: ignore[union-attr]
+                continue
+            if not segments or isinstance(segments[-1], Foreign):
+                segments.append([])
+            segments[-1].append(self._turn(step, addresses))  # type: ignore[union-attr]
         return segments
 
     def _call(self, step: Foreign, memory: dict[int, Any], host: dict[int, Any]) -> None:
@@ -240,7 +240,7 @@ class Executor:
         result = self.runtime.as_array(op.value(*operands, **params))
         (n,) = step.writes
         value = self.plan.values[n]
-        target = memory[n] if n in memory else self._array(View(n, value.shape, _row_major(value.shape)), memory)
+        target = memory[n] if n in memory else self._array(View(n, value.shape, row_major(value.shape)), memory)
         target[...] = result.reshape(value.shape)
 
     def _array(self, view: View, memory: dict[int, Any]) -> Any:
@@ -266,10 +266,10 @@ class Executor:
             self.runtime.order()
             host = self._on_host(inputs)
             if self._write_numbers is not None:
-                slots = [self._addresses[self.plan.slots[n]] for n in self._slots]
-                dtypes = [self.plan.values[self.plan.slots[n]].dtype for n in self._slots]
+                slots = [self.plan.slots[n] for n in self._slots]
+                dtypes = [self.plan.values[slot].dtype for slot in slots]
                 numbers = [dtype.type(host[n]) for n, dtype in zip(self._slots, dtypes, strict=True)]
-                self._write_numbers(slots, (1, 1), 1, numbers)
+                self._write_numbers([self._addresses[slot] for slot in slots], (1, 1), 1, numbers)
             addresses, memory = self._bound(inputs)
             self._replay(addresses, memory, host)
             fresh = {n: self.runtime.empty(self.plan.values[n].shape, self.plan.values[n].dtype) for n in self._fresh}
@@ -288,7 +288,7 @@ class Executor:
             host[n] = inputs[k]
         with np.errstate(all="ignore"):
             for step in self.plan.host:
-                host[step.out] = _on_numbers(step, [host[n] for n in step.args])
+                host[step.out] = step.op.value(*(host[n] for n in step.args), **step.params)
         return host
 
     def _bound(self, inputs: Sequence[Any]) -> tuple[dict[int, int], dict[int, Any]]:
@@ -296,7 +296,7 @@ class Executor:
         runtime = self.runtime
         large = {n: inputs[k] for k, n in self._inputs if self._nbytes_of(n) > COPIED and _in_order(inputs[k])}
         binding = tuple((n, runtime.address(array)) for n, array in large.items())
-        if any(address % 512 for _, address in binding):
+        if any(address % 16 for _, address in binding):
             binding = ()
         in_place = bool(binding) and (binding == self._last_binding or binding in self._graphs)
         self._last_binding = binding
@@ -310,46 +310,41 @@ class Executor:
                 runtime.copy(self._addresses[n], runtime.address(array), array.nbytes)
             else:
                 value = self.plan.values[n]
-                self._array(View(n, value.shape, _row_major(value.shape)), {})[...] = array
+                self._array(View(n, value.shape, row_major(value.shape)), {})[...] = array
         return {**self._addresses, **{n: runtime.address(array) for n, array in memory.items()}}, memory
 
     def _replay(self, addresses: dict[int, int], memory: dict[int, Any], host: dict[int, Any]) -> None:
         """All steps but the last ones: plainly in the first call, which warms everything up, and then as graphs."""
         graphs = self._graphs.get(self._binding)
         if graphs is None:
-            segments = self._segments(addresses)
+            self._graphs = {key: self._graphs[key] for key in self._graphs if key == ()}  # an older binding's are gone
             self._graphs[self._binding] = []  # met once
+            graphs = [_one_by_one(segment) for segment in self._segments(addresses)]
         elif not graphs:
-            segments = self._captured(addresses)
-            if len(self._graphs) > 2:  # the memory that an older binding read from is gone
-                self._graphs = {key: self._graphs[key] for key in ((), self._binding) if key in self._graphs}
-            self._graphs[self._binding] = segments  # type: ignore[assignment]
-        else:
-            segments = graphs  # type: ignore[assignment]
-        for segment in segments:
+            graphs = self._graphs[self._binding] = self._captured(addresses)
+        for segment in graphs:
             if isinstance(segment, Foreign):
                 self._call(segment, memory, host)
-            elif isinstance(segment, list):
-                for turn in segment:
-                    turn()
             else:
                 segment()
 
-    def _captured(self, addresses: dict[int, int]) -> list[Any]:
-        """The segments as graphs; as they are where that cannot be, which is said once."""
+    def _captured(self, addresses: dict[int, int]) -> list[Turn | Foreign]:
+        """The segments as graphs; launched one by one where that cannot be, which is said once."""
         segments = self._segments(addresses)
-        if self._reason is not None:
-            return segments
-        try:
-            return [each if isinstance(each, Foreign) else self.runtime.captured(each) for each in segments]
-        except Exception as error:  # whatever CUDA says: the launches themselves still work
-            self._reason = f"capture failed with {type(error).__name__}: {error}"
-            warnings.warn(
-                f"minijac.compile: this program is launched step by step, not as a CUDA graph: {self._reason}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return segments
+        if self._reason is None:
+            try:
+                return [each if isinstance(each, Foreign) else self.runtime.captured(each) for each in segments]
+            except Exception as error:  # whatever CUDA says: the launches themselves still work
+                self._say_why(f"capture failed with {type(error).__name__}: {error}")
+        return [_one_by_one(segment) for segment in segments]
+
+    def _say_why(self, reason: str) -> None:
+        self._reason = reason
+        warnings.warn(
+            f"minijac.compile: this program is launched step by step, not as a CUDA graph: {reason}.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _copied_out(self) -> dict[int, Any]:
         """Results that lie in planned memory, in memory of their own: the small ones by one copy."""
@@ -359,7 +354,7 @@ class Executor:
             runtime.copy(runtime.address(block), runtime.address(self._block), self._together_size)
             for n in self._together:
                 value = self.plan.values[n]
-                strides = tuple(s * value.dtype.itemsize for s in _row_major(value.shape))
+                strides = tuple(s * value.dtype.itemsize for s in row_major(value.shape))
                 found[n] = runtime.array(block, self._offsets[n], value.shape, strides, value.dtype)
         for n in self._copied:
             value = self.plan.values[n]
@@ -376,17 +371,16 @@ class Executor:
         return self.runtime.empty(value.shape, value.dtype)
 
 
-def _row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
+def _one_by_one(segment: list[Turn] | Foreign) -> Turn | Foreign:
+    if isinstance(segment, Foreign):
+        return segment
+
+    def launched() -> None:
+        for turn in segment:
+            turn()
+
+    return launched
 
 
 def _in_order(array: Any) -> bool:
     return bool(array.flags.c_contiguous)
-
-
-def _on_numbers(step: Instruction, args: list[Any]) -> Any:
-    return step.op.value(*args, **step.params)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,15 @@ from ..tape import Node
 from .record import Instruction
 
 __all__ = [
-    "Access", "Digit", "View", "accessed", "broadcast", "labelled_strides", "parts_of", "placed", "relabelled", "reshaped",
-    "row_major", "whole",
+    "Access", "Digit", "View", "accessed", "broadcast", "labelled_strides", "parts_of", "placed", "relabelled",
+    "reshaped", "row_major", "whole",
 ]  # fmt: skip
 
 Shape = tuple[int, ...]
 
 
 class View(NamedTuple):
-    """Entries of the memory of another value: where the first lies, and how far the next along each axis, in entries."""
+    """Entries of the memory of a value: where the first lies, and how far the next along each axis, in entries."""
 
     root: int
     shape: Shape
@@ -44,7 +44,7 @@ class View(NamedTuple):
 
 
 class Digit(NamedTuple):
-    """One digit of a position: it names entry ``(digit - start) / step`` of `count`, `stride` apart, or the background.
+    """One digit of a position: names entry ``(digit - start) / step`` of `entries`, `stride` apart, or the background.
 
     `same` is the number of another digit that has to name the same entry; such a one has no stride of its own.
     """
@@ -53,12 +53,12 @@ class Digit(NamedTuple):
     stride: int
     start: int = 0
     step: int = 1
-    count: int = -1
+    entries: int = -1
     same: int = -1
 
     @property
     def plain(self) -> bool:
-        return self.start == 0 and self.step == 1 and self.same < 0 and self.count in (-1, self.size)
+        return self.start == 0 and self.step == 1 and self.same < 0 and self.entries in (-1, self.size)
 
 
 class Access(NamedTuple):
@@ -73,7 +73,7 @@ class Access(NamedTuple):
         """Whether every position names an entry."""
         return all(digit.plain for digit in self.digits)
 
-    def index(self, i: str) -> str:
+    def place(self, i: str) -> str:
         """C for where the entry of position `i` lies."""
         terms = [f"{self.offset}"] if self.offset else []
         inner = prod(digit.size for digit in self.digits)
@@ -103,8 +103,8 @@ class Access(NamedTuple):
                 wanted = entry if digit.step == 1 else f"{digit.step} * {entry}"
                 tests.append(f"{text[k]} == {wanted}{f' + {digit.start}' if digit.start else ''}")
                 continue
-            low, high = sorted((digit.start, digit.start + digit.step * (digit.count - 1)))
-            if digit.count == 1:
+            low, high = sorted((digit.start, digit.start + digit.step * (digit.entries - 1)))
+            if digit.entries == 1:
                 tests.append(f"{text[k]} == {digit.start}")
                 continue
             if low > 0:
@@ -248,7 +248,3 @@ def placed(root: int, strides: dict[Label, int], offset: int, out: Axes) -> Acce
         else:
             digits.append(Digit(digit.size, 0, start, step, label.size, owner[label]))
     return Access(root, tuple(digits), offset)
-
-
-def flat_size(access: Any) -> int:
-    return prod(digit.size for digit in access.digits)

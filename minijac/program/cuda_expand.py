@@ -12,14 +12,14 @@ from ..block import spread
 from ..factors import contract_to_one
 from ..labels import Label
 from ..ops import REGISTRY
-from ..ops.multilinear import _einsum_signature as einsum_axes
 from ..ops.families import labelled_repeated
+from ..ops.multilinear import _einsum_signature as einsum_axes
 from .record import Program, Recorder, Symbol, SymbolArray
 
 __all__ = ["expanded"]
 
 
-def _mean(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
+def _mean(x: Any, axis: Any, keepdims: bool = False) -> Any:
     axes = (axis,) if isinstance(axis, int | np.integer) else axis
     count = prod(x.shape[k] for k in axes)
     if x.dtype.kind != "f":

@@ -7,6 +7,7 @@ ones of the precision at hand (``tanhf`` for float32), and no option trades accu
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def loop_dtypes(step: Instruction, values: list[Value]) -> list[np.dtype[Any]]:
         found = [np.dtype(bool), out.dtype, out.dtype, out.dtype]
     elif step.op.name == "exponent":
         found = [operands[0].dtype if operands[0].dtype.kind == "f" else np.dtype(float), out.dtype]
-    elif step.op.name in ("astype", "cast", "round") or len(operands) == 1 and out.dtype == bool:
+    elif step.op.name in ("astype", "cast", "round") or (len(operands) == 1 and out.dtype == bool):
         found = [operands[0].dtype, out.dtype]
     else:
         found = [out.dtype] * (len(operands) + 1)
@@ -228,8 +229,10 @@ def expression(step: Instruction, values: list[Value], operands: list[str]) -> t
     name = NAMES.get(step.op.name, step.op.name)
     if name == "where":
         return f"{operands[0]} ? {operands[1]} : {operands[2]}", set()
-    if name == "power" and loop[0].kind == "f" and (
-        text := _small_power(values[step.args[1]], operands[0], "f" if loop[0] == np.float32 else "")
+    if (
+        name == "power"
+        and loop[0].kind == "f"
+        and (text := _small_power(values[step.args[1]], operands[0], "f" if loop[0] == np.float32 else ""))
     ):
         return text, set()
     if name == "round":
@@ -245,7 +248,7 @@ def expression(step: Instruction, values: list[Value], operands: list[str]) -> t
             raise Unsupported(f"{name} of {dtype}")
         template = f"{name}_{{t}}({', '.join(f'{{{k}}}' for k in range(len(operands)))})"
     text = template.format(*operands, T=CTYPE[dtype.name], t=dtype.name, f="f" if dtype == np.float32 else "")
-    used = {(each, dtype.name) for each in HELPERS[dtype.kind] if f"{each}_{dtype.name}(" in text}
+    used = {(each, dtype.name) for each in HELPERS[dtype.kind] if re.search(rf"\b{each}_{dtype.name}\(", text)}
     return text, used
 
 

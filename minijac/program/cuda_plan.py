@@ -144,9 +144,9 @@ class _Planner:
         self.slots: dict[int, int] = {}
         self.unaligned: set[int] = set()
         for n, value in enumerate(self.values):
-            if value.kind == "computed" or value.kind == "captured" and value.content is None:
+            if value.kind == "computed" or (value.kind == "captured" and value.content is None):
                 continue
-            if value.shape == () and value.number is not None or isinstance(value.content, str):
+            if (value.shape == () and value.number is not None) or isinstance(value.content, str):
                 self.on_host.add(n)
                 continue
             self.views[n] = whole(n, value.shape)

@@ -1,7 +1,8 @@
 """The kernels of a program as source: fused elementwise runs, reductions, scatters and running sums.
 
 Shapes and strides are written into the text as numbers. A kernel takes nothing but pointers: those that it reads, in
-the order in which they are met, and then those that it writes. Values between two operations of a run stay in registers.
+the order in which they are met, and then those that it writes. Between two operations of a run, values stay in
+registers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cuda_access import Access, Digit, View, accessed
+from .cuda_access import Access, View, accessed
 from .cuda_math import CTYPE, HELPERS, PRELUDE, convert, expression, helper, literal, loop_dtypes
 from .record import Instruction, Value
 
@@ -97,7 +98,11 @@ def module_source(kernels: Sequence[Kernel]) -> tuple[str, list[str]]:
     names: dict[str, str] = {}
     for kernel in kernels:
         names.setdefault(kernel.text, f"k{len(names)}")
-    parts = [PRELUDE, *(f"VECTOR({_vector(T, W)}, {T}, {W});\n" for T, W in vectors), *(helper(*each) for each in helpers)]
+    parts = [
+        PRELUDE,
+        *(f"VECTOR({_vector(T, W)}, {T}, {W});\n" for T, W in vectors),
+        *(helper(*each) for each in helpers),
+    ]
     parts += [text.replace("@", name) for text, name in names.items()]
     return "\n".join(parts), [names[kernel.text] for kernel in kernels]
 
@@ -128,7 +133,9 @@ class Body:
 
     def __init__(self, points: Sequence[Point], stored: Sequence[int], values: Sequence[Value], n: int) -> None:
         self.values = list(values)
-        reach = max([n, *(_extent(each) for point in points for operand in point.operands for each in _accesses(operand))])
+        reach = max(
+            [n, *(_extent(each) for point in points for operand in point.operands for each in _accesses(operand))]
+        )
         self.index = "int" if reach < 2**31 - 2**12 else "long long"
         self.reads: dict[int, str] = {}  # the value whose memory is read, to the name of its pointer
         self.loads: dict[Access, str] = {}
@@ -152,7 +159,7 @@ class Body:
 
     def loaded(self, i: str) -> list[str]:
         """Each load at a position, as C."""
-        return [f"{self.reads[access.root]}[{access.index(i)}]" for access in self.loads]
+        return [f"{self.reads[access.root]}[{access.place(i)}]" for access in self.loads]
 
     def parameters(self, writes: Sequence[int]) -> str:
         reads = [f"const {self.type(n)}* __restrict__ {name}" for n, name in self.reads.items()]
@@ -203,7 +210,7 @@ class Body:
         dtype = self.values[operand.parts[0].root].dtype
         text = literal(operand.background, dtype)
         for access in reversed(operand.parts):
-            entry = f"{self._direct(access.root)}[{access.index('i')}]"
+            entry = f"{self._direct(access.root)}[{access.place('i')}]"
             text = f"({access.condition('i')} ? {entry} : {text})"
         return text, dtype
 
@@ -212,11 +219,11 @@ class Body:
         name, kind = f"@_position{len(self.extra)}", self.type(positions.root)
         self.extra.append(
             f"DEVICE long long {name}({self.index} i, const {kind}* p) {{\n"
-            f"  long long at = (long long)p[{positions.index('i')}] % {operand.size};\n"
+            f"  long long at = (long long)p[{positions.place('i')}] % {operand.size};\n"
             f"  return at < 0 ? at + {operand.size} : at;\n}}\n"
         )
         at = f"{name}(i, {self._direct(positions.root)}) * {operand.stride}"
-        return f"{self._direct(n)}[{operand.access.index('i')} + {at}]", self.values[n].dtype
+        return f"{self._direct(n)}[{operand.access.place('i')} + {at}]", self.values[n].dtype
 
     def _windowed(self, operand: Windowed) -> tuple[str, Any]:
         kind, name = self.type(operand.lead.root), f"@_windows{len(self.extra)}"
@@ -230,7 +237,13 @@ for (int k{k} = 0; k{k} < {kernel}; ++k{k}) {{
     if (t{k} < 0 || t{k} % {stride} || t{k} / {stride} >= {windows}) continue;
     {self.index} at{k} = t{k} / {stride} * {apart} + k{k} * {inside};
 """)
-        at = " + ".join([f"{operand.lead.offset}", operand.lead._replace(offset=0).index("i"), *(f"at{k}" for k in range(len(steps)))])
+        at = " + ".join(
+            [
+                f"{operand.lead.offset}",
+                operand.lead._replace(offset=0).place("i"),
+                *(f"at{k}" for k in range(len(steps))),
+            ]
+        )
         self.extra.append(
             f"DEVICE {kind} {name}({self.index} i, const {kind}* p) {{\n  {kind} sum = 0;\n  {''.join(steps)}"
             f"    {self.index} at = {at};\n    {body}\n  {'}' * len(steps)}\n  return sum;\n}}\n"
@@ -242,7 +255,7 @@ for (int k{k} = 0; k{k} < {kernel}; ++k{k}) {{
 def map_kernel(
     points: Sequence[Point], stored: Sequence[int], size: int, values: Sequence[Value], unaligned: Any = ()
 ) -> Kernel:
-    """A fused run over `size` positions, which writes the values `stored`. `unaligned`: roots that vectors may not read."""
+    """A fused run over `size` positions, which writes the values `stored`. No vectors are read from `unaligned`."""
     body = Body(points, stored, values, size)
     width = _width(body, stored, size, unaligned)
     vectors = set()
@@ -258,10 +271,10 @@ def map_kernel(
             if _inner_stride(access):
                 vectors.add((T, width))
                 vector = _vector(T, width)
-                lanes.append(f"const {vector} {name} = *(const {vector}*)({pointer} + {access.index('i')});")
+                lanes.append(f"const {vector} {name} = *(const {vector}*)({pointer} + {access.place('i')});")
                 loads.append(f"{name}.v[l]")
             else:
-                lanes.append(f"const {T} {name} = {pointer}[{access.index('i')}];")
+                lanes.append(f"const {T} {name} = {pointer}[{access.place('i')}];")
                 loads.append(name)
         types = [body.type(n) for n in stored]
         vectors |= {(T, width) for T in types}
@@ -327,7 +340,7 @@ def _identity(name: str, dtype: Any) -> Any:
         low = name == "max"
         if dtype.kind == "f":
             return -np.inf if low else np.inf
-        return not low if dtype == bool else getattr(np.iinfo(dtype), "min" if low else "max")
+        return not low if dtype.kind == "b" else getattr(np.iinfo(dtype), "min" if low else "max")
     return name == "all"
 
 
@@ -376,7 +389,7 @@ def reduction(
     entries, length = _positions(kept), _positions(summed)
     dtype = values[out].dtype
     T, t = CTYPE[dtype.name], dtype.name
-    at = f"{kept.index('o')} + {summed.index('r')}"
+    at = f"{kept.place('o')} + {summed.place('r')}"
     if points:
         body, source = Body(points, [points[-1].out], values, view.size), points[-1].out
         element = f"{body.type(source)} v; {body.index} i = {at}; {body.call('i', body.loaded('i'), ['&v'])}"
@@ -387,7 +400,7 @@ def reduction(
     combine = COMBINED[name].replace("{t}", t)
     helpers = set(body.helpers)
     if name in ("max", "min"):
-        if dtype == bool:
+        if dtype.kind == "b":
             combine = COMBINED["any" if name == "max" else "all"]
         else:
             helpers.add(("maximum" if name == "max" else "minimum", t))
@@ -449,9 +462,9 @@ def scatter(out: int, source: Access, target: Access, positions: Access, stride:
     lines = [
         f"{taken.index} i = blockIdx.x * ({taken.index})blockDim.x + threadIdx.x;",
         f"if (i >= {count}) return;",
-        f"long long at = (long long){at}[{positions.index('i')}] % {size};",
+        f"long long at = (long long){at}[{positions.place('i')}] % {size};",
         f"if (at < 0) at += {size};",
-        f"atomicAdd(({word}*)(q0 + ({target.index('i')} + at * {stride})), ({word}){p}[{source.index('i')}]);",
+        f"atomicAdd(({word}*)(q0 + ({target.place('i')} + at * {stride})), ({word}){p}[{source.place('i')}]);",
     ]
     text = f"KERNEL @({taken.parameters([out])}) {{\n  {_joined(lines)}\n}}\n"
     return Kernel(text, tuple(taken.reads), (out,), (-(-count // THREADS), 1))
@@ -470,7 +483,7 @@ def running_sum(out: int, view: View, axis: int, reverse: bool, values: Sequence
     lines = [
         f"{body.index} o = blockIdx.x * ({body.index})blockDim.x + threadIdx.x;",
         f"if (o >= {count}) return;",
-        f"{body.index} to = o / {inner} * {n * inner} + o % {inner}, from = {source.index('o')};",
+        f"{body.index} to = o / {inner} * {n * inner} + o % {inner}, from = {source.place('o')};",
         f"{T} sum = 0;",
         f"for (int k = 0; k < {n}; ++k) {{",
         f"  sum += ({T}){p}[from + ({k}) * {stride}];",
@@ -488,4 +501,3 @@ def scalars_kernel(slots: Sequence[int], dtypes: Sequence[Any]) -> Kernel:
     lines = [f"*q{k} = x{k};" for k in range(len(slots))]
     text = f"KERNEL @({', '.join([*pointers, *values])}) {{\n  {_joined(lines)}\n}}\n"
     return Kernel(text, (), tuple(slots), (1, 1), block=1)
-

@@ -183,7 +183,7 @@ class SymbolArray(Indexable, Symbol):
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "instructions", "values")
+    __slots__ = ("_captured", "arrays", "instructions", "values")
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,6 +191,8 @@ class Recorder(Trace):
         self.values: list[Value] = []
         self.instructions: list[Instruction] = []
         self._captured: dict[int, tuple[Symbol, int, str]] = {}
+        self.arrays: list[Any] = []
+        """Arguments and captured arrays, for where they live."""
 
     def close(self) -> None:
         """End the recording. What it followed is let go of."""
@@ -205,12 +207,14 @@ class Recorder(Trace):
         return (SymbolArray if np.shape(value) else Symbol)(self, len(self.values) - 1, value)
 
     def input(self, value: Any) -> Symbol:
+        self.arrays.append(value)
         return self._symbol(value, "input")
 
     def captured(self, array: Any) -> Symbol:
         """A captured array's symbol: the array itself is read at replay, so that writes to it are seen."""
         found = self._captured.get(id(array))
         if found is None:
+            self.arrays.append(array)
             found = self._symbol(array, "captured", array), _checksum(array), user_line()
             self._captured[id(array)] = found
         return found[0]
