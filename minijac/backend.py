@@ -7,18 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Wrapped",
-    "array_of",
-    "astype",
-    "holds_array",
-    "is_array",
-    "namespace",
-    "on_gpu",
-    "special",
-    "value_of",
-    "zeros",
-]
+__all__ = ["Wrapped", "array_of", "astype", "holds_array", "is_array", "namespace", "special", "value_of", "zeros"]
 
 
 def _cupy() -> Any:
@@ -60,12 +49,6 @@ def is_array(x: Any) -> bool:
     """Whether `x` is a plain array: numpy's, a numpy scalar, or cupy's."""
     cupy = _cupy()
     return isinstance(x, np.ndarray | np.generic) or (cupy is not None and isinstance(x, cupy.ndarray))
-
-
-def on_gpu(x: Any) -> bool:
-    """Whether `x` is a plain array of CuPy's."""
-    cupy = _cupy()
-    return cupy is not None and isinstance(x, cupy.ndarray)
 
 
 def holds_array(x: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .backend import Wrapped, array_of, namespace, on_gpu
+from .backend import Wrapped, array_of, namespace
 from .errors import ConversionError, MutationError, TraceError, UnsupportedOperationError
 from .lines import Line, caller, user_line
 
@@ -153,9 +153,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "storing it outside."
         )
     if trace.program is not None:
-        args = tuple([
-            trace.program.captured(arg) if isinstance(arg, np.ndarray) or on_gpu(arg) else arg for arg in args
-        ])  # fmt: skip
+        args = tuple([trace.program.captured(arg) if trace.program.captures(arg) else arg for arg in args])
         if trace.program is trace:
             return trace.program.record(op, args, params)  # type: ignore[attr-defined]
     else:

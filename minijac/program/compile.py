@@ -12,13 +12,13 @@ import numpy as np
 import optree
 
 from ..arguments import flatten
-from ..backend import is_array, on_gpu
+from ..backend import is_array
 from ..errors import InputError
 from ..structured import Jacobian
 from ..tape import Traced
 from .executor import Executor
 from .passes import optimised
-from .record import Foreign, Program, Recorder, Symbol, is_number
+from .record import Foreign, Program, Recorder, Symbol, is_number, on_gpu
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
 
@@ -236,7 +236,7 @@ def _output(recorder: Recorder, y: Any) -> int:
         return y.index
     if isinstance(y, Traced):
         raise Foreign
-    if isinstance(y, ndarray) or on_gpu(y):
+    if recorder.captures(y):
         return recorder.captured(y).index
     if is_array(y) or is_number(y) or isinstance(y, str):
         return recorder.constant(y)

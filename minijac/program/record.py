@@ -9,11 +9,12 @@ from zlib import crc32
 
 import numpy as np
 
+from ..backend import is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
 from ..tape import Indexable, Op, Trace, Traced
 
-__all__ = ["Foreign", "Instruction", "Program", "Recorder", "Symbol", "Value", "is_number", "takes_numbers"]
+__all__ = ["Foreign", "Instruction", "Program", "Recorder", "Symbol", "Value", "is_number", "on_gpu", "takes_numbers"]
 
 
 class Value(NamedTuple):
@@ -87,6 +88,11 @@ class Program(NamedTuple):
 def _short(value: Any) -> str:
     shape = getattr(value, "shape", None)
     return repr(value) if shape is None or shape == () else f"<{value.dtype}{list(shape)}>"
+
+
+def on_gpu(x: Any) -> bool:
+    """Whether `x` is a plain array of CuPy's."""
+    return is_array(x) and not isinstance(x, np.ndarray | np.generic)
 
 
 def is_number(value: Any) -> bool:
@@ -209,6 +215,11 @@ class Recorder(Trace):
     def input(self, value: Any) -> Symbol:
         self.arrays.append(value)
         return self._symbol(value, "input")
+
+    @staticmethod
+    def captures(x: Any) -> bool:
+        """Whether a plain value is an array that may be written to later, and not a number."""
+        return isinstance(x, np.ndarray) or on_gpu(x)
 
     def captured(self, array: Any) -> Symbol:
         """A captured array's symbol: the array itself is read at replay, so that writes to it are seen."""
