@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any, NamedTuple
 
@@ -200,6 +201,11 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
 def record(fn: Callable[..., Any], args: Any, kwargs: Any, tf32: bool = False) -> Entry:
     """Run `fn` once on symbols, and make a program of what it did."""
     leaves, tree = flatten((args, kwargs))
+    with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()):
+        return _recorded(fn, leaves, tree, tf32)
+
+
+def _recorded(fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, tf32: bool) -> Entry:
     recorder = Recorder()
     symbols = [leaf if isinstance(leaf, bool | str | np.bool_) else recorder.input(leaf) for leaf in leaves]
     inputs = tuple(symbol.index for symbol in symbols if isinstance(symbol, Symbol))
