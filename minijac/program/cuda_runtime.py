@@ -130,6 +130,8 @@ class CupyRuntime:
 
             return lambda: cublas.gemmStridedBatchedEx(device.get_cublas_handle(), *arguments)
 
+        self._handle(bindings)  # made before anything is captured
+
         def turn() -> None:
             handle = self._handle(bindings)
             bindings.set_stream(handle, self._cupy.cuda.get_current_stream().ptr)
