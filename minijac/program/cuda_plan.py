@@ -28,6 +28,7 @@ from .cuda_access import (
     row_major,
     whole,
 )
+from .cuda_fuse import MOST_POINTS, MOST_READS, Fusion, Reduce, Run
 from .cuda_gemm import Gemm, products
 from .cuda_math import CTYPE, Unsupported, expression, loop_dtypes
 from .cuda_source import (
@@ -41,8 +42,10 @@ from .cuda_source import (
     Register,
     Taken,
     Windowed,
+    accesses_of,
     fill,
     map_kernel,
+    reads_of,
     reduction,
     reduction_layout,
     running_sum,
@@ -53,7 +56,6 @@ from .record import Instruction, Program, Value
 __all__ = ["Foreign", "Plan", "plan_of"]
 
 COPY = Op("copy", lambda x: x.copy(), None, "structural")
-MOST_POINTS, MOST_READS = 64, 24
 LONGEST_SCAN = 4096
 CHEAP = 1 << 18
 """Bytes of a result that are written in less time than a launch takes."""
@@ -70,33 +72,6 @@ class Foreign(NamedTuple):
     @property
     def reads(self) -> tuple[int, ...]:
         return tuple(view.root for view in self.operands if isinstance(view, View))
-
-
-class Run:
-    """Elementwise operations over the same positions, which become one kernel."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.points: list[Point] = []
-        self.members: set[int] = set()
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(n for point in self.points for operand in point.operands for n in _roots(operand)))
-
-
-class Reduce(NamedTuple):
-    name: str
-    out: int
-    view: View
-    axes: tuple[int, ...]
-    points: tuple[Point, ...] = ()
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        if self.points:
-            return tuple(dict.fromkeys(n for point in self.points for x in point.operands for n in _roots(x)))
-        return (self.view.root,)
 
 
 Step = Kernel | Gemm | Foreign
@@ -122,16 +97,6 @@ def plan_of(program: Program, memory: Callable[[Any], tuple[View | None, bool]])
     return _Planner(program, memory).plan()
 
 
-def _roots(operand: Operand) -> tuple[int, ...]:
-    if isinstance(operand, Load):
-        return (operand.access.root,)
-    if isinstance(operand, Placed):
-        return tuple(access.root for access in operand.parts)
-    if isinstance(operand, Taken):
-        return operand.access.root, operand.positions.root
-    return (operand.lead.root,) if isinstance(operand, Windowed) else ()
-
-
 class _Planner:
     def __init__(self, program: Program, memory: Callable[[Any], tuple[View | None, bool]]) -> None:
         self.program = program
@@ -139,6 +104,7 @@ class _Planner:
         self.views: dict[int, View] = {}
         self.steps: list[Any] = []
         self.made: dict[int, int] = {}  # computed values, to the position of their step
+        self.runs: dict[int, list[int]] = {}  # positions of runs by their sizes
         self.host: list[Instruction] = []
         self.on_host: set[int] = set()
         self.slots: dict[int, int] = {}
@@ -161,8 +127,9 @@ class _Planner:
         for step in self.program.instructions:
             self.add(step)
         outputs = [self._output(n) for n in self._each_once(self.program.outputs)]
-        self._fuse_into_reductions(set(outputs))
-        steps = self._kernels(set(outputs))
+        fusion = Fusion(self.steps, self.made, self.values, set(outputs))
+        fusion.carry_out()
+        steps = self._kernels(fusion)
         return Plan(self.values, steps, self.host, self.slots, outputs, self.on_host)
 
     def _each_once(self, outputs: Sequence[int]) -> list[int]:
@@ -290,37 +257,32 @@ class _Planner:
         value = self.values[out]
         self.check_dtype(value.dtype)
         size = prod(value.shape)
-        reads = {n for operand in operands for n in _roots(operand)}
+        point = Point(out, tuple(operands), step)
+        reads = set(reads_of([point]))
         first = max((self.made[n] for n in reads if n in self.made), default=0)
         # what has nothing in common with a run joins it where a launch costs more, or where it only moves entries
         alone = size * value.dtype.itemsize <= CHEAP or not any(isinstance(x, Load | Register) for x in operands)
-        for position in range(first, len(self.steps)):
+        for position in self.runs.get(size, ()):
             run = self.steps[position]
-            if not isinstance(run, Run) or run.size != size or len(run.points) >= MOST_POINTS:
+            if position < first or len(run.points) >= MOST_POINTS:
                 continue
             own = [self._in_run(operand, run) for operand in operands]
-            inside, others = reads & run.members, set(run.reads)
-            if None in own or not (alone or inside or reads & others) or len(others | reads) > MOST_READS:
+            related = alone or reads & run.members or reads & run.touched
+            if None in own or not related or len(run.touched | reads) > MOST_READS:
                 continue
-            run.points.append(Point(out, tuple(own), step))  # type: ignore[arg-type]
-            run.members.add(out)
+            run.add(point._replace(operands=tuple(own)))  # type: ignore[arg-type]
             self.made[out] = position
             self.views[out] = whole(out, value.shape)
             return self.views[out]
-        run = Run(size)
-        run.points.append(Point(out, tuple(operands), step))
-        run.members.add(out)
-        return self.define(out, run)
+        self.runs.setdefault(size, []).append(len(self.steps))
+        return self.define(out, Run(size, point))
 
     def _in_run(self, operand: Operand, run: Run) -> Operand | None:
         """An operand as a run may read it: what the run itself makes only at the same position."""
-        if not run.members.intersection(_roots(operand)):
+        roots = [access.root for access in accesses_of(operand)]
+        if not run.members.intersection(roots):
             return operand
-        if not isinstance(operand, Load):
-            return None
-        digits = (Digit(run.size, 1),) if run.size > 1 else ()
-        same = operand.access == Access(operand.access.root, digits)
-        return Register(operand.access.root) if same else None
+        return Register(roots[0]) if operand == run.load(roots[0]) else None
 
     # -- structure -----------------------------------------------------------------------------------------------------
     def structural(self, step: Instruction) -> None:
@@ -475,37 +437,12 @@ class _Planner:
         self.define(step.out, products(step.out, a, b, out, self.copied))
 
     # -- the end -------------------------------------------------------------------------------------------------------
-    def _readers(self) -> dict[int, set[int]]:
-        readers: dict[int, set[int]] = {}
-        for position, step in enumerate(self.steps):
-            for n in _reads(step):
-                readers.setdefault(n, set()).add(position)
-        return readers
-
-    def _fuse_into_reductions(self, outputs: set[int]) -> None:
-        """A run that one reduction alone reads, at every position once, is computed where it is reduced."""
-        readers = self._readers()
-        for position, step in enumerate(self.steps):
-            if not isinstance(step, Reduce) or step.view.root not in self.made or not step.view.size:
-                continue
-            maker = self.made[step.view.root]
-            run = self.steps[maker]
-            if not isinstance(run, Run) or step.view.offset or not step.view.contiguous or run.size != step.view.size:
-                continue
-            escaping = {n for n in run.members if n in outputs or readers.get(n, set()) - {maker}}
-            if escaping == {step.view.root} and readers[step.view.root] == {position} and not escaping & outputs:
-                needed = _needed(run.points, step.view.root)
-                self.steps[position] = step._replace(points=tuple(needed))
-                self.steps[maker] = None
-                for n in {n for point in needed for x in point.operands for n in _roots(x)}:
-                    readers[n] = readers.get(n, set()) - {maker} | {position}
-
-    def _kernels(self, outputs: set[int]) -> list[Step]:
-        readers = self._readers()
+    def _kernels(self, fusion: Fusion) -> list[Step]:
         steps: list[Step] = []
         for position, step in enumerate(self.steps):
             if isinstance(step, Run):
-                stored = [p.out for p in step.points if p.out in outputs or readers.get(p.out, set()) - {position}]
+                stored = [point.out for point in step.points if point.out in fusion.stored(position)]
+                step.keep(set(stored))
                 if stored:
                     steps.append(map_kernel(step.points, stored, step.size, self.values, self.unaligned))
             elif isinstance(step, Reduce):
@@ -531,22 +468,6 @@ class _Planner:
         first = reduction(step.name, n, step.view, axes, self.values, layout, step.points)
         again = "sum" if step.name == "count_nonzero" else step.name
         return [first, reduction(again, step.out, whole(n, self.values[n].shape), (0,), self.values)]
-
-
-def _reads(step: Any) -> tuple[int, ...]:
-    if isinstance(step, list):
-        return tuple(n for each in step for n in each.reads)
-    return () if step is None else step.reads
-
-
-def _needed(points: Sequence[Point], out: int) -> list[Point]:
-    needed, kept = {out}, []
-    for point in reversed(points):
-        if point.out in needed:
-            kept.append(point)
-            needed |= {operand.n for operand in point.operands if isinstance(operand, Register)}
-    kept.reverse()
-    return kept
 
 
 def _part(view: View, axes: Sequence[int]) -> View:

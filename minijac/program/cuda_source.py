@@ -18,8 +18,9 @@ from .cuda_math import CTYPE, HELPERS, PRELUDE, convert, expression, helper, lit
 from .record import Instruction, Value
 
 __all__ = [
-    "Constant", "Kernel", "Load", "Placed", "Point", "Register", "Taken", "Windowed", "fill", "map_kernel",
-    "module_source", "reduction", "running_sum", "scatter", "scalars_kernel",
+    "REDUCTIONS", "Computed", "Constant", "Kernel", "Load", "Operand", "Placed", "Point", "Register", "Taken",
+    "Windowed", "accesses_of", "fill", "map_kernel", "module_source", "reads_of", "reduction", "reduction_layout",
+    "running_sum", "scalars_kernel", "scatter",
 ]  # fmt: skip
 
 THREADS = 256
@@ -67,7 +68,14 @@ class Windowed(NamedTuple):
     """size of the axis, kernel, stride, dilation, number of windows, and the strides of windows and of the kernel."""
 
 
-Operand = Register | Constant | Load | Placed | Taken | Windowed
+class Computed(NamedTuple):
+    """What a few operations make at another position, computed again where it is wanted."""
+
+    points: tuple[Point, ...]
+    access: Access
+
+
+Operand = Register | Constant | Load | Placed | Taken | Windowed | Computed
 
 
 class Point(NamedTuple):
@@ -112,14 +120,22 @@ def _by_table(each: tuple[str, str]) -> tuple[str, int]:
     return dtype, list(HELPERS[np.dtype(dtype).kind]).index(name)
 
 
-def _accesses(operand: Operand) -> tuple[Access, ...]:
+def accesses_of(operand: Operand) -> tuple[Access, ...]:
+    """What an operand reads of memory."""
     if isinstance(operand, Load):
         return (operand.access,)
     if isinstance(operand, Placed):
         return operand.parts
     if isinstance(operand, Taken):
         return operand.access, operand.positions
+    if isinstance(operand, Computed):
+        return tuple(each for point in operand.points for x in point.operands for each in accesses_of(x))
     return (operand.lead,) if isinstance(operand, Windowed) else ()
+
+
+def reads_of(points: Sequence[Point]) -> tuple[int, ...]:
+    """The values whose memory some operations read."""
+    return tuple(dict.fromkeys(each.root for point in points for x in point.operands for each in accesses_of(x)))
 
 
 def _extent(access: Access) -> int:
@@ -133,15 +149,15 @@ class Body:
 
     def __init__(self, points: Sequence[Point], stored: Sequence[int], values: Sequence[Value], n: int) -> None:
         self.values = list(values)
-        reach = max(
-            [n, *(_extent(each) for point in points for operand in point.operands for each in _accesses(operand))]
-        )
+        reach = max([n, *(_extent(each) for point in points for x in point.operands for each in accesses_of(x))])
         self.index = "int" if reach < 2**31 - 2**12 else "long long"
         self.reads: dict[int, str] = {}  # the value whose memory is read, to the name of its pointer
         self.loads: dict[Access, str] = {}
         self.helpers: set[tuple[str, str]] = set()
         self.pointers: set[int] = set()  # of those, the ones that the body itself reads through
         self.extra: list[str] = []
+        self._inner = 0  # functions that the body calls, counted for their names
+        self._direct_loads = False
         lines = []
         for point in points:
             lines.append(f"{self.type(point.out)} v{point.out} = {self.computed(point)};")
@@ -193,6 +209,9 @@ class Body:
         if isinstance(operand, Constant):
             return literal(operand.value, dtype), dtype
         if isinstance(operand, Load):
+            if self._direct_loads:
+                root = operand.access.root
+                return f"{self._direct(root)}[{operand.access.place('i')}]", self.values[root].dtype
             self.pointer(operand.access.root)
             name = self.loads.setdefault(operand.access, f"x{len(self.loads)}")
             return name, self.values[operand.access.root].dtype
@@ -200,7 +219,25 @@ class Body:
             return self._placed(operand)
         if isinstance(operand, Taken):
             return self._taken(operand)
-        return self._windowed(operand)
+        return self._windowed(operand) if isinstance(operand, Windowed) else self._computed(operand)
+
+    def _name(self, of: str) -> str:
+        self._inner += 1
+        return f"@_{of}{self._inner}"
+
+    def _computed(self, operand: Computed) -> tuple[str, Any]:
+        """A function of the other position, which reads memory by itself."""
+        name, out = self._name("value"), operand.points[-1].out
+        before = self.pointers, self._direct_loads
+        self.pointers, self._direct_loads = set(), True
+        lines = [f"{self.type(point.out)} v{point.out} = {self.computed(point)};" for point in operand.points]
+        inner = sorted(self.pointers)
+        self.pointers, self._direct_loads = before[0] | self.pointers, before[1]
+        parameters = "".join(f", const {self.type(n)}* {self.reads[n]}" for n in inner)
+        text = "\n  ".join([*lines, f"return v{out};"])
+        self.extra.append(f"DEVICE {self.type(out)} {name}({self.index} i{parameters}) {{\n  {text}\n}}\n")
+        given = "".join(f", {self.reads[n]}" for n in inner)
+        return f"{name}({operand.access.place('i')}{given})", self.values[out].dtype
 
     def _direct(self, n: int) -> str:
         self.pointers.add(n)
@@ -216,7 +253,7 @@ class Body:
 
     def _taken(self, operand: Taken) -> tuple[str, Any]:
         n, positions = operand.access.root, operand.positions
-        name, kind = f"@_position{len(self.extra)}", self.type(positions.root)
+        name, kind = self._name("position"), self.type(positions.root)
         self.extra.append(
             f"DEVICE long long {name}({self.index} i, const {kind}* p) {{\n"
             f"  long long at = (long long)p[{positions.place('i')}] % {operand.size};\n"
@@ -226,7 +263,7 @@ class Body:
         return f"{self._direct(n)}[{operand.access.place('i')} + {at}]", self.values[n].dtype
 
     def _windowed(self, operand: Windowed) -> tuple[str, Any]:
-        kind, name = self.type(operand.lead.root), f"@_windows{len(self.extra)}"
+        kind, name = self.type(operand.lead.root), self._name("windows")
         body, inner = "sum += p[at];", prod(axis[0] for axis in operand.axes)
         steps = []
         for k, (size, kernel, stride, dilation, windows, apart, inside) in enumerate(operand.axes):
