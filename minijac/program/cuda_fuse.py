@@ -161,12 +161,14 @@ class Fusion:
         if not fits or not self._is_read_in_place(handed, target):
             return
         kept = {x.n for point in moved for x in point.operands if isinstance(x, Register)} - names
-        loads = self._fresh([*kept, *reads_of(moved)], run.size) - target.touched
-        if len(loads) + len(kept - self.stored(maker)) >= 2 * len(handed):
+        rest = [point for point in run.points if point.out not in names]
+        more = self._fresh([*kept, *reads_of(moved)], run.size) - target.touched
+        less = self._fresh([*run.touched], run.size) - set(reads_of(rest))
+        if len(more) + len(kept - self.stored(maker)) >= len(less) + 2 * len(handed):
             return
         moved = with_operands(moved, {Register(n): run.load(n) for n in kept})
         own = with_operands(target.points, {run.load(n): Register(n) for n in handed})
-        run.become([point for point in run.points if point.out not in names])
+        run.become(rest)
         target.become([*moved, *own])
         self.made |= dict.fromkeys(names, position)
         self._changed(maker)
@@ -203,11 +205,10 @@ class Fusion:
         reading = [x for x in operands if any(access.root == n for access in accesses_of(x))]
         if not all(isinstance(x, Load) for x in reading) or len({*reads_of(chain), *target.reads}) > MOST_READS:
             return False
-        if target.size == run.size:
-            fresh = self._fresh(reads_of(chain), run.size)
-            return readers == 1 and len(reading) == 1 and len(fresh) <= 2 and reading[0] != run.load(n)
+        if target.size == run.size and readers == len(reading) == 1 and reading[0] != run.load(n):
+            return len(self._fresh(reads_of(chain), run.size)) <= 2
         cheap = len(chain) <= 6 and all(point.step is None or point.step.op.name in CHEAP for point in chain)
-        return cheap and readers <= 3 and target.size > run.size and target.size * 4 <= REPEATED
+        return cheap and readers <= 3 and target.size >= run.size and target.size * 4 <= REPEATED
 
 
 def _repeated(points: Sequence[Point], n: int, chain: Sequence[Point]) -> list[Point]:
