@@ -151,6 +151,14 @@ def test_numbers_among_the_arguments_are_read_in_every_call():
         same(run.run(X, a, n)[0], np.tanh(X * a) ** 2 + n, rtol=1e-14)
 
 
+def test_numbers_stay_on_the_host_through_any_operation():
+    f = lambda x, a: (x * mj.ops.elementwise.cast(a, dtype=np.dtype(np.float32)), np.tanh(a) * x, np.floor(a * 3.0))
+    run = bound(f, X, 0.7)
+    for a in (0.7, -2.5):
+        for y, z in zip(run.run(X, a), f(X, np.float64(a)), strict=True):
+            same(np.asarray(y), np.asarray(z), rtol=1e-14)
+
+
 # --- results ------------------------------------------------------------------------------------------------------
 
 

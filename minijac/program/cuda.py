@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..errors import InputError
 from .cuda_access import View, row_major
 from .cuda_expand import expanded
 from .cuda_gemm import Gemm
@@ -124,10 +125,15 @@ class Executor:
         self._last_binding: Any = None
         self._host = {n: v.content for n, v in enumerate(program.values) if n in plan.on_host and v.kind == "constant"}
 
-    def _memory_of(self, array: Any) -> tuple[View | None, bool]:
+    def _memory_of(self, array: Any) -> tuple[tuple[int, ...], bool]:
+        """A captured array's strides in entries, and whether vectors of 16 bytes may be read from it."""
         itemsize = array.dtype.itemsize
-        strides = tuple(s // itemsize for s in array.strides)
-        return View(0, array.shape, strides), self.runtime.address(array) % 16 == 0
+        if any(stride % itemsize for stride in array.strides):
+            raise InputError(
+                f"compile: a captured array of shape {array.shape} and strides {array.strides} has entries that do not "
+                f"lie whole numbers of {itemsize} bytes apart. Copy it before it is captured."
+            )
+        return tuple(stride // itemsize for stride in array.strides), self.runtime.address(array) % 16 == 0
 
     def _is_read(self, n: int) -> bool:
         return any(n in step.reads for step in self.plan.steps)
@@ -288,7 +294,10 @@ class Executor:
             host[n] = inputs[k]
         with np.errstate(all="ignore"):
             for step in self.plan.host:
-                host[step.out] = step.op.value(*(host[n] for n in step.args), **step.params)
+                args = [host[n] for n in step.args]
+                if not takes_numbers(step.op, len(args)):
+                    args = [np.asarray(x) for x in args]
+                host[step.out] = step.op.value(*args, **step.params)
         return host
 
     def _bound(self, inputs: Sequence[Any]) -> tuple[dict[int, int], dict[int, Any]]:

@@ -91,14 +91,13 @@ class Plan(NamedTuple):
     on_host: set[int]
 
 
-def plan_of(program: Program, memory: Callable[[Any], tuple[View | None, bool]]) -> Plan:
-    """Plan a program. ``memory(array)`` says how an array that is read in place lies (None: it is copied), and whether
-    vectors may be read from it."""
+def plan_of(program: Program, memory: Callable[[Any], tuple[tuple[int, ...], bool]]) -> Plan:
+    """Plan a program. ``memory(array)`` gives a captured array's strides, and whether vectors may be read from it."""
     return _Planner(program, memory).plan()
 
 
 class _Planner:
-    def __init__(self, program: Program, memory: Callable[[Any], tuple[View | None, bool]]) -> None:
+    def __init__(self, program: Program, memory: Callable[[Any], tuple[tuple[int, ...], bool]]) -> None:
         self.program = program
         self.values = list(program.values)
         self.views: dict[int, View] = {}
@@ -117,39 +116,30 @@ class _Planner:
                 continue
             self.views[n] = whole(n, value.shape)
             if value.kind == "captured":
-                view, aligned = memory(value.content)
-                if view is not None:
-                    self.views[n] = view._replace(root=n)
+                strides, aligned = memory(value.content)
+                self.views[n] = View(n, value.shape, strides)
                 if not aligned:
                     self.unaligned.add(n)
 
     def plan(self) -> Plan:
         for step in self.program.instructions:
             self.add(step)
-        outputs = [self._output(n) for n in self._each_once(self.program.outputs)]
+        taken: set[int] = set()
+        outputs = [self._output(n, taken) for n in self.program.outputs]
         fusion = Fusion(self.steps, self.made, self.values, set(outputs))
         fusion.carry_out()
         steps = self._kernels(fusion)
         return Plan(self.values, steps, self.host, self.slots, outputs, self.on_host)
 
-    def _each_once(self, outputs: Sequence[int]) -> list[int]:
-        """The outputs, those that come up again as copies of their own."""
-        seen: set[int] = set()
-        found = []
-        for n in outputs:
-            root = self.views[n].root if n in self.views else n
-            found.append(-n - 1 if root in seen and n in self.views else n)
-            seen.add(root)
-        return found
-
-    def _output(self, n: int) -> int:
-        again, n = n < 0, n if n >= 0 else -n - 1
+    def _output(self, n: int, taken: set[int]) -> int:
+        """The value whose memory an output is: one for each, in row-major order."""
         if n in self.on_host:
             return n
         view = self.views[n]
-        if not again and view.root in self.made and view.contiguous and view.size == prod(self.values[view.root].shape):
-            if self.values[view.root].shape != view.shape:
-                self.values[view.root] = self.values[view.root]._replace(shape=view.shape)
+        value = self.values[view.root]
+        if view.root in self.made and view.root not in taken and view.contiguous and view.size == prod(value.shape):
+            taken.add(view.root)
+            self.values[view.root] = value._replace(shape=view.shape)
             return view.root
         try:
             return self.copied(view).root
