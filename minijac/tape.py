@@ -155,7 +155,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "storing it outside."
         )
     if trace.program is not None:
-        args = tuple([trace.program.captured(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
+        args = tuple([trace.program.captured(arg) if trace.program.captures(arg) else arg for arg in args])
         if trace.program is trace:
             return trace.program.record(op, args, params)  # type: ignore[attr-defined]
     else:

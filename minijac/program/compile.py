@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ..structured import Jacobian
 from ..tape import Traced
 from .executor import Executor
 from .passes import optimised
-from .record import Foreign, Program, Recorder, Symbol, is_number
+from .record import Foreign, Program, Recorder, Symbol, is_number, on_gpu
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
 
@@ -34,24 +35,43 @@ class CacheInfo(NamedTuple):
     maxsize: int
 
 
+class How(NamedTuple):
+    """How a program is carried out."""
+
+    plain: bool = False
+    """On the CPU, so that it is cheap to bind: without tiles and loops."""
+    tf32: bool = False
+    """On the GPU: matmuls of single precision with ten bits of mantissa."""
+
+
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("executors", "joins", "plain", "program", "tree")
+    __slots__ = ("device", "executors", "joins", "plain", "program", "tf32", "tree")
 
-    def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]], plain: bool) -> None:
+    def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]], how: How, device: int | None) -> None:
         self.program = program
-        self.plain = plain
+        self.plain = how.plain
+        self.tf32 = how.tf32
+        self.device = device
         structured = any(join is not None for _, join in joins)
         self.joins = joins if structured else None  # how many results make a leaf of the tree, and how
         self.tree = None if tree == LEAF else tree
-        self.executors: list[Executor] = []
+        self.executors: list[Any] = []
+
+    def executor(self) -> Any:
+        """An executor that nobody uses, bound now if there is none."""
+        try:
+            return self.executors.pop()
+        except IndexError:
+            if self.device is None:
+                return Executor(self.program, plain=self.plain)
+            from . import cuda, cuda_runtime
+
+            return cuda.Executor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
-        try:
-            executor = self.executors.pop()
-        except IndexError:
-            executor = Executor(self.program, plain=self.plain)
+        executor = self.executor()
         result: Sequence[Any] = executor.run(*arguments)
         self.executors.append(executor)
         if self.joins is not None:
@@ -83,9 +103,10 @@ def _joined(result: Sequence[Any], joins: list[tuple[int, Any]]) -> list[Any]:
 class Compiled:
     """A function that is recorded on its first call for each signature, and replayed after."""
 
-    def __init__(self, fn: Callable[..., Any], maxsize: int) -> None:
+    def __init__(self, fn: Callable[..., Any], maxsize: int, tf32: bool = False) -> None:
         self._fn = fn
         self._maxsize = maxsize
+        self._tf32 = tf32
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = 0
@@ -93,7 +114,7 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found = _signature(args, kwargs)
-        if found is None:  # under another transformation, and on the GPU, the function is what it is
+        if found is None:  # under another transformation the function is what it is
             return self._fn(*args, **kwargs)
         signature, arguments = found
         entry = self._entries.get(signature)
@@ -110,7 +131,7 @@ class Compiled:
         with self._lock:
             entry = self._entries.get(signature)
             if entry is None:
-                entry = record(self._fn, args, kwargs)
+                entry = record(self._fn, args, kwargs, How(tf32=self._tf32))
                 self._misses += 1
                 self._entries[signature] = entry
                 if len(self._entries) > self._maxsize:
@@ -131,6 +152,21 @@ class Compiled:
             raise InputError(f"{name}: expected plain arrays and numbers as arguments, got a traced value.")
         return self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
 
+    def gpu_info(self, *args: Any, **kwargs: Any) -> Any:
+        """How the program for these arguments, CuPy's arrays, is carried out: launches, memory, whether it is captured.
+
+        Raises InputError where the arguments are NumPy's.
+        """
+        found = _signature(args, kwargs)
+        entry = None
+        if found is not None:
+            entry = self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
+        if entry is None or entry.device is None:
+            raise InputError("gpu_info: expected arrays of CuPy's among the arguments, got none.")
+        executor = entry.executor()
+        entry.executors.append(executor)
+        return executor.report
+
     def cache_info(self) -> CacheInfo:
         """Hits, misses, and the number of programs held."""
         return CacheInfo(self._hits, self._misses, len(self._entries), self._maxsize)
@@ -147,7 +183,7 @@ class Compiled:
 
 
 def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
-    """What a program depends on, and its arguments in order; None where a traced value or CuPy's array is one."""
+    """What a program depends on, and its arguments in order; None where a traced value is one."""
     key: list[Any] = []
     for x in args:
         if type(x) is not ndarray:
@@ -175,7 +211,8 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
             key.append((leaf.shape, leaf.dtype, type(leaf)))
             arguments.append(leaf if isinstance(leaf, np.generic) else np.asarray(leaf))
         elif is_array(leaf):
-            return None
+            key.append((leaf.shape, leaf.dtype, leaf.device.id))
+            arguments.append(leaf)
         else:
             raise InputError(
                 f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
@@ -184,9 +221,14 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
     return tuple(key), arguments
 
 
-def record(fn: Callable[..., Any], args: Any, kwargs: Any, plain: bool = False) -> Entry:
-    """Run `fn` once on symbols, and make a program of what it did; `plain`: one that is cheap to bind."""
+def record(fn: Callable[..., Any], args: Any, kwargs: Any, how: How = How()) -> Entry:  # noqa: B008 - immutable
+    """Run `fn` once on symbols, and make a program of what it did."""
     leaves, tree = flatten((args, kwargs))
+    with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()):
+        return _recorded(fn, leaves, tree, how)
+
+
+def _recorded(fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How) -> Entry:
     recorder = Recorder()
     symbols = [leaf if isinstance(leaf, bool | str | np.bool_) else recorder.input(leaf) for leaf in leaves]
     inputs = tuple(symbol.index for symbol in symbols if isinstance(symbol, Symbol))
@@ -200,7 +242,21 @@ def record(fn: Callable[..., Any], args: Any, kwargs: Any, plain: bool = False) 
         recorder.close()
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     joins = [(len(arrays), join) for arrays, join in parts]
-    return Entry(released(optimised(program.verify())), output_tree, joins, plain)
+    device = _device(recorder)
+    return Entry(released(optimised(program.verify())), output_tree, joins, how, device)
+
+
+def _device(recorder: Recorder) -> int | None:
+    """The device of CuPy's arrays that a program is recorded with; None for NumPy's."""
+    devices = {array.device.id for array in recorder.arrays if on_gpu(array)}
+    if len(devices) > 1 or (devices and any(type(array) is ndarray for array in recorder.arrays)):
+        places = [f"GPU {n}" for n in sorted(devices)]
+        places += ["the host"] if any(type(array) is ndarray for array in recorder.arrays) else []
+        raise TypeError(
+            "compile: expected all arrays, arguments and captured ones, in one place, got arrays on "
+            f"{' and '.join(places)}. Move them with cupy.asarray(x) or x.get()."
+        )
+    return devices.pop() if devices else None
 
 
 def _output(recorder: Recorder, y: Any) -> int:
@@ -209,7 +265,7 @@ def _output(recorder: Recorder, y: Any) -> int:
         return y.index
     if isinstance(y, Traced):
         raise Foreign
-    if isinstance(y, ndarray):
+    if recorder.captures(y):
         return recorder.captured(y).index
     if is_array(y) or is_number(y) or isinstance(y, str):
         return recorder.constant(y)
@@ -226,7 +282,7 @@ def released(program: Program) -> Program:
     return program._replace(values=values)
 
 
-def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
+def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) -> Compiled:
     """`fn`, recorded on the first call for each signature and replayed after.
 
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
@@ -237,11 +293,14 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
     Args:
         fn: A function of pytrees that returns a pytree of arrays.
         maxsize: Programs kept, the oldest dropped first.
+        tf32: Whether matmuls of float32 on a GPU may round their operands to TF32's ten bits.
 
     Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line; MutationError where it
     writes to an array that it has used. The function's floating point warnings are not given at replay.
 
-    Programs run on the CPU: with CuPy's arrays `fn` is called as it is.
+    With CuPy's arrays the program is generated kernels and cuBLAS's matmuls in CUDA graphs, on the device and the
+    current stream of the caller; captured arrays are not checked for writes there. ``fn.gpu_info(...)`` says what it
+    became.
 
     Large programs are carried out a few samples at a time, on as many threads as NumPy's BLAS may use; the first call
     tries some tile sizes. With Numba (``pip install minijac[numba]``) arithmetic between products becomes one loop,
@@ -256,4 +315,4 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64) -> Compiled:
     >>> step(np.zeros((2, 3))).shape, step.cache_info().misses
     ((2, 3, 3), 1)
     """
-    return Compiled(fn, maxsize)
+    return Compiled(fn, maxsize, tf32)

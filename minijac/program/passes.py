@@ -44,6 +44,9 @@ def without_repetition(program: Program) -> Program:
     for n, value in enumerate(program.values):  # a captured array is one value however often it was captured as a view
         if value.kind == "captured":
             array = value.content
+            if not isinstance(array, np.ndarray):  # CuPy's
+                same[n] = seen.setdefault(("object", id(array)), n)
+                continue
             key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
             same[n] = seen.setdefault(key, n)
         elif value.kind == "constant" and value.shape == ():

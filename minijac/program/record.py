@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ..backend import is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
 from ..tape import Indexable, Op, Trace, Traced
@@ -21,6 +22,7 @@ __all__ = [
     "Symbol",
     "Value",
     "is_number",
+    "on_gpu",
     "takes_numbers",
     "without_dead_code",
 ]
@@ -108,6 +110,11 @@ def without_dead_code(program: Program) -> Program:
 def _short(value: Any) -> str:
     shape = getattr(value, "shape", None)
     return repr(value) if shape is None or shape == () else f"<{value.dtype}{list(shape)}>"
+
+
+def on_gpu(x: Any) -> bool:
+    """Whether `x` is a plain array of CuPy's."""
+    return is_array(x) and not isinstance(x, np.ndarray | np.generic)
 
 
 def is_number(value: Any) -> bool:
@@ -204,7 +211,7 @@ class SymbolArray(Indexable, Symbol):
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "instructions", "values")
+    __slots__ = ("_captured", "arrays", "instructions", "values")
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,6 +219,8 @@ class Recorder(Trace):
         self.values: list[Value] = []
         self.instructions: list[Instruction] = []
         self._captured: dict[int, tuple[Symbol, int, str]] = {}
+        self.arrays: list[Any] = []
+        """Arguments and captured arrays, for where they live."""
 
     def close(self) -> None:
         """End the recording. What it followed is let go of."""
@@ -226,12 +235,19 @@ class Recorder(Trace):
         return (SymbolArray if np.shape(value) else Symbol)(self, len(self.values) - 1, value)
 
     def input(self, value: Any) -> Symbol:
+        self.arrays.append(value)
         return self._symbol(value, "input")
+
+    @staticmethod
+    def captures(x: Any) -> bool:
+        """Whether a plain value is an array that may be written to later, and not a number."""
+        return isinstance(x, np.ndarray) or on_gpu(x)
 
     def captured(self, array: Any) -> Symbol:
         """A captured array's symbol: the array itself is read at replay, so that writes to it are seen."""
         found = self._captured.get(id(array))
         if found is None:
+            self.arrays.append(array)
             found = self._symbol(array, "captured", array), _checksum(array), user_line()
             self._captured[id(array)] = found
         return found[0]

@@ -25,7 +25,7 @@ from ..labels import labels_in
 from ..plan import Plan
 from ..structured import Jacobian
 from ..tape import Node
-from .compile import Entry, record
+from .compile import Entry, How, record
 from .executor import VIEWS
 from .record import Foreign, Program
 
@@ -71,7 +71,7 @@ def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
         return None
     if isinstance(entry, str):
         try:
-            entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, plain=True)
+            entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, How(plain=True))
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             entry = None
         if entry is None or live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED:
