@@ -17,7 +17,10 @@ from nvrtc import compiles
 from minijac.ops import REGISTRY
 from minijac.program.compile import record
 from minijac.program.cuda import Executor
+from minijac.program.cuda_access import View, accessed, whole
 from minijac.program.cuda_math import CTYPE
+from minijac.program.cuda_source import Load, Point, map_kernel, module_source
+from minijac.program.record import Value
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
 
@@ -383,3 +386,16 @@ def test_all_pairs_of_dtypes_in_one_expression():
     for (a, b), results in zip(pairs, f(arrays), strict=True):
         for expected in results:
             agree(next(found), expected, f"{a} and {b}")
+
+
+def test_positions_beyond_two_billion_are_long():
+    shape = (2**32 + 4,)
+    values = [Value(shape, np.dtype(np.float32), kind) for kind in ("input", "computed")]
+    kernel = map_kernel([Point(1, (Load(accessed(whole(0, shape))),))], [1], shape[0], values)
+    source, _ = module_source([kernel])
+    assert "long long i = " in source
+    assert kernel.grid[0] * kernel.block * 4 >= shape[0]
+    compiles(source)
+    strided = View(0, (1000,), (2**22,))  # few entries, far apart
+    source, _ = module_source([map_kernel([Point(1, (Load(accessed(strided)),))], [1], 1000, values)])
+    assert "long long i = " in source

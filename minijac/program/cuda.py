@@ -102,16 +102,15 @@ class Executor:
         runtime, program = self.runtime, expanded(self.program, self.runtime.empty)
         self.plan = plan = plan_of(program, self._memory_of)
         self._constants: dict[int, Any] = {}
+        read = {n for step in plan.steps for n in step.reads}
         fixed: dict[int, int] = {}
         for n, value in enumerate(program.values):
-            if value.kind in ("captured", "constant") and n not in plan.on_host and self._is_read(n):
+            if value.kind in ("captured", "constant") and n not in plan.on_host and n in read:
                 content = value.content if value.kind == "captured" else runtime.upload(value.content)
                 self._constants[n] = content  # kept, so that its memory stays
                 fixed[n] = runtime.address(content)
         self._tail = self._tail_of(plan)
-        self._inputs = [
-            (k, n) for k, n in enumerate(program.inputs) if n not in plan.on_host and self._is_read(n)
-        ]  # fmt: skip
+        self._inputs = [(k, n) for k, n in enumerate(program.inputs) if n not in plan.on_host and n in read]
         self._host_inputs = [(k, n) for k, n in enumerate(program.inputs) if n in plan.on_host]
         self._lay_out(plan, fixed)
         gemms = any(isinstance(step, Gemm) for step in plan.steps)
@@ -135,9 +134,6 @@ class Executor:
             )
         return tuple(stride // itemsize for stride in array.strides), self.runtime.address(array) % 16 == 0
 
-    def _is_read(self, n: int) -> bool:
-        return any(n in step.reads for step in self.plan.steps)
-
     def _nbytes_of(self, n: int) -> int:
         value = self.plan.values[n]
         return int(np.prod(value.shape, dtype=np.int64)) * value.dtype.itemsize
@@ -147,26 +143,20 @@ class Executor:
 
         The steps are put in order so that these stand last.
         """
-        outputs = set(plan.outputs)
-        late: set[int] = set()
+        outputs, late = set(plan.outputs), set[int]()
+        written: set[int] = set()  # by steps that are late
         for position in reversed(range(len(plan.steps))):
-            step = plan.steps[position]
-            large = any(n in outputs and self._nbytes_of(n) > SMALL for n in step.writes)
-            readers = (k for k in range(position + 1, len(plan.steps)) if set(step.writes) & set(plan.steps[k].reads))
-            again = any(
-                set(step.writes) & set(plan.steps[k].writes)
-                for k in range(position + 1, len(plan.steps))
-                if k not in late
-            )
-            if (large or self._joins(step, late)) and all(k in late for k in readers) and not again:
+            writes = set(plan.steps[position].writes)
+            large = any(n in outputs and self._nbytes_of(n) > SMALL for n in writes)
+            if not large and not writes & written:  # which a fill before a scatter does
+                continue
+            after = [k for k in range(position + 1, len(plan.steps)) if k not in late]
+            if not any(writes & {*plan.steps[k].reads, *plan.steps[k].writes} for k in after):
                 late.add(position)
+                written |= writes
         early = [step for k, step in enumerate(plan.steps) if k not in late]
         plan.steps[:] = [*early, *(plan.steps[k] for k in sorted(late))]
         return len(early)
-
-    def _joins(self, step: Any, late: set[int]) -> bool:
-        """Whether a step writes, with others that are late already, one result: a fill before a scatter."""
-        return any(set(step.writes) & set(self.plan.steps[k].writes) for k in late)
 
     def _lay_out(self, plan: Plan, fixed: dict[int, int]) -> None:
         """One block of memory: results that are copied out, numbers, inputs, and what lives between two steps."""

@@ -54,8 +54,19 @@ def _einsum(*operands: Any, subscripts: str) -> Any:
     return spread(contract_to_one(factors, set(target)), target).reshape(tuple(sizes[c] for c in out))
 
 
+def _superpose(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
+    """What meets nothing is written, in one pass; what meets an earlier part is added to it."""
+    apart = [k for k, (_, _, meets) in enumerate(parts) if not meets]
+    total = REGISTRY["superpose"](*(arrays[k] for k in apart), parts=tuple(parts[k] for k in apart), shape=shape)
+    for x, (labels, axes, meets) in zip(arrays, parts, strict=True):
+        if meets:
+            own = REGISTRY["relabel"](x, inp=tuple((label,) for label in labels), out=axes, shape=shape)
+            total = REGISTRY["add"](total, own)
+    return total
+
+
 EXPANSIONS: dict[str, Callable[..., Any]] = {
-    "mean": _mean, "peak": _peak, "logsumexp": _logsumexp, "einsum": _einsum,
+    "mean": _mean, "peak": _peak, "logsumexp": _logsumexp, "einsum": _einsum, "superpose": _superpose,
 }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+
 __all__ = ["aligned", "arranged"]
 
 ALIGNMENT = 512
@@ -21,12 +23,12 @@ def arranged(lives: dict[int, tuple[int, int, int]]) -> tuple[dict[int, int], in
     offsets: dict[int, int] = {}
     for n, (first, last, nbytes) in sorted(lives.items(), key=lambda item: (-item[1][2], item[1][0], item[0])):
         size, start = aligned(nbytes), 0
-        for other, end, begins, ends in sorted(placed):
+        for other, end, begins, ends in placed:
             if begins > last or ends < first or end <= start:
                 continue
             if other >= start + size:
                 break
             start = end
         offsets[n] = start
-        placed.append((start, start + size, first, last))
+        insort(placed, (start, start + size, first, last))
     return offsets, max((end for _, end, _, _ in placed), default=0)

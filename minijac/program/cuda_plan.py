@@ -278,6 +278,8 @@ class _Planner:
     def structural(self, step: Instruction) -> None:
         out = self.values[step.out]
         shapes = [self.values[n].shape for n in step.args]
+        if any(meets for _, _, meets in step.params.get("parts", ())):
+            raise Unsupported("superpose of parts that meet")
         views = [self.device(n) for n in step.args]
         if step.op.name == "broadcast_to":
             self.views[step.out] = broadcast(views[0], out.shape)
