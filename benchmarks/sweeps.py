@@ -23,7 +23,7 @@ from workloads import BURGERS, Workload, batch_of, jacobian_workload, mlp_worklo
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "sweeps-cpu.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "sweeps.png"
-ROUNDS = 11
+ROUNDS = 9
 QUICK_POINTS = 2
 STRUCTURED = ", structured"
 Row = Mapping[str, Any]
