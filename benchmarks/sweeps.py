@@ -23,7 +23,7 @@ from workloads import BURGERS, Workload, batch_of, jacobian_workload, mlp_worklo
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "sweeps-cpu.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "sweeps.png"
-ROUNDS = 9
+ROUNDS = 7
 QUICK_POINTS = 2
 STRUCTURED = ", structured"
 Row = Mapping[str, Any]
@@ -191,7 +191,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 def label_ends(ax: Any, ends: Mapping[str, float]) -> None:
     """The ways' short names right of their last points, moved apart where they would overlap."""
     low, high = map(math.log10, ax.get_ylim())
-    gap, names = 0.065 * (high - low), sorted(ends, key=lambda name: ends[name])
+    gap, names = 0.055 * (high - low), sorted(ends, key=lambda name: ends[name])
     heights = [math.log10(ends[name]) for name in names]
     for _ in range(100):
         for k in range(len(names) - 1):
