@@ -35,6 +35,7 @@ format: $(VENV)/.test ## format, and fix what the linter can fix
 bench: $(VENV)/.bench ## time minijac, torch and JAX on the same workloads; ARGS="--only thread" goes to table.py
 	$(PY) benchmarks/thread.py
 	$(PY) benchmarks/table.py $(ARGS)
+	$(PY) benchmarks/sweeps.py
 
 clean: ## remove everything that the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -205,11 +205,17 @@ def checked(way: Way, workload: Workload, truth: list[Any]) -> None:
 
 # -- times -------------------------------------------------------------------------------------------------------------
 def measure(workload: Workload, options: argparse.Namespace, rates: Mapping[str, float]) -> dict[str, Any]:
-    """Check, leave out what is slow within its library, time the rest in turn."""
-    start = time.perf_counter()
+    """A workload's row: every way checked, and timed where it is right."""
     data = workload.data()
-    truth = reference(workload, data)
     ways = ways_of(workload, data, options.torch_compile)
+    seconds = check_and_time(ways, workload, data, options)
+    return summary(workload, data, ways, rates) | seconds
+
+
+def check_and_time(ways: list[Way], workload: Workload, data: Any, options: argparse.Namespace) -> dict[str, float]:
+    """Check, leave out what is slow within its library, time the rest in turn; returns what both took."""
+    start = time.perf_counter()
+    truth = reference(workload, data)
     for way in ways:
         checked(way, workload, truth)
     del truth
@@ -226,7 +232,7 @@ def measure(workload: Workload, options: argparse.Namespace, rates: Mapping[str,
     timings = forum.interleaved(turns, rounds=options.rounds, seconds_each=seconds, most_calls=100)
     for way in fast:
         way.median_ms, way.calls = timings[way.name].median * 1e3, timings[way.name].calls
-    return summary(workload, data, ways, rates) | {"check_s": checks, "time_s": time.perf_counter() - start - checks}
+    return {"check_s": checks, "time_s": time.perf_counter() - start - checks}
 
 
 def screened(way: Way) -> float:
@@ -418,21 +424,44 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=WORKLOADS, metavar="NAME", help=f"of: {', '.join(WORKLOADS)}")
-    parser.add_argument("--rounds", type=int, help="interleaved rounds at most (default: 25)")
-    parser.add_argument("--quick", action="store_true", help="checks, and times in two rounds that say little")
-    parser.add_argument("--json", type=Path, help=f"where results go (default, for a complete run: {RESULTS.name})")
-    parser.add_argument(
-        "--plot", type=Path, help=f"where the picture goes (default, for a complete run: {PICTURE.name})"
-    )
     parser.add_argument("--torch-compile", action="store_true", help="also torch.compile: minutes of compiling")
     parser.add_argument("--probe", nargs=2, help=argparse.SUPPRESS)
+    return parsed(parser, WORKLOADS, 25, RESULTS, PICTURE)
+
+
+def parsed(
+    parser: argparse.ArgumentParser, names: Collection[str], rounds: int, results: Path, picture: Path
+) -> argparse.Namespace:
+    """The command line, with the options that a benchmark of several parts has; a complete run is stored and drawn."""
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of: {', '.join(names)}")
+    parser.add_argument("--rounds", type=int, help=f"interleaved rounds at most (default: {rounds})")
+    parser.add_argument("--quick", action="store_true", help="checks, and times in two rounds that say little")
+    parser.add_argument("--json", type=Path, help=f"where results go (default, for a complete run: {results.name})")
+    parser.add_argument(
+        "--plot", type=Path, help=f"where the picture goes (default, for a complete run: {picture.name})"
+    )
     options = parser.parse_args()
-    options.rounds = options.rounds or (2 if options.quick else 25)
+    options.rounds = options.rounds or (2 if options.quick else rounds)
     if not options.quick and not options.only:
-        options.json = options.json or RESULTS
-        options.plot = options.plot or PICTURE
+        options.json = options.json or results
+        options.plot = options.plot or picture
     return options
+
+
+def opening(quick: bool) -> dict[str, Any]:
+    """What runs where and when, and what the machine can do: printed, and returned to be stored."""
+    record: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine(),
+        "busy": forum.busy(),
+        "dtype": "float32",
+        "rates": machine_rates(quick),
+    }
+    rates, where = record["rates"], record["machine"]
+    print(f"{where['cpu']}, {where['cores']} cores; {', '.join(f'{k} {v}' for k, v in record['versions'].items())}")
+    print(f"sgemm {rates['sgemm_flops'] / 1e9:.0f} Gflop/s, copy {rates['copy_bytes'] / 1e9:.1f} GB/s; medians in ms\n")
+    return record
 
 
 def main() -> None:
@@ -442,25 +471,12 @@ def main() -> None:
         probe(*options.probe)
         return
     start = time.perf_counter()
-    busy = forum.busy()
-    record: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "machine": machine(),
-        "busy": busy,
-        "dtype": "float32",
-        "torch_compile": options.torch_compile,
-        "rates": machine_rates(options.quick),
-        "workloads": {},
-    }
-    rates, where = record["rates"], record["machine"]
-    print(f"{where['cpu']}, {where['cores']} cores; {', '.join(f'{k} {v}' for k, v in record['versions'].items())}")
-    print(f"sgemm {rates['sgemm_flops'] / 1e9:.0f} Gflop/s, copy {rates['copy_bytes'] / 1e9:.1f} GB/s; medians in ms\n")
+    record = opening(options.quick) | {"torch_compile": options.torch_compile, "workloads": {}}
     print_row(HEAD)
     failed = []
     for name in options.only or WORKLOADS:
         try:
-            row = measure(WORKLOADS[name], options, rates)
+            row = measure(WORKLOADS[name], options, record["rates"])
         except Exception as error:  # minijac's own failure: said in the end, and the other workloads still run
             print(f"{name}: {type(error).__name__}: {error}")
             failed.append(name)
@@ -476,8 +492,8 @@ def main() -> None:
         f"\ngeometric mean of best peer / minijac: compiled {number(record['geometric mean of ratio compiled'])}, "
         f"eager {number(record['geometric mean of ratio eager'])}; {record['seconds']:.0f} s in all"
     )
-    if busy:
-        print(busy)
+    if record["busy"]:
+        print(record["busy"])
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(record, indent=1) + "\n")
