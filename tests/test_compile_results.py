@@ -17,6 +17,7 @@ from helpers import MODES, net, random
 from test_compile import OTHER, TRANSFORMED, X, agrees, same
 
 import minijac as mj
+from minijac.ops import REGISTRY
 from minijac.program import passes
 
 
@@ -259,9 +260,11 @@ def test_generated_text_holds_its_own_names_only():
     source = executor(compiled).source
     assert "import" not in source
     assert "1234" not in source
-    names = set(re.findall(r"[A-Za-z_]\w*", source))
+    code, comments = (re.findall(pattern, source, re.MULTILINE) for pattern in (r"^ *([^# ].*)", r"# (.*)"))
+    names = set(re.findall(r"[A-Za-z_]\w*", " ".join(code)))
     words = {"def", "run", "return", "empty", "take", "copyto"}
     assert all(re.fullmatch(r"[acrsv]\d+", name) for name in names - words), names - words
+    assert set(re.findall(r"[A-Za-z_]\w*", " ".join(comments))) <= set(REGISTRY)
 
 
 def test_programs_are_printed():
