@@ -20,6 +20,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.25, np.inf, -np.inf, np.nan, 1e-30, -3e30]
 @pytest.fixture(autouse=True)
 def everything_is_fused(monkeypatch):
     monkeypatch.setattr(fusion, "WORTH", 0)
+    monkeypatch.setattr(fusion, "LEAST", 0)
 
 
 def loops_of(compiled, *args) -> list[Fused]:

@@ -268,7 +268,7 @@ def _sigmoid_value(x: Any) -> Any:
 
 
 def _softplus_value(x: Any) -> Any:
-    return np.logaddexp(x, 0.0 * x)
+    return np.logaddexp(x, 0.0)
 
 
 sigmoid = elementwise("sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), samples=ONE)

@@ -47,12 +47,13 @@ class How(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("device", "executors", "joins", "plain", "program", "tf32", "tree")
+    __slots__ = ("device", "executors", "joins", "plain", "program", "sizes", "tf32", "tree")
 
     def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]], how: How, device: int | None) -> None:
         self.program = program
         self.plain = how.plain
         self.tf32 = how.tf32
+        self.sizes: dict[int, tuple[int, int]] = {}
         self.device = device
         structured = any(join is not None for _, join in joins)
         self.joins = joins if structured else None  # how many results make a leaf of the tree, and how
@@ -65,7 +66,7 @@ class Entry:
             return self.executors.pop()
         except IndexError:
             if self.device is None:
-                return Executor(self.program, plain=self.plain)
+                return Executor(self.program, plain=self.plain, sizes=self.sizes)
             from . import cuda, cuda_runtime
 
             return cuda.Executor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
@@ -84,7 +85,7 @@ class Entry:
 
     @property
     def source(self) -> str:
-        executor = self.executors[-1] if self.executors else Executor(self.program, plain=self.plain)
+        executor = self.executors[-1] if self.executors else Executor(self.program, plain=self.plain, sizes=self.sizes)
         return executor.source
 
 
@@ -110,7 +111,7 @@ class Compiled:
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = 0
-        update_wrapper(self, fn)
+        update_wrapper(self, fn, updated=())  # not its attributes, which may have our names
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found = _signature(args, kwargs)
@@ -128,14 +129,14 @@ class Compiled:
         return entry(arguments)
 
     def _recorded(self, signature: Any, args: Any, kwargs: Any) -> Entry:
+        entry = record(self._fn, args, kwargs, How(tf32=self._tf32))  # the user's code runs: no lock is held
         with self._lock:
-            entry = self._entries.get(signature)
-            if entry is None:
-                entry = record(self._fn, args, kwargs, How(tf32=self._tf32))
-                self._misses += 1
-                self._entries[signature] = entry
-                if len(self._entries) > self._maxsize:
-                    self._entries.popitem(last=False)
+            if signature in self._entries:  # another thread was faster
+                return self._entries[signature]
+            self._misses += 1
+            self._entries[signature] = entry
+            if len(self._entries) > self._maxsize:
+                self._entries.popitem(last=False)
         return entry
 
     def program(self, *args: Any, **kwargs: Any) -> Program:

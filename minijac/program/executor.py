@@ -37,7 +37,12 @@ class Executor:
     run: Callable[..., tuple[Any, ...]]
 
     def __init__(
-        self, program: Program, into: Sequence[bool] | None = None, times: float = 1.0, plain: bool = False
+        self,
+        program: Program,
+        into: Sequence[bool] | None = None,
+        times: float = 1.0,
+        plain: bool = False,
+        sizes: dict[int, tuple[int, int]] | None = None,
     ) -> None:
         """Bind a program.
 
@@ -46,9 +51,11 @@ class Executor:
                 them are contiguous.
             times: How often it is called for one call of the user's.
             plain: Neither tiles nor loops, whose making costs more than a few calls.
+            sizes: Of each region the tile size and number of threads that another executor found, and this one adds.
         """
         self.program = program
         self._into = into
+        self._sizes = {} if sizes is None else sizes
         whole = program.instructions if plain or into is not None else stages(program)
         self._stages: Sequence[Stage] = whole if plain else fused(whole, program.values, program.outputs, times)
         self._tiles: list[Tiles] = []
@@ -116,14 +123,7 @@ class Executor:
         quiet.run(np.seterr, all="ignore")
         self.run = partial(quiet.run, self._names.pop("run"))
         if self._tiles:
-            self.run = partial(self._run_alone, self.run)
-
-    def _run_alone(self, run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
-        """Where tiles run on threads, BLAS has one in all steps: its others would wait for more on the same cores."""
-        if any(tiles.spread for tiles in self._tiles):
-            with blas():
-                return run(*inputs)
-        return run(*inputs)
+            self.run = partial(_run_alone, self._tiles, self.run)
 
     def _bind_step(self, step: Instruction, number: int, last: dict[int, int], results: dict[int, int]) -> None:
         value = self.program.values[step.out]
@@ -172,7 +172,7 @@ class Executor:
 
     def _bind_region(self, region: Region, results: dict[int, int]) -> None:
         self._bind_made(region, results)
-        tiles = Tiles(region, self.program.values, self.array)
+        tiles = Tiles(region, self.program.values, self._static.get, self._sizes, len(self._tiles))
         self._tiles.append(tiles)
         self.line(f"{self.name(tiles)}({', '.join(map(self.reference, tiles.arrays))})")
 
@@ -396,6 +396,14 @@ class Executor:
             self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
 
 
+def _run_alone(tiles: list[Tiles], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
+    """Where tiles run on threads, BLAS has one in all steps: its others would wait for more on the same cores."""
+    if any(each.spread for each in tiles):
+        with blas():
+            return run(*inputs)
+    return run(*inputs)
+
+
 def _described(stage: Stage) -> str:
     if isinstance(stage, Region):
         return f"{len(stage.steps)} operations for each of {stage.batch} samples, tile by tile"
@@ -435,10 +443,11 @@ def _take(pool: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
     """
     for array, count in zip(pool, _references(pool), strict=True):
         if count == _ALONE:
-            return array
+            return array.view()  # which keeps a reference to it, and may be altered
     array = np.empty(shape, dtype)
     if len(pool) < 2:
         pool.append(array)
+        return array.view()
     return array
 
 

@@ -26,6 +26,10 @@ WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
 VECTORISE = "-vectorize-memory-check-threshold=1000"
 """For LLVM: compare more pairs of arrays that might share memory, rather than not to vectorise a loop over many."""
+LEAST = 1 << 12
+"""Bytes of a result, in all calls of a loop together, below which calls cost more than the arithmetic."""
+LONGEST = 200
+"""Operations of one loop: compiling takes longer than in proportion to them."""
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
 ENABLED = True
@@ -91,7 +95,12 @@ def fused(
     Args:
         times: How often these stages are carried out in a call, once for each tile.
     """
-    groups = [(dtype, group) for dtype, group in _groups(stages, values) if times * _traffic(group, values) >= WORTH]
+    groups = [
+        (dtype, group[start : start + LONGEST])
+        for dtype, group in _groups(stages, values)
+        if times * _traffic(group, values) >= WORTH and times * _nbytes(values[group[0].out]) >= LEAST
+        for start in range(0, len(group), LONGEST)
+    ]
     if not (groups and ENABLED and available()):
         return stages
     readers = _readers(stages, outputs)
@@ -158,7 +167,11 @@ def _weak(value: Value) -> bool:
 
 
 def _traffic(steps: Iterable[Instruction], values: Sequence[Value]) -> int:
-    return sum(prod(values[n].shape) * values[n].dtype.itemsize for step in steps for n in (*step.args, step.out))
+    return sum(_nbytes(values[n]) for step in steps for n in (*step.args, step.out))
+
+
+def _nbytes(value: Value) -> int:
+    return prod(value.shape) * value.dtype.itemsize
 
 
 def _readers(stages: Sequence[Instruction | Region], outputs: Sequence[int]) -> dict[int, set[int]]:

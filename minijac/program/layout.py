@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from ..ops import REGISTRY
 from .record import Instruction, Program, Value
 
@@ -142,11 +144,10 @@ def _rewritten(step: Instruction, product: Product, values: list[Value]) -> list
     *front, last = _order(step, product)
     axes = step.params["axes"]
     place = axes.index(product.at)
-    out = values[step.out]
     steps: list[Instruction] = []
 
     def add(name: str, args: tuple[int, ...], shape: tuple[int, ...], **params: object) -> int:
-        values.append(Value(shape, out.dtype, "computed"))
+        values.append(Value(shape, np.result_type(*(values[n].dtype for n in args)), "computed"))
         steps.append(Instruction(REGISTRY[name], args, params, len(values) - 1))
         return len(values) - 1
 

@@ -77,12 +77,15 @@ def _reduction(ufunc: Any) -> Callable[..., Any]:
     return lower
 
 
-def _mean(code: Code, step: Instruction, args: list[str], out: str) -> None:
+def _mean(code: Code, step: Instruction, args: list[str], out: str) -> Any:
+    if code.program.values[step.out].dtype == np.float16:  # which NumPy sums in single precision
+        return False
     shape = code.program.values[step.args[0]].shape
     axis = step.params["axis"]
     count = float(np.prod([shape[k] for k in ((axis,) if isinstance(axis, int) else axis)], dtype=float))
     _reduction(np.add)(code, step, args, out)
     code.line(f"{code.name(np.divide)}({out}, {code.name(count)}, {out})")
+    return None
 
 
 def _where(code: Code, step: Instruction, args: list[str], out: str) -> Any:
@@ -105,8 +108,7 @@ def _sigmoid(code: Code, step: Instruction, args: list[str], out: str) -> None:
 
 
 def _softplus(code: Code, step: Instruction, args: list[str], out: str) -> None:
-    code.line(f"{code.name(np.multiply)}({args[0]}, 0.0, {out})")
-    code.line(f"{code.name(np.logaddexp)}({args[0]}, {out}, {out})")
+    code.line(f"{code.name(np.logaddexp)}({args[0]}, 0.0, {out})")
 
 
 def _relu(code: Code, step: Instruction, args: list[str], out: str) -> None:

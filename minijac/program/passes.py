@@ -82,18 +82,21 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
     """The value that a step passes on as it is, if it does."""
     values, out = program.values, program.values[step.out]
     first = values[step.args[0]]
-    alike = first.shape == out.shape and first.dtype == out.dtype
+    alike = (first.shape, first.dtype, first.number) == (out.shape, out.dtype, out.number)
     name = step.op.name
     if name in ("reshape", "broadcast_to", "astype", "squeeze", "expand_dims") and alike:
         return step.args[0]
     if name == "transpose" and alike and tuple(step.params["axes"]) == tuple(range(len(out.shape))):
         return step.args[0]
-    if name in ("multiply", "divide", "subtract"):  # not x + 0.0, which is 0.0 for x = -0.0
+    if name == "roll" and step.params["shift"] % max(1, out.shape[step.params["axis"]]) == 0:
+        return step.args[0]
+    if name in ("multiply", "divide", "subtract"):  # not x + 0.0, nor x - (-0.0), which are 0.0 for x = -0.0
         neutral = 0.0 if name == "subtract" else 1.0
         for k in (0, 1) if name == "multiply" else (1,):
             constant, other = values[step.args[k]], values[step.args[1 - k]]
             number = constant.kind == "constant" and constant.shape == () and constant.content == neutral
-            if number and other.shape == out.shape and other.dtype == out.dtype:
+            number = number and not np.signbit(constant.content)
+            if number and (other.shape, other.dtype, other.number) == (out.shape, out.dtype, out.number):
                 return step.args[1 - k]
     return None
 
@@ -108,6 +111,8 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
         return tuple([_frozen(item, number) for item in value])
     if isinstance(value, slice):
         return "slice", value.start, value.stop, value.step
+    if isinstance(value, float):
+        return "float", repr(value)  # 0.0 and -0.0 are equal, and not the same
     if isinstance(value, np.ndarray) or not getattr(type(value), "__hash__", None):
         return "object", id(value)
     return type(value).__name__, value

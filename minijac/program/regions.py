@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +40,15 @@ class _Blas:
         self._lock = threading.Lock()
         self._running = 0
         self._before: list[int] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._alone)
+
+    def _alone(self) -> None:
+        """In a child process: no other thread is left that could hold the lock, or be in the middle of a call."""
+        self._lock = threading.Lock()
+        if self._running:
+            self._running = 0
+            self._give_back()
 
     def threads(self) -> int:
         """Threads that the user lets BLAS use, and so us."""
@@ -58,8 +68,11 @@ class _Blas:
         with self._lock:
             self._running -= 1
             if not self._running:
-                for library, number in zip(self._libraries, self._before, strict=True):
-                    library.set_num_threads(number)
+                self._give_back()
+
+    def _give_back(self) -> None:
+        for library, number in zip(self._libraries, self._before, strict=True):
+            library.set_num_threads(number)
 
 
 @cache
@@ -114,9 +127,10 @@ class Plan:
 
     def _spread(self, parts: Iterator[Any], arrays: Sequence[Any]) -> None:
         with blas():
-            pool = _pool(os.getpid(), len(self.executors) - 1)
-            others = [pool.submit(self._work, each, parts, arrays) for each in self.executors[1:]]
+            pool, others = _pool(os.getpid(), len(self.executors) - 1), []
             try:
+                with suppress(RuntimeError):  # the interpreter ends, and starts no work any more: this thread does all
+                    others = [pool.submit(self._work, each, parts, arrays) for each in self.executors[1:]]
                 self._work(self.executors[0], parts, arrays)
             finally:
                 wait(others)  # also after an error: they write into buffers that the next call uses
@@ -146,7 +160,15 @@ def _part(rows: Rows | None, start: int, size: int) -> Any:
 class Tiles:
     """A region bound to the arrays it captures; called with those of `args`, and those it writes, in order."""
 
-    def __init__(self, region: Region, values: Sequence[Value], known: Callable[[int], Any]) -> None:
+    def __init__(
+        self,
+        region: Region,
+        values: Sequence[Value],
+        known: Callable[[int], Any],
+        sizes: dict[int, tuple[int, int]],
+        number: int,
+    ) -> None:
+        self._sizes, self._number = sizes, number
         self._region = region
         self._values = values
         self._known = known
@@ -178,27 +200,31 @@ class Tiles:
         return self._plan is not None and len(self._plan.executors) > 1
 
     def __call__(self, *arrays: Any) -> None:
-        if self._plan is None:
-            self._plan = self._fastest(arrays)
-        else:
+        if self._plan is not None:
             self._plan(arrays)
+        elif self._number in self._sizes:
+            self._plan = self._planned(*self._sizes[self._number])
+            self._plan(arrays)
+        else:
+            self._plan = self._fastest(arrays)
+            self._sizes[self._number] = self._plan.size, len(self._plan.executors)
 
     def _fastest(self, arrays: Sequence[Any]) -> Plan:
         """The plan that is fastest on the arrays of the first call, whose results all of them write."""
         batch, count = self._region.batch, threads()
-        timed: list[tuple[float, Plan]] = []
+        best: list[tuple[float, Plan]] = []  # the two fastest; the others are let go of
         time.sleep(SETTLE)
         size = -(-batch // count)
         while size:
-            timed.append(self._timed(self._planned(size, count), arrays))
-            if timed[-1][0] > TOO_SLOW * min(seconds for seconds, _ in timed) or self._is_small(timed[-1][1]):
+            new = self._timed(self._planned(size, count), arrays)
+            best = sorted([*best, new], key=lambda each: each[0])[:2]
+            if new[0] > TOO_SLOW * best[0][0] or self._is_small(new[1]):
                 break
             size //= 2
-        timed.append(self._timed(self._planned(batch, 1), arrays))  # with threads left to BLAS
-        timed.sort(key=lambda each: each[0])
+        whole = self._timed(self._planned(batch, 1), arrays)  # with threads left to BLAS
+        best = sorted([*best, whole], key=lambda each: each[0])[:2]
         time.sleep(SETTLE)
-        final = [self._timed(plan, arrays) for _, plan in timed[:2]]
-        return min(final, key=lambda each: each[0])[1]
+        return min((self._timed(plan, arrays) for _, plan in best), key=lambda each: each[0])[1]
 
     @staticmethod
     def _is_small(plan: Plan) -> bool:

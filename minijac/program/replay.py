@@ -196,7 +196,7 @@ def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
     for array in arrays.values():
         if type(array) is not np.ndarray:
             return None
-        numbers.append(array.dtype.char)
+        numbers.append(array.dtype.str)
     return arrays, tuple(numbers)
 
 

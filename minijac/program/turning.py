@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from ..ops import REGISTRY
 from .lowering import elementwise_ufunc
@@ -109,9 +112,10 @@ class _Turner:
             return self._add("reshape", (n,), (*shape, 1), shape=(*shape, 1)) if shape else n
         if maker is not None and self._depth < DEEP:
             if elementwise_ufunc(maker):
-                value = self.values[n]
                 args = tuple([self.turned(m) for m in maker.args])
-                return self._put(Instruction(maker.op, args, {}, -1), (*shape[:-2], shape[-1], shape[-2]), value)
+                return self._put(
+                    Instruction(maker.op, args, {}, -1), (*shape[:-2], shape[-1], shape[-2]), self.values[n].dtype
+                )
             if _is_transpose(maker):
                 return maker.args[0]
             if _from_left(maker, self.values):
@@ -149,10 +153,11 @@ class _Turner:
         return self._add("reshape", (n,), shape, shape=shape)
 
     def _add(self, name: str, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
-        return self._put(Instruction(REGISTRY[name], args, params, -1), result, self.values[args[0]])
+        dtype = np.result_type(*(self.values[n].dtype for n in args))
+        return self._put(Instruction(REGISTRY[name], args, params, -1), result, dtype)
 
-    def _put(self, step: Instruction, shape: tuple[int, ...], like: Value) -> int:
-        self.values.append(Value(shape, like.dtype, "computed"))
+    def _put(self, step: Instruction, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        self.values.append(Value(shape, dtype, "computed"))
         self.steps.append(step._replace(out=len(self.values) - 1))
         return len(self.values) - 1
 
