@@ -119,6 +119,7 @@ def test_dropped_functions_are_let_go_of_at_once():
 def test_the_tile_size_is_searched_once(monkeypatch):
     monkeypatch.setattr(tiling, "WORTH", 0)
     monkeypatch.setattr(regions, "SETTLE", 0.0)
+    monkeypatch.setattr(regions, "SECONDS", 0.0)
     f = mj.compile(lambda x: np.tanh(x) * 2)
     x = np.ones((8, 3))
     f(x)
@@ -208,3 +209,9 @@ with regions.blas():  # as another thread may be in the middle of a call
 print(os.waitpid(child, 0)[1])
 """
     assert script(text).strip() == "0"
+
+
+@pytest.mark.parametrize("array", [np.ma.array([1.0, 2.0], mask=[0, 1])])
+def test_arrays_with_other_operations_are_refused(array):
+    with pytest.raises(mj.InputError, match="plain arrays as arguments, got"):
+        mj.compile(lambda x: x.sum())(array)

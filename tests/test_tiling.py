@@ -26,6 +26,7 @@ def everything_is_tiled(monkeypatch):
     """However small; on two threads, and at the smallest tile size."""
     monkeypatch.setattr(tiling, "WORTH", 0)
     monkeypatch.setattr(regions, "SETTLE", 0.0)
+    monkeypatch.setattr(regions, "SECONDS", 0.0)
     monkeypatch.setattr(regions, "threads", lambda: 2)
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._planned(1, 2), arrays))
 

@@ -208,6 +208,11 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
         elif is_number(leaf):
             key.append(type(leaf))
             arguments.append(leaf)
+        elif isinstance(leaf, np.ma.MaskedArray | np.matrix):
+            raise InputError(
+                f"compile: expected plain arrays as arguments, got {type(leaf).__name__}, whose operations are not "
+                "NumPy's of plain arrays. Pass numpy.asarray(x), or a masked array's data and mask."
+            )
         elif isinstance(leaf, ndarray | np.generic):
             key.append((leaf.shape, leaf.dtype, type(leaf)))
             arguments.append(leaf if isinstance(leaf, np.generic) else np.asarray(leaf))

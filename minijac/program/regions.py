@@ -24,8 +24,8 @@ __all__ = ["Tiles", "blas", "threads"]
 
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
-ROUNDS = 5
-"""Times that each candidate is timed: the median tells."""
+ROUNDS, SECONDS = 5, 0.1
+"""Each candidate is timed so many times at least, and for so long: the median tells."""
 TOO_SLOW = 1.3
 """A tile size that takes so many times as long as the best ends the search for smaller ones."""
 SETTLE = 0.03
@@ -233,7 +233,10 @@ class Tiles:
     @staticmethod
     def _timed(plan: Plan, arrays: Sequence[Any]) -> tuple[float, Plan]:
         plan(arrays)
-        return sorted(_seconds(plan, arrays) for _ in range(ROUNDS))[ROUNDS // 2], plan
+        times: list[float] = []
+        while len(times) < ROUNDS or sum(times) < SECONDS:
+            times.append(_seconds(plan, arrays))
+        return sorted(times)[len(times) // 2], plan
 
     def _planned(self, size: int, count: int) -> Plan:
         rest = self._region.batch % size
