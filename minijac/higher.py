@@ -101,6 +101,8 @@ class Partials:
 
     def _declared(self, node: Node, k: int, y: Any, args: Sequence[Any]) -> Scaled | None:
         partial: Any = node.op.partials[k]  # type: ignore[union-attr, index]
+        if y is node.out:
+            partial = node.slopes.get(k, partial)
         if callable(partial):
             partial = partial(y, *args, **node.params)
         if isinstance(partial, int | float):

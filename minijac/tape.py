@@ -59,7 +59,7 @@ class Op:
 class Node:
     """One recorded operation: its operands' values, which nodes they came from (-1: none), its output, its line."""
 
-    __slots__ = ("args", "live", "op", "out", "params", "parents", "where")
+    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "where")
 
     def __init__(
         self,
@@ -78,6 +78,8 @@ class Node:
         self.where = where
         self.live: Any = None
         """Which entries any output uses, where a `where` discards some: others have no derivative."""
+        self.slopes: dict[int, Any] = {}
+        """Partials of an elementwise operation that are known already, by operand."""
 
 
 class Trace:
@@ -161,12 +163,23 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     else:
         args = tuple([trace.held(arg) if type(arg) is np.ndarray else arg for arg in args])
     values = tuple([arg.value if isinstance(arg, Traced) and arg.home is trace else arg for arg in args])
-    out = apply(op, values, params)
+    parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is trace else -1 for arg in args])
+    both = None
+    if op.partials is not None and "cupy" in sys.modules:
+        both = _value_and_partials(op, values, params, parents)
+    out, slopes = both or (apply(op, values, params), None)
     if op.edge is None:
         return out
-    parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is trace else -1 for arg in args])
     trace.nodes.append(Node(op, parents, values, params, out, caller()))
+    if slopes is not None:
+        trace.nodes[-1].slopes = slopes
     return traced(trace, len(trace.nodes) - 1, out)
+
+
+def _value_and_partials(op: Op, args: tuple[Any, ...], params: dict[str, Any], parents: tuple[int, ...]) -> Any:
+    from .program.cuda_eager import value_and_partials  # operations are made of this module
+
+    return value_and_partials(op, args, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
 
 
 def is_traced(x: Any) -> bool:

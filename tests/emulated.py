@@ -135,6 +135,25 @@ def compiled(source: str) -> dict[str, Launch]:
     return {name: _launcher(library, name, parameters.split(", "), barriers[name]) for name, parameters in found}
 
 
+def elementwise(
+    operation: str, preamble: str, inputs: Sequence[tuple[str, str]], outputs: Sequence[tuple[str, str]]
+) -> Callable[[Sequence[Any], Sequence[Any]], None]:
+    """The body of a `cupy.ElementwiseKernel` over contiguous arrays; parameters are pairs (C type, name)."""
+    loads = [f"const {T} {name} = (({T}*)a[{k}])[i];" for k, (T, name) in enumerate(inputs)]
+    stores = [f"(({T}*)a[{k}])[i] = {name};" for k, (T, name) in enumerate(outputs, len(inputs))]
+    declared = [f"{T} {name};" for T, name in outputs]
+    body = "\n".join([*loads, *declared, f"{operation};", *stores])
+    loop = f"void run(void** a, long long n) {{\nfor (long long i = 0; i < n; ++i) {{\n{body}\n}}\n}}"
+    library = _library("\n".join([EMULATION, preamble.removeprefix(PRELUDE), loop]))
+
+    def run(given: Sequence[Any], made: Sequence[Any]) -> None:
+        arrays = [*given, *made]
+        assert all(x.flags.c_contiguous and x.shape == made[0].shape for x in arrays)
+        library.run((ctypes.c_void_p * len(arrays))(*[x.ctypes.data for x in arrays]), ctypes.c_longlong(made[0].size))
+
+    return run
+
+
 def _body_of(source: str, name: str) -> str:
     return source.split(f"KERNEL {name}(")[1].split("\n}\n")[0]
 

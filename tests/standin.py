@@ -22,6 +22,7 @@ import cupy as real
 import cupyx.scipy.special
 import numpy as np
 import scipy.special
+from emulated import elementwise
 
 __all__ = ["cupy", "cupyx_module", "installed", "log", "ndarray"]
 
@@ -303,6 +304,29 @@ class Function:
         return made(np.asarray(result)) if self.__name__ in TRUTHS else result
 
 
+class ElementwiseKernel:
+    """A kernel of the caller's with typed parameters, whose body the C compiler compiles."""
+
+    def __init__(self, in_params: str, out_params: str, operation: str, name: str = "kernel", **kwargs: Any) -> None:
+        self.kernel = real.ElementwiseKernel(in_params, out_params, operation, name, **kwargs)  # which reads them
+        types = [[(p.dtype, p.ctype, p.name) for p in self.kernel.params[part]]
+                 for part in (slice(self.kernel.nin), slice(self.kernel.nin, self.kernel.nargs))]  # fmt: skip
+        self.inputs, self.outputs = [[dtype for dtype, _, _ in part] for part in types]
+        self._run = elementwise(operation, self.kernel.preamble, *[[each[1:] for each in part] for part in types])
+
+    def __call__(self, *args: Any) -> Any:
+        assert len(args) == len(self.inputs), f"{self.kernel.name} takes {len(self.inputs)} operands, got {len(args)}"
+        for x, dtype in zip(args, self.inputs, strict=True):
+            assert not isinstance(x, ndarray) or x.dtype == dtype, f"{self.kernel.name}: {x.dtype} for {dtype}"
+        shape = np.broadcast_shapes(*[x.shape for x in _arrays(*args)])
+        given = [np.ascontiguousarray(np.broadcast_to(np.asarray(_lowered(x), dtype), shape))
+                 for x, dtype in zip(args, self.inputs, strict=True)]  # fmt: skip
+        made_ = [np.empty(shape, dtype) for dtype in self.outputs]
+        self._run([x.reshape(shape) for x in given], made_)
+        log.launches.append(self.kernel.name)
+        return made(made_[0]) if len(made_) == 1 else tuple([made(x) for x in made_])
+
+
 EMBEDDED = re.compile(r"^\w+\.(\w+)\((.*?)\)(?: ->.*)?$")
 HIDDEN = {"einsum": "*operands, dtype=None, optimize=False", "size": "a, axis=None", "min_scalar_type": "a"}
 """Signatures that cannot be read off."""
@@ -496,8 +520,8 @@ def _creator(name: str) -> Callable[..., Any]:
 
 cuda = Module("cupy.cuda", real.cuda, None, Device=Device)
 cupy = Module(
-    "cupy", real, np, ndarray=ndarray, ufunc=Ufunc, cuda=cuda, array=_uploaded, asarray=_asarray,
-    asanyarray=_asarray, asnumpy=lambda a: a.get(), from_dlpack=_from_dlpack,
+    "cupy", real, np, ndarray=ndarray, ufunc=Ufunc, ElementwiseKernel=ElementwiseKernel, cuda=cuda,
+    array=_uploaded, asarray=_asarray, asanyarray=_asarray, asnumpy=lambda a: a.get(), from_dlpack=_from_dlpack,
     **{name: _creator(name) for name in ("arange", "empty", "eye", "full", "identity", "ones", "tri", "zeros")},
 )  # fmt: skip
 

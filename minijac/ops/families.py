@@ -257,7 +257,7 @@ def elementwise(
     def edge(node: Node, k: int) -> Edge:
         out_shape = node.out.shape
         axes: Axes = tuple([(Label(n),) for n in out_shape])
-        partial: Any = partials[k]
+        partial: Any = node.slopes.get(k, partials[k])
         if callable(partial):
             partial = partial(node.out, *node.args, **node.params)
         if node.live is not None and not (isinstance(partial, int | float) and isfinite(partial)):

@@ -15,7 +15,10 @@ import numpy as np
 from ..ops.elementwise import UFUNCS
 from .record import Instruction, Value
 
-__all__ = ["CTYPE", "HELPERS", "PRELUDE", "Unsupported", "convert", "expression", "helper", "literal", "loop_dtypes"]
+__all__ = [
+    "CTYPE", "HELPERS", "PRELUDE", "Unsupported", "convert", "expression", "helper", "helpers_of", "is_known",
+    "literal", "loop_dtypes",
+]  # fmt: skip
 
 CTYPE = {
     "float32": "float", "float64": "double", "bool": "bool",
@@ -142,6 +145,16 @@ def helper(name: str, dtype: Any) -> str:
     return f"DEVICE {RESULTS.get(name, T)} {name}_{dtype.name}({body}\n"
 
 
+def helpers_of(called: set[tuple[str, str]]) -> list[str]:
+    """The texts of some functions, named with their dtypes, in an order in which they may call each other."""
+
+    def by_table(each: tuple[str, str]) -> tuple[str, int]:
+        name, dtype = each
+        return dtype, list(HELPERS[np.dtype(dtype).kind]).index(name)
+
+    return [helper(*each) for each in sorted(called, key=by_table)]
+
+
 # -- expressions -------------------------------------------------------------------------------------------------------
 # of the operands {0}, {1}, {2} in the loop's type {T}; {f} as above, {name} the operation's own
 FLOAT = {
@@ -194,6 +207,11 @@ ANY = {
 NAMES = {"absolute": "abs", "radians": "deg2rad", "degrees": "rad2deg"}
 TABLES = {"f": FLOAT | ANY, "i": ANY | INTEGER, "u": ANY | INTEGER | {"abs": "{0}"}, "b": ANY | BOOLEAN}
 """By the kind of the loop's operands. Names that only `HELPERS` has are calls of those."""
+
+
+def is_known(name: str) -> bool:
+    """Whether there is an expression for an operation of floats, by its name; `expression` may refuse it still."""
+    return name == "where" or NAMES.get(name, name) in TABLES["f"].keys() | FLOAT_HELPERS.keys()
 
 
 def loop_dtypes(step: Instruction, values: list[Value]) -> list[np.dtype[Any]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .cuda_access import Access, View, accessed
-from .cuda_math import CTYPE, HELPERS, PRELUDE, convert, expression, helper, literal, loop_dtypes
+from .cuda_math import CTYPE, PRELUDE, convert, expression, helpers_of, literal, loop_dtypes
 from .record import Instruction, Value
 
 __all__ = [
@@ -101,7 +101,6 @@ class Kernel(NamedTuple):
 
 def module_source(kernels: Sequence[Kernel]) -> tuple[str, list[str]]:
     """One source for all, kernels of the same text once, and the name of each."""
-    helpers = sorted({each for kernel in kernels for each in kernel.helpers}, key=_by_table)
     vectors = sorted({each for kernel in kernels for each in kernel.vectors})
     names: dict[str, str] = {}
     for kernel in kernels:
@@ -109,15 +108,10 @@ def module_source(kernels: Sequence[Kernel]) -> tuple[str, list[str]]:
     parts = [
         PRELUDE,
         *(f"VECTOR({_vector(T, W)}, {T}, {W});\n" for T, W in vectors),
-        *(helper(*each) for each in helpers),
+        *helpers_of({each for kernel in kernels for each in kernel.helpers}),
     ]
     parts += [text.replace("@", name) for text, name in names.items()]
     return "\n".join(parts), [names[kernel.text] for kernel in kernels]
-
-
-def _by_table(each: tuple[str, str]) -> tuple[str, int]:
-    name, dtype = each
-    return dtype, list(HELPERS[np.dtype(dtype).kind]).index(name)
 
 
 def accesses_of(operand: Operand) -> tuple[Access, ...]:
