@@ -166,3 +166,10 @@ def test_second_derivatives_are_not_rounded_to_single_precision():
     whole = mj.hessian(f)(X)
     np.testing.assert_allclose(mj.hessian_diagonal(f)(X), np.diagonal(whole, axis1=-2, axis2=-1), rtol=1e-13)
     np.testing.assert_allclose(mj.laplacian(f)(X), np.trace(whole, axis1=-2, axis2=-1), rtol=1e-13)
+
+
+def test_softplus_at_infinity():
+    x = np.array([[-np.inf, 0.0, np.inf]])
+    expected = [[0.0, np.log(2.0), np.inf]]
+    np.testing.assert_allclose(mj.nn.softplus(x), expected)
+    np.testing.assert_allclose(mj.compile(mj.nn.softplus)(x), expected)

@@ -170,7 +170,7 @@ FLOAT = {
     "loggamma": "({0} < 0 ? ({T})NOT_A_NUMBER : lgamma{f}({0}))",
     "ndtr": "normcdf{f}({0})", "ndtri": "normcdfinv{f}({0})",
     "i0": "cyl_bessel_i0{f}({0})", "i1": "cyl_bessel_i1{f}({0})",
-    "relu": "maximum_{t}({0}, ({T})0)", "softplus": "logaddexp_{t}({0}, 0 * {0})",
+    "relu": "maximum_{t}({0}, ({T})0)", "softplus": "logaddexp_{t}({0}, ({T})0)",
     "clip": "minimum_{t}(maximum_{t}({0}, {1}), {2})",
     "isnan": "{0} != {0}", "isinf": "fabs{f}({0}) == ({T})INFINITE", "isfinite": "fabs{f}({0}) < ({T})INFINITE",
     "signbit": "signbit({0}) != 0",
