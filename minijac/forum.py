@@ -402,15 +402,16 @@ def interleaved(
     *,
     rounds: int = 15,
     seconds_each: float = 2.0,
-    pause: float = 0.03,
+    pause: float = 0.12,
     most_calls: int = 20,
 ) -> dict[str, Timing]:
     """Time every function in rounds A B C, A B C, so that a busy moment of the machine hits all alike.
 
     A turn makes enough calls to fill about 5 ms (`most_calls` at most) after one untimed call; a function that would
     need more than `seconds_each` for all its turns gets fewer of them, down to a single call where one is that slow.
-    The pause lets worker threads of the previous library go to sleep. The functions must be warm, and must have
-    finished their work when they return (on a GPU: synchronise).
+    The pause lets worker threads of the previous library go to sleep: OpenBLAS's, below NumPy, take turns with whatever
+    else runs for 2**28 cycles after a product (0.1 s), and whoever comes next then has half a core less. The functions
+    must be warm, and must have finished their work when they return (on a GPU: synchronise).
     """
     once = {name: seconds_of(function) for name, function in turns.items()}
     once |= {name: min(once[name], seconds_of(turns[name])) for name in turns if once[name] < SLOW}

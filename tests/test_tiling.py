@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -194,6 +195,60 @@ def test_blas_has_its_threads_back_afterwards():
     f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
     f(np.ones((B, D)))
     assert [library.num_threads for library in regions.blas()._libraries] == before
+
+
+def worked(monkeypatch) -> list[tuple[int, set[int]]]:
+    """Which thread worked on which CPUs, as regions are carried out."""
+    places, work = [], regions.Plan._work
+
+    def noted(plan, *args):
+        run = args[0].run
+
+        def running(*arrays):
+            places.append((threading.get_ident(), os.sched_getaffinity(0)))
+            run(*arrays)
+
+        args[0].run = running
+        try:
+            work(plan, *args)
+        finally:
+            args[0].run = run
+
+    monkeypatch.setattr(regions.Plan, "_work", noted)
+    return places
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not place threads")
+def test_threads_keep_to_cpus_of_their_own(monkeypatch):
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one CPU")
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    x = np.ones((B, D))
+    f(x)
+    places = worked(monkeypatch)
+    for _ in range(200):  # one thread may take all tiles of a call
+        f(x)
+        if len({thread for thread, _ in places}) == 2:
+            break
+    (one, here), (other, there) = dict(places).items()
+    assert here | there == before
+    assert not here & there
+    assert os.sched_getaffinity(0) == before
+
+    places.clear()
+    with regions._placing(os.getpid()):  # as another thread's call does: the system places those beside it
+        f(x)
+    assert all(cpus == before for _, cpus in places)
+
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        places.clear()
+        f(x)
+        assert all(cpus == {min(before)} for _, cpus in places)
+        assert os.sched_getaffinity(0) == {min(before)}
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_an_error_in_a_tile_reaches_the_caller(monkeypatch):

@@ -28,8 +28,9 @@ ROUNDS, SECONDS = 5, 0.1
 """Each candidate is timed so many times at least, and for so long: the median tells."""
 TOO_SLOW = 1.3
 """A tile size that takes so many times as long as the best ends the search for smaller ones."""
-SETTLE = 0.03
-"""Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need."""
+SETTLE = 0.12
+"""Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need:
+OpenBLAS's take turns with whatever else runs there for 2**28 cycles after each product that used them."""
 
 
 class _Blas:
@@ -91,6 +92,36 @@ def threads() -> int:
     return blas().threads()
 
 
+@cache
+def _placing(process: int) -> threading.Lock:
+    """Held by the call of this process whose threads keep to CPUs of their own; those beside it are not placed."""
+    return threading.Lock()
+
+
+def _allowed() -> set[int]:
+    """CPUs that this thread may run on; none where the system does not say."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _stay_on(cpus: set[int]) -> None:
+    """Have this thread run on these CPUs alone. A wish: what a container forbids is not worth an error."""
+    if cpus:
+        with suppress(OSError):
+            os.sched_setaffinity(0, cpus)
+
+
+def _places(allowed: set[int], count: int) -> list[set[int]]:
+    """CPUs for each of `count` threads, none of them in two places where there are enough.
+
+    Linux likes to wake a thread on the CPU of the one that wakes it. After a rest, and after each handing over of
+    Python's lock, two threads then share one CPU while another is idle: for up to 50 ms, measured, in which they take
+    twice as long. Kept apart, the first calls after a rest are as fast as the later ones.
+    """
+    if len(allowed) < count:
+        return [allowed] * count
+    return [set(sorted(allowed)[k::count]) for k in range(count)]
+
+
 class Given(NamedTuple):
     """What a region is called with: arrays of which a tile takes a part, or (None) all; then those for sums."""
 
@@ -119,26 +150,36 @@ class Plan:
         arrays = (*arrays[: len(arrays) - len(self._sums)], *self._sums)
         parts = iter(self._parts)  # each thread takes the next tile: `next` is atomic
         if len(self.executors) == 1:
-            self._work(self.executors[0], parts, arrays)
+            self._work(self.executors[0], set(), parts, arrays)
         else:
             self._spread(parts, arrays)
         for total, own in zip(sums, self._sums, strict=True):
             np.add.reduce(own, 0, None, total)
 
     def _spread(self, parts: Iterator[Any], arrays: Sequence[Any]) -> None:
+        count, allowed, others = len(self.executors), _allowed(), []
+        pool, placing = _pool(os.getpid(), count - 1), _placing(os.getpid())
+        alone = placing.acquire(blocking=False)
+        places = _places(allowed, count) if alone else [allowed] * count
         with blas():
-            pool, others = _pool(os.getpid(), len(self.executors) - 1), []
             try:
                 with suppress(RuntimeError):  # the interpreter ends, and starts no work any more: this thread does all
-                    others = [pool.submit(self._work, each, parts, arrays) for each in self.executors[1:]]
-                self._work(self.executors[0], parts, arrays)
+                    for executor, place in zip(self.executors[1:], places[1:], strict=True):
+                        others.append(pool.submit(self._work, executor, place, parts, arrays))
+                self._work(self.executors[0], places[0], parts, arrays)
             finally:
                 wait(others)  # also after an error: they write into buffers that the next call uses
+                _stay_on(allowed)
+                if alone:
+                    placing.release()
             for other in others:
                 other.result()
 
-    def _work(self, executor: Executor, parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]) -> None:
+    def _work(
+        self, executor: Executor, place: set[int], parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]
+    ) -> None:
         """Carry out tiles until none is left."""
+        _stay_on(place)
         run, last = executor.run, None if self._rest is None else self._parts[-1]
         for part in parts:
             if part is last:
@@ -217,14 +258,15 @@ class Tiles:
         size = -(-batch // count)
         while size:
             new = self._timed(self._planned(size, count), arrays)
-            best = sorted([*best, new], key=lambda each: each[0])[:2]
+            best = sorted([*best, new], key=_time)[:2]
             if new[0] > TOO_SLOW * best[0][0] or self._is_small(new[1]):
                 break
             size //= 2
-        whole = self._timed(self._planned(batch, 1), arrays)  # with threads left to BLAS
-        best = sorted([*best, whole], key=lambda each: each[0])[:2]
-        time.sleep(SETTLE)
-        return min((self._timed(plan, arrays) for _, plan in best), key=lambda each: each[0])[1]
+        again = [self._timed(plan, arrays) for _, plan in best]
+        whole = self._timed(
+            self._planned(batch, 1), arrays
+        )  # with threads left to BLAS, which disturb what comes after
+        return min([*again, whole], key=_time)[1]
 
     @staticmethod
     def _is_small(plan: Plan) -> bool:
@@ -250,6 +292,10 @@ class Tiles:
         program = tile_program(self._region, self._values, size, self._known)
         contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
         return Executor(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
+
+
+def _time(timed: tuple[float, Plan]) -> float:
+    return timed[0]
 
 
 def _seconds(plan: Plan, arrays: Sequence[Any]) -> float:
