@@ -330,6 +330,35 @@ def test_products_are_computed_in_the_order_that_is_wanted():
         agrees(g, (random(4, 5, 40, seed=1),), (random(4, 5, 40, seed=2),))
 
 
+SCALED = {
+    "times": lambda x, W: 3 * (x @ W),
+    "from the right": lambda x, W: (x @ W) * 0.1,
+    "over": lambda x, W: (x @ W) / 7,
+    "negative": lambda x, W: -(x @ W),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, int])
+def test_numbers_scale_the_smaller_operand_of_a_product(name, dtype):
+    f, rng = SCALED[name], np.random.default_rng(0)
+    for shape, smaller in (((200, 3), (3, 50)), ((3, 50), (3, 50))):
+        x, W = rng.normal(size=shape).astype(dtype), rng.normal(size=(shape[1], 50)).astype(dtype)
+        compiled = mj.compile(f)
+        same(compiled(x, W), f(x, W))
+        (scaling,) = (step for step in compiled.program(x, W).instructions if step.op.name != "matmul")
+        size = compiled.program(x, W).values[scaling.out].shape
+        early = np.prod(smaller) * 2 <= shape[0] * 50 and f(x, W).dtype == dtype
+        assert size == (smaller if early else (shape[0], 50))
+
+
+def test_numbers_stay_where_the_product_is_used_or_might_vanish():
+    W = np.full((3, 50), 1e-30, np.float32)
+    x = np.full((200, 3), 1e30, np.float32)
+    for f in (lambda x: 1e-20 * (x @ W), lambda x: 1e20 * (x @ W), lambda x: (y := x @ W) + 3 * y):
+        same(mj.compile(f)(x), f(x))
+
+
 def test_the_function_keeps_its_name():
     assert mj.compile(net).__name__ == "net"
     assert mj.compile(net).__doc__ == net.__doc__

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..labels import Label, Window
 from .layout import products_in_order
-from .record import Instruction, Program, without_dead_code
+from .record import Instruction, Program, Value, without_dead_code
 from .turning import turned_chains
 
 __all__ = ["optimised"]
@@ -101,6 +104,47 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
     return None
 
 
+def scaled_early(program: Program) -> Program:
+    """Numbers that multiply a product multiply its smaller operand instead: ``c (A B) = (c A) B``.
+
+    Only numbers of moderate size: others might overflow or vanish there, and not in the product.
+    """
+    values, makers = list(program.values), {step.out: step for step in program.instructions}
+    uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
+    kept = []
+    for step in program.instructions:
+        k = _scaled_operand(step, values)
+        product = None if k is None else makers.get(step.args[k])
+        if k is None or product is None or product.op.name != "matmul" or uses[product.out] > 1:
+            kept.append(step)
+            continue
+        j = min((0, 1), key=lambda j: prod(values[product.args[j]].shape))
+        small, out = values[product.args[j]], values[step.out]
+        if small.dtype != out.dtype or 2 * prod(small.shape) > prod(out.shape):
+            kept.append(step)
+            continue
+        values.append(out._replace(shape=small.shape))
+        new = len(values) - 1
+        kept.append(step._replace(args=_with(step.args, k, product.args[j]), out=new))
+        kept.append(product._replace(args=_with(product.args, j, new), out=step.out))
+    return program._replace(values=tuple(values), instructions=tuple(kept))
+
+
+def _with(args: tuple[int, ...], k: int, new: int) -> tuple[int, ...]:
+    return (*args[:k], new, *args[k + 1 :])
+
+
+def _scaled_operand(step: Instruction, values: Sequence[Value]) -> int | None:
+    """Which operand a step multiplies or divides by a Python number of moderate size, if it does."""
+    if step.op.name == "negative":
+        return 0
+    for k in (0, 1) if step.op.name == "multiply" else (0,) if step.op.name == "divide" else ():
+        number = values[step.args[1 - k]]
+        if number.kind == "constant" and number.number in (int, float) and 2**-20 <= abs(number.content) <= 2**20:
+            return k
+    return None
+
+
 def _frozen(value: Any, number: dict[Label, int]) -> Any:
     """A hashable stand-in that is equal only for equal values: arrays by identity, labels by order of appearance."""
     if isinstance(value, Label):
@@ -119,4 +163,4 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
 
 
 TIDY = (without_dead_code, simplified, without_repetition, without_dead_code)
-PASSES = (*TIDY, turned_chains, *TIDY, products_in_order, *TIDY)
+PASSES = (*TIDY, scaled_early, turned_chains, *TIDY, products_in_order, *TIDY)
