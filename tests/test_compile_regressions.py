@@ -21,7 +21,7 @@ from minijac.program.fusion import Fused, fused
 @pytest.fixture
 def tiles_of_two(monkeypatch):
     def first(tiles, arrays):
-        plan = tiles._planned(2, 2)
+        plan = tiles._scheduled(2, 2)
         plan(arrays)
         return plan
 
@@ -173,7 +173,7 @@ import os, threading, time, numpy as np, minijac as mj
 from minijac.program import regions, tiling
 tiling.WORTH, regions.SETTLE, regions.threads = 0, 0.0, lambda: 2
 def first(tiles, arrays):
-    plan = tiles._planned(2, 2)
+    plan = tiles._scheduled(2, 2)
     plan(arrays)
     return plan
 regions.Tiles._fastest = first

@@ -29,7 +29,7 @@ def everything_is_tiled(monkeypatch):
     monkeypatch.setattr(regions, "SETTLE", 0.0)
     monkeypatch.setattr(regions, "SECONDS", 0.0)
     monkeypatch.setattr(regions, "threads", lambda: 2)
-    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._planned(1, 2), arrays))
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(1, 2), arrays))
 
 
 def run(plan, arrays):
@@ -83,7 +83,7 @@ def test_any_size_on_any_number_of_threads(monkeypatch, transform, size, count):
     net = network(rng)
     scalar = transform in (mj.laplacian, mj.hessian)
     f = transform((lambda x: np.sin(net(x)).sum(-1)) if scalar else net)
-    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._planned(size, count), arrays))
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, count), arrays))
     compiled = mj.compile(f)
     for x in rng.normal(size=(2, B, D)):
         same(compiled(x), f(x), rtol=1e-12)
@@ -129,7 +129,7 @@ def test_samples_that_mix_are_not_torn_apart():
 
 @pytest.mark.parametrize("size", [1, 7, 64, 100, 241, N])
 def test_weight_gradients_are_summed_over_tiles(monkeypatch, size):
-    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._planned(size, 2), arrays))
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, 2), arrays))
     rng = np.random.default_rng(0)
     W, V = rng.normal(size=(D, H)), rng.normal(size=(H, D))
 
@@ -199,7 +199,7 @@ def test_blas_has_its_threads_back_afterwards():
 
 def worked(monkeypatch) -> list[tuple[int, set[int]]]:
     """Which thread worked on which CPUs, as regions are carried out."""
-    places, work = [], regions.Plan._work
+    places, work = [], regions.Schedule._work
 
     def noted(plan, *args):
         run = args[0].run
@@ -214,7 +214,7 @@ def worked(monkeypatch) -> list[tuple[int, set[int]]]:
         finally:
             args[0].run = run
 
-    monkeypatch.setattr(regions.Plan, "_work", noted)
+    monkeypatch.setattr(regions.Schedule, "_work", noted)
     return places
 
 
@@ -261,7 +261,7 @@ def test_an_error_in_a_tile_reaches_the_caller(monkeypatch):
     def fails(*arrays):
         raise FloatingPointError("in a tile")
 
-    ready._tiles[0]._plan.executors[1].run = fails
+    ready._tiles[0]._schedule.executors[1].run = fails
     with pytest.raises(FloatingPointError, match="in a tile"):
         list(map(f, [x] * 50))  # the other thread may take all tiles of one call
 
@@ -293,7 +293,7 @@ def test_the_fastest_plan_is_taken(monkeypatch):
     f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
     f(np.ones((B, D)))
     (entry,) = f._entries.values()
-    assert entry.executors[0]._tiles[0]._plan.size == 3
+    assert entry.executors[0]._tiles[0]._schedule.size == 3
     assert set(tried) == {6, 3, 1, 12}
 
 

@@ -24,8 +24,8 @@ __all__ = ["Tiles", "blas", "threads"]
 
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
-ROUNDS, SECONDS = 5, 0.1
-"""Each candidate is timed so many times at least, and for so long: the median tells."""
+ROUNDS, GLANCE, SECONDS = 5, 0.03, 0.1
+"""Each candidate is timed so many times at least and so long at first, the best of them longer: the median tells."""
 TOO_SLOW = 1.3
 """A tile size that takes so many times as long as the best ends the search for smaller ones."""
 SETTLE = 0.12
@@ -129,7 +129,7 @@ class Given(NamedTuple):
     sums: tuple[tuple[tuple[int, ...], Any], ...]
 
 
-class Plan:
+class Schedule:
     """A tile size, an executor of its program for each thread, and one for the last tile where that is smaller."""
 
     def __init__(
@@ -213,7 +213,7 @@ class Tiles:
         self._region = region
         self._values = values
         self._known = known
-        self._plan: Plan | None = None
+        self._schedule: Schedule | None = None
         given = [(n, rows) for n, rows in region.args if rows is not None or known(n) is None]
         parts = [(n, rows) for n, rows in region.outs if rows is not None]
         sums = [n for n, rows in region.outs if rows is None]
@@ -224,66 +224,64 @@ class Tiles:
 
     @property
     def nbytes(self) -> int:
-        return 0 if self._plan is None else self._plan.nbytes
+        return 0 if self._schedule is None else self._schedule.nbytes
 
     @property
     def source(self) -> str:
         """The generated Python of a tile, once its size is known."""
-        if self._plan is None:
+        if self._schedule is None:
             return f"# tiles of {self._region.batch} samples: their size is chosen by time on the first call\n"
-        plan = self._plan
-        title = f"# tiles of {plan.size} of {self._region.batch} samples, threads: {len(plan.executors)}\n"
-        return title + plan.executors[0].source
+        schedule = self._schedule
+        title = f"# tiles of {schedule.size} of {self._region.batch} samples, threads: {len(schedule.executors)}\n"
+        return title + schedule.executors[0].source
 
     @property
     def spread(self) -> bool:
         """Whether its tiles run on several threads."""
-        return self._plan is not None and len(self._plan.executors) > 1
+        return self._schedule is not None and len(self._schedule.executors) > 1
 
     def __call__(self, *arrays: Any) -> None:
-        if self._plan is not None:
-            self._plan(arrays)
+        if self._schedule is not None:
+            self._schedule(arrays)
         elif self._number in self._sizes:
-            self._plan = self._planned(*self._sizes[self._number])
-            self._plan(arrays)
+            self._schedule = self._scheduled(*self._sizes[self._number])
+            self._schedule(arrays)
         else:
-            self._plan = self._fastest(arrays)
-            self._sizes[self._number] = self._plan.size, len(self._plan.executors)
+            self._schedule = self._fastest(arrays)
+            self._sizes[self._number] = self._schedule.size, len(self._schedule.executors)
 
-    def _fastest(self, arrays: Sequence[Any]) -> Plan:
-        """The plan that is fastest on the arrays of the first call, whose results all of them write."""
+    def _fastest(self, arrays: Sequence[Any]) -> Schedule:
+        """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
         batch, count = self._region.batch, threads()
-        best: list[tuple[float, Plan]] = []  # the two fastest; the others are let go of
+        best: list[tuple[float, Schedule]] = []  # the two fastest; the others are let go of
         time.sleep(SETTLE)
         size = -(-batch // count)
         while size:
-            new = self._timed(self._planned(size, count), arrays)
+            new = self._timed(self._scheduled(size, count), arrays, GLANCE)
             best = sorted([*best, new], key=_time)[:2]
             if new[0] > TOO_SLOW * best[0][0] or self._is_small(new[1]):
                 break
             size //= 2
-        again = [self._timed(plan, arrays) for _, plan in best]
-        whole = self._timed(
-            self._planned(batch, 1), arrays
-        )  # with threads left to BLAS, which disturb what comes after
+        again = [self._timed(schedule, arrays, SECONDS) for _, schedule in best]
+        whole = self._timed(self._scheduled(batch, 1), arrays, SECONDS)  # last: BLAS's threads disturb what comes after
         return min([*again, whole], key=_time)[1]
 
     @staticmethod
-    def _is_small(plan: Plan) -> bool:
-        return plan.executors[0].nbytes < SMALL
+    def _is_small(schedule: Schedule) -> bool:
+        return schedule.executors[0].nbytes < SMALL
 
     @staticmethod
-    def _timed(plan: Plan, arrays: Sequence[Any]) -> tuple[float, Plan]:
-        plan(arrays)
+    def _timed(schedule: Schedule, arrays: Sequence[Any], seconds: float) -> tuple[float, Schedule]:
+        schedule(arrays)
         times: list[float] = []
-        while len(times) < ROUNDS or sum(times) < SECONDS:
-            times.append(_seconds(plan, arrays))
-        return sorted(times)[len(times) // 2], plan
+        while len(times) < ROUNDS or sum(times) < seconds:
+            times.append(_seconds(schedule, arrays))
+        return sorted(times)[len(times) // 2], schedule
 
-    def _planned(self, size: int, count: int) -> Plan:
+    def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
         executors = [self._executor(size) for _ in range(count)]
-        return Plan(self._region, size, executors, self._executor(rest) if rest else None, self._given)
+        return Schedule(self._region, size, executors, self._executor(rest) if rest else None, self._given)
 
     def _executor(self, size: int) -> Executor:
         """An executor of the program for `size` samples."""
@@ -294,11 +292,11 @@ class Tiles:
         return Executor(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
 
 
-def _time(timed: tuple[float, Plan]) -> float:
+def _time(timed: tuple[float, Schedule]) -> float:
     return timed[0]
 
 
-def _seconds(plan: Plan, arrays: Sequence[Any]) -> float:
+def _seconds(schedule: Schedule, arrays: Sequence[Any]) -> float:
     start = time.perf_counter()
-    plan(arrays)
+    schedule(arrays)
     return time.perf_counter() - start
