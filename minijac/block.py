@@ -36,7 +36,7 @@ from .labels import (
 from .tape import is_traced
 from .terms import Term
 
-__all__ = ["Block", "Term", "bilinear", "embed", "spread", "superposed"]
+__all__ = ["Block", "Term", "bilinear", "covers", "embed", "spread", "strided", "superposed", "written"]
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -121,8 +121,8 @@ class Block:
         shape = (*self.out_shape, *self.inp_shape)
         parts = [((*t.out, *t.inp), t.factors, t.scale) for t in self.terms]
         if is_traced(like) or is_traced(total) or any(is_traced(f.array) for t in self.terms for f in t.factors):
-            return _dense_functional(parts, shape, dtype, like, total)
-        return _dense(parts, shape, dtype, like, total)
+            return _written_functional(parts, shape, dtype, like, total)
+        return written(parts, shape, dtype, like, total)
 
     def materialised(self, axes: Sequence[int]) -> Block:
         """The same map, each of the given output axes with a label of its own that stands nowhere else but in data."""
@@ -421,7 +421,7 @@ def _added(array: Array, parts: list[tuple[Array, Sequence[Label], Axes]]) -> Ar
         return superposed(placed, array.shape, array)
     for part, labels, axes in parts:
         where = tuple(labels_in(axes))
-        view = _view(array, axes, where)
+        view = strided(array, axes, where)
         view += aligned(Factor(part, tuple(labels)), where) if labels else part
     return array
 
@@ -469,16 +469,17 @@ def _sum_dense(terms: list[Term]) -> Term:
 _Parts: TypeAlias = Sequence[tuple[Axes, tuple[Factor, ...], float]]
 
 
-def _dense(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
+def written(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
+    """Each part's product, written or added to where its axes say, in `result` or a new array of `shape`."""
     xp = namespace(like)
-    for axes, factors, scale in sorted(parts, key=lambda part: not _covers(part[0])):
+    for axes, factors, scale in sorted(parts, key=lambda part: not covers(part[0])):
         labels = tuple(labels_in(axes))
         if result is None:
-            result = (xp.empty if _covers(axes) else xp.zeros)(shape, dtype)
+            result = (xp.empty if covers(axes) else xp.zeros)(shape, dtype)
             add = False
         else:
             add = True
-        view = _view(result, axes, labels)
+        view = strided(result, axes, labels)
         if len(factors) > 1 and not add:
             *first, last = sorted(factors, key=lambda factor: size_of(factor.axes))
             xp.multiply(product(first, labels, scale), aligned(last, labels), out=view, casting="same_kind")
@@ -489,13 +490,13 @@ def _dense(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) 
     return xp.zeros(shape, dtype) if result is None else result
 
 
-def _covers(axes: Axes) -> bool:
+def covers(axes: Axes) -> bool:
     """Whether the positions that the axes name are all there are."""
     digits = [digit for axis in axes for digit in axis]
     return all(type(digit) is Label for digit in digits) and len(set(digits)) == len(digits)
 
 
-def _view(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
+def strided(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     """The strided view of `array` whose axes are the labels."""
     strides = dict.fromkeys(labels, 0)
     start: list[slice] = []
@@ -515,10 +516,10 @@ def _view(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     return namespace(array).lib.stride_tricks.as_strided(array[(*start, ...)], shape, steps)
 
 
-def _dense_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
-    """As `_dense`, without writing in place, so that an outer trace can record it."""
+def _written_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
+    """As `written`, without writing in place, so that an outer trace can record it."""
     placed: list[tuple[Array, Sequence[Label], Axes]] = []
-    for axes, factors, scale in sorted(parts, key=lambda part: not _covers(part[0])):
+    for axes, factors, scale in sorted(parts, key=lambda part: not covers(part[0])):
         labels = tuple(labels_in(axes))
         have = tuple(label for label in labels if any(label in factor.axes for factor in factors))
         array = astype(product(factors, have, scale), dtype, like)

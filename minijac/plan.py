@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .accumulate import Graph
-from .block import Block, _covers
+from .block import Block, covers
 from .errors import InputError
 from .factors import product, size_of
 from .labels import Label, Window
@@ -220,7 +220,7 @@ def price(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequence[int
 
 def write(block: Block, ledger: Ledger, fresh: bool = True) -> None:
     """The price of making a block dense: each term's factors multiplied into place, or added to what is there."""
-    for term in sorted(block.terms, key=lambda term: not _covers((*term.out, *term.inp))):
+    for term in sorted(block.terms, key=lambda term: not covers((*term.out, *term.inp))):
         labels = tuple(term.labels())
         size = size_of(labels)
         if len(term.factors) > 1 and fresh:

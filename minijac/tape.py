@@ -26,7 +26,7 @@ class Op:
     sign, rounding): it is not recorded by a differentiating trace.
     """
 
-    __slots__ = ("edge", "family", "inert", "name", "partials", "samples", "signature", "value")
+    __slots__ = ("edge", "family", "inert", "name", "partials", "samples", "signature", "value", "view")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Op:
         family: str,
         samples: Any = (),
         inert: frozenset[int] = frozenset(),
+        view: bool = False,
     ) -> None:
         self.name = name
         self.value = value
@@ -44,6 +45,8 @@ class Op:
         self.samples = samples
         self.inert = inert
         """Positions of operands that have no derivative."""
+        self.view = view
+        """Whether the result is a view of the operand, where its strides allow."""
         self.partials: Sequence[Callable[..., Any] | float | None] | None = None
         """For an elementwise operation its partial derivatives as declared, one for each operand."""
         self.signature: Callable[..., Any] | None = None

@@ -363,17 +363,19 @@ def structural(
     value: Callable[..., Any],
     relation: Callable[..., Sequence[Part]],
     samples: Sequence[Sample] = (),
+    view: bool = False,
 ) -> Op:
     """A linear operation that only moves, repeats or sums entries: its derivative is labels, without data.
 
-    ``relation(k, out_shape, *shapes, **params)`` returns the parts of the derivative for operand `k`.
+    ``relation(k, out_shape, *shapes, **params)`` returns the parts of the derivative for operand `k`. `view` tells that
+    NumPy makes a view of the operand, where its strides allow.
     """
 
     def edge(node: Node, k: int) -> Edge:
         shapes = [np.shape(arg) for arg in node.args]
         return Edge(node.out.shape, shapes[k], relation(k, node.out.shape, *shapes, **node.params))
 
-    return register(Op(name, value, edge, "structural", tuple(samples)))
+    return register(Op(name, value, edge, "structural", tuple(samples), view=view))
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------
@@ -384,12 +386,13 @@ def linear(
     samples: Sequence[Sample] = (),
     family: str = "linear map",
     inert: Sequence[int] = (),
+    view: bool = False,
 ) -> Op:
     """An operation whose local derivative is given outright: an `Edge` for each node and operand.
 
-    `inert` lists operands that have none, such as positions.
+    `inert` lists operands that have none, such as positions; `view` is that of `structural`.
     """
-    return register(Op(name, value, edge, family, tuple(samples), frozenset(inert)))
+    return register(Op(name, value, edge, family, tuple(samples), frozenset(inert), view))
 
 
 def linear_map(

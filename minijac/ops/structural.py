@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import namespace
-from ..block import _dense, _view, spread
+from ..block import spread, strided, written
 from ..factors import Array, Factor
 from ..labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..tape import Node
@@ -40,7 +40,7 @@ def _relabel_value(x: Array, inp: Axes, out: Axes, shape: Shape) -> Array:
     if inp == tuple((label,) for label in labels):
         data = Factor(x, labels)
     else:
-        data = Factor(_view(xp.asarray(x, order="C"), inp, labels), labels)
+        data = Factor(strided(xp.asarray(x, order="C"), inp, labels), labels)
     kept = labels_in(out)
     gone = tuple(k for k, label in enumerate(labels) if label not in kept)
     if gone:
@@ -49,7 +49,7 @@ def _relabel_value(x: Array, inp: Axes, out: Axes, shape: Shape) -> Array:
     if out == tuple((label,) for label in target):
         return xp.asarray(spread(data, target), order="C")
     result = xp.zeros(shape, x.dtype)
-    _view(result, out, target)[...] = spread(data, target)
+    strided(result, out, target)[...] = spread(data, target)
     return result
 
 
@@ -74,7 +74,7 @@ relabel = structural(
 
 def _superpose_value(*arrays: Array, parts: Any, shape: Shape) -> Array:
     terms = [(axes, (Factor(x, labels),), 1.0) for x, (labels, axes, _) in zip(arrays, parts, strict=True)]
-    return _dense(terms, shape, arrays[0].dtype, arrays[0], None)
+    return written(terms, shape, arrays[0].dtype, arrays[0], None)
 
 
 def _superpose_relation(k: int, out_shape: Shape, *shapes: Shape, parts: Any, shape: Shape) -> Sequence[Part]:
@@ -211,6 +211,7 @@ reshape = linear(
         Sample(((3, 2, 3),), {"shape": (3, 3, 1, 2)}),
     ],
     family="structural",
+    view=True,
 )
 
 
@@ -225,6 +226,7 @@ transpose = structural(
     lambda x, axes: x.transpose(axes),
     _transpose_relation,
     [Sample(((3, 4, 2),), {"axes": (0, 2, 1)}), Sample(((3, 4, 2),), {"axes": (2, 0, 1)})],
+    view=True,
 )
 
 
@@ -238,6 +240,7 @@ expand_dims = structural(
     lambda x, axis: np.expand_dims(x, axis),
     _expand_relation,
     [Sample(((3, 4),), {"axis": (1, 3)}), Sample(((3, 4),), {"axis": (0,)})],
+    view=True,
 )
 
 
@@ -247,7 +250,11 @@ def _squeeze_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, .
 
 
 squeeze = structural(
-    "squeeze", lambda x, axis: x.squeeze(axis), _squeeze_relation, [Sample(((3, 1, 4),), {"axis": (1,)})]
+    "squeeze",
+    lambda x, axis: x.squeeze(axis),
+    _squeeze_relation,
+    [Sample(((3, 1, 4),), {"axis": (1,)})],
+    view=True,
 )
 
 
@@ -263,6 +270,7 @@ broadcast_to = structural(
     lambda x, to: np.broadcast_to(x, to),
     _broadcast_relation,
     [Sample(((3, 1, 4),), {"to": (3, 2, 4)}), Sample(((3, 1),), {"to": (2, 3, 1)})],
+    view=True,
 )
 
 
@@ -311,6 +319,7 @@ diagonal = structural(
         Sample(((3, 4, 5),), {"offset": 1, "axis1": 2, "axis2": 1}),
         Sample(((3, 4, 5),), {"offset": -2, "axis1": 1, "axis2": 2}),
     ],
+    view=True,
 )
 
 
@@ -391,6 +400,7 @@ getitem_basic = structural(
         Sample(((3, 5, 4),), {"index": (slice(None), slice(None, None, -2), None, slice(1, 2))}),
         Sample(((3, 5, 4),), {"index": (slice(None), -1, slice(None))}),
     ],
+    view=True,
 )
 
 
@@ -426,7 +436,13 @@ def _flip_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]
     return [Part(out, inp)]
 
 
-flip = structural("flip", lambda x, axis: np.flip(x, axis), _flip_relation, [Sample(((3, 5, 2),), {"axis": (1, 2)})])
+flip = structural(
+    "flip",
+    lambda x, axis: np.flip(x, axis),
+    _flip_relation,
+    [Sample(((3, 5, 2),), {"axis": (1, 2)})],
+    view=True,
+)
 
 
 def _roll_relation(k: int, out_shape: Shape, shape: Shape, shift: int, axis: int) -> Sequence[Part]:

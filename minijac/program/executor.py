@@ -23,7 +23,6 @@ from .tiling import Region, stages
 
 __all__ = ["Executor"]
 
-VIEWS = ("reshape", "transpose", "getitem", "squeeze", "expand_dims", "broadcast_to", "diagonal", "flip")
 COPIED = 1 << 16
 """Inputs of up to so many bytes of which views are taken are copied, so that the views are made once."""
 POOLED = 1 << 17
@@ -178,7 +177,7 @@ class Executor:
 
     def _bind_input(self, n: int) -> None:
         value = self.program.values[n]
-        viewed = any(n in step.args and step.op.name in (*VIEWS, "relabel") for step in self._instructions())
+        viewed = any(n in step.args and (step.op.view or step.op.name == "relabel") for step in self._instructions())
         if viewed and value.number is None and _nbytes(value) <= COPIED:
             self._static[n] = self._buffer(value.shape, value.dtype)
             self.line(f"copyto({self.reference(n)}, a{n})")
@@ -192,7 +191,7 @@ class Executor:
     def _find_roots(self) -> None:
         """Which values are views of which: a step of a view operation, where NumPy makes a view of it."""
         for step in self._instructions():
-            if step.op.name in VIEWS and self._makes_view(step):
+            if step.op.view and self._makes_view(step):
                 self._root[step.out] = self._root[step.args[0]]
 
     def _makes_view(self, step: Instruction) -> bool:

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..block import _covers as covers
-from ..block import _view as strided
+from ..block import covers, strided
 from ..labels import labels_in
 from .record import Instruction, Program
 

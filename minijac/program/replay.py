@@ -26,7 +26,6 @@ from ..plan import Plan
 from ..structured import Jacobian
 from ..tape import Node
 from .compile import Entry, How, record
-from .executor import VIEWS
 from .record import Foreign, Program
 
 __all__ = ["forget", "held_bytes", "held_programs", "replayed"]
@@ -99,7 +98,7 @@ def live_bytes(program: Program) -> int:
     root = list(range(len(program.values)))
     last: dict[int, int] = {}
     for number, step in enumerate(program.instructions):
-        if step.op.name in VIEWS:
+        if step.op.view:
             root[step.out] = root[step.args[0]]
         else:
             value = program.values[step.out]

@@ -280,12 +280,9 @@ def _region(program: Program, steps: list[Tiled], batch: int) -> Region:
     return Region(batch, tuple(steps), tuple(args), outs)
 
 
-VIEWED = ("reshape", "transpose", "getitem", "squeeze", "expand_dims", "broadcast_to")
-
-
 def _traffic(step: Instruction, values: Sequence[Value]) -> int:
     """Bytes that a step moves, at the least."""
-    if step.op.name in VIEWED:
+    if step.op.view:
         return 0
     return sum(_nbytes(values[n]) for n in (*step.args, step.out))
 
