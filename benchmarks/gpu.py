@@ -250,7 +250,10 @@ def ways_of(workload: Workload, library: str, data: Any, tf32: bool) -> Iterator
             yield f"torch {name}", partial(partial, way.function, *way.arguments)
         for name, way in workload.torch(data).items():
             if name in workload.compiled:
-                yield f"torch.compile {name}", lambda way=way: partial(torch.compile(way.function), *way.arguments)
+                yield (
+                    f"torch.compile {name}",
+                    lambda way=way: partial(torch.compile(way.function, dynamic=False), *way.arguments),
+                )
     else:
         for name, way in workload.jax(data).items():
             yield f"JAX {name}", partial(Jitted, way)

@@ -141,7 +141,7 @@ def probed(workload: Workload, name: str, call: Call) -> Turn:
     if found.returncode:
         last = (found.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"torch.compile ends its process with {found.returncode}: {last[:160]}")
-    return partial(forum.torch.compile(call.function), *call.arguments)
+    return partial(forum.torch.compile(call.function, dynamic=False), *call.arguments)
 
 
 def probe(name: str, way: str) -> None:
@@ -149,7 +149,7 @@ def probe(name: str, way: str) -> None:
     workload = WORKLOADS[name]
     tensors = in_torch(workload.data())
     call = {**workload.torch(tensors), **workload.torch_by_hand(tensors)}[way]
-    turn = partial(forum.torch.compile(call.function), *call.arguments)
+    turn = partial(forum.torch.compile(call.function, dynamic=False), *call.arguments)
     for _ in range(3):
         turn()
 
@@ -424,9 +424,16 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-compile", action="store_true", help="also torch.compile: minutes of compiling")
+    parser.add_argument(
+        "--torch-compile",
+        action=argparse.BooleanOptionalAction,
+        help="whether torch.compile takes part, which adds ten minutes of compiling (default: unless --quick)",
+    )
     parser.add_argument("--probe", nargs=2, help=argparse.SUPPRESS)
-    return parsed(parser, WORKLOADS, 25, RESULTS, PICTURE)
+    options = parsed(parser, WORKLOADS, 25, RESULTS, PICTURE)
+    if options.torch_compile is None:
+        options.torch_compile = not options.quick
+    return options
 
 
 def parsed(
