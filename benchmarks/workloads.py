@@ -86,6 +86,7 @@ class _Lazy:
 torch: Any = _Lazy("torch")
 jax: Any = _Lazy("jax")
 jnp: Any = _Lazy("jax.numpy")
+taylor: Any = _Lazy("jax.experimental.jet")
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -518,10 +519,14 @@ def jax_laplacians(d: Data) -> Calls:
     def jvp_of_jvp(x: Any) -> Any:
         return jax.vmap(lambda e: jax.jvp(lambda z: jax.jvp(f, (z,), (e,))[1], (x,), (e,))[1])(basis).sum()
 
+    def second_order_jet(x: Any) -> Any:
+        return jax.vmap(lambda e: taylor.jet(f, (x,), ((e, jnp.zeros_like(e)),))[1][1])(basis).sum()
+
     ways = {
         "vmap(hessian)": lambda x: jnp.trace(jax.hessian(f)(x)),
         "vmap(jvp of grad)": jvp_of_grad,
         "vmap(jvp of jvp)": jvp_of_jvp,
+        "vmap(jet)": second_order_jet,
     }
     return {name: Call(jax.vmap(way), (x,)) for name, way in ways.items()}
 
@@ -638,7 +643,12 @@ def jax_partials(f: Function) -> dict[str, Function]:
         u, g = jax.value_and_grad(f)(x)
         return u, g[0], g[1], jax.grad(lambda z: jax.grad(f)(z)[1])(x)[1]
 
-    return {"jvp of grad": jvp_of_grad, "jvp of jvp": jvp_of_jvp, "nested grad": nested_grad}
+    def second_order_jet(x: Any) -> Any:
+        t, e = jnp.array([1.0, 0.0], x.dtype), jnp.array([0.0, 1.0], x.dtype)
+        u, (u_x, u_xx) = taylor.jet(f, (x,), ((e, jnp.zeros_like(e)),))
+        return u, jax.jvp(f, (x,), (t,))[1], u_x, u_xx
+
+    return {"jvp of grad": jvp_of_grad, "jvp of jvp": jvp_of_jvp, "nested grad": nested_grad, "jet": second_order_jet}
 
 
 def partials_truth(d: Data) -> Any:
@@ -695,7 +705,7 @@ def jax_steps(d: Data) -> Calls:
 
     return {
         f"grad of {name}": Call(step(name), (d["layers"], d["x"]))
-        for name in ("jvp of grad", "jvp of jvp", "nested grad")
+        for name in ("jvp of grad", "jvp of jvp", "nested grad", "jet")
     }
 
 
