@@ -330,6 +330,50 @@ def test_products_are_computed_in_the_order_that_is_wanted():
         agrees(g, (random(4, 5, 40, seed=1),), (random(4, 5, 40, seed=2),))
 
 
+ODD = np.array([0.0, -0.0, 1.5, -2.0, np.inf, -np.inf, np.nan, 3e38])
+SIGNS = {
+    "minus minus": (lambda x, y: np.negative(-x), 0),
+    "times minus one, twice": (lambda x, y: -1.0 * (x * -1), 0),
+    "a product of negatives": (lambda x, y: (-x) * (-y), 1),
+    "a quotient of negatives": (lambda x, y: (-x) / (-y), 1),
+    "through a product": (lambda x, y: -((-x) * y), 1),
+    "through two": (lambda x, y: -((y / (-x)) * y), 2),
+    "into a number": (lambda x, y: 3.0 * (-x), 1),
+    "into a number above": (lambda x, y: 3 / (-x), 1),
+    "through a view": (lambda x, y: -((-x)[None, :].reshape(-1)), 0),
+    "into a sum": (lambda x, y: y + (-x), 1),
+    "into a sum from the left": (lambda x, y: (-x) + y, 1),
+    "into a difference": (lambda x, y: y - (-x), 1),
+    "into two sums": (lambda x, y: (y - (-x)) * (1.0 + (-x)), 3),
+    "left of a difference": (lambda x, y: (-x) - y, 2),
+    "both, and a result": (lambda x, y: ((-x) * y, -x), 2),
+    "small and large": (lambda x, y: (-x[:1]) * y, 2),
+    "of a square": (lambda x, y: (z := -x) * z, 1),
+}
+
+
+@pytest.mark.parametrize("name", SIGNS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_signs_meet_and_are_gone(name, dtype):
+    """To the last bit, at zeros, infinities and NaN."""
+    f, count = SIGNS[name]
+    x, y = (a.astype(dtype).ravel() for a in np.meshgrid(ODD, ODD))
+    compiled = mj.compile(f)
+    with np.errstate(all="ignore"):
+        computing = [step for step in compiled.program(x, y).instructions if not step.op.view]
+        assert len(computing) == count
+        for found, truth in zip(*(optree.tree_leaves(g(x, y)) for g in (compiled, f)), strict=True):
+            np.testing.assert_array_equal(found, truth)
+            number = ~np.isnan(truth)
+            np.testing.assert_array_equal(np.signbit(found[number]), np.signbit(truth[number]))
+
+
+def test_signs_of_integers_stay():
+    x = np.array([-128, 0, 3], np.int8)
+    for f in (lambda x: 1.0 * x + (-1.0) * x, lambda x: -x / 2.0, lambda x: np.float32(2) * (x * -1.0)):
+        same(mj.compile(f)(x), f(x))
+
+
 SCALED = {
     "times": lambda x, W: 3 * (x @ W),
     "from the right": lambda x, W: (x @ W) * 0.1,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..labels import Label, Window
+from ..ops import REGISTRY
 from .layout import products_in_order
 from .record import Instruction, Program, Value, without_dead_code
 from .turning import turned_chains
@@ -104,6 +105,83 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
     return None
 
 
+def signs_carried(program: Program) -> Program:
+    """Changes of sign carried along products to where they meet another one, a number or a sum, and are gone.
+
+    ``(-a) b = -(a b)``, ``(-a) 3 = a (-3)`` and ``c + (-a) = c - a``; IEEE arithmetic does all of them exactly.
+    """
+    values = list(program.values)
+    uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
+    negated: dict[int, int] = {}  # a value, and what it is the negative of
+    same: dict[int, int] = {}
+    kept = []
+
+    def opposite(n: int) -> int | None:
+        """The value or number that an operand is the negative of, where it is one."""
+        if values[n].kind != "constant" or values[n].number not in (int, float):
+            return negated.get(n)
+        values.append(values[n]._replace(content=-values[n].content))
+        return len(values) - 1
+
+    for step in program.instructions:
+        step = step._replace(args=tuple([same.get(n, n) for n in step.args]))
+        out, source = values[step.out], _sign_changed(step, values)
+        signed = [n for n in step.args if n in negated and out.dtype.kind == "f" and out.number is None]
+        if source is not None:
+            if source in negated:
+                same[step.out] = negated[source]
+            else:
+                negated[step.out] = source
+                kept.append(step)
+        elif signed and step.op.name in ("add", "subtract"):
+            kept.append(_without_signs(step, negated))
+        elif signed and (step.op.name in ("multiply", "divide") or step.op.view):
+            others = [n for n in map(opposite, step.args) if n is not None]
+            size = prod(values[signed[0]].shape)
+            if len(others) == 2:
+                kept.append(step._replace(args=tuple(others)))
+            elif uses[signed[0]] == 1 and size == prod(out.shape):
+                values.append(out)
+                args = tuple([negated[n] if n == signed[0] else n for n in step.args])
+                kept.append(step._replace(args=args, out=len(values) - 1))
+                kept.append(Instruction(REGISTRY["negative"], (len(values) - 1,), {}, step.out))
+                negated[step.out] = len(values) - 1
+            else:
+                kept.append(step)
+        else:
+            kept.append(step)
+    return program._replace(
+        values=tuple(values), instructions=tuple(kept), outputs=tuple([same.get(n, n) for n in program.outputs])
+    )
+
+
+def _without_signs(step: Instruction, negated: Mapping[int, int]) -> Instruction:
+    """A sum or difference with an operand that is the negative of another value, as one with that value."""
+    a, b = step.args
+    if b in negated:
+        other, args = "subtract" if step.op.name == "add" else "add", (a, negated[b])
+    elif step.op.name == "add":
+        other, args = "subtract", (b, negated[a])
+    else:
+        return step
+    return step._replace(op=REGISTRY[other], args=args)
+
+
+def _sign_changed(step: Instruction, values: Sequence[Value]) -> int | None:
+    """The floating point value whose negative a step computes, if that is all it does."""
+    candidates = step.args[:1] if step.op.name == "negative" else ()
+    if step.op.name == "multiply":
+        candidates = tuple(n for n, other in (step.args, step.args[::-1]) if _is_number(values[other], -1))
+    for n in candidates:
+        if values[n][:2] == values[step.out][:2] and values[n].number is None and values[n].dtype.kind == "f":
+            return n
+    return None
+
+
+def _is_number(value: Value, number: float) -> bool:
+    return value.kind == "constant" and value.number in (int, float) and bool(value.content == number)
+
+
 def scaled_early(program: Program) -> Program:
     """Numbers that multiply a product multiply its smaller operand instead: ``c (A B) = (c A) B``.
 
@@ -163,4 +241,4 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
 
 
 TIDY = (without_dead_code, simplified, without_repetition, without_dead_code)
-PASSES = (*TIDY, scaled_early, turned_chains, *TIDY, products_in_order, *TIDY)
+PASSES = (*TIDY, signs_carried, *TIDY, scaled_early, turned_chains, *TIDY, products_in_order, *TIDY)
