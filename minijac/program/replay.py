@@ -73,10 +73,11 @@ def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
             entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, How(plain=True))
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             entry = None
-        if entry is None or live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED:
-            _SEEN[key] = "never"
+        large = entry is None or live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED
+        with _LOCK:
+            _SEEN[key] = "never" if entry is None or large else entry
+        if entry is None or large:
             return None
-        _SEEN[key] = entry
     result = entry(list(arrays.values()))
     _account(key, entry)
     if options.structured and not wanted.structured:
@@ -122,12 +123,17 @@ def forget() -> None:
 
 def held_programs() -> int:
     """How many recorded accumulations there are."""
-    return sum(isinstance(entry, Entry) for entry in list(_SEEN.values()))
+    return len(_entries())
 
 
 def held_bytes() -> int:
     """Bytes that they hold between calls."""
-    return sum(entry.buffer_bytes() for entry in list(_SEEN.values()) if isinstance(entry, Entry))
+    return sum(entry.buffer_bytes() for entry in _entries())
+
+
+def _entries() -> list[Entry]:
+    with _LOCK:
+        return [entry for entry in _SEEN.values() if isinstance(entry, Entry)]
 
 
 def _dense(J: Jacobian) -> Any:
