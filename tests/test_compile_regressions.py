@@ -211,6 +211,42 @@ print(os.waitpid(child, 0)[1])
     assert script(text).strip() == "0"
 
 
+def test_a_compiled_function_inside_an_operation_that_runs_in_tiles():
+    text = """
+import faulthandler
+from minijac.ops import define_elementwise
+faulthandler.dump_traceback_later(20, exit=True)
+inner = mj.compile(lambda x: np.tanh(x) * 3)
+inside = lambda y: time.sleep(0.01) or inner(np.repeat(y, 4, 0))[::4]
+g = define_elementwise("inside", inside, lambda y, x: 3.0 - y * y / 3.0)
+print(mj.compile(lambda x: g(np.sin(x)) * 2)(x).sum())
+"""
+    assert float(script(text)) == pytest.approx(24 * 6 * np.tanh(np.sin(1.0)))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_an_interrupt_while_the_other_threads_end():
+    text = """
+import signal
+from minijac.ops import define_elementwise
+def slow(y):
+    time.sleep(0.1 if threading.current_thread() is threading.main_thread() else 1.0)
+    return y + 0.0
+def stop(*_):
+    raise KeyboardInterrupt
+before = os.sched_getaffinity(0)
+g = mj.compile(lambda x, slow=define_elementwise("slow", slow, 1.0): slow(np.sin(x)) * 2)
+g(x)
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+try:
+    g(x)
+except KeyboardInterrupt:
+    print(os.sched_getaffinity(0) == before, regions._placing(os.getpid()).locked())
+"""
+    assert script(text).split() == ["True", "False"]
+
+
 @pytest.mark.parametrize("array", [np.ma.array([1.0, 2.0], mask=[0, 1])])
 def test_arrays_with_other_operations_are_refused(array):
     with pytest.raises(mj.InputError, match="plain arrays as arguments, got"):

@@ -168,10 +168,14 @@ class Schedule:
                         others.append(pool.submit(self._work, executor, place, parts, arrays))
                 self._work(self.executors[0], places[0], parts, arrays)
             finally:
-                wait(others)  # also after an error: they write into buffers that the next call uses
-                _stay_on(allowed)
-                if alone:
-                    placing.release()
+                # Not for those that have not begun: no tile is left, and this may be what their thread is busy with.
+                others = [other for other in others if not other.cancel()]
+                try:
+                    wait(others)  # also after an error: they write into buffers that the next call uses
+                finally:  # also after an interrupt while it waits
+                    _stay_on(allowed)
+                    if alone:
+                        placing.release()
             for other in others:
                 other.result()
 
