@@ -14,7 +14,7 @@ import pytest
 from test_compile import same
 
 import minijac as mj
-from minijac.program import fusion, regions, tiling
+from minijac.program import fusion, passes, regions, tiling
 from minijac.program.fusion import Fused, fused
 
 
@@ -245,6 +245,30 @@ except KeyboardInterrupt:
     print(os.sched_getaffinity(0) == before, regions._placing(os.getpid()).locked())
 """
     assert script(text).split() == ["True", "False"]
+
+
+NEGATIVE = {"negative": lambda y: -y, "times": lambda y: -2.0 * y, "over": lambda y: y / -3}
+
+
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_a_product_that_is_zero_times_a_negative_number_is_minus_zero(name):
+    f = lambda x, W: np.arctan2(NEGATIVE[name](x @ W), -1.0)
+    for shape in ((40, 3), (40, 0)):
+        x, W = np.zeros(shape), np.linspace(-1, 1, shape[1] * 9).reshape(shape[1], 9)
+        same(mj.compile(f)(x, W), f(x, W))
+
+
+@pytest.mark.parametrize("number", [1e-4, 1000])
+def test_numbers_scale_products_of_half_precision_after_them(number):
+    f = lambda x, W: number * (x @ W)
+    x, W = np.full((40, 3), 0.1 / number, np.float16), np.full((3, 9), number / 10, np.float16)
+    np.testing.assert_array_equal(mj.compile(f)(x, W), f(x, W))
+
+
+def test_no_later_pass_counts_the_cost_of_a_product_that_was_scaled(monkeypatch):
+    monkeypatch.setattr(passes, "PASSES", (passes.scaled_early,))
+    program = mj.compile(lambda x, W: 3 * (x @ W)).program(np.ones((40, 3)), np.ones((3, 9)))
+    assert [step.op.name for step in program.instructions] == ["multiply", "matmul"]
 
 
 @pytest.mark.parametrize("array", [np.ma.array([1.0, 2.0], mask=[0, 1])])
