@@ -247,6 +247,18 @@ except KeyboardInterrupt:
     assert script(text).split() == ["True", "False"]
 
 
+def test_an_interrupt_before_the_threads_begin(monkeypatch, tiles_of_two):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    f = mj.compile(lambda x: np.tanh(x) * 2)
+    f(np.ones((8, 3)))
+    monkeypatch.setattr(regions, "blas", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        f(np.ones((8, 3)))
+    assert not regions._placing(os.getpid()).locked()
+
+
 NEGATIVE = {"negative": lambda y: -y, "times": lambda y: -2.0 * y, "over": lambda y: y / -3}
 
 
