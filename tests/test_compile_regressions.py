@@ -14,7 +14,7 @@ import pytest
 from test_compile import same
 
 import minijac as mj
-from minijac.program import fusion, regions, tiling
+from minijac.program import fusion, passes, regions, tiling
 from minijac.program.fusion import Fused, fused
 
 
@@ -209,6 +209,78 @@ with regions.blas():  # as another thread may be in the middle of a call
 print(os.waitpid(child, 0)[1])
 """
     assert script(text).strip() == "0"
+
+
+def test_a_compiled_function_inside_an_operation_that_runs_in_tiles():
+    text = """
+import faulthandler
+from minijac.ops import define_elementwise
+faulthandler.dump_traceback_later(20, exit=True)
+inner = mj.compile(lambda x: np.tanh(x) * 3)
+inside = lambda y: time.sleep(0.01) or inner(np.repeat(y, 4, 0))[::4]
+g = define_elementwise("inside", inside, lambda y, x: 3.0 - y * y / 3.0)
+print(mj.compile(lambda x: g(np.sin(x)) * 2)(x).sum())
+"""
+    assert float(script(text)) == pytest.approx(24 * 6 * np.tanh(np.sin(1.0)))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_an_interrupt_while_the_other_threads_end():
+    text = """
+import signal
+from minijac.ops import define_elementwise
+def slow(y):
+    time.sleep(0.1 if threading.current_thread() is threading.main_thread() else 1.0)
+    return y + 0.0
+def stop(*_):
+    raise KeyboardInterrupt
+before = os.sched_getaffinity(0)
+g = mj.compile(lambda x, slow=define_elementwise("slow", slow, 1.0): slow(np.sin(x)) * 2)
+g(x)
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+try:
+    g(x)
+except KeyboardInterrupt:
+    print(os.sched_getaffinity(0) == before, regions._placing(os.getpid()).locked())
+"""
+    assert script(text).split() == ["True", "False"]
+
+
+def test_an_interrupt_before_the_threads_begin(monkeypatch, tiles_of_two):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    f = mj.compile(lambda x: np.tanh(x) * 2)
+    f(np.ones((8, 3)))
+    monkeypatch.setattr(regions, "blas", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        f(np.ones((8, 3)))
+    assert not regions._placing(os.getpid()).locked()
+
+
+NEGATIVE = {"negative": lambda y: -y, "times": lambda y: -2.0 * y, "over": lambda y: y / -3}
+
+
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_a_product_that_is_zero_times_a_negative_number_is_minus_zero(name):
+    f = lambda x, W: np.arctan2(NEGATIVE[name](x @ W), -1.0)
+    for shape in ((40, 3), (40, 0)):
+        x, W = np.zeros(shape), np.linspace(-1, 1, shape[1] * 9).reshape(shape[1], 9)
+        same(mj.compile(f)(x, W), f(x, W))
+
+
+@pytest.mark.parametrize("number", [1e-4, 1000])
+def test_numbers_scale_products_of_half_precision_after_them(number):
+    f = lambda x, W: number * (x @ W)
+    x, W = np.full((40, 3), 0.1 / number, np.float16), np.full((3, 9), number / 10, np.float16)
+    np.testing.assert_array_equal(mj.compile(f)(x, W), f(x, W))
+
+
+def test_no_later_pass_counts_the_cost_of_a_product_that_was_scaled(monkeypatch):
+    monkeypatch.setattr(passes, "PASSES", (passes.scaled_early,))
+    program = mj.compile(lambda x, W: 3 * (x @ W)).program(np.ones((40, 3)), np.ones((3, 9)))
+    assert [step.op.name for step in program.instructions] == ["multiply", "matmul"]
 
 
 @pytest.mark.parametrize("array", [np.ma.array([1.0, 2.0], mask=[0, 1])])

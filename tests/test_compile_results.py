@@ -392,7 +392,7 @@ def test_numbers_scale_the_smaller_operand_of_a_product(name, dtype):
         same(compiled(x, W), f(x, W))
         (scaling,) = (step for step in compiled.program(x, W).instructions if step.op.name != "matmul")
         size = compiled.program(x, W).values[scaling.out].shape
-        early = np.prod(smaller) * 2 <= shape[0] * 50 and f(x, W).dtype == dtype
+        early = np.prod(smaller) * 2 <= shape[0] * 50 and f(x, W).dtype == dtype and name != "negative"
         assert size == (smaller if early else (shape[0], 50))
 
 

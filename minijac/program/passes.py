@@ -185,7 +185,8 @@ def _is_number(value: Value, number: float) -> bool:
 def scaled_early(program: Program) -> Program:
     """Numbers that multiply a product multiply its smaller operand instead: ``c (A B) = (c A) B``.
 
-    Only numbers of moderate size: others might overflow or vanish there, and not in the product.
+    Only numbers of moderate size, and none in half precision: others might overflow or vanish there, and not in the
+    product. Only positive ones: a sum of products that are 0.0 or -0.0 is 0.0, whatever their signs.
     """
     values, makers = list(program.values), {step.out: step for step in program.instructions}
     uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
@@ -198,14 +199,14 @@ def scaled_early(program: Program) -> Program:
             continue
         j = min((0, 1), key=lambda j: prod(values[product.args[j]].shape))
         small, out = values[product.args[j]], values[step.out]
-        if small.dtype != out.dtype or 2 * prod(small.shape) > prod(out.shape):
+        if small.dtype != out.dtype or out.dtype == np.float16 or 2 * prod(small.shape) > prod(out.shape):
             kept.append(step)
             continue
         values.append(out._replace(shape=small.shape))
         new = len(values) - 1
         kept.append(step._replace(args=_with(step.args, k, product.args[j]), out=new))
         kept.append(product._replace(args=_with(product.args, j, new), out=step.out))
-    return program._replace(values=tuple(values), instructions=tuple(kept))
+    return without_dead_code(program._replace(values=tuple(values), instructions=tuple(kept)))
 
 
 def _with(args: tuple[int, ...], k: int, new: int) -> tuple[int, ...]:
@@ -213,12 +214,10 @@ def _with(args: tuple[int, ...], k: int, new: int) -> tuple[int, ...]:
 
 
 def _scaled_operand(step: Instruction, values: Sequence[Value]) -> int | None:
-    """Which operand a step multiplies or divides by a Python number of moderate size, if it does."""
-    if step.op.name == "negative":
-        return 0
+    """Which operand a step multiplies or divides by a positive Python number of moderate size, if it does."""
     for k in (0, 1) if step.op.name == "multiply" else (0,) if step.op.name == "divide" else ():
         number = values[step.args[1 - k]]
-        if number.kind == "constant" and number.number in (int, float) and 2**-20 <= abs(number.content) <= 2**20:
+        if number.kind == "constant" and number.number in (int, float) and 2**-20 <= number.content <= 2**20:
             return k
     return None
 

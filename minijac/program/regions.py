@@ -160,20 +160,26 @@ class Schedule:
         count, allowed, others = len(self.executors), _allowed(), []
         pool, placing = _pool(os.getpid(), count - 1), _placing(os.getpid())
         alone = placing.acquire(blocking=False)
-        places = _places(allowed, count) if alone else [allowed] * count
-        with blas():
-            try:
-                with suppress(RuntimeError):  # the interpreter ends, and starts no work any more: this thread does all
-                    for executor, place in zip(self.executors[1:], places[1:], strict=True):
-                        others.append(pool.submit(self._work, executor, place, parts, arrays))
-                self._work(self.executors[0], places[0], parts, arrays)
-            finally:
-                wait(others)  # also after an error: they write into buffers that the next call uses
-                _stay_on(allowed)
-                if alone:
-                    placing.release()
-            for other in others:
-                other.result()
+        try:
+            places = _places(allowed, count) if alone else [allowed] * count
+            with blas():
+                try:
+                    with suppress(RuntimeError):  # the interpreter ends, and starts no work: this thread does all
+                        for executor, place in zip(self.executors[1:], places[1:], strict=True):
+                            others.append(pool.submit(self._work, executor, place, parts, arrays))
+                    self._work(self.executors[0], places[0], parts, arrays)
+                finally:
+                    try:
+                        # What has not begun may never do so: its thread may be this one, busy with a tile around it.
+                        others = [other for other in others if not other.cancel()]
+                        wait(others)  # also after an error: they write into buffers that the next call uses
+                    finally:
+                        _stay_on(allowed)
+                for other in others:
+                    other.result()
+        finally:
+            if alone:
+                placing.release()
 
     def _work(
         self, executor: Executor, place: set[int], parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]
