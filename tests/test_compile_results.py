@@ -17,7 +17,7 @@ from helpers import MODES, net, random
 from test_compile import OTHER, TRANSFORMED, X, agrees, same
 
 import minijac as mj
-from minijac.ops import REGISTRY
+from minijac.ops import REGISTRY, define_elementwise
 from minijac.program import passes
 
 
@@ -265,6 +265,15 @@ def test_generated_text_holds_its_own_names_only():
     words = {"def", "run", "return", "empty", "take", "copyto"}
     assert all(re.fullmatch(r"[acrsv]\d+", name) for name in names - words), names - words
     assert set(re.findall(r"[A-Za-z_]\w*", " ".join(comments))) <= set(REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["f\n    raise SystemExit", "a-b", "", "naïve", "multiply"])
+def test_names_of_operations_are_new_and_fit_for_code(name):
+    """A name stands in the generated code's comments, and tells operations apart."""
+    before = dict(REGISTRY)
+    with pytest.raises(mj.InputError, match="name of an operation"):
+        define_elementwise(name, lambda x: 2 * x, lambda y, x: 2.0)
+    assert before == REGISTRY
 
 
 def test_programs_are_printed():
