@@ -66,7 +66,7 @@ def without_repetition(program: Program) -> Program:
 
 
 def simplified(program: Program) -> Program:
-    """Without operations that do nothing: times one, plus zero, reshapes and conversions to what is there already."""
+    """Without operations that do nothing: times one, minus zero, reshapes and conversions to what is there already."""
     same: dict[int, int] = {}
     kept = []
     makers: dict[int, Instruction] = {}
@@ -97,8 +97,8 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
         neutral = 0.0 if name == "subtract" else 1.0
         for k in (0, 1) if name == "multiply" else (1,):
             constant, other = values[step.args[k]], values[step.args[1 - k]]
-            number = constant.kind == "constant" and constant.shape == () and constant.content == neutral
-            number = number and not np.signbit(constant.content)
+            number = constant.kind == "constant" and constant.shape == () and constant.dtype.kind in "biuf"
+            number = number and constant.content == neutral and not np.signbit(constant.content)
             if number and (other.shape, other.dtype, other.number) == (out.shape, out.dtype, out.number):
                 return step.args[1 - k]
     return None
