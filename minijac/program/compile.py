@@ -220,9 +220,12 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
             key.append((leaf.shape, leaf.dtype, leaf.device.id))
             arguments.append(leaf)
         else:
+            remedy = (
+                "Pass numpy.from_dlpack(x)" if hasattr(leaf, "__dlpack__") else "Capture it in the function instead"
+            )
             raise InputError(
                 f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
-                f"{type(leaf).__name__}. Capture other objects in the function instead of passing them."
+                f"{type(leaf).__name__}. {remedy}."
             )
     return tuple(key), arguments
 
@@ -293,8 +296,9 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
 
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
-    are seen; what Python or NumPy computes from captured values alone, before a traced value meets it, is computed when
-    recording, and so are indices, masks and other parameters. `fn` may use any transformation, and be used in one.
+    are seen. All else that is captured is as it was when recording: which array a name stands for, numbers, what Python
+    or NumPy computes from captured values alone before a traced value meets it, random draws, and indices, masks and
+    other parameters. `fn` may use any transformation, and be used in one.
 
     Args:
         fn: A function of pytrees that returns a pytree of arrays.
@@ -302,7 +306,8 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
         tf32: Whether matmuls of float32 on a GPU may round their operands to TF32's ten bits.
 
     Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line; MutationError where it
-    writes to an array that it has used. The function's floating point warnings are not given at replay.
+    writes to an array that it has used; InputError where an argument or a result is something else than the above. The
+    function's floating point warnings are not given at replay.
 
     With CuPy's arrays the program is generated kernels and cuBLAS's matmuls in CUDA graphs, on the device and the
     current stream of the caller; captured arrays are not checked for writes there. ``fn.gpu_info(...)`` says what it
@@ -321,4 +326,10 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
     >>> step(np.zeros((2, 3))).shape, step.cache_info().misses
     ((2, 3, 3), 1)
     """
+    if not callable(fn):
+        raise InputError(
+            f"compile: expected a function, got {type(fn).__name__}. Write compile(f), and call the result."
+        )
+    if type(maxsize) is not int or maxsize < 1:
+        raise InputError(f"maxsize: expected a positive int, got {maxsize!r}.")
     return Compiled(fn, maxsize, tf32)
