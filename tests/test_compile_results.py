@@ -246,6 +246,15 @@ def test_buffers_are_reported_and_reused():
     assert compiled.buffer_bytes() == before
 
 
+def test_the_code_that_is_shown_is_that_of_the_call():
+    compiled = mj.compile(mj.jacobian(net))
+    source = compiled.source(X)
+    bound = executor(compiled)
+    compiled(X)
+    assert executor(compiled) is bound  # and not one bound for the call beside one for the text
+    assert compiled.source(X) == source
+
+
 SECRET = "__import__('os')"
 
 

@@ -83,10 +83,11 @@ class Entry:
         """Bytes that the executors hold between calls."""
         return sum(executor.nbytes for executor in list(self.executors))
 
-    @property
-    def source(self) -> str:
-        executor = self.executors[-1] if self.executors else Executor(self.program, plain=self.plain, sizes=self.sizes)
-        return executor.source
+    def ready(self) -> Any:
+        """An executor to look at, which the next call uses."""
+        executor = self.executor()
+        self.executors.append(executor)
+        return executor
 
 
 LEAF = flatten(0)[1]
@@ -144,8 +145,9 @@ class Compiled:
         return self._entry("program", args, kwargs).program
 
     def source(self, *args: Any, **kwargs: Any) -> str:
-        """The Python that replays the program for these arguments: calls of NumPy, with comments."""
-        return self._entry("source", args, kwargs).source
+        """The Python that replays the program for these arguments: calls of NumPy with comments; on a GPU the CUDA."""
+        source: str = self._entry("source", args, kwargs).ready().source
+        return source
 
     def _entry(self, name: str, args: Any, kwargs: Any) -> Entry:
         found = _signature(args, kwargs)
@@ -164,9 +166,7 @@ class Compiled:
             entry = self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
         if entry is None or entry.device is None:
             raise InputError("gpu_info: expected arrays of CuPy's among the arguments, got none.")
-        executor = entry.executor()
-        entry.executors.append(executor)
-        return executor.report
+        return entry.ready().report
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, and the number of programs held."""
