@@ -375,6 +375,8 @@ def test_numbers_stay_where_the_product_is_used_or_might_vanish():
     x = np.full((200, 3), 1e30, np.float32)
     for f in (lambda x: 1e-20 * (x @ W), lambda x: 1e20 * (x @ W), lambda x: (y := x @ W) + 3 * y):
         same(mj.compile(f)(x), f(x))
+    W, x = np.full((3, 50), 100.0, np.float16), np.full((200, 3), 0.01, np.float16)
+    same(mj.compile(lambda x: 1000 * (x @ W))(x), 1000 * (x @ W))  # 1000 W is out of range
 
 
 def test_the_function_keeps_its_name():

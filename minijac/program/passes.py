@@ -107,7 +107,7 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
 def scaled_early(program: Program) -> Program:
     """Numbers that multiply a product multiply its smaller operand instead: ``c (A B) = (c A) B``.
 
-    Only numbers of moderate size: others might overflow or vanish there, and not in the product.
+    Only numbers of moderate size: others might overflow or vanish there, and not in the product. In half precision any.
     """
     values, makers = list(program.values), {step.out: step for step in program.instructions}
     uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
@@ -120,7 +120,7 @@ def scaled_early(program: Program) -> Program:
             continue
         j = min((0, 1), key=lambda j: prod(values[product.args[j]].shape))
         small, out = values[product.args[j]], values[step.out]
-        if small.dtype != out.dtype or 2 * prod(small.shape) > prod(out.shape):
+        if small.dtype != out.dtype or small.dtype == np.float16 or 2 * prod(small.shape) > prod(out.shape):
             kept.append(step)
             continue
         values.append(out._replace(shape=small.shape))
