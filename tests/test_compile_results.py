@@ -326,6 +326,45 @@ def test_every_pass_keeps_what_a_program_computes(name, monkeypatch):
     assert len(seen) == len(passes.PASSES)
 
 
+SMALLER: dict[str, tuple[Any, list[str]]] = {
+    "what nobody reads": (lambda x: (np.exp(x), np.sin(x))[1], ["sin"]),
+    "the same twice": (lambda x: np.sin(x) * np.sin(x), ["sin", "multiply"]),
+    "the same twice of the same twice": (
+        lambda x: np.cos(x.T * 2) - np.cos(x.T * 2),
+        ["transpose", "multiply", "cos", "subtract"],
+    ),
+    "two views of a captured array": (lambda x: x @ CAPTURED[:] + x @ CAPTURED[:], ["matmul", "add"]),
+    "times one": (lambda x: 1 * (np.sin(x) / 1.0) * 1.0 - 0.0, ["sin"]),
+    "transpose of transpose": (lambda x: np.sin(x.T.T), ["sin"]),
+    "transposes that are one": (lambda x: x[None].transpose(1, 2, 0).transpose(2, 1, 0), ["getitem", "transpose"]),
+    "reshape of reshape": (lambda x: np.sin(x.reshape(5, 3).reshape(-1).reshape(3, 5)), ["sin"]),
+    "all the way round": (lambda x: np.roll(np.sin(x), 5, axis=1), ["sin"]),
+    "numbers among themselves": (lambda x: x * (2 * np.pi / 3), ["multiply"]),
+    "zero and minus zero": (lambda x: (x + 0.0, x - (-0.0)), ["add", "subtract"]),  # not x, where x is -0.0
+}
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_nothing_is_computed_in_vain(name):
+    fn, names = SMALLER[name]
+    compiled = agrees(fn, (X,), (OTHER,))
+    assert [step.op.name for step in compiled.program(X).instructions] == names
+
+
+def test_every_pass_is_verified(monkeypatch):
+    def wrong(program: Any) -> Any:
+        return program._replace(instructions=program.instructions[1:])
+
+    def next_one(program: Any) -> Any:
+        pytest.fail("a pass was given an invalid program")
+
+    for k in range(len(passes.PASSES) + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(passes, "PASSES", (*passes.PASSES[:k], wrong, next_one))
+            with pytest.raises(RuntimeError, match="invalid program"):
+                mj.compile(net)(X)
+
+
 def test_an_invalid_program_is_refused():
     program = mj.compile(lambda x: np.sin(x) * 2.0).program(X)
     first, second = program.instructions
