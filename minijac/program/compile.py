@@ -298,7 +298,8 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
     are seen. All else that is captured is as it was when recording: which array a name stands for, numbers, what Python
     or NumPy computes from captured values alone before a traced value meets it, random draws, and indices, masks and
-    other parameters. `fn` may use any transformation, and be used in one.
+    other parameters. What `fn` does beside its result, such as to print, it does when recording only. `fn` may use any
+    transformation, and be used in one.
 
     Args:
         fn: A function of pytrees that returns a pytree of arrays.
@@ -318,8 +319,8 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
     which takes it a second or so to compile.
 
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
-    ``fn.source(...)`` the Python that replays it,
-    ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that is held between calls.
+    ``fn.source(...)`` the Python that replays it, ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that
+    is held between calls: for each program one set of buffers for as many threads as have called it at once.
 
     >>> import numpy as np, minijac as mj
     >>> step = compile(mj.jacobian(np.tanh))
