@@ -54,7 +54,7 @@ def nothing(data: Data) -> Calls:
 
 @dataclass(frozen=True)
 class Workload:
-    """One row of the table; all fields but the first two take the data (arrays, tensors or JAX arrays)."""
+    """One row of the table; what gives ways, truth and work takes the data (arrays, tensors or JAX arrays)."""
 
     name: str
     title: str

@@ -417,6 +417,31 @@ def test_the_cache_is_bounded():
     assert compiled.cache_info() == (0, 0, 0, 2)
 
 
+@pytest.mark.parametrize("maxsize", [0, -1, None, 2.0, True, "64"])
+def test_a_cache_of_no_size_is_refused(maxsize):
+    with pytest.raises(mj.InputError, match="maxsize: expected a positive int"):
+        mj.compile(np.sin, maxsize=maxsize)
+
+
+def test_what_is_no_function_is_refused():
+    with pytest.raises(mj.InputError, match=r"expected a function, got ndarray.*test_compile\.py"):
+        mj.compile(net(X))
+
+
+def test_captured_numbers_and_names_are_those_of_the_recording():
+    scale, W = 2.0, np.ones(5)
+    compiled = mj.compile(lambda x: x * W * scale)
+    same(compiled(X), 2.0 * X)
+    scale, W = 3.0, np.zeros(5)
+    same(compiled(X), 2.0 * X)
+
+
+def test_tensors_are_refused_with_what_to_write():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(mj.InputError, match=r"got Tensor.*numpy\.from_dlpack"):
+        mj.compile(net)(torch.ones(3, 5))
+
+
 def test_scalars_of_numpy_and_arrays_without_axes():
     f = lambda a, b: (a * b, np.sin(a), a, b)
     agrees(f, (np.float64(2.0), np.float64(3.0)), (np.float64(1.0), np.float64(4.0)))

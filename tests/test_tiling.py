@@ -197,6 +197,26 @@ def test_blas_has_its_threads_back_afterwards():
     assert [library.num_threads for library in regions.blas()._libraries] == before
 
 
+def test_a_call_beside_others_finds_as_many_threads(monkeypatch):
+    """While another thread's tiles run, BLAS has one thread: that is not what the user lets it have."""
+    monkeypatch.undo()
+    blas = regions.blas()
+    before = [library.num_threads for library in blas._libraries]
+    if not before:
+        pytest.skip("no BLAS that threadpoolctl knows")
+    for library in blas._libraries:
+        library.set_num_threads(3)
+    try:
+        allowed = regions.threads()
+        assert allowed > 1
+        with blas, blas:
+            assert regions.threads() == allowed
+        assert regions.threads() == allowed
+    finally:
+        for library, number in zip(blas._libraries, before, strict=True):
+            library.set_num_threads(number)
+
+
 def worked(monkeypatch) -> list[tuple[int, set[int]]]:
     """Which thread worked on which CPUs, as regions are carried out."""
     places, work = [], regions.Schedule._work

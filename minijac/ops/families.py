@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backend import array_of, on_host, value_of
 from ..block import Block, Shape, Term, spread
+from ..errors import InputError
 from ..factors import Factor, aligned, contract, product, size_of
 from ..labels import Axes, Axis, Label, Window, window
 from ..tape import Node, Op
@@ -238,7 +239,14 @@ def _map_term(
 
 
 def register(op: Op) -> Op:
-    assert op.name not in REGISTRY, f"two operations are called {op.name}"
+    """Enter an operation in the registry: programs tell operations apart by name, and write it into generated code."""
+    if not (op.name.isidentifier() and op.name.isascii()):
+        raise InputError(f"name of an operation: expected ASCII letters, digits and underscores, got {op.name!r}.")
+    if op.name in REGISTRY:
+        raise InputError(
+            f"name of an operation: expected one that is not taken, got {op.name!r}. Choose another, and define an "
+            "operation once: not in code that is run again."
+        )
     REGISTRY[op.name] = op
     return op
 

@@ -83,10 +83,11 @@ class Entry:
         """Bytes that the executors hold between calls."""
         return sum(executor.nbytes for executor in list(self.executors))
 
-    @property
-    def source(self) -> str:
-        executor = self.executors[-1] if self.executors else Executor(self.program, plain=self.plain, sizes=self.sizes)
-        return executor.source
+    def ready(self) -> Any:
+        """An executor to look at, which the next call uses."""
+        executor = self.executor()
+        self.executors.append(executor)
+        return executor
 
 
 LEAF = flatten(0)[1]
@@ -144,8 +145,9 @@ class Compiled:
         return self._entry("program", args, kwargs).program
 
     def source(self, *args: Any, **kwargs: Any) -> str:
-        """The Python that replays the program for these arguments: calls of NumPy, with comments."""
-        return self._entry("source", args, kwargs).source
+        """The Python that replays the program for these arguments: calls of NumPy with comments; on a GPU the CUDA."""
+        source: str = self._entry("source", args, kwargs).ready().source
+        return source
 
     def _entry(self, name: str, args: Any, kwargs: Any) -> Entry:
         found = _signature(args, kwargs)
@@ -164,9 +166,7 @@ class Compiled:
             entry = self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
         if entry is None or entry.device is None:
             raise InputError("gpu_info: expected arrays of CuPy's among the arguments, got none.")
-        executor = entry.executor()
-        entry.executors.append(executor)
-        return executor.report
+        return entry.ready().report
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, and the number of programs held."""
@@ -220,9 +220,12 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
             key.append((leaf.shape, leaf.dtype, leaf.device.id))
             arguments.append(leaf)
         else:
+            remedy = (
+                "Pass numpy.from_dlpack(x)" if hasattr(leaf, "__dlpack__") else "Capture it in the function instead"
+            )
             raise InputError(
                 f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
-                f"{type(leaf).__name__}. Capture other objects in the function instead of passing them."
+                f"{type(leaf).__name__}. {remedy}."
             )
     return tuple(key), arguments
 
@@ -293,8 +296,10 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
 
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
-    are seen; what Python or NumPy computes from captured values alone, before a traced value meets it, is computed when
-    recording, and so are indices, masks and other parameters. `fn` may use any transformation, and be used in one.
+    are seen. All else that is captured is as it was when recording: which array a name stands for, numbers, what Python
+    or NumPy computes from captured values alone before a traced value meets it, random draws, and indices, masks and
+    other parameters. What `fn` does beside its result, such as to print, it does when recording only. `fn` may use any
+    transformation, and be used in one.
 
     Args:
         fn: A function of pytrees that returns a pytree of arrays.
@@ -302,7 +307,8 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
         tf32: Whether matmuls of float32 on a GPU may round their operands to TF32's ten bits.
 
     Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line; MutationError where it
-    writes to an array that it has used. The function's floating point warnings are not given at replay.
+    writes to an array that it has used; InputError where an argument or a result is something else than the above. The
+    function's floating point warnings are not given at replay.
 
     With CuPy's arrays the program is generated kernels and cuBLAS's matmuls in CUDA graphs, on the device and the
     current stream of the caller; captured arrays are not checked for writes there. ``fn.gpu_info(...)`` says what it
@@ -313,12 +319,18 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
     which takes it a second or so to compile.
 
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
-    ``fn.source(...)`` the Python that replays it,
-    ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that is held between calls.
+    ``fn.source(...)`` the Python that replays it, ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that
+    is held between calls: for each program one set of buffers for as many threads as have called it at once.
 
     >>> import numpy as np, minijac as mj
     >>> step = compile(mj.jacobian(np.tanh))
     >>> step(np.zeros((2, 3))).shape, step.cache_info().misses
     ((2, 3, 3), 1)
     """
+    if not callable(fn):
+        raise InputError(
+            f"compile: expected a function, got {type(fn).__name__}. Write compile(f), and call the result."
+        )
+    if type(maxsize) is not int or maxsize < 1:
+        raise InputError(f"maxsize: expected a positive int, got {maxsize!r}.")
     return Compiled(fn, maxsize, tf32)

@@ -18,6 +18,10 @@ from .turning import turned_chains
 __all__ = ["optimised"]
 
 
+SCALINGS = {"multiply": ((0, 1), 2.0**-20, 1.0), "divide": ((0,), 1.0, 2.0**20)}
+"""Operations with a number that may be moved into an operand of a product: positions of the other one, least, most."""
+
+
 def optimised(program: Program) -> Program:
     """All passes, verified after each."""
     for each in PASSES:
@@ -67,7 +71,7 @@ def without_repetition(program: Program) -> Program:
 
 
 def simplified(program: Program) -> Program:
-    """Without operations that do nothing: times one, plus zero, reshapes and conversions to what is there already."""
+    """Without operations that do nothing: times one, minus zero, reshapes and conversions to what is there already."""
     same: dict[int, int] = {}
     kept = []
     makers: dict[int, Instruction] = {}
@@ -98,8 +102,8 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
         neutral = 0.0 if name == "subtract" else 1.0
         for k in (0, 1) if name == "multiply" else (1,):
             constant, other = values[step.args[k]], values[step.args[1 - k]]
-            number = constant.kind == "constant" and constant.shape == () and constant.content == neutral
-            number = number and not np.signbit(constant.content)
+            number = constant.kind == "constant" and constant.shape == () and constant.dtype.kind in "biuf"
+            number = number and constant.content == neutral and not np.signbit(constant.content)
             if number and (other.shape, other.dtype, other.number) == (out.shape, out.dtype, out.number):
                 return step.args[1 - k]
     return None
@@ -185,8 +189,8 @@ def _is_number(value: Value, number: float) -> bool:
 def scaled_early(program: Program) -> Program:
     """Numbers that multiply a product multiply its smaller operand instead: ``c (A B) = (c A) B``.
 
-    Only numbers of moderate size, and none in half precision: others might overflow or vanish there, and not in the
-    product. Only positive ones: a sum of products that are 0.0 or -0.0 is 0.0, whatever their signs.
+    Only numbers that make it smaller, but not much, and none in half precision: an operand might overflow or vanish
+    where the product does not. Only positive ones: a sum of products that are 0.0 or -0.0 is 0.0, whatever their signs.
     """
     values, makers = list(program.values), {step.out: step for step in program.instructions}
     uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
@@ -214,10 +218,11 @@ def _with(args: tuple[int, ...], k: int, new: int) -> tuple[int, ...]:
 
 
 def _scaled_operand(step: Instruction, values: Sequence[Value]) -> int | None:
-    """Which operand a step multiplies or divides by a positive Python number of moderate size, if it does."""
-    for k in (0, 1) if step.op.name == "multiply" else (0,) if step.op.name == "divide" else ():
+    """Which operand a step makes smaller by a Python number of moderate size, if it does."""
+    positions, least, most = SCALINGS.get(step.op.name, ((), 0.0, 0.0))
+    for k in positions:
         number = values[step.args[1 - k]]
-        if number.kind == "constant" and number.number in (int, float) and 2**-20 <= number.content <= 2**20:
+        if number.kind == "constant" and number.number in (int, float) and least <= number.content <= most:
             return k
     return None
 

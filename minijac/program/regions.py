@@ -55,7 +55,8 @@ class _Blas:
         """Threads that the user lets BLAS use, and so us."""
         if not self._libraries:
             return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(library.num_threads for library in self._libraries)
+        with self._lock:  # not the one thread that it has while another call's tiles run
+            return max(self._before if self._running else [library.num_threads for library in self._libraries])
 
     def __enter__(self) -> None:
         with self._lock:
