@@ -206,6 +206,8 @@ def checked(way: Way, workload: Workload, truth: list[Any]) -> None:
 # -- times -------------------------------------------------------------------------------------------------------------
 def measure(workload: Workload, options: argparse.Namespace, rates: Mapping[str, float]) -> dict[str, Any]:
     """A workload's row: every way checked, and timed where it is right."""
+    if options.torch_compile:
+        forum.torch.compiler.reset()  # after some shapes of one function torch compiles no more of them
     data = workload.data()
     ways = ways_of(workload, data, options.torch_compile)
     seconds = check_and_time(ways, workload, data, options)
