@@ -57,3 +57,23 @@ def test_a_sweep_checks_and_times_minijac_and_its_peers_at_each_point(tmp_path: 
     data = picture.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert len(data) > 10_000
+
+
+@pytest.mark.slow
+def test_the_table_checks_and_times_minijac_and_its_peers(tmp_path: Path) -> None:
+    stored, picture = tmp_path / "table.json", tmp_path / "table.png"
+    printed = run("table.py", "--quick", "--only", "partials", "--json", str(stored), "--plot", str(picture))
+    record = json.loads(stored.read_text())
+    assert not record["torch_compile"]
+    (row,) = record["workloads"].values()
+    ways = row["ways"]
+    assert {"minijac", "minijac compiled", "torch nested grad", "JAX jvp of jvp", "JAX jet"} <= set(ways)
+    assert not any(name.startswith("torch.compile") for name in ways)
+    for way in ways.values():
+        assert way["status"].startswith("ok")
+        assert 0 < way["relative_error"] < 1e-4
+    fastest = min(row["best torch"][1], row["best JAX"][1])
+    assert math.isclose(row["ratio compiled"], fastest / row["minijac compiled"])
+    assert math.isclose(row["share of limit"], row["limit_ms"] / row["minijac compiled"])
+    assert "\npartials " in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")

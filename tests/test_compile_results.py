@@ -373,6 +373,24 @@ def test_an_invalid_program_is_refused():
             program._replace(instructions=wrong).verify()
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.sin(x),
+        lambda x: x * np.ones(x.shape),
+        lambda x: x @ np.ones((x.shape[1], 2)),
+        lambda x: np.sin(x).T,
+        lambda x: np.sin(x).reshape(-1),
+    ],
+)
+def test_a_program_whose_shapes_do_not_fit_is_refused(f):
+    program = mj.compile(f).program(X)
+    out = program.instructions[-1].out
+    values = [v._replace(shape=(7, 11, 13)) if n == out else v for n, v in enumerate(program.values)]
+    with pytest.raises(RuntimeError, match="invalid program"):
+        program._replace(values=tuple(values)).verify()
+
+
 def test_products_are_computed_in_the_order_that_is_wanted():
     W, V = random(40, 50, seed=1), random(50, 30, seed=2)
     f = mj.jacobian(lambda x: np.tanh(x @ W) @ V)

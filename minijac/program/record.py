@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import prod
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -85,15 +87,39 @@ class Program(NamedTuple):
         return f"{self._name(n)}: {value.dtype}{list(value.shape)}"
 
     def verify(self) -> Program:
-        """Check that every value is made once, before it is read. RuntimeError where not: a fault of minijac."""
+        """Check that every value is made once, before it is read, and in the shape that its operands give it.
+
+        RuntimeError where not: a fault of minijac.
+        """
         known = {n for n, value in enumerate(self.values) if value.kind != "computed"}
         for step in self.instructions:
-            if not known.issuperset(step.args) or step.out in known:
+            if not known.issuperset(step.args) or step.out in known or not self._fits(step):
                 raise RuntimeError(f"minijac: invalid program at {step.op.name} -> %{step.out}\n{self}")
             known.add(step.out)
         if not known.issuperset(self.outputs):
             raise RuntimeError(f"minijac: invalid program: an output is never made\n{self}")
         return self
+
+    def _fits(self, step: Instruction) -> bool:
+        """Whether a step makes the shape that its value has: of the operations that passes change or move."""
+        out, name, family = self.values[step.out].shape, step.op.name, step.op.family
+        shapes = [self.values[n].shape for n in step.args]
+        if family in ("elementwise", "number"):
+            return out == _broadcast(shapes)
+        if name == "matmul" and min(map(len, shapes)) > 1:
+            a, b = shapes
+            lead = _broadcast([a[:-2], b[:-2]])
+            return lead is not None and a[-1] == b[-2] and out == (*lead, a[-2], b[-1])
+        if name == "transpose":
+            return out == tuple([shapes[0][axis] for axis in step.params["axes"]])
+        return name != "reshape" or prod(out) == prod(shapes[0])
+
+
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape that arrays of these shapes are broadcast to, if they can be."""
+    with suppress(ValueError):
+        return np.broadcast_shapes(*shapes)
+    return None
 
 
 def without_dead_code(program: Program) -> Program:
