@@ -34,8 +34,8 @@ from workloads import (
 )
 
 import minijac as mj
-from minijac import forum
-from minijac.plan import Plan
+from minijac.accumulation.plan import Plan
+from minijac.demo import forum
 
 TOLERANCE = 1e-4  # of the largest entry, between two orders in float32
 HERE = Path(__file__).resolve().parent

@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_info
 from workloads import TRUTHS, WORKLOADS, Call, Workload
 
 import minijac as mj
-from minijac import forum
-from minijac.program import fusion
+from minijac.demo import forum
+from minijac.program.cpu import fusion
 
 # Jitted reductions of JAX 0.10.2 are wrong on some workloads (a quarter off) without this; read when JAX is imported.
 XLA_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"

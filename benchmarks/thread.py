@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 import minijac as mj
-from minijac import forum
-from minijac.forum import Function, Network
+from minijac.demo import forum
+from minijac.demo.forum import Function, Network
 
 DTYPE = "float32"
 TOLERANCE = 1e-5  # of the largest entry: float32 rounding through these networks

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minijac as mj
-from minijac.tape import is_traced
+from minijac.tape.traced import is_traced
 
 PAGE = Path(__file__).with_name("coverage.md")
 RNG = np.random.default_rng(7)

@@ -10,10 +10,12 @@ from .errors import (
     TraceError,
     UnsupportedOperationError,
 )
-from .explain import Explanation, explain
-from .program import compile
-from .report import Tape, trace
-from .second import (
+from .operator.jacobian import Jacobian
+from .program.compiled import compile
+from .transforms.first import jacobian, linearize, value_and_jacobian
+from .transforms.partials import partials
+from .transforms.products import grad, jvp, stop_gradient, value_and_grad, vjp
+from .transforms.second import (
     divergence,
     hessian,
     hessian_diagonal,
@@ -23,9 +25,8 @@ from .second import (
     value_and_hessian_diagonal,
     value_and_laplacian,
 )
-from .structured import Jacobian
-from .taylor import partials
-from .transforms import grad, jacobian, jvp, linearize, stop_gradient, value_and_grad, value_and_jacobian, vjp
+from .views.plan import Explanation, explain
+from .views.tape import Tape, trace
 
 __version__ = "0.1.0"
 __all__ = [

@@ -11,7 +11,7 @@ import optree
 from .backend import holds_array, is_array, namespace
 from .errors import InputError
 from .lines import user_line
-from .tape import Traced
+from .tape.traced import Traced
 
 __all__ = [
     "Options",

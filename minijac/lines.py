@@ -13,7 +13,7 @@ __all__ = ["Line", "caller", "user_line"]
 
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
-_PROGRAMS = tuple(str(_PACKAGE / name) for name in ("__main__.py", "forum.py"))
+_PROGRAM = f"{_PACKAGE / 'demo'}{os.sep}"
 _PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"))
 
 
@@ -38,7 +38,7 @@ def caller(depth: int = 2) -> Line | None:
     installed: Line | None = None
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_LIBRARIES) or name in _PROGRAMS:
+        if not name.startswith(_LIBRARIES) or name.startswith(_PROGRAM):
             line = Line(name, frame.f_lineno, function)
             if "site-packages" not in name:
                 return line

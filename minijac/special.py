@@ -13,7 +13,7 @@ import numpy as np
 from .ops import special as _ops
 from .ops.special import SPECIAL as _SPECIAL
 from .ops.structural import normalised
-from .tape import Traced as _Traced
+from .tape.traced import Traced as _Traced
 
 erf, erfc, erfcx, erfinv, erfcinv = (_SPECIAL[name] for name in ("erf", "erfc", "erfcx", "erfinv", "erfcinv"))
 ndtr, ndtri, log_ndtr = _SPECIAL["ndtr"], _SPECIAL["ndtri"], _SPECIAL["log_ndtr"]

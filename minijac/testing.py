@@ -11,7 +11,7 @@ import optree
 from .arguments import batch_axes, batch_size, flatten
 from .backend import astype, placed, to_host
 from .errors import InputError
-from .transforms import jacobian, value_and_jacobian
+from .transforms.first import jacobian, value_and_jacobian
 
 __all__ = ["Errors", "check_derivatives", "compare_with_torch"]
 

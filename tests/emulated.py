@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from minijac.program.cuda_gemm import Gemm
-from minijac.program.cuda_math import PRELUDE
+from minijac.program.gpu.gemm import Gemm
+from minijac.program.gpu.math import PRELUDE
 
 COMPILER = shutil.which("cc")
 WHY_NOT = "needs a C compiler named cc"
@@ -187,7 +187,7 @@ def _launcher(library: Any, name: str, parameters: Sequence[str], barriers: bool
 
 # -- the runtime that the executor runs on in the tests ----------------------------------------------------------------
 class Device:
-    """A `minijac.program.cuda.Runtime` on the CPU that keeps a list of what it was asked for."""
+    """A `minijac.program.gpu.executor.Runtime` on the CPU that keeps a list of what it was asked for."""
 
     workspace = 4096
 

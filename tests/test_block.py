@@ -27,9 +27,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.block import Block, Term, embed
-from minijac.factors import Factor, size_of
-from minijac.labels import Label, Window, axis_of, labels_in
+from minijac.algebra.block import Block, Term, embed
+from minijac.algebra.factors import Factor, size_of
+from minijac.algebra.labels import Label, Window, axis_of, labels_in
 from minijac.ops.structural import relabel
 
 same = np.testing.assert_array_equal

@@ -11,7 +11,7 @@ from helpers import MODES, net, parameters, parametric_net, random
 
 import minijac as mj
 from minijac.program.record import Recorder
-from minijac.tape import Traced
+from minijac.tape.traced import Traced
 
 B = 3
 X = random(B, 5, seed=11)

@@ -14,8 +14,9 @@ import pytest
 from test_compile import same
 
 import minijac as mj
-from minijac.program import fusion, passes, regions, tiling
-from minijac.program.fusion import Fused, fused
+from minijac.program.cpu import fusion, regions, tiling
+from minijac.program.cpu.fusion import Fused, fused
+from minijac.program.passes import simplify as passes
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_two_functions_that_call_each_other_recorded_at_once():
 
 PRELUDE = """
 import os, threading, time, numpy as np, minijac as mj
-from minijac.program import regions, tiling
+from minijac.program.cpu import regions, tiling
 tiling.WORTH, regions.SETTLE, regions.threads = 0, 0.0, lambda: 2
 def first(tiles, arrays):
     plan = tiles._scheduled(2, 2)

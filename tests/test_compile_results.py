@@ -18,7 +18,7 @@ from test_compile import OTHER, TRANSFORMED, X, agrees, same
 
 import minijac as mj
 from minijac.ops import REGISTRY, define_elementwise
-from minijac.program import passes
+from minijac.program.passes import simplify as passes
 
 
 def executor(compiled: Any) -> Any:

@@ -15,7 +15,7 @@ from helpers import net, random
 
 import minijac as mj
 from minijac.errors import InputError, UnsupportedOperationError
-from minijac.program import cuda_runtime
+from minijac.program.gpu import runtime as cuda_runtime
 
 pytest.importorskip("torch")
 from test_cuda_programs import GROUPS, value_and_jacobians

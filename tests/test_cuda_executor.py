@@ -18,10 +18,10 @@ from test_compile import same
 from test_compile_results import RESULTS
 
 import minijac as mj
-from minijac.program.compile import record
-from minijac.program.cuda import SMALL, Executor
-from minijac.program.cuda_memory import ALIGNMENT, arranged
-from minijac.program.cuda_plan import Foreign
+from minijac.program.compiled import record
+from minijac.program.gpu.executor import SMALL, Executor
+from minijac.program.gpu.memory import ALIGNMENT, arranged
+from minijac.program.gpu.plan import Foreign
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
 

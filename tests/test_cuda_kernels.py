@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from nvrtc import compiles
 
 from minijac.ops import REGISTRY
-from minijac.program.compile import record
-from minijac.program.cuda import Executor
-from minijac.program.cuda_access import View, accessed, whole
-from minijac.program.cuda_math import CTYPE
-from minijac.program.cuda_source import Load, Point, map_kernel, module_source
-from minijac.program.record import Value
+from minijac.program.compiled import record
+from minijac.program.gpu.access import View, accessed, whole
+from minijac.program.gpu.executor import Executor
+from minijac.program.gpu.math import CTYPE
+from minijac.program.gpu.source import Load, Point, map_kernel, module_source
+from minijac.program.ir import Value
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
 

@@ -19,8 +19,8 @@ from test_compile import same
 
 import minijac as mj
 from minijac.ops import REGISTRY
-from minijac.program.compile import record
-from minijac.program.cuda import Executor
+from minijac.program.compiled import record
+from minijac.program.gpu.executor import Executor
 
 pytest.importorskip("torch")
 from test_compile_registry import calls
@@ -102,6 +102,6 @@ def as_doubles(data: Any) -> Any:
 
 def joined(entry: Any, results: Any) -> Any:
     """The leaves of the tree that a compiled function would return."""
-    from minijac.program.compile import _joined
+    from minijac.program.compiled import _joined
 
     return list(results) if entry.joins is None else _joined(results, entry.joins)

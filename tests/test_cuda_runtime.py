@@ -21,11 +21,11 @@ from emulated import COMPILER, WHY_NOT, compiled, gemm_strided_batched
 from helpers import net, random
 
 import minijac as mj
-from minijac.program import cuda_runtime
-from minijac.program.compile import record
-from minijac.program.cuda import Executor
-from minijac.program.cuda_gemm import Gemm
-from minijac.program.record import Program
+from minijac.program.compiled import record
+from minijac.program.gpu import runtime as cuda_runtime
+from minijac.program.gpu.executor import Executor
+from minijac.program.gpu.gemm import Gemm
+from minijac.program.ir import Program
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
 

@@ -15,8 +15,9 @@ import pytest
 from helpers import random
 
 import minijac as mj
-from minijac.tape import Trace, Traced
-from minijac.transforms import record
+from minijac.accumulation.recording import record
+from minijac.tape.trace import Trace
+from minijac.tape.traced import Traced
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
 pytest.importorskip("scipy")

@@ -13,7 +13,7 @@ import pytest
 from helpers import random
 
 import minijac as mj
-from minijac.plan import Plan
+from minijac.accumulation.plan import Plan
 
 WEIGHTS = [random(a, b, seed=k, dtype=np.float32) for k, (a, b) in enumerate([(96, 32), (32, 4), (4, 32), (32, 96)])]
 

@@ -9,8 +9,8 @@ import pytest
 
 import minijac as mj
 from minijac.ops import REGISTRY
-from minijac.program import fusion, regions, tiling
-from minijac.program.fusion import EXPRESSIONS, Fused, fused, made, read
+from minijac.program.cpu import fusion, regions, tiling
+from minijac.program.cpu.fusion import EXPRESSIONS, Fused, fused, made, read
 
 needs_numba = pytest.mark.skipif(not fusion.available(), reason="Numba is not installed")
 B, D = 6, 5

@@ -12,10 +12,10 @@ from nvrtc import compile_as_cupy
 
 import minijac as mj
 from minijac.ops.families import REGISTRY, elementwise
-from minijac.program import cuda_eager
-from minijac.program.cuda_eager import source_of
+from minijac.program.gpu import eager as cuda_eager
+from minijac.program.gpu.eager import source_of
 from minijac.program.record import Recorder
-from minijac.tape import Trace
+from minijac.tape.trace import Trace
 
 FREE = {"exp", "multiply"}
 """Operations whose partials are operands or the value itself: no work."""

@@ -7,7 +7,7 @@ from blocks import digits, position, values, windows
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from minijac.labels import (
+from minijac.algebra.labels import (
     Axis,
     Digit,
     Label,

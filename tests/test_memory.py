@@ -16,10 +16,10 @@ import pytest
 from helpers import close, random
 
 import minijac as mj
+from minijac.accumulation import replay
+from minijac.accumulation.memory import held_bytes, ways
+from minijac.accumulation.recording import prepare
 from minijac.arguments import Options
-from minijac.bounded import held_bytes, ways
-from minijac.program import replay
-from minijac.transforms import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import digits as example

@@ -8,7 +8,7 @@ from helpers import close
 from numpy_harness import B, Case, cases, check, check_mixes, one, whole
 
 import minijac as mj
-from minijac.labels import Label
+from minijac.algebra.labels import Label
 
 RESHAPED = {
     "reshape": one(lambda x: np.reshape(x, (len(x), 3, 2)) ** 2, 2, 3, second=True),

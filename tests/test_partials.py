@@ -10,13 +10,13 @@ import pytest
 from helpers import close, is_fresh_result, mentions, names_place, random, tensor
 
 import minijac as mj
-from minijac.accumulate import Graph
-from minijac.block import Block
-from minijac.labels import Label
+from minijac.accumulation.graph import Graph
+from minijac.accumulation.recording import record
+from minijac.algebra.block import Block
+from minijac.algebra.labels import Label
 from minijac.ops.families import REGISTRY, Edge, Linear, Part
-from minijac.tape import Op
-from minijac.taylor import coefficients
-from minijac.transforms import record
+from minijac.tape.trace import Op
+from minijac.transforms.partials import coefficients
 
 W1, B1 = random(2, 8, seed=1), random(8, seed=2)
 W2, B2 = random(8, 8, seed=3), random(8, seed=4)

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac import chunking
-from minijac import plan as plans
+from minijac.accumulation import plan as plans
+from minijac.accumulation import results as chunking
+from minijac.accumulation.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
+from minijac.accumulation.recording import Prepared, prepare
+from minijac.accumulation.shadow import Ledger, Shadow, broadcast, in_common_order, reshaped
 from minijac.arguments import Options
-from minijac.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
-from minijac.shadow import Ledger, Shadow, broadcast, in_common_order, reshaped
-from minijac.transforms import Prepared, prepare
 
 
 def prepared(f: Callable, *args: Any) -> Prepared:

@@ -18,7 +18,7 @@ import minijac as mj
 import minijac.testing
 from minijac.ops import REGISTRY
 from minijac.ops.families import Sample, elementwise, structural
-from minijac.tape import is_traced
+from minijac.tape.traced import is_traced
 
 torch = pytest.importorskip("torch")
 from torch_ops import TORCH  # noqa: E402 - needs torch

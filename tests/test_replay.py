@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minijac as mj
-from minijac.program import replay
+from minijac.accumulation import replay
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(6, 6))

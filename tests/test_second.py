@@ -8,7 +8,7 @@ from test_registry import every_smooth_case
 
 import minijac as mj
 from minijac.ops import REGISTRY
-from minijac.second import second_order
+from minijac.transforms.second import second_order
 
 RNG = np.random.default_rng(7)
 W1, W2 = RNG.normal(size=(5, 7)), RNG.normal(size=(7, 4))
@@ -190,7 +190,7 @@ def test_the_laplacian_holds_no_array_with_two_input_axes():
 def test_a_block_that_touches_two_inputs_costs_two(monkeypatch):
     x = RNG.normal(size=(6, 50))
     sizes = []
-    from minijac import second
+    from minijac.transforms import second
 
     original = second.bilinear
 
@@ -217,9 +217,9 @@ def test_options_are_checked():
 
 
 def test_second_order_is_empty_for_a_linear_function():
-    from minijac.accumulate import Graph
-    from minijac.block import Block
-    from minijac.transforms import record
+    from minijac.accumulation.graph import Graph
+    from minijac.accumulation.recording import record
+    from minijac.algebra.block import Block
 
     run = record(FUNCTIONS["linear"], (X,), {}, (0,), {}, False)
     graph = Graph(run.nodes, run.inputs, run.output_nodes)

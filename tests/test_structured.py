@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.bands import offsets
-from minijac.solving import solve_banded
+from minijac.operator.bands import offsets
+from minijac.operator.solving import solve_banded
 
 modes = pytest.mark.parametrize("mode", ["forward", "reverse", "mixed", "auto"])
 

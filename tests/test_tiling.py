@@ -10,8 +10,8 @@ import pytest
 from test_compile import same
 
 import minijac as mj
-from minijac.program import executor, regions, tiling
-from minijac.program.tiling import Region, stages
+from minijac.program.cpu import executor, regions, tiling
+from minijac.program.cpu.tiling import Region, stages
 
 pytest.importorskip("torch")
 import fuzz

@@ -7,8 +7,8 @@ import pytest
 from test_compile import same
 
 import minijac as mj
-from minijac.program.executor import Executor
-from minijac.program.turning import _cost, _from_left, _is_transpose, _turned_at, turned_chains
+from minijac.program.cpu.executor import Executor
+from minijac.program.passes.turning import _cost, _from_left, _is_transpose, _turned_at, turned_chains
 
 B, D, H = 40, 3, 64
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from blocks import block_by_sum
 
-from minijac.block import Block, Term
+from minijac.algebra.block import Block, Term
 
 
 def picked(x: Any, positions: np.ndarray) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as _np
 
 from ..ops import elementwise as _elementwise
-from ..tape import Traced as _Traced
+from ..tape.traced import Traced as _Traced
 from . import creation as _creation
 from . import differences as _differences  # noqa: F401 - importing registers
 from . import histograms as _histograms  # noqa: F401

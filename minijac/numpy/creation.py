@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import namespace, placed
-from ..tape import Traced
+from ..tape.traced import Traced
 from .pointwise import astype
 
 __all__ = ["LIKE", "array", "asarray"]

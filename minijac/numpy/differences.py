@@ -8,8 +8,9 @@ import numpy as np
 
 from ..backend import namespace, on_host, value_of
 from ..errors import InputError
+from ..lines import user_line
 from ..ops import elementwise
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 from .protocol import as_array, as_arrays, axes_of, axis_of, implements
 from .shape import WHOLE
 

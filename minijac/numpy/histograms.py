@@ -9,8 +9,9 @@ import numpy as np
 
 from ..backend import astype, lacking, namespace, placed
 from ..errors import InputError
+from ..lines import user_line
 from ..ops import indexing
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 from .protocol import as_array, implements, number_of
 
 

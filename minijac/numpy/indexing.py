@@ -9,8 +9,9 @@ import numpy as np
 
 from ..backend import astype, is_array, namespace, on_host, placed, value_of
 from ..errors import InputError, UnsupportedOperationError
+from ..lines import user_line
 from ..ops import indexing, structural
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, not_in_place, plain, recorded
 from .shape import along, ravel
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..backend import namespace
 from ..errors import InputError, UnsupportedOperationError
+from ..lines import user_line
 from ..ops import linalg
 from ..ops.linalg import T
-from ..tape import user_line
 from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
 _ONE = np.ones((1, 1))

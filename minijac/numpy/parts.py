@@ -9,9 +9,10 @@ import numpy as np
 
 from ..backend import lacking, namespace, value_of
 from ..errors import UnsupportedOperationError
+from ..lines import user_line
 from ..ops import structural
 from ..ops.structural import normalised
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 from .pointwise import astype
 from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements
 from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, ravel

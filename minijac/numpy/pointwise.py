@@ -9,8 +9,9 @@ import numpy as np
 
 from ..backend import array_of, value_of
 from ..errors import InputError, UnsupportedOperationError
+from ..lines import user_line
 from ..ops import elementwise
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 from .protocol import FUNCTIONS, METHODS, absent, as_array, implements, plain, refuse
 
 UFUNCS: dict[Any, Callable[..., Any]] = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import namespace
 from ..errors import UnsupportedOperationError
-from ..tape import user_line
+from ..lines import user_line
 from .protocol import as_array, as_arrays, implements
 
 

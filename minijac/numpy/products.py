@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..lines import user_line
 from ..ops import convolution, indexing, multilinear
 from ..ops.multilinear import LETTERS
-from ..tape import user_line
 from .protocol import as_arrays, axes_of, implements, refuse
 from .reductions import sum
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..backend import array_of, is_array, namespace, value_of
 from ..errors import ConversionError, InputError, MutationError, UnsupportedOperationError
+from ..lines import user_line
 from ..ops.structural import normalised
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 
 __all__ = [
     "FUNCTIONS",

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..backend import namespace, on_host
 from ..errors import UnsupportedOperationError
+from ..lines import user_line
 from ..ops import indexing, structural
-from ..tape import Traced, user_line
+from ..tape.traced import Traced
 from .pointwise import astype
 from .protocol import absent, as_array, axes_of, axis_of, flag, implements, refuse
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnsupportedOperationError
-from ..tape import user_line
+from ..lines import user_line
 from .indexing import take
 from .protocol import FUNCTIONS, as_array, implements, number_of
 

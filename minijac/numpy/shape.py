@@ -10,9 +10,9 @@ import numpy as np
 
 from ..backend import namespace, placed
 from ..errors import InputError, UnsupportedOperationError
+from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..ops.structural import normalised
-from ..tape import user_line
 from .protocol import FUNCTIONS, METHODS, as_arrays, axes_of, axis_of, implements, not_in_place
 
 WHOLE = slice(None)

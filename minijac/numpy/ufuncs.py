@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..lines import user_line
 from ..ops import structural
-from ..tape import user_line
 from .protocol import FUNCTIONS, axes_of, axis_of, flag, not_in_place, refuse
 from .reductions import WHOLE, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
 

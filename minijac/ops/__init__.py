@@ -1,6 +1,6 @@
 """The operations, one table for each family; importing this package registers all of them."""
 
-from . import convolution, elementwise, indexing, linalg, multilinear, special, structural
+from ..ops import convolution, elementwise, indexing, linalg, multilinear, special, structural
 from .families import REGISTRY, Sample, linear_map
 from .families import elementwise as define_elementwise
 from .families import linear as define

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..algebra.labels import Axes, Label
 from ..backend import namespace
-from ..labels import Axes, Label
-from ..tape import Node
+from ..tape.trace import Node
 from .families import Edge, Linear, Part, Sample, Shape, linear
 
 __all__ = ["patches", "unpatches"]

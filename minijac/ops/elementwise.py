@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import astype, special
-from ..tape import Op
+from ..tape.trace import Op
 from .families import Sample, elementwise, opaque
 
 __all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "round", "sinc", "unwrap", "where"]

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..algebra.block import Block, Shape, Term, spread
+from ..algebra.factors import Factor, aligned, contract, product, size_of
+from ..algebra.labels import Axes, Axis, Label, Window, window
 from ..backend import array_of, on_host, value_of
-from ..block import Block, Shape, Term, spread
 from ..errors import InputError
-from ..factors import Factor, aligned, contract, product, size_of
-from ..labels import Axes, Axis, Label, Window, window
-from ..tape import Node, Op
+from ..tape.trace import Node, Op
 
 __all__ = [
     "REGISTRY",

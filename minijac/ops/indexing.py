@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..algebra.labels import Axes, Label
 from ..backend import astype, namespace, scatter_add
-from ..labels import Axes, Label
-from ..tape import Node, Op
+from ..tape.trace import Node, Op
 from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
 from .structural import fresh
 

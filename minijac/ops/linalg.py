@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..algebra.factors import Factor
+from ..algebra.labels import Axes, Label
 from ..backend import namespace
-from ..factors import Factor
-from ..labels import Axes, Label
-from ..tape import Node, Op
+from ..tape.trace import Node, Op
 from .families import Edge, Linear, Part, Sample, labelled, linear, linear_map, opaque
 
 __all__ = [

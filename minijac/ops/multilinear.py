@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..block import spread
-from ..factors import contract_to_one
-from ..labels import Label
+from ..algebra.block import spread
+from ..algebra.factors import contract_to_one
+from ..algebra.labels import Label
 from .families import Sample, Shape, labelled_repeated, multilinear
 
 __all__ = ["LETTERS", "einsum", "matmul", "parse_einsum"]

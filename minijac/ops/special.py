@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..algebra.labels import Label
 from ..backend import astype, namespace, special
-from ..labels import Label
-from ..tape import Node, Op
+from ..tape.trace import Node, Op
 from .elementwise import INSIDE, LN10, ONE, POSITIVE, POSITIVE_PAIR, erf
 from .families import Edge, Part, Sample, elementwise, labelled, linear, opaque
 from .structural import fresh

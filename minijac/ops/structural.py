@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..algebra.block import spread, strided, written
+from ..algebra.factors import Array, Factor
+from ..algebra.labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..backend import namespace
-from ..block import spread, strided, written
-from ..factors import Array, Factor
-from ..labels import Axes, Axis, Label, Window, axis_size, labels_in
-from ..tape import Node
+from ..tape.trace import Node
 from .families import Edge, Linear, Part, Sample, Shape, linear, linear_map, structural
 
 __all__ = [

@@ -1,5 +1,1 @@
-"""compile: a function's array operations recorded once, simplified, and replayed without Python's share of the work."""
-
-from .compile import compile
-
-__all__ = ["compile"]
+"""Programs: what a function computed, recorded, simplified, and replayed without Python's share of the work."""

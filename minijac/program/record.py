@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from math import prod
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -14,128 +12,18 @@ import numpy as np
 from ..backend import is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
-from ..tape import Indexable, Op, Trace, Traced
+from ..tape.trace import Op, Trace
+from ..tape.traced import Indexable, Traced
+from .ir import Instruction, Value
 
 __all__ = [
     "Foreign",
-    "Instruction",
-    "Program",
     "Recorder",
     "Symbol",
-    "Value",
     "is_number",
     "on_gpu",
     "takes_numbers",
-    "without_dead_code",
 ]
-
-
-class Value(NamedTuple):
-    """What is known of a value before it is computed."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    kind: str
-    """``input``, ``captured``, ``constant`` or ``computed``."""
-    content: Any = None
-    """The array or number itself, of a captured array or constant."""
-    number: type | None = None
-    """The type where it is a number and no array: Python's (which promote weakly) or NumPy's."""
-
-
-class Instruction(NamedTuple):
-    """One array operation: the values that it reads, and the one that it makes."""
-
-    op: Op
-    args: tuple[int, ...]
-    params: dict[str, Any]
-    out: int
-
-
-class Program(NamedTuple):
-    """A flat list of instructions over numbered values. ``print`` shows it."""
-
-    values: tuple[Value, ...]
-    instructions: tuple[Instruction, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-    def __str__(self) -> str:
-        lines = [f"inputs: {', '.join(map(self._typed, self.inputs)) or 'none'}"]
-        for n, value in enumerate(self.values):
-            if value.kind == "captured" and self._used(n):
-                lines.append(f"captured: {self._typed(n)}")
-        for step in self.instructions:
-            params = "".join(f", {key}={_short(value)}" for key, value in step.params.items())
-            args = ", ".join(self._name(n) for n in step.args)
-            lines.append(f"{self._typed(step.out)} = {step.op.name}({args}{params})")
-        lines.append(f"outputs: {', '.join(self._name(n) for n in self.outputs) or 'none'}")
-        return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _used(self, n: int) -> bool:
-        return n in self.outputs or any(n in step.args for step in self.instructions)
-
-    def _name(self, n: int) -> str:
-        value = self.values[n]
-        return f"{value.content!r}" if value.kind == "constant" and not value.shape else f"%{n}"
-
-    def _typed(self, n: int) -> str:
-        value = self.values[n]
-        return f"{self._name(n)}: {value.dtype}{list(value.shape)}"
-
-    def verify(self) -> Program:
-        """Check that every value is made once, before it is read, and in the shape that its operands give it.
-
-        RuntimeError where not: a fault of minijac.
-        """
-        known = {n for n, value in enumerate(self.values) if value.kind != "computed"}
-        for step in self.instructions:
-            if not known.issuperset(step.args) or step.out in known or not self._fits(step):
-                raise RuntimeError(f"minijac: invalid program at {step.op.name} -> %{step.out}\n{self}")
-            known.add(step.out)
-        if not known.issuperset(self.outputs):
-            raise RuntimeError(f"minijac: invalid program: an output is never made\n{self}")
-        return self
-
-    def _fits(self, step: Instruction) -> bool:
-        """Whether a step makes the shape that its value has: of the operations that passes change or move."""
-        out, name, family = self.values[step.out].shape, step.op.name, step.op.family
-        shapes = [self.values[n].shape for n in step.args]
-        if family in ("elementwise", "number"):
-            return out == _broadcast(shapes)
-        if name == "matmul" and min(map(len, shapes)) > 1:
-            a, b = shapes
-            lead = _broadcast([a[:-2], b[:-2]])
-            return lead is not None and a[-1] == b[-2] and out == (*lead, a[-2], b[-1])
-        if name == "transpose":
-            return out == tuple([shapes[0][axis] for axis in step.params["axes"]])
-        return name != "reshape" or prod(out) == prod(shapes[0])
-
-
-def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
-    """The shape that arrays of these shapes are broadcast to, if they can be."""
-    with suppress(ValueError):
-        return np.broadcast_shapes(*shapes)
-    return None
-
-
-def without_dead_code(program: Program) -> Program:
-    """Only what some output needs."""
-    needed = set(program.outputs)
-    kept: list[Instruction] = []
-    for step in reversed(program.instructions):
-        if step.out in needed:
-            kept.append(step)
-            needed.update(step.args)
-    return program._replace(instructions=tuple(reversed(kept)))
-
-
-def _short(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    return repr(value) if shape is None or shape == () else f"<{value.dtype}{list(shape)}>"
 
 
 def on_gpu(x: Any) -> bool:

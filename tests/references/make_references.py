@@ -85,7 +85,7 @@ def flat_records(family: dict[str, Case]) -> Record:
 
 def thread_references() -> Record:
     """What `python -m minijac` checks itself against where torch is missing."""
-    from minijac import forum
+    from minijac.demo import forum
 
     thread, mixing = forum.thread_network(), forum.mixing_network()
     return {

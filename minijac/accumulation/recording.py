@@ -1,0 +1,221 @@
+"""A function run on the tape: what was recorded, and where its samples go, ready to accumulate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from ..arguments import Options, argument_positions, batch_axes, batch_size, differentiable, flatten, output_leaf
+from ..backend import holds_array, is_array, module_of
+from ..errors import InputError, TraceError
+from ..lines import user_line
+from ..tape.trace import Node, Trace
+from ..tape.traced import Traced
+from .graph import ANYWHERE, Graph, Place, raise_mixing
+from .plan import signature
+
+__all__ = ["Prepared", "Recorded", "open_trace", "prepare", "record"]
+
+
+class Recorded(NamedTuple):
+    """A function's run on the tape: nodes, one input node per differentiated leaf, outputs as leaves and as nodes."""
+
+    trace: Trace
+    nodes: list[Node]
+    inputs: list[int]
+    others: dict[int, int]
+    """Input nodes that are not differentiated but hold samples, with their batch axis."""
+    outputs: list[Any]
+    output_nodes: list[int | None]
+    tree: Any
+    value: Any
+    aux: Any
+    xp: Any
+    """The module of the arguments' arrays."""
+
+
+@contextmanager
+def open_trace() -> Iterator[Trace]:
+    trace = Trace()
+    try:
+        yield trace
+    finally:
+        trace.close()
+
+
+def record(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    positions: Sequence[int],
+    batched: dict[int, int],
+    has_aux: bool,
+    kept: bool = False,
+) -> Recorded:
+    """Run `f` once with the leaves of the arguments at `positions` traced.
+
+    `batched` holds the batch axis of arguments that are traced only to follow their samples. With `kept`, what is
+    recorded outlives the call, so the leaves are copied: the caller may write to them.
+    """
+    call = list(args)
+    inputs: list[int] = []
+    others: dict[int, int] = {}
+    xp = module_of(args)
+    with open_trace() as trace:
+        for n in (*positions, *batched):
+            leaves, tree = flatten(args[n])
+            traced = []
+            for leaf in leaves:
+                if n in batched and not holds_array(leaf):
+                    traced.append(leaf)
+                    continue
+                leaf = differentiable(leaf, n, xp) if n in positions else leaf
+                value = trace.input(_owned(leaf) if kept else leaf)
+                traced.append(value)
+                if n in positions:
+                    inputs.append(value.index)
+                else:
+                    others[value.index] = batched[n]
+            call[n] = optree.tree_unflatten(tree, traced)
+        result = f(*call, **kwargs)
+        trace.check_captured()
+        aux = None
+        if has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise InputError(
+                    f"has_aux=True: expected the function to return (y, aux), got {type(result).__name__}. Return a "
+                    "pair, or leave has_aux out."
+                )
+            result, aux = result
+    leaves, tree = flatten(result)
+    nodes = [leaf.index if isinstance(leaf, Traced) and leaf.home is trace else None for leaf in leaves]
+    outputs = [_stripped(leaf, trace) for leaf in leaves]
+    aux_leaves, aux_tree = flatten(aux)
+    return Recorded(
+        trace,
+        trace.nodes,
+        inputs,
+        others,
+        outputs,
+        nodes,
+        tree,
+        optree.tree_unflatten(tree, [_owned(y) for y in outputs]),
+        optree.tree_unflatten(aux_tree, [_stripped(leaf, trace) for leaf in aux_leaves]),
+        xp,
+    )
+
+
+def _stripped(leaf: Any, trace: Trace) -> Any:
+    """A result without the trace that has just ended."""
+    if not isinstance(leaf, Traced):
+        return leaf
+    if leaf.home is trace:
+        return leaf.value
+    if not leaf.home.open:
+        raise TraceError(
+            f"the function returned, at {user_line()}, a traced value of a transformation that has returned before. "
+            "Expected values made in this call: do not store traced values outside of the function."
+        )
+    return leaf
+
+
+def _owned(y: Any) -> Any:
+    """A copy that the caller may write to: `y` may be a view of an argument, or needed again by a pullback."""
+    return y.copy() if is_array(y) and not isinstance(y, np.generic) else y
+
+
+class Prepared(NamedTuple):
+    """A recorded function, ready to accumulate: the graph, and where inputs and outputs hold their samples."""
+
+    run: Recorded
+    graph: Graph
+    positions: tuple[int, ...]
+    sources: list[Any]
+    """The differentiated leaves."""
+    outputs: list[Any]
+    in_axes: list[int | None]
+    out_axes: list[int | None]
+    batch: int | None
+    nodes: list[int]
+    """The output nodes, each once."""
+    structure: Any
+    """What plans depend on (`plan.signature`)."""
+
+
+def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
+    """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix."""
+    positions = argument_positions(options.argnums, args)
+    axes = batch_axes(options.batch_axis, args)
+    batch = batch_size(args, axes)
+    follow: dict[int, int] = {}
+    if all(axes[n] is None for n in positions):  # only other arguments hold samples: trace them to find the output's
+        follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
+    run = record(f, args, kwargs, positions, follow, options.has_aux, kept=options.structured)
+
+    outputs = [output_leaf(value, run.xp) for value in run.outputs]
+    sources = [run.nodes[i].out for i in run.inputs]
+    leaf_axes = [axis for n in positions for axis in [axes[n]] * len(flatten(args[n])[0])]
+    in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
+
+    nodes = list(dict.fromkeys(i for i in run.output_nodes if i is not None))
+    graph = Graph(run.nodes, run.inputs, nodes)
+    structure = signature(graph, run.inputs, nodes)
+    shapes = tuple([y.shape for y in outputs])
+    key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"
+    out_axes = None if run.others else _OUT_AXES.get(key)
+    if out_axes is None:
+        out_axes = _out_axes(run, graph, nodes, in_axes, outputs, batch, options)
+        if len(_OUT_AXES) >= 1024:
+            _OUT_AXES.clear()
+        _OUT_AXES[key] = out_axes
+    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure)
+
+
+_OUT_AXES: dict[Any, list[int | None]] = {}
+"""Where outputs hold their samples, for structures that were followed before and mix none."""
+
+
+def _out_axes(
+    run: Recorded,
+    graph: Graph,
+    nodes: list[int],
+    in_axes: list[int | None],
+    outputs: list[Any],
+    batch: int | None,
+    options: Options,
+) -> list[int | None]:
+    """The batch axis of every output. Raises where samples mix, or where an output has lost them."""
+    if batch is None:
+        return [None] * len(outputs)
+    if run.others:
+        whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
+        others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
+        places, mixing = whole.places(others, set(), batch)
+    else:
+        held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
+        places, mixing = graph.places(held, set(held), batch)
+    if mixing is not None and options.on_mixing == "raise":
+        raise_mixing(mixing, batch)
+    return [
+        _output_axis(y, None if i is None else places.get(i), batch)
+        for y, i in zip(outputs, run.output_nodes, strict=True)
+    ]
+
+
+def _output_axis(y: Any, place: Place | None, batch: int) -> int:
+    if (
+        place is not None and place is not ANYWHERE
+    ):  # an axis of length B beside the one that the samples are merged into is not theirs
+        if place.stride == 1 and y.shape[place.axis] == batch:
+            return place.axis
+    elif y.ndim and y.shape[0] == batch:
+        return 0
+    raise InputError(
+        f"output of shape {y.shape}: expected its samples on an axis of their own, got none of length {batch} that "
+        "follows the input's samples (a merged batch axis has to be split again; a constant output or one that mixes "
+        "samples needs them on axis 0). Return it as aux (has_aux=True) if its Jacobian is not wanted."
+    )

@@ -1,0 +1,293 @@
+"""Shadows: arrays with a shape and no data, on which an accumulation is carried out to learn what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..algebra.factors import Factor
+from ..algebra.labels import Axes, label_of
+from ..backend import array_of, zeros
+from ..ops.families import Edge, Linear, Part, Shape
+from .graph import Graph
+
+__all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
+
+# What a multiply-add in a matmul, an entry read or written elsewhere, and a call cost on a CPU, in nanoseconds. Only
+# their ratios matter for the choice; measured with float32 on one core (benchmarks/plans.py).
+MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.02, 0.4, 1500.0, 100.0
+
+
+class Cost(NamedTuple):
+    """A predicted price."""
+
+    multiply_adds: int
+    """Multiply-adds, in matmuls and elementwise products alike."""
+    moved: int
+    """Entries read or written outside of matmuls."""
+    peak_bytes: int
+    """Largest sum of arrays alive at once, local derivatives and the result not counted."""
+    nanoseconds: float
+    """Predicted time, on which the choice rests."""
+
+
+class Ledger:
+    """What the shadows of one run would have done."""
+
+    __slots__ = ("calls", "live", "matmul", "moved", "multiplied", "peak")
+
+    def __init__(self) -> None:
+        self.matmul = self.multiplied = self.moved = self.live = self.peak = 0
+        self.calls = 0.0
+
+    def cost(self) -> Cost:
+        time = self.matmul * MATMUL + self.moved * MOVE + self.calls * CALL
+        return Cost(self.matmul + self.multiplied, self.moved, self.peak, time)
+
+
+class Shadow:
+    """An array without data: it does what blocks do to arrays, and enters it in the ledger."""
+
+    __slots__ = ("base", "dtype", "ledger", "shape", "strides")
+    __array_ufunc__ = None  # a NumPy array on the left leaves the operation to the shadow
+
+    def __init__(
+        self, shape: Sequence[int], dtype: Any, ledger: Ledger, base: Any = None, strides: Sequence[int] | None = None
+    ) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.ledger = ledger
+        self.base = base  # a view keeps the memory of what it views
+        self.strides = contiguous(self.shape) if strides is None else tuple(strides)
+        """In entries: which reshapes copy depends on them."""
+        if base is None:
+            ledger.live += self.nbytes
+            ledger.peak = max(ledger.peak, ledger.live)
+
+    def __del__(self) -> None:
+        if self.base is None:
+            self.ledger.live -= self.nbytes
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * int(self.dtype.itemsize)
+
+    def _view(self, shape: Sequence[int], strides: Sequence[int]) -> Shadow:
+        return Shadow(shape, self.dtype, self.ledger, self if self.base is None else self.base, strides)
+
+    def _new(self, shape: Sequence[int], dtype: Any, moved: int, strides: Sequence[int] | None = None) -> Shadow:
+        self.ledger.moved += moved
+        self.ledger.calls += 1
+        return Shadow(shape, dtype, self.ledger, None, strides)
+
+    # -- views ---------------------------------------------------------------------------------------------------------
+    def transpose(self, axes: Sequence[int]) -> Shadow:
+        return self._view([self.shape[k] for k in axes], [self.strides[k] for k in axes])
+
+    def reshape(self, *shape: Any) -> Shadow:
+        sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        known = prod(n for n in sizes if n >= 0)
+        sizes = tuple(n if n >= 0 else self.size // max(known, 1) for n in sizes)
+        strides = reshaped(self.shape, self.strides, sizes)
+        return self._new(sizes, self.dtype, 2 * self.size) if strides is None else self._view(sizes, strides)
+
+    def diagonal(self, axis1: int, axis2: int) -> Shadow:
+        rest = [k for k in range(self.ndim) if k not in (axis1, axis2)]
+        shape = [*(self.shape[k] for k in rest), min(self.shape[axis1], self.shape[axis2])]
+        return self._view(shape, [*(self.strides[k] for k in rest), self.strides[axis1] + self.strides[axis2]])
+
+    def __getitem__(self, index: tuple[Any, ...]) -> Shadow:
+        shape, strides, axis = [], [], 0
+        for item in index:
+            if item is None:
+                shape.append(1)
+                strides.append(0)
+                continue
+            if isinstance(item, slice):
+                start, stop, step = item.indices(self.shape[axis])
+                shape.append(len(range(start, stop, step)))
+                strides.append(self.strides[axis] * step)
+            axis += 1
+        return self._view([*shape, *self.shape[axis:]], [*strides, *self.strides[axis:]])
+
+    def spread(self, shape: Sequence[int]) -> Shadow:
+        """The view over more axes. Where it repeats entries, its strides are such that a reshape has to copy."""
+        packed = contiguous(shape)
+        return self._view(shape, packed if self.size == prod(shape) else [step + 1 for step in packed])
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+    def sum(self, axis: tuple[int, ...]) -> Shadow:
+        shape = [n for k, n in enumerate(self.shape) if k not in axis]
+        return self._new(shape, self.dtype, self.size)
+
+    def astype(self, dtype: Any) -> Shadow:
+        return self._new(self.shape, np.dtype(dtype), self.size, in_common_order(self.shape, [self.strides]))
+
+    def embedded(self, shape: Sequence[int]) -> Shadow:
+        return self._new(shape, self.dtype, prod(shape) + self.size)
+
+    def added(self, size: int) -> None:
+        """So many entries added into this array."""
+        self.ledger.multiplied += size
+        self.ledger.moved += 2 * size
+        self.ledger.calls += 1
+
+    def _elementwise(self, other: Any) -> Shadow:
+        shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
+        dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype
+        size = prod(shape)
+        self.ledger.multiplied += size
+        operands = [x for x in (self, other) if isinstance(x, Shadow)]
+        return self._new(shape, dtype, size, in_common_order(shape, [broadcast(x, len(shape)) for x in operands]))
+
+    __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _elementwise
+
+    def __matmul__(self, other: Shadow) -> Shadow:
+        batch = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
+        rows, inner, columns = self.shape[-2], self.shape[-1], other.shape[-1]
+        self.ledger.matmul += prod(batch) * rows * inner * columns
+        self.ledger.calls += prod(batch) * CALL_PER_MATRIX / CALL
+        shape = (*batch, rows, columns)
+        return self._new(shape, np.result_type(self.dtype, other.dtype), prod(shape))
+
+
+# -- layouts -----------------------------------------------------------------------------------------------------------
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def broadcast(x: Shadow, ndim: int) -> tuple[int, ...]:
+    """The strides of `x` as an operand of `ndim` axes."""
+    return (0,) * (ndim - x.ndim) + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
+
+
+def in_common_order(shape: Sequence[int], operands: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The strides of a new array whose axes lie in memory as those of the operands do: NumPy's order "K"."""
+    order: list[int] = []  # from the innermost axis outwards; each finds its place from the outside
+    for axis in reversed(range(len(shape))):
+        place = len(order)
+        for position in range(len(order) - 1, -1, -1):
+            inner = order[position]
+            pairs = [(abs(s[axis]), abs(s[inner])) for s in operands if s[axis] and s[inner]]
+            if pairs and all(outside < inside for outside, inside in pairs):
+                place = position
+            elif pairs:
+                break
+        order.insert(place, axis)
+    result, step = [0] * len(shape), 1
+    for axis in order:
+        result[axis] = step
+        step *= shape[axis]
+    return tuple(result)
+
+
+def reshaped(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
+    """The strides of a view of another shape, or None where the reshape has to copy."""
+    old = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
+    result: list[int] = []
+    i = 0
+    rest: list[int] = list(new)
+    if 0 in shape:
+        return contiguous(new)
+    while rest:
+        if rest[0] == 1:
+            result.append(0)
+            rest.pop(0)
+            continue
+        if i == len(old):
+            return None
+        take, have = [rest.pop(0)], [old[i]]
+        i += 1
+        while prod(take) != (size := prod(n for n, _ in have)):
+            if prod(take) < size:
+                if not rest:
+                    return None
+                take.append(rest.pop(0))
+            else:
+                if i == len(old):
+                    return None
+                have.append(old[i])
+                i += 1
+        if any(a[1] != b[0] * b[1] for a, b in pairwise(have)):
+            return None
+        result += [step * have[-1][1] for step in contiguous(take)]
+    return tuple(result)
+
+
+# -- graphs ------------------------------------------------------------------------------------------------------------
+HELD = object()
+"""What the shadows of local derivatives are views of: memory that exists already. (Not the graph: no cycles.)"""
+
+
+class ShadowGraph(Graph):
+    """A graph whose edges carry shadows. Its edges' own arrays exist already and are not counted as memory."""
+
+    def __init__(self, graph: Graph, ledger: Ledger) -> None:
+        graph.mark_live()
+        self.__dict__.update(graph.__dict__)
+        self._graph = graph
+        self._ledger = ledger
+        self._edges = {}
+
+    def edge(self, i: int, k: int) -> Edge:
+        if (i, k) not in self._edges:
+            edge = self._graph.edge(i, k)
+            parts = [Part(p.out, p.inp, tuple(map(self._shadow, p.factors)), p.scale) for p in edge.parts]
+            linear = edge.linear
+            if linear is not None:
+                inp, out = parts[0].inp, parts[0].out
+                like = self.nodes[i].out
+                push = _moves(linear.push if linear.uniform else None, inp, out, edge.inp_shape, edge.out_shape, like)
+                pull = _moves(linear.pull if linear.uniform else None, out, inp, edge.out_shape, edge.inp_shape, like)
+                linear = Linear(push, pull, linear.uniform)
+            self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
+        return self._edges[i, k]
+
+    def _shadow(self, factor: Factor) -> Factor:
+        array = factor.array
+        if not hasattr(array, "shape"):
+            return factor
+        plain = array_of(array)  # an array under a trace lies in memory as the plain one does
+        strides = [s // array.dtype.itemsize for s in plain.strides] if hasattr(plain, "strides") else None
+        return Factor(Shadow(array.shape, array.dtype, self._ledger, base=HELD, strides=strides), factor.axes)
+
+
+def _moves(
+    function: Callable[[Any], Any] | None, source: Axes, target: Axes, given: Shape, shape: Shape, like: Any
+) -> Callable[[Any], Any]:
+    """What a linear map that is no block does to a shadow with one more axis in front.
+
+    A uniform map (`function`) is tried on an array of one position to see whether what it returns is a view.
+    """
+    origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
+    passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
+    shows = False
+    if function is not None:
+        one = zeros((1, *(1 if k in passing.values() else n for k, n in enumerate(given))), np.float32, like)
+        shows = np.may_share_memory(function(one), one)
+
+    def move(x: Shadow) -> Shadow:
+        # along an axis that passes, a uniform map gets only as many entries as there are different ones
+        sizes = [x.shape[1 + passing[k]] if k in passing else n for k, n in enumerate(shape)]
+        out = (x.shape[0], *sizes)
+        if shows:  # with strides that no reshape can keep
+            return x._view(out, [step + 1 for step in contiguous(out)])
+        return x._new(out, x.dtype, x.size + prod(out))
+
+    return move

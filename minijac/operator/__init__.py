@@ -1,0 +1,1 @@
+"""The structured Jacobian: an operator that keeps the structure of its blocks."""

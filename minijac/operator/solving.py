@@ -1,0 +1,120 @@
+"""Linear systems with a block, one for each sample: by its diagonals where it is banded, dense otherwise."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..algebra.block import Block, Term
+from ..algebra.factors import Array
+from ..backend import namespace, on_host
+from ..tape.traced import is_traced
+from .bands import offsets
+
+__all__ = ["solve", "solve_banded"]
+
+NARROW = 4
+"""A band pays where it is this many times narrower than the matrix."""
+
+
+def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
+    """``x`` with ``block x = rhs``; rhs: ``(B, *out)``, result ``(B, *in)``. Without samples, one system for all."""
+    bands = _bands(block, dtype, rhs) if batched else None
+    if bands is not None:
+        batch = rhs.shape[0]
+        solution = solve_banded(bands, rhs.astype(dtype).reshape(batch, -1))
+        return solution.reshape(block.inp_shape)
+    matrix = (block.paired(0, 0) if batched else block).dense(dtype, rhs)
+    lead = block.out_shape[:1] if batched else ()
+    n = prod(block.out_shape[len(lead) :])
+    solution = np.linalg.solve(matrix.reshape(*lead, n, n), rhs.reshape(*lead, n, 1))
+    return solution.reshape(block.inp_shape)
+
+
+def _bands(block: Block, dtype: Any, like: Array) -> dict[int, Array] | None:
+    """The diagonals of each sample's matrix by offset, ``(B, n)`` by row; None where it is not banded, or traced."""
+    if is_traced(like) or any(is_traced(factor.array) for term in block.terms for factor in term.factors):
+        return None
+    shape = block.out_shape[1:]
+    if shape != block.inp_shape[1:]:
+        return None
+    found: dict[int, list[Term]] = {}
+    for term in block.terms:
+        off = offsets(term.out, term.inp)
+        if off is None or off[0] != 0:
+            return None
+        flat = 0
+        for distance, size in zip(off[1:], shape, strict=True):
+            flat = flat * size + distance
+        found.setdefault(flat, []).append(Term(term.out, (), term.factors, term.scale))
+    n = prod(shape)
+    below, above = -min(found, default=0), max(found, default=0)
+    if n > 1 and (below > 0 or above > 0) and NARROW * (2 * max(below, 0) + max(above, 0) + 1) > n:
+        return None
+    return {
+        offset: Block(block.out_shape, (), terms, block.one).dense(dtype, like).reshape(-1, n)
+        for offset, terms in found.items()
+    }
+
+
+def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
+    """Gaussian elimination with row exchanges along a band, all samples together.
+
+    Args:
+        bands: ``(B, n)`` for each offset: the entry of row i and column ``i + offset`` at i.
+        rhs: ``(B, n)``; returns ``(B, n)``.
+
+    Raises numpy.linalg.LinAlgError where a sample's matrix is singular; on the GPU the result is infinite or NaN then.
+
+    Cost per sample: ``n * below * (below + above)`` multiply-adds, in n steps.
+    """
+    xp = namespace(rhs)
+    batch, n = rhs.shape
+    below, above = max(0, -min(bands, default=0)), max(0, max(bands, default=0))
+    width = below + above + 1
+    # row i holds the columns from i - below; rows beyond the last are those of an identity
+    rows = xp.zeros((batch, n + below, width), rhs.dtype)
+    rows[:, n:, below] = 1.0
+    for offset, band in bands.items():
+        rows[:, :n, offset + below] = band
+    b = xp.zeros((batch, n + below), rhs.dtype)
+    b[:, :n] = rhs
+    upper = xp.empty((batch, n, width), rhs.dtype)
+    value = xp.empty((batch, n), rhs.dtype)
+
+    # the rows that meet the current column, each from that column on
+    active = xp.zeros((batch, below + 1, width), rhs.dtype)
+    for k in range(below + 1):
+        active[:, k, : width - below + k] = rows[:, k, below - k :]
+    right = b[:, : below + 1].copy()
+    sample = xp.arange(batch)
+    for k in range(n):
+        if below:
+            pivot = abs(active[:, :, 0]).argmax(axis=1)
+            top, first = active[sample, pivot], right[sample, pivot]
+            active[sample, pivot], right[sample, pivot] = active[:, 0], right[:, 0]
+        else:
+            top, first = active[:, 0], right[:, 0]
+        upper[:, k], value[:, k] = top, first
+        if on_host(top) and bool((top[:, 0] == 0).any()):
+            raise np.linalg.LinAlgError("J.solve(rhs): expected a regular matrix for every sample, got a singular one.")
+        if k + 1 == n:
+            break
+        following = xp.empty_like(active)
+        rest = xp.empty_like(right)
+        if below:
+            ratio = active[:, 1:, 0] / top[:, :1]
+            following[:, :-1, :-1] = active[:, 1:, 1:] - ratio[:, :, None] * top[:, None, 1:]
+            following[:, :-1, -1] = 0.0
+            rest[:, :-1] = right[:, 1:] - ratio * first[:, None]
+        following[:, -1] = rows[:, k + 1 + below]
+        rest[:, -1] = b[:, k + 1 + below]
+        active, right = following, rest
+
+    x = xp.zeros((batch, n + width - 1), rhs.dtype)
+    for k in range(n - 1, -1, -1):
+        known = (upper[:, k, 1:] * x[:, k + 1 : k + width]).sum(axis=1)
+        x[:, k] = (value[:, k] - known) / upper[:, k, 0]
+    return x[:, :n].copy()

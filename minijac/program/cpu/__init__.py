@@ -1,0 +1,1 @@
+"""Programs carried out by NumPy's calls, loops and tiles."""

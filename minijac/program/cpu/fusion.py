@@ -1,0 +1,278 @@
+"""Fusion: arithmetic on arrays of one shape becomes one loop, compiled by Numba where that is installed.
+
+NumPy passes over its operands once for each operation; a fused loop reads each of them once, and keeps what lies
+between in registers. Only arithmetic is fused: NumPy's transcendental functions are vectorised, and Numba's are not.
+Without Numba every operation remains a call of NumPy.
+"""
+
+from __future__ import annotations
+
+import heapq
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..ir import Instruction, Value
+from .tiling import Region
+
+__all__ = ["Fused", "Stage", "fused", "kernel_of", "made", "operand_shapes", "read"]
+
+WORTH = 1 << 19
+"""Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
+VECTORISE = "-vectorize-memory-check-threshold=1000"
+"""For LLVM: compare more pairs of arrays that might share memory, rather than not to vectorise a loop over many."""
+LEAST = 1 << 12
+"""Bytes of a result, in all calls of a loop together, below which calls cost more than the arithmetic."""
+LONGEST = 200
+"""Operations of one loop: compiling takes longer than in proportion to them."""
+SHORT = 512
+"""Entries of a row that NumPy passes over faster than it gets to the next one."""
+ENABLED = True
+"""Whether loops are compiled where Numba is installed."""
+
+EXPRESSIONS = {
+    "add": "({} + {})", "subtract": "({} - {})", "multiply": "({} * {})", "divide": "({} / {})",
+    "negative": "(-{})", "positive": "({})", "square": "({0} * {0})", "reciprocal": "(ONE / {})", "sqrt": "sqrt({})",
+    "abs": "abs({})", "fabs": "abs({})", "conjugate": "({})",
+    "maximum": "({0} if ({0} >= {1}) | ({0} != {0}) else {1})",
+    "minimum": "({0} if ({0} <= {1}) | ({0} != {0}) else {1})",
+    "relu": "({0} if ({0} >= ZERO) | ({0} != {0}) else ZERO)",
+    "where": "({1} if {0} else {2})",
+    "less": "({} < {})", "less_equal": "({} <= {})", "greater": "({} > {})", "greater_equal": "({} >= {})",
+    "equal": "({} == {})", "not_equal": "({} != {})", "isnan": "({0} != {0})",
+}  # fmt: skip
+"""Operations of IEEE arithmetic, whose results are NumPy's to the last bit; of 0.0 and -0.0 either may be larger."""
+
+
+class Fused(NamedTuple):
+    """Elementwise steps with results of one shape, that are carried out as one loop."""
+
+    dtype: np.dtype[Any]
+    steps: tuple[Instruction, ...]
+    args: tuple[int, ...]
+    outs: tuple[int, ...]
+
+
+Stage = Instruction | Region | Fused
+
+
+def read(stage: Stage) -> Sequence[int]:
+    """The values that a stage reads."""
+    return [n for n, _ in stage.args] if isinstance(stage, Region) else stage.args
+
+
+def made(stage: Stage) -> Sequence[int]:
+    """The values that a stage makes for others."""
+    if isinstance(stage, Instruction):
+        return (stage.out,)
+    return [n for n, _ in stage.outs] if isinstance(stage, Region) else stage.outs
+
+
+@cache
+def available() -> bool:
+    """Whether Numba can be imported; a warning where it is installed and cannot, as beside a NumPy too new for it."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        importlib.import_module("numba")
+    except Exception as error:
+        warnings.warn(f"minijac.compile: loops are left to NumPy, as Numba cannot be imported: {error}", stacklevel=2)
+        return False
+    return True
+
+
+# -- which steps -------------------------------------------------------------------------------------------------------
+def fused(
+    stages: Sequence[Instruction | Region], values: Sequence[Value], outputs: Sequence[int], times: float = 1.0
+) -> Sequence[Stage]:
+    """The stages, with loops in place of the elementwise steps that it pays to fuse.
+
+    Args:
+        times: How often these stages are carried out in a call, once for each tile.
+    """
+    groups = [
+        (dtype, group[start : start + LONGEST])
+        for dtype, group in _groups(stages, values)
+        if times * _traffic(group, values) >= WORTH and times * _nbytes(values[group[0].out]) >= LEAST
+        for start in range(0, len(group), LONGEST)
+    ]
+    if not (groups and ENABLED and available()):
+        return stages
+    readers = _readers(stages, outputs)
+    group_of = {step.out: k for k, (_, group) in enumerate(groups) for step in group}
+    merged: list[tuple[int, Stage]] = []
+    seen: set[int] = set()
+    for place, stage in enumerate(stages):
+        k = group_of.get(stage.out) if isinstance(stage, Instruction) else None
+        if k is None:
+            merged.append((place, stage))
+        elif k not in seen:
+            seen.add(k)
+            dtype, steps = groups[k]
+            merged.append((place, Fused(dtype, tuple(steps), *_operands(steps, readers))))
+    return _in_order(merged)
+
+
+def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> list[tuple[Any, list[Instruction]]]:
+    """Elementwise steps of one kind that can be carried out at one moment.
+
+    A step's level is the number of other stages, or loops of other kinds, that have to come before it: steps of one
+    kind and level need nothing of each other but through themselves.
+    """
+    level: dict[int, int] = {}
+    kind_of: dict[int, Any] = {}
+    groups: dict[Any, list[Instruction]] = {}
+    for stage in stages:
+        own = _kind(stage, values) if isinstance(stage, Instruction) else None
+        depth = max((level[n] + (own is None or kind_of[n] != own) for n in read(stage) if n in level), default=0)
+        for n in made(stage):
+            level[n], kind_of[n] = depth, own
+        if own is not None and isinstance(stage, Instruction):
+            groups.setdefault((own, depth), []).append(stage)
+    return [
+        (dtype, group) for ((_, dtype), _), group in groups.items() if len(group) > 1 or _in_short_rows(group, values)
+    ]
+
+
+def _in_short_rows(steps: Sequence[Instruction], values: Sequence[Value]) -> bool:
+    """Whether operands are broadcast along short rows, for each of which NumPy starts anew."""
+    (step,) = steps
+    shapes = operand_shapes((*step.args, step.out), values)
+    result = shapes[step.out]
+    return len(result) > 1 and result[-1] <= SHORT
+
+
+def _kind(step: Instruction, values: Sequence[Value]) -> Any:
+    """The shape of the result and the type of the arithmetic, where a step can be fused with others of its kind."""
+    out, args = values[step.out], [values[n] for n in step.args]
+    squared = step.op.name == "power" and _weak(args[1]) and args[1].content == 2
+    if not (squared or step.op.name in EXPRESSIONS) or out.number is not None or not out.shape or step.params:
+        return None
+    if step.op.name == "where" and args.pop(0).dtype != bool:
+        return None
+    types = {value.dtype for value in args if not _weak(value)}
+    if len(types) != 1 or not types <= {np.dtype(np.float32), np.dtype(np.float64)} or out.dtype not in (*types, bool):
+        return None
+    return out.shape, *types
+
+
+def _weak(value: Value) -> bool:
+    """Whether it is a constant Python number, which takes the type of the array that it meets."""
+    return value.kind == "constant" and value.number in (int, float)
+
+
+def _traffic(steps: Iterable[Instruction], values: Sequence[Value]) -> int:
+    return sum(_nbytes(values[n]) for step in steps for n in (*step.args, step.out))
+
+
+def _nbytes(value: Value) -> int:
+    return prod(value.shape) * value.dtype.itemsize
+
+
+def _readers(stages: Sequence[Instruction | Region], outputs: Sequence[int]) -> dict[int, set[int]]:
+    """What reads each value, by what it makes; -1 stands for the results."""
+    readers: dict[int, set[int]] = {n: {-1} for n in outputs}
+    for stage in stages:
+        for n in read(stage):
+            readers.setdefault(n, set()).update(made(stage))
+    return readers
+
+
+def _operands(steps: Sequence[Instruction], readers: Mapping[int, set[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The values that a loop reads, and those that it makes for others."""
+    inside = {step.out for step in steps}
+    args = dict.fromkeys(n for step in steps for n in step.args if n not in inside)
+    outs = tuple(step.out for step in steps if not inside.issuperset(readers.get(step.out, ())))
+    return tuple(args), outs
+
+
+def _in_order(stages: list[tuple[int, Stage]]) -> list[Stage]:
+    """Stages such that each comes after those that it reads from, otherwise in the order of their places."""
+    maker = {n: place for place, stage in stages for n in made(stage)}
+    waits = {place: {maker[n] for n in read(stage) if n in maker} for place, stage in stages}
+    waiting: dict[int, list[int]] = {}
+    for place, before in waits.items():
+        for other in before:
+            waiting.setdefault(other, []).append(place)
+    ready = [place for place, before in waits.items() if not before]
+    heapq.heapify(ready)
+    stage_at, result = dict(stages), []
+    while ready:
+        place = heapq.heappop(ready)
+        result.append(stage_at[place])
+        for other in waiting.get(place, ()):
+            waits[other].discard(place)
+            if not waits[other]:
+                heapq.heappush(ready, other)
+    return result
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+def operand_shapes(operands: Sequence[int], values: Sequence[Value]) -> dict[int, tuple[int, ...]]:
+    """For each array among the operands of a loop, the last of which is a result, its shape with as few axes as there
+    can be: neighbours that every array has, or lacks, are merged."""
+    shape = values[operands[-1]].shape
+    arrays = [n for n in operands if not _weak(values[n])]
+    padded = {n: (1,) * (len(shape) - len(values[n].shape)) + values[n].shape for n in arrays}
+    axes: list[list[int]] = []
+    for k, size in enumerate(shape):
+        if size == 1:
+            continue
+        if axes and all((own[axes[-1][-1]] == 1) == (own[k] == 1) for own in padded.values()):
+            axes[-1].append(k)
+        else:
+            axes.append([k])
+    return {n: tuple(prod(own[k] for k in run) for run in axes) for n, own in padded.items()}
+
+
+def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None], tuple[int, ...]]:
+    """The compiled loop, and the values that it takes: arrays in the shapes of `operand_shapes`, and numbers."""
+    operands = (*loop.args, *loop.outs)
+    shapes = operand_shapes(operands, values)
+    text = {n: f"x{k}" for k, n in enumerate(operands)}
+    entry = {n: text[n] for n in operands}
+    depth = len(shapes[loop.outs[0]])
+    index = [f"i{k}" for k in range(depth)]
+    for n, own in shapes.items():
+        places = [i if size > 1 else "0" for i, size in zip(index, own, strict=True)]
+        entry[n] = f"{text[n]}[{', '.join(places) or '()'}]"
+    lines = [f"def loop({', '.join(text.values())}):"]
+    for k in range(depth):
+        lines.append("    " * (k + 1) + f"for i{k} in range({text[loop.outs[0]]}.shape[{k}]):")
+    indent = "    " * (depth + 1)
+    target = dict(entry)
+    for k, n in enumerate(loop.args):
+        if n in shapes:
+            lines.append(f"{indent}a{k} = {entry[n]}")
+            entry[n] = f"a{k}"
+    for k, step in enumerate(loop.steps):
+        name = "square" if step.op.name == "power" else step.op.name
+        lines.append(f"{indent}t{k} = {EXPRESSIONS[name].format(*(entry[n] for n in step.args))}")
+        entry[step.out] = f"t{k}"
+        if step.out in target:
+            lines.append(f"{indent}{target[step.out]} = t{k}")
+    return _compiled("\n".join(lines), loop.dtype.char), operands
+
+
+@cache
+def _numba() -> Any:
+    import numba
+    from llvmlite import binding
+
+    binding.set_option("minijac", VECTORISE)
+    return numba
+
+
+@lru_cache(1024)
+def _compiled(source: str, dtype: str) -> Callable[..., None]:
+    """One compiled loop for all programs that have it: its text names no sizes and no numbers."""
+    numba = _numba()
+    kind = np.dtype(dtype).type
+    names: dict[str, Any] = {"sqrt": np.sqrt, "ONE": kind(1), "ZERO": kind(0)}
+    exec(compile(source, "<minijac loop>", "exec"), names)
+    return numba.njit(nogil=True, error_model="numpy")(names["loop"])

@@ -1,0 +1,309 @@
+"""Carrying out a region: tile by tile, spread over threads, at the tile size that was measured to be fastest."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from ..ir import Value
+from .tiling import Region, Rows, tile_program
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+__all__ = ["Tiles", "blas", "threads"]
+
+SMALL = 1 << 17
+"""Bytes of intermediate values below which a tile is not made smaller."""
+ROUNDS, GLANCE, SECONDS = 5, 0.03, 0.1
+"""Each candidate is timed so many times at least and so long at first, the best of them longer: the median tells."""
+TOO_SLOW = 1.3
+"""A tile size that takes so many times as long as the best ends the search for smaller ones."""
+SETTLE = 0.12
+"""Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need:
+OpenBLAS's take turns with whatever else runs there for 2**28 cycles after each product that used them."""
+
+
+class _Blas:
+    """NumPy's BLAS, kept to one thread while tiles run on threads of their own."""
+
+    def __init__(self) -> None:
+        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self._lock = threading.Lock()
+        self._running = 0
+        self._before: list[int] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._alone)
+
+    def _alone(self) -> None:
+        """In a child process: no other thread is left that could hold the lock, or be in the middle of a call."""
+        self._lock = threading.Lock()
+        if self._running:
+            self._running = 0
+            self._give_back()
+
+    def threads(self) -> int:
+        """Threads that the user lets BLAS use, and so us."""
+        if not self._libraries:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with self._lock:  # not the one thread that it has while another call's tiles run
+            return max(self._before if self._running else [library.num_threads for library in self._libraries])
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._running:
+                self._before = [library.num_threads for library in self._libraries]
+                for library in self._libraries:
+                    library.set_num_threads(1)
+            self._running += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        for library, number in zip(self._libraries, self._before, strict=True):
+            library.set_num_threads(number)
+
+
+@cache
+def blas() -> _Blas:
+    return _Blas()
+
+
+@cache
+def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    """Threads of this process (those of a parent do not survive a fork)."""
+    return ThreadPoolExecutor(workers, "minijac")
+
+
+def threads() -> int:
+    """Threads that a region may use: as many as NumPy's BLAS may, so that its settings hold for both."""
+    return blas().threads()
+
+
+@cache
+def _placing(process: int) -> threading.Lock:
+    """Held by the call of this process whose threads keep to CPUs of their own; those beside it are not placed."""
+    return threading.Lock()
+
+
+def _allowed() -> set[int]:
+    """CPUs that this thread may run on; none where the system does not say."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _stay_on(cpus: set[int]) -> None:
+    """Have this thread run on these CPUs alone. A wish: what a container forbids is not worth an error."""
+    if cpus:
+        with suppress(OSError):
+            os.sched_setaffinity(0, cpus)
+
+
+def _places(allowed: set[int], count: int) -> list[set[int]]:
+    """CPUs for each of `count` threads, none of them in two places where there are enough.
+
+    Linux likes to wake a thread on the CPU of the one that wakes it. After a rest, and after each handing over of
+    Python's lock, two threads then share one CPU while another is idle: for up to 50 ms, measured, in which they take
+    twice as long. Kept apart, the first calls after a rest are as fast as the later ones.
+    """
+    if len(allowed) < count:
+        return [allowed] * count
+    return [set(sorted(allowed)[k::count]) for k in range(count)]
+
+
+class Given(NamedTuple):
+    """What a region is called with: arrays of which a tile takes a part, or (None) all; then those for sums."""
+
+    rows: tuple[Rows | None, ...]
+    sums: tuple[tuple[tuple[int, ...], Any], ...]
+
+
+class Schedule:
+    """A tile size, an executor of its program for each thread, and one for the last tile where that is smaller."""
+
+    def __init__(
+        self, region: Region, size: int, executors: Sequence[Executor], rest: Executor | None, given: Given
+    ) -> None:
+        self.size = size
+        self.executors = executors
+        self._rest = rest
+        starts = range(0, region.batch, size)
+        self._sums = [np.empty((len(starts), *shape), dtype) for shape, dtype in given.sums]
+        self._parts = [
+            (*(_part(each, start, min(size, region.batch - start)) for each in given.rows), *((k,) for _ in self._sums))
+            for k, start in enumerate(starts)
+        ]
+
+    def __call__(self, arrays: Sequence[Any]) -> None:
+        sums = arrays[len(arrays) - len(self._sums) :]
+        arrays = (*arrays[: len(arrays) - len(self._sums)], *self._sums)
+        parts = iter(self._parts)  # each thread takes the next tile: `next` is atomic
+        if len(self.executors) == 1:
+            self._work(self.executors[0], set(), parts, arrays)
+        else:
+            self._spread(parts, arrays)
+        for total, own in zip(sums, self._sums, strict=True):
+            np.add.reduce(own, 0, None, total)
+
+    def _spread(self, parts: Iterator[Any], arrays: Sequence[Any]) -> None:
+        count, allowed, others = len(self.executors), _allowed(), []
+        pool, placing = _pool(os.getpid(), count - 1), _placing(os.getpid())
+        alone = placing.acquire(blocking=False)
+        try:
+            places = _places(allowed, count) if alone else [allowed] * count
+            with blas():
+                try:
+                    with suppress(RuntimeError):  # the interpreter ends, and starts no work: this thread does all
+                        for executor, place in zip(self.executors[1:], places[1:], strict=True):
+                            others.append(pool.submit(self._work, executor, place, parts, arrays))
+                    self._work(self.executors[0], places[0], parts, arrays)
+                finally:
+                    try:
+                        # What has not begun may never do so: its thread may be this one, busy with a tile around it.
+                        others = [other for other in others if not other.cancel()]
+                        wait(others)  # also after an error: they write into buffers that the next call uses
+                    finally:
+                        _stay_on(allowed)
+                for other in others:
+                    other.result()
+        finally:
+            if alone:
+                placing.release()
+
+    def _work(
+        self, executor: Executor, place: set[int], parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]
+    ) -> None:
+        """Carry out tiles until none is left."""
+        _stay_on(place)
+        run, last = executor.run, None if self._rest is None else self._parts[-1]
+        for part in parts:
+            if part is last:
+                run = self._rest.run  # type: ignore[union-attr]
+            run(*[x if index is ... else x[index] for x, index in zip(arrays, part, strict=True)])
+
+    @property
+    def nbytes(self) -> int:
+        executors = [*self.executors, *([] if self._rest is None else [self._rest])]
+        return sum(executor.nbytes for executor in executors) + sum(own.nbytes for own in self._sums)
+
+
+def _part(rows: Rows | None, start: int, size: int) -> Any:
+    if rows is None:
+        return ...
+    return (*(slice(None),) * rows.axis, slice(start * rows.inner, (start + size) * rows.inner))
+
+
+class Tiles:
+    """A region bound to the arrays it captures; called with those of `args`, and those it writes, in order."""
+
+    def __init__(
+        self,
+        region: Region,
+        values: Sequence[Value],
+        known: Callable[[int], Any],
+        sizes: dict[int, tuple[int, int]],
+        number: int,
+    ) -> None:
+        self._sizes, self._number = sizes, number
+        self._region = region
+        self._values = values
+        self._known = known
+        self._schedule: Schedule | None = None
+        given = [(n, rows) for n, rows in region.args if rows is not None or known(n) is None]
+        parts = [(n, rows) for n, rows in region.outs if rows is not None]
+        sums = [n for n, rows in region.outs if rows is None]
+        self.arrays = (*(n for n, _ in (*given, *parts)), *sums)
+        """The values whose arrays it is called with."""
+        rows = tuple(rows for _, rows in (*given, *parts))
+        self._given = Given(rows, tuple((values[n].shape, values[n].dtype) for n in sums))
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._schedule is None else self._schedule.nbytes
+
+    @property
+    def source(self) -> str:
+        """The generated Python of a tile, once its size is known."""
+        if self._schedule is None:
+            return f"# tiles of {self._region.batch} samples: their size is chosen by time on the first call\n"
+        schedule = self._schedule
+        title = f"# tiles of {schedule.size} of {self._region.batch} samples, threads: {len(schedule.executors)}\n"
+        return title + schedule.executors[0].source
+
+    @property
+    def spread(self) -> bool:
+        """Whether its tiles run on several threads."""
+        return self._schedule is not None and len(self._schedule.executors) > 1
+
+    def __call__(self, *arrays: Any) -> None:
+        if self._schedule is not None:
+            self._schedule(arrays)
+        elif self._number in self._sizes:
+            self._schedule = self._scheduled(*self._sizes[self._number])
+            self._schedule(arrays)
+        else:
+            self._schedule = self._fastest(arrays)
+            self._sizes[self._number] = self._schedule.size, len(self._schedule.executors)
+
+    def _fastest(self, arrays: Sequence[Any]) -> Schedule:
+        """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
+        batch, count = self._region.batch, threads()
+        best: list[tuple[float, Schedule]] = []  # the two fastest; the others are let go of
+        time.sleep(SETTLE)
+        size = -(-batch // count)
+        while size:
+            new = self._timed(self._scheduled(size, count), arrays, GLANCE)
+            best = sorted([*best, new], key=_time)[:2]
+            if new[0] > TOO_SLOW * best[0][0] or self._is_small(new[1]):
+                break
+            size //= 2
+        again = [self._timed(schedule, arrays, SECONDS) for _, schedule in best]
+        whole = self._timed(self._scheduled(batch, 1), arrays, SECONDS)  # last: BLAS's threads disturb what comes after
+        return min([*again, whole], key=_time)[1]
+
+    @staticmethod
+    def _is_small(schedule: Schedule) -> bool:
+        return schedule.executors[0].nbytes < SMALL
+
+    @staticmethod
+    def _timed(schedule: Schedule, arrays: Sequence[Any], seconds: float) -> tuple[float, Schedule]:
+        schedule(arrays)
+        times: list[float] = []
+        while len(times) < ROUNDS or sum(times) < seconds:
+            times.append(_seconds(schedule, arrays))
+        return sorted(times)[len(times) // 2], schedule
+
+    def _scheduled(self, size: int, count: int) -> Schedule:
+        rest = self._region.batch % size
+        executors = [self._executor(size) for _ in range(count)]
+        return Schedule(self._region, size, executors, self._executor(rest) if rest else None, self._given)
+
+    def _executor(self, size: int) -> Executor:
+        """An executor of the program for `size` samples."""
+        from .executor import Executor
+
+        program = tile_program(self._region, self._values, size, self._known)
+        contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
+        return Executor(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
+
+
+def _time(timed: tuple[float, Schedule]) -> float:
+    return timed[0]
+
+
+def _seconds(schedule: Schedule, arrays: Sequence[Any]) -> float:
+    start = time.perf_counter()
+    schedule(arrays)
+    return time.perf_counter() - start

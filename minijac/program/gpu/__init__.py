@@ -1,0 +1,1 @@
+"""Programs carried out as kernels and matmuls of CUDA."""

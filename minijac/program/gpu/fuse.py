@@ -1,0 +1,238 @@
+"""Fusion: elementwise operations as runs, and what of a run is computed where it is read instead of being stored.
+
+Each pass looks at steps in order and moves or repeats operations where less memory is written and read for it, or where
+a launch is saved. Nothing changes what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from ..ir import Value
+from .access import Access, Digit, View
+from .source import Computed, Load, Operand, Point, Register, accesses_of, reads_of
+
+__all__ = ["MOST_POINTS", "MOST_READS", "Fusion", "Reduce", "Run"]
+
+MOST_POINTS, MOST_READS = 64, 24
+"""Operations and operands in memory of one kernel."""
+REPEATED = 1 << 20
+"""Bytes of a result up to which cheap operations on smaller arrays are done again for every entry."""
+CHEAP = {
+    "add", "subtract", "multiply", "divide", "negative", "where", "maximum", "minimum", "astype", "cast", "square",
+    "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_not",
+    "isfinite", "isinf", "isnan", "abs", "sign", "relu", "sqrt",
+}  # fmt: skip
+"""Operations that cost less than a read of memory."""
+
+
+class Run:
+    """Elementwise operations over the same positions, which become one kernel."""
+
+    def __init__(self, size: int, point: Point) -> None:
+        self.size = size
+        self.points: list[Point] = []
+        self.members: set[int] = set()
+        self.touched: set[int] = set()
+        """The values whose memory is read."""
+        self.add(point)
+
+    def add(self, point: Point) -> None:
+        self.points.append(point)
+        self.members.add(point.out)
+        self.touched |= set(reads_of([point]))
+
+    def become(self, points: Sequence[Point]) -> None:
+        self.points = list(points)
+        self.members = {point.out for point in points}
+        self.touched = set(reads_of(points))
+
+    def keep(self, stored: set[int]) -> None:
+        """Drop what nothing needs any more."""
+        self.become(needed_for(self.points, stored))
+
+    def load(self, n: int) -> Load:
+        """A value of as many entries, read at the run's own positions."""
+        return Load(Access(n, (Digit(self.size, 1),) if self.size > 1 else ()))
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return reads_of(self.points)
+
+
+class Reduce(NamedTuple):
+    """A reduction of a view; or of what `points` compute, at the positions of an array of the view's shape."""
+
+    name: str
+    out: int
+    view: View
+    axes: tuple[int, ...]
+    points: tuple[Point, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return self.view.size
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return reads_of(self.points) if self.points else (self.view.root,)
+
+
+class Fusion:
+    """The passes over the steps of a plan."""
+
+    def __init__(self, steps: list[Any], made: dict[int, int], values: Sequence[Value], outputs: set[int]) -> None:
+        self.steps = steps
+        self.made = made
+        self.values = values
+        self.outputs = outputs
+        self._known: dict[int, set[int]] | None = None
+
+    def carry_out(self) -> None:
+        for each in (self._into_reduction, self._into_later_runs, self._into_readers):
+            for position in range(len(self.steps)):
+                each(position)
+
+    def stored(self, position: int) -> set[int]:
+        """What of a run's values something else needs."""
+        return {n for n in self.steps[position].members if n in self.outputs or self._readers(n) - {position}}
+
+    def _readers(self, n: int) -> set[int]:
+        """The positions of the steps that read a value's memory."""
+        if self._known is None:
+            self._known = {}
+            for position, step in enumerate(self.steps):
+                for each in step if isinstance(step, list) else [step]:
+                    for m in () if each is None else each.reads:
+                        self._known.setdefault(m, set()).add(position)
+        return self._known.get(n, set())
+
+    def _changed(self, *positions: int) -> None:
+        self._known = None
+        for position in positions:
+            self.steps[position].keep(self.stored(position))
+        self._known = None
+
+    def _fresh(self, names: Sequence[int], size: int) -> set[int]:
+        """Values as large as a run, which cost something to read."""
+        return {n for n in names if 2 * prod(self.values[n].shape) >= size}
+
+    def _into_reduction(self, position: int) -> None:
+        """What a run computes for a reduction alone is computed where it is reduced.
+
+        Where the run needs a part of it for others too, that is done twice, which costs less than to store it.
+        """
+        step = self.steps[position]
+        if not isinstance(step, Reduce) or step.view.root not in self.made or step.view.root in self.outputs:
+            return
+        root, maker = step.view.root, self.made[step.view.root]
+        run = self.steps[maker]
+        if not isinstance(run, Run) or not step.view.contiguous or run.size != step.size or not run.size:
+            return
+        chain = needed_for(run.points, {root})
+        alone = self.stored(maker) == {root}
+        if self._readers(root) == {position} and (alone or len(self._fresh(reads_of(chain), run.size)) <= 2):
+            self.steps[position] = step._replace(points=tuple(chain))
+            self._changed(maker)
+
+    def _into_later_runs(self, maker: int) -> None:
+        """What a run computes for one later run alone is computed there, where less is then written and read."""
+        run = self.steps[maker]
+        if not isinstance(run, Run):
+            return
+        for position in sorted({k for point in run.points for k in self._readers(point.out)}):
+            target = self.steps[position]
+            if isinstance(target, Run) and target.size == run.size:
+                self._move(run, maker, target, position)
+
+    def _move(self, run: Run, maker: int, target: Run, position: int) -> None:
+        moved: list[Point] = []
+        for point in reversed(run.points):
+            inside = {other.out for other in run.points if Register(point.out) in other.operands}
+            readers = self._readers(point.out)
+            elsewhere = readers - {position} or point.out in self.outputs
+            if not elsewhere and (inside or readers) and inside <= {other.out for other in moved}:
+                moved.insert(0, point)
+        names = {point.out for point in moved}
+        handed = {n for n in names if self._readers(n)}
+        fits = len(moved) + len(target.points) <= MOST_POINTS and len(run.touched | target.touched) <= MOST_READS
+        if not fits or not self._is_read_in_place(handed, target):
+            return
+        kept = {x.n for point in moved for x in point.operands if isinstance(x, Register)} - names
+        rest = [point for point in run.points if point.out not in names]
+        more = self._fresh([*kept, *reads_of(moved)], run.size) - target.touched
+        less = self._fresh([*run.touched], run.size) - set(reads_of(rest))
+        if len(more) + len(kept - self.stored(maker)) >= len(less) + 2 * len(handed):
+            return
+        moved = with_operands(moved, {Register(n): run.load(n) for n in kept})
+        own = with_operands(target.points, {run.load(n): Register(n) for n in handed})
+        run.become(rest)
+        target.become([*moved, *own])
+        self.made |= dict.fromkeys(names, position)
+        self._changed(maker)
+
+    def _is_read_in_place(self, names: set[int], target: Run) -> bool:
+        """Whether a run reads values at its own positions and nowhere else."""
+        operands = [x for point in target.points for x in point.operands]
+        return all(x == target.load(access.root) for x in operands for access in accesses_of(x) if access.root in names)
+
+    def _into_readers(self, maker: int) -> None:
+        """What is read at other positions is computed there: once in another order, or cheaply for many entries."""
+        run = self.steps[maker]
+        if not isinstance(run, Run):
+            return
+        for n in [point.out for point in run.points]:
+            readers = self._readers(n)
+            if not readers or n in self.outputs or n not in run.members:
+                continue
+            chain = needed_for(run.points, {n})
+            targets = [self.steps[k] for k in readers]
+            if all(self._may_repeat(n, chain, run, target, len(readers)) for target in targets):
+                for position, target in zip(readers, targets, strict=True):
+                    points = _repeated(target.points, n, chain)
+                    if isinstance(target, Run):
+                        target.become(points)
+                    else:
+                        self.steps[position] = target._replace(points=tuple(points))
+                self._changed(maker)
+
+    def _may_repeat(self, n: int, chain: Sequence[Point], run: Run, target: Any, readers: int) -> bool:
+        if not isinstance(target, Run | Reduce) or not target.points:
+            return False
+        operands = [x for point in target.points for x in point.operands]
+        reading = [x for x in operands if any(access.root == n for access in accesses_of(x))]
+        if not all(isinstance(x, Load) for x in reading) or len({*reads_of(chain), *target.reads}) > MOST_READS:
+            return False
+        if target.size == run.size and readers == len(reading) == 1 and reading[0] != run.load(n):
+            return len(self._fresh(reads_of(chain), run.size)) <= 2
+        cheap = len(chain) <= 6 and all(point.step is None or point.step.op.name in CHEAP for point in chain)
+        return cheap and readers <= 3 and target.size >= run.size and target.size * 4 <= REPEATED
+
+
+def _repeated(points: Sequence[Point], n: int, chain: Sequence[Point]) -> list[Point]:
+    """The operations with a value that they read computed for them."""
+
+    def other(operand: Operand) -> Operand:
+        if isinstance(operand, Load) and operand.access.root == n:
+            return Computed(tuple(chain), operand.access)
+        return operand
+
+    return [point._replace(operands=tuple(map(other, point.operands))) for point in points]
+
+
+def with_operands(points: Sequence[Point], other: Mapping[Any, Operand]) -> list[Point]:
+    """The operations with some operands exchanged."""
+    return [point._replace(operands=tuple(other.get(x, x) for x in point.operands)) for point in points]
+
+
+def needed_for(points: Sequence[Point], wanted: set[int]) -> list[Point]:
+    """The operations that values of a run are computed by."""
+    needed, kept = set(wanted), []
+    for point in reversed(points):
+        if point.out in needed:
+            kept.append(point)
+            needed |= {operand.n for operand in point.operands if isinstance(operand, Register)}
+    kept.reverse()
+    return kept

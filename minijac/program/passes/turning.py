@@ -1,0 +1,195 @@
+"""Turning: chains of operations on stacked matrices are computed transposed where that is cheaper.
+
+A Jacobian's axes come in the order in which labels met. Where a weight then multiplies from the left,
+``w[m, k] @ x[..., k, n]`` is one small product for each sample; of ``x`` transposed it is a single large one, and a
+transpose at the end of the chain is gone as well. Whether a chain is better off transposed is decided by cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...ops import REGISTRY
+from ..cpu.lowering import elementwise_ufunc
+from ..ir import Instruction, Program, Value, without_dead_code
+
+__all__ = ["turned_chains"]
+
+DEEP = 100
+"""Operations in a row after which a chain is left as it is."""
+LEAST = 1024
+"""Entries of a value below which its order does not matter."""
+MOST = 128
+"""Chains that are tried, the last ones of a program."""
+ENTRY, STRIDED, FLOP, SMALL_FLOP, MATRIX = 0.2, 0.6, 0.005, 0.02, 300.0
+"""Nanoseconds, roughly: an entry read or written in order, and out of order; an operation of a large product and of a
+small one, and the call for each matrix of a stack. Only their proportions matter."""
+
+
+def turned_chains(program: Program) -> Program:
+    """Transposes, what is computed from them, and products with a matrix from the left, tried with the chain turned."""
+    transposes = {step.out for step in program.instructions if _is_transpose(step)}
+    candidates = [
+        step.out
+        for step in program.instructions
+        if prod(program.values[step.out].shape) >= LEAST
+        and (
+            step.out in transposes
+            or _from_left(step, program.values)
+            or (elementwise_ufunc(step) and not transposes.isdisjoint(step.args))
+        )
+    ]
+    best = _cost(program) if candidates else 0.0
+    for out in reversed(candidates[-MOST:]):
+        trial = _turned_at(program, out)
+        if trial is not None and (cost := _cost(trial)) < 0.9999 * best:
+            program, best = trial, cost
+    return program
+
+
+def _swap(ndim: int) -> tuple[int, ...]:
+    return (*range(ndim - 2), ndim - 1, ndim - 2)
+
+
+def _is_transpose(step: Instruction) -> bool:
+    axes = step.params.get("axes", ()) if step.op.name == "transpose" else ()
+    return len(axes) > 1 and tuple(axes) == _swap(len(axes))
+
+
+def _from_left(step: Instruction, values: Sequence[Value]) -> bool:
+    if step.op.name != "matmul":
+        return False
+    left, right = (values[n].shape for n in step.args)
+    return len(left) == 2 and len(right) > 2
+
+
+def _turned_at(program: Program, out: int) -> Program | None:
+    """The program with the chain up to a value turned; None where the value is not made any more."""
+    turner = _Turner(program)
+    same: dict[int, int] = {}
+    for step in program.instructions:
+        if step.out != out:
+            turner.steps.append(step._replace(args=tuple([same.get(n, n) for n in step.args])))
+        elif _is_transpose(step):
+            same[out] = turner.turned(step.args[0])
+        else:
+            axes = _swap(len(turner.shape(out)))
+            turner.steps.append(Instruction(REGISTRY["transpose"], (turner.turned(out),), {"axes": axes}, out))
+    if out not in same and all(step.out != out for step in turner.steps):
+        return None
+    outputs = tuple([same.get(n, n) for n in program.outputs])
+    return without_dead_code(Program(tuple(turner.values), tuple(turner.steps), program.inputs, outputs))
+
+
+class _Turner:
+    """Makes, once each, values with their last two axes exchanged."""
+
+    def __init__(self, program: Program) -> None:
+        self.values = list(program.values)
+        self.steps: list[Instruction] = []
+        self._makers = {step.out: step for step in program.instructions}
+        self._turned: dict[int, int] = {}
+        self._depth = 0
+
+    def shape(self, n: int) -> tuple[int, ...]:
+        return self.values[n].shape
+
+    def turned(self, n: int) -> int:
+        """The number of the value's transpose; that of a vector is a column, that of a number the number."""
+        if n not in self._turned:
+            self._depth += 1
+            self._turned[n] = self._made(n)
+            self._depth -= 1
+        return self._turned[n]
+
+    def _made(self, n: int) -> int:
+        shape, maker = self.shape(n), self._makers.get(n)
+        if len(shape) < 2:
+            return self._add("reshape", (n,), (*shape, 1), shape=(*shape, 1)) if shape else n
+        if maker is not None and self._depth < DEEP:
+            if elementwise_ufunc(maker):
+                args = tuple([self.turned(m) for m in maker.args])
+                return self._put(
+                    Instruction(maker.op, args, {}, -1), (*shape[:-2], shape[-1], shape[-2]), self.values[n].dtype
+                )
+            if _is_transpose(maker):
+                return maker.args[0]
+            if _from_left(maker, self.values):
+                return self._product(maker, shape)
+            if maker.op.name == "reshape" and (product := self._makers.get(maker.args[0])) is not None:
+                columns = self._with_columns(product, shape)
+                if columns is not None:
+                    return columns
+        return self._add("transpose", (n,), (*shape[:-2], shape[-1], shape[-2]), axes=_swap(len(shape)))
+
+    def _product(self, step: Instruction, shape: tuple[int, ...]) -> int:
+        """``(w @ x).T`` as ``x.T @ w.T``, with all rows of all samples in one matrix."""
+        w, x = step.args
+        rows = self.turned(x)
+        summed, own = self.shape(x)[-2], shape[-2]
+        flat = self._reshaped(rows, (prod(self.shape(rows)[:-1]), summed))
+        right = self._add("transpose", (w,), (summed, own), axes=(1, 0))
+        product = self._add("matmul", (flat, right), (self.shape(flat)[0], own))
+        return self._reshaped(product, (*shape[:-2], shape[-1], own))
+
+    def _with_columns(self, product: Instruction, shape: tuple[int, ...]) -> int | None:
+        """A product whose columns are the last two axes: the other matrix's columns in the other order."""
+        if product.op.name != "matmul" or any(len(self.shape(n)) != 2 for n in product.args):
+            return None
+        x, w = product.args
+        k, columns = self.shape(w)
+        if shape[-2] * shape[-1] != columns:
+            return None
+        parts = self._reshaped(w, (k, *shape[-2:]))
+        parts = self._add("transpose", (parts,), (k, shape[-1], shape[-2]), axes=(0, 2, 1))
+        made = self._add("matmul", (x, self._reshaped(parts, (k, columns))), (self.shape(x)[0], columns))
+        return self._reshaped(made, (*shape[:-2], shape[-1], shape[-2]))
+
+    def _reshaped(self, n: int, shape: tuple[int, ...]) -> int:
+        return self._add("reshape", (n,), shape, shape=shape)
+
+    def _add(self, name: str, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
+        dtype = np.result_type(*(self.values[n].dtype for n in args))
+        return self._put(Instruction(REGISTRY[name], args, params, -1), result, dtype)
+
+    def _put(self, step: Instruction, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        self.values.append(Value(shape, dtype, "computed"))
+        self.steps.append(step._replace(out=len(self.values) - 1))
+        return len(self.values) - 1
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+def _cost(program: Program) -> float:
+    """What NumPy's calls would take, by the order of the entries that they read."""
+    strided: set[int] = set()
+    total = 0.0
+    for step in program.instructions:
+        out = program.values[step.out]
+        name, size = step.op.name, prod(out.shape)
+        if name == "transpose":
+            if step.args[0] not in strided:
+                strided.add(step.out)
+        elif name in ("getitem", "squeeze", "expand_dims"):
+            strided |= {step.out} if step.args[0] in strided else set()
+        elif name == "reshape":
+            if step.args[0] in strided:
+                total += size * (ENTRY + STRIDED)
+        elif name == "matmul":
+            total += _product_cost(program, step)
+        else:
+            total += size * ENTRY
+            total += sum(prod(program.values[n].shape) * (STRIDED if n in strided else ENTRY) for n in step.args)
+    return total + sum(prod(program.values[n].shape) * STRIDED for n in program.outputs if n in strided)
+
+
+def _product_cost(program: Program, step: Instruction) -> float:
+    a, b = (program.values[n].shape for n in step.args)
+    out = program.values[step.out].shape
+    flops = 2 * prod(out) * a[-1]
+    if len(a) == len(b) == 2 or len(out) < 3:
+        return flops * FLOP
+    return prod(out[:-2]) * MATRIX + flops * (SMALL_FLOP if min(*out[-2:], a[-1]) < 32 else 2 * FLOP)

@@ -1,0 +1,186 @@
+"""Traces: operations, the nodes that record them, and how an operation on traced values is carried out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from ..backend import carried_out
+from ..errors import MutationError, TraceError
+from ..lines import Line, caller, user_line
+from .traced import Traced, traced
+
+__all__ = ["Node", "Op", "Trace", "apply"]
+
+_serial = count()
+
+
+class Op:
+    """An operation: how to compute it, and the local derivative (`edge`) for each operand.
+
+    `value` takes plain arrays, or values traced further out. ``edge(node, k)`` is the derivative of the node's output
+    with respect to its operand `k`; None marks an operation whose derivative is zero wherever it exists (comparisons,
+    sign, rounding): it is not recorded by a differentiating trace.
+    """
+
+    __slots__ = ("edge", "family", "inert", "name", "partials", "samples", "signature", "value", "view")
+
+    def __init__(
+        self,
+        name: str,
+        value: Callable[..., Any],
+        edge: Callable[[Node, int], Any] | None,
+        family: str,
+        samples: Any = (),
+        inert: frozenset[int] = frozenset(),
+        view: bool = False,
+    ) -> None:
+        self.name = name
+        self.value = value
+        self.edge = edge
+        self.family = family
+        self.samples = samples
+        self.inert = inert
+        """Positions of operands that have no derivative."""
+        self.view = view
+        """Whether the result is a view of the operand, where its strides allow."""
+        self.partials: Sequence[Callable[..., Any] | float | None] | None = None
+        """For an elementwise operation its partial derivatives as declared, one for each operand."""
+        self.signature: Callable[..., Any] | None = None
+        """Multilinear operations: the names of the axes of operands and output."""
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        return apply(self, args, params)
+
+    def __repr__(self) -> str:
+        return f"<{self.family} operation {self.name}>"
+
+
+class Node:
+    """One recorded operation: its operands' values, which nodes they came from (-1: none), its output, its line."""
+
+    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "where")
+
+    def __init__(
+        self,
+        op: Op | None,
+        parents: tuple[int, ...],
+        args: tuple[Any, ...],
+        params: dict[str, Any],
+        out: Any,
+        where: Line | None,
+    ) -> None:
+        self.op = op
+        self.parents = parents
+        self.args = args
+        self.params = params
+        self.out = out
+        self.where = where
+        self.live: Any = None
+        """Which entries any output uses, where a `where` discards some: others have no derivative."""
+        self.slopes: dict[int, Any] = {}
+        """Partials of an elementwise operation that are known already, by operand."""
+
+
+class Trace:
+    """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
+
+    __slots__ = ("nodes", "open", "program", "serial", "watched")
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.open = True
+        self.serial = next(_serial)
+        self.program: Any = None
+        """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
+        self.watched: dict[int, tuple[Any, Any, Line | None]] = {}
+        """Large plain arrays among the operands, what they held, and where: they must hold it still at the end."""
+
+    def input(self, value: Any) -> Traced:
+        if self.program is None and isinstance(value, Traced):
+            self.program = value.home.program
+        self.nodes.append(Node(None, (), (), {}, value, None))
+        return traced(self, len(self.nodes) - 1, value)
+
+    def close(self) -> None:
+        self.open = False
+
+    def held(self, array: Any) -> Any:
+        """A captured array as it is now, whatever is written to it later: derivatives are taken after the function ran.
+
+        Small ones are copied; large ones, which are weights and not scratch, are only checked.
+        """
+        if array.nbytes <= COPIED_BYTES:
+            return array.copy() if array.flags.writeable else array
+        if id(array) not in self.watched:
+            self.watched[id(array)] = array, fingerprint(array), caller(3)
+        return array
+
+    def check_captured(self) -> None:
+        """Raise MutationError where a large captured array was written after an operation had used it."""
+        for array, before, where in self.watched.values():
+            if fingerprint(array) != before:
+                raise MutationError(
+                    f"a captured array of shape {array.shape}, used at {where}, was written in place since. Expected "
+                    "arrays that stay as they are until the derivative is taken: make a new one instead of writing to "
+                    "it, or copy it before it is used."
+                )
+
+
+COPIED_BYTES = 2**16
+
+
+def fingerprint(array: Any) -> Any:
+    """A number that changes when an array's content does: the sum of its words, by position modulo a prime."""
+    if not isinstance(array, np.ndarray):
+        return None  # CuPy's: not looked at
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    with np.errstate(over="ignore"):
+        return int(words.sum(dtype=np.uint64)), int(words[::509].sum(dtype=np.uint64)), bytes(flat[-8:])
+
+
+def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Compute an operation, recorded on the innermost trace among its operands, and on the outer ones through it."""
+    trace: Trace | None = None
+    for arg in args:
+        if isinstance(arg, Traced) and (trace is None or arg.home.serial > trace.serial):
+            trace = arg.home
+    if trace is None:
+        if "cupy" in sys.modules:
+            return carried_out(op.name, op.value, args, params)
+        return op.value(*args, **params)
+    if not trace.open:
+        raise TraceError(
+            f"{op.name} at {user_line()}: expected values of a running transformation, got a traced value whose "
+            "transformation has returned. Return it from the function (or as aux with has_aux=True) instead of "
+            "storing it outside."
+        )
+    if trace.program is not None:
+        args = tuple([trace.program.captured(arg) if trace.program.captures(arg) else arg for arg in args])
+        if trace.program is trace:
+            return trace.program.record(op, args, params)  # type: ignore[attr-defined]
+    else:
+        args = tuple([trace.held(arg) if type(arg) is np.ndarray else arg for arg in args])
+    values = tuple([arg.value if isinstance(arg, Traced) and arg.home is trace else arg for arg in args])
+    parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is trace else -1 for arg in args])
+    both = None
+    if op.partials is not None and "cupy" in sys.modules:
+        both = _value_and_partials(op, values, params, parents)
+    out, slopes = both or (apply(op, values, params), None)
+    if op.edge is None:
+        return out
+    trace.nodes.append(Node(op, parents, values, params, out, caller()))
+    if slopes is not None:
+        trace.nodes[-1].slopes = slopes
+    return traced(trace, len(trace.nodes) - 1, out)
+
+
+def _value_and_partials(op: Op, args: tuple[Any, ...], params: dict[str, Any], parents: tuple[int, ...]) -> Any:
+    from ..program.gpu.eager import value_and_partials  # operations are made of this module
+
+    return value_and_partials(op, args, params, tuple([k for k, p in enumerate(parents) if p >= 0]))

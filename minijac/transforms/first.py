@@ -1,0 +1,171 @@
+"""First derivatives: per-sample Jacobians, dense or as operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+
+from ..accumulation.memory import within_bytes
+from ..accumulation.plan import plan_for
+from ..accumulation.recording import Prepared, Recorded, prepare
+from ..accumulation.replay import replayed
+from ..accumulation.results import assemble
+from ..arguments import (
+    Options,
+    flatten,
+)
+from ..backend import taken_home
+from ..errors import InputError
+
+__all__ = ["jacobian", "linearize", "value_and_jacobian"]
+
+
+# -- Jacobians ---------------------------------------------------------------------------------------------------------
+def value_and_jacobian(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    batch_axis: int | Sequence[int | None] | None = 0,
+    mode: str = "auto",
+    on_mixing: str = "raise",
+    structured: bool = False,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    max_bytes: int | None = None,
+    progress: bool = False,
+) -> Callable[..., Any]:
+    """Function that returns ``(y, J)``, or ``((y, aux), J)`` with `has_aux`; `f` runs once. See `jacobian`.
+
+    >>> import numpy as np
+    >>> y, J = value_and_jacobian(np.sin)(np.zeros((2, 3)))
+    >>> y.shape, J.shape
+    ((2, 3), (2, 3, 3))
+    """
+    options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
+
+    @taken_home(f)
+    def with_jacobian(*args: Any, **kwargs: Any) -> Any:
+        run, result = _jacobian(f, args, kwargs, options)
+        return ((run.value, run.aux) if has_aux else run.value), result
+
+    return with_jacobian
+
+
+def jacobian(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    batch_axis: int | Sequence[int | None] | None = 0,
+    mode: str = "auto",
+    on_mixing: str = "raise",
+    structured: bool = False,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    max_bytes: int | None = None,
+    progress: bool = False,
+) -> Callable[..., Any]:
+    """Function that returns the per-sample Jacobians ``d y_i / d x_i`` of a batched function.
+
+    Args:
+        f: Maps arrays for a whole batch to arrays for a whole batch; it is called once, with the true shapes. Takes
+            and returns any pytree of arrays.
+        argnums: The positional argument(s) to differentiate. A tuple gives a tuple of Jacobians at each output leaf.
+        batch_axis: The axis that holds the samples, for each positional argument: one int or None for all, or a tuple.
+            None: shared by all samples. All None: the ordinary Jacobian ``(*out, *in)``.
+        mode: ``"forward"``, ``"reverse"``, ``"mixed"``, or ``"auto"``, the cheapest by predicted cost. All agree to
+            rounding.
+        on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (the exact ``d y_i / d x_i``), or ``"full"``
+            (``(B, *out, B, *in)``).
+        structured: Return the Jacobian as an operator (`minijac.Jacobian`) instead of a dense array.
+        has_aux: `f` returns ``(y, aux)``; the result is ``(J, aux)``.
+        chunk_size: Seeds (columns of the per-sample Jacobian in forward mode, rows in reverse) at a time.
+        max_bytes: Bound on peak memory beside inputs and result.
+        progress: Show a progress bar over chunks (needs tqdm).
+
+    Returns:
+        A function of the same arguments. For x: ``(B, *in)`` and y: ``(B, *out)`` it returns ``(B, *out, *in)``, of
+        dtype ``numpy.result_type(y, x)``, C-contiguous and newly made.
+
+    Raises:
+        BatchMixingError: One sample's output depends on another's input, and `on_mixing` is ``"raise"``.
+        InputError: Wrong dtype, rank, batch sizes or option.
+
+    Cost: a forward pass of `f`, and per sample and seed about as much again, less where blocks are sparse or shared.
+
+    >>> import numpy as np
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> jacobian(lambda x: x * x)(x)[1]
+    array([[4., 0.],
+           [0., 6.]])
+    """
+    options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
+
+    @taken_home(f)
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        run, result = _jacobian(f, args, kwargs, options)
+        return (result, run.aux) if has_aux else result
+
+    return jacobian_of
+
+
+def _jacobian(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> tuple[Recorded, Any]:
+    if options.max_bytes is not None:
+        prepared = lambda *part: prepare(f, part, kwargs, options)  # noqa: E731
+        ready, value, aux, pairs = within_bytes(prepared, args, options)
+        return ready.run._replace(value=value, aux=aux), as_trees(pairs, ready, args, options)
+    ready = prepare(f, args, kwargs, options)
+    with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+        mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
+        plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure)
+        pairs = replayed(ready, plan, options) or assemble(
+            ready.graph,
+            ready.run.inputs,
+            ready.run.output_nodes,
+            ready.sources,
+            ready.outputs,
+            ready.in_axes,
+            ready.out_axes,
+            plan,
+            options,
+        )
+    return ready.run, as_trees(pairs, ready, args, options)
+
+
+def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
+    """``J[out][arg][in]``: the output's tree outside, then the tuple of arguments, then each argument's tree."""
+    rows = []
+    for row in pairs:
+        per_argument, start = [], 0
+        for n in ready.positions:
+            leaves, tree = flatten(args[n])
+            per_argument.append(optree.tree_unflatten(tree, row[start : start + len(leaves)]))
+            start += len(leaves)
+        rows.append(per_argument[0] if isinstance(options.argnums, int | np.integer) else tuple(per_argument))
+    return optree.tree_unflatten(ready.run.tree, rows)
+
+
+def linearize(
+    f: Callable[..., Any], *primals: Any, batch_axis: int | Sequence[int | None] | None = 0
+) -> tuple[Any, Any]:
+    """``(y, J)`` with `J` the structured per-sample Jacobian at `primals`, its products not yet multiplied out.
+
+    Args:
+        f: A batched function of the primals.
+        primals: The arguments, all differentiated. With several, `J` has a tuple of Jacobians at each output leaf.
+        batch_axis: As for `jacobian`.
+
+    >>> import numpy as np
+    >>> y, J = linearize(lambda x: np.sin(x), np.zeros((2, 3)))
+    >>> J @ np.ones((2, 3))
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
+    """
+    if not primals:
+        raise InputError("linearize: expected at least one primal after the function, got none.")
+    argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
+    return value_and_jacobian(f, argnums, batch_axis=batch_axis, structured=True)(*primals)

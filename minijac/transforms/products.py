@@ -1,0 +1,185 @@
+"""Products with the Jacobian: tangents, cotangents, and the gradient of a scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+
+from ..accumulation.graph import Graph
+from ..accumulation.recording import Recorded, record
+from ..algebra.block import Block
+from ..arguments import Options, argument_positions, check_tangent, flatten, output_leaf
+from ..backend import at_home, namespace, taken_home, value_of
+from ..errors import InputError
+
+__all__ = ["grad", "jvp", "stop_gradient", "value_and_grad", "vjp"]
+
+
+# -- products with one tangent or cotangent ----------------------------------------------------------------------------
+def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """Value and directional derivative: ``(y, y_dot)`` with ``y_dot = J @ tangents``.
+
+    Args:
+        f: Any differentiable function of the primals; no batch is assumed.
+        primals: Tuple of arguments (pytrees).
+        tangents: The same trees and shapes.
+
+    Cost: about twice `f`. Raises InputError where tangents and primals differ in tree or shape.
+
+    >>> import numpy as np
+    >>> jvp(np.sin, (np.zeros(2),), (np.ones(2),))
+    (array([0., 0.]), array([1., 1.]))
+    """
+    for name, given_tuple in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given_tuple, tuple | list):
+            raise InputError(
+                f"jvp: expected {name} as a tuple, one entry per argument, got {type(given_tuple).__name__}."
+            )
+    with at_home((tuple(primals), tuple(tangents))) as (own, along):
+        return _jvp(f, own, along)
+
+
+def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    run = record(f, primals, {}, range(len(primals)), {}, False)
+    flat, tree = flatten(primals)
+    given, given_tree = flatten(tangents)
+    if tree != given_tree:
+        raise InputError(f"tangents: expected the tree of the primals, {tree}, got {given_tree}.")
+    seeds: dict[int, Block] = {}
+    for n, tangent in zip(run.inputs, given, strict=True):
+        seeds[n] = Block.column(check_tangent(tangent, run.nodes[n].out, "tangent", "primal"))
+    outputs = [output_leaf(y, run.xp) for y in run.outputs]
+    graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
+    blocks = graph.forward(seeds)
+    like = flat[0] if flat else None
+    result = []
+    for y, i in zip(outputs, run.output_nodes, strict=True):
+        block = blocks.get(i, Block(y.shape, ())) if i is not None else Block(y.shape, ())
+        result.append(block.dense(y.dtype, y if i is not None else like))
+    return run.value, optree.tree_unflatten(run.tree, result)
+
+
+def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Value and pullback: ``(y, pullback)``; ``pullback(y_bar)`` is a tuple of one cotangent for each primal.
+
+    Args:
+        f: Any differentiable function of the primals; no batch is assumed.
+        primals: The arguments (pytrees).
+
+    The pullback may be called any number of times; `y_bar` has the tree and shapes of y. Cost of a call: about twice
+    `f`. Raises InputError where a cotangent differs from y in tree or shape.
+
+    >>> import numpy as np
+    >>> y, pullback = vjp(np.sin, np.zeros(2))
+    >>> pullback(np.ones(2))
+    (array([1., 1.]),)
+    """
+    with at_home(primals) as own:
+        return _vjp(f, own)
+
+
+def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    run = record(f, primals, {}, range(len(primals)), {}, False, kept=True)
+    outputs = [output_leaf(y, run.xp) for y in run.outputs]
+    graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
+    trees = [flatten(primal) for primal in primals]
+    sources = tuple(run.nodes[i].out for i in run.inputs)
+
+    def pullback(y_bar: Any) -> tuple[Any, ...]:
+        run.trace.check_captured()
+        with at_home(sources), at_home((y_bar,)) as (own,):
+            given, tree = flatten(own)
+            if tree != run.tree:
+                raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
+            seeds: dict[int, Block] = {}
+            for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
+                block = Block.column(check_tangent(cotangent, y, "cotangent", "output")).T
+                if i is not None:
+                    seeds[i] = seeds[i] + block if i in seeds else block
+            return _cotangents(graph, seeds, run, trees)
+
+    return run.value, pullback
+
+
+def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: list[Any]) -> tuple[Any, ...]:
+    blocks = graph.reverse(seeds)
+    dense = []
+    for i in run.inputs:
+        x = run.nodes[i].out
+        dense.append(blocks.get(i, Block((), x.shape)).dense(x.dtype, x))
+    result, start = [], 0
+    for leaves, tree in trees:
+        result.append(optree.tree_unflatten(tree, dense[start : start + len(leaves)]))
+        start += len(leaves)
+    return tuple(result)
+
+
+def value_and_grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """Function that returns ``(y, g)``, or ``((y, aux), g)`` with `has_aux`; `f` runs once. See `grad`.
+
+    >>> import numpy as np
+    >>> y, g = value_and_grad(lambda x: (x * x).sum())(np.arange(3.0))
+    >>> float(y), g
+    (5.0, array([0., 2., 4.]))
+    """
+    Options(argnums, None, "auto", "raise", False, has_aux, None, None, False)
+
+    @taken_home(f)
+    def with_grad(*args: Any, **kwargs: Any) -> Any:
+        positions = argument_positions(argnums, args)
+        run = record(f, args, kwargs, positions, {}, has_aux)
+        if len(run.outputs) != 1 or np.shape(run.outputs[0]) != ():
+            shapes = [np.shape(y) for y in run.outputs]
+            raise InputError(
+                f"grad: expected a function that returns one scalar (shape ()), got {shapes}. Sum or average the "
+                "result, or use minijac.jacobian for the derivative of each entry."
+            )
+        y = output_leaf(run.outputs[0], run.xp)
+        node = run.output_nodes[0]
+        graph = Graph(run.nodes, run.inputs, [] if node is None else [node])
+        seeds = {} if node is None else {node: Block.identity((), namespace(y).ones((), y.dtype))}
+        gradients = _cotangents(graph, seeds, run, [flatten(args[n]) for n in positions])
+        result = gradients[0] if isinstance(argnums, int | np.integer) else gradients
+        return ((run.value, run.aux) if has_aux else run.value if node is not None else y), result
+
+    return with_grad
+
+
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+    """Function that returns the gradient of a scalar-valued `f`.
+
+    Args:
+        f: Returns one scalar; a sum over the batch is legitimate here.
+        argnums: The positional argument(s) to differentiate (pytrees); a tuple gives a tuple of gradients.
+        has_aux: `f` returns ``(y, aux)``; the result is ``(g, aux)``.
+
+    Returns a function of the same arguments; gradients have the trees, shapes and dtypes of the arguments. Cost: about
+    three times `f`. Raises InputError where the output is no scalar.
+
+    >>> import numpy as np
+    >>> grad(lambda x: (x**3).sum())(np.arange(3.0))
+    array([ 0.,  3., 12.])
+    """
+    with_value = value_and_grad(f, argnums, has_aux=has_aux)
+
+    @taken_home(f)
+    def grad_of(*args: Any, **kwargs: Any) -> Any:
+        value, result = with_value(*args, **kwargs)
+        return (result, value[1]) if has_aux else result
+
+    return grad_of
+
+
+def stop_gradient(x: Any) -> Any:
+    """`x` (a pytree), treated as constant: its plain value, free of all traces.
+
+    >>> import numpy as np
+    >>> grad(lambda x: x * stop_gradient(x))(np.float64(3.0))
+    array(3.)
+    """
+    return optree.tree_map(value_of, x, namespace="minijac")

@@ -1,0 +1,366 @@
+"""Second order in one pass: value, Jacobian block and second-order term go along the tape together.
+
+With ``S`` the second derivatives d2/dx_k2 of a value, either listed over the inputs k (the Hessian's diagonal) or
+already summed (the Laplacian), an operation y = F(a, b, ...) gives
+
+    S_y = sum_a F_a S_a + sum_{a,b} F_ab J_a[., k] J_b[., k]
+
+Structural operations have no F_ab, multilinear ones have themselves, elementwise ones their partials differentiated. So
+no operation needs a rule of its own, and a block that touches two of fifty inputs costs two. This is the forward
+Laplacian (Li et al., Nature Machine Intelligence 6, 2024) on labelled blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+
+from ..accumulation.graph import Graph
+from ..accumulation.plan import accumulate, plan_for
+from ..accumulation.recording import Prepared, prepare
+from ..accumulation.results import batch_first, result_dtype, seeds, unit
+from ..algebra.block import Block, Term, bilinear
+from ..algebra.labels import Axes, Label
+from ..arguments import Options
+from ..backend import taken_home
+from ..errors import InputError
+from ..ops.families import labelled, multilinear_axes, operand_axes, without_ones
+from ..tape.trace import Node, Trace
+from ..tape.traced import Traced
+from .elementwise import LINEAR, Partials
+from .first import as_trees, jacobian, value_and_jacobian
+
+__all__ = [
+    "divergence",
+    "hessian",
+    "hessian_diagonal",
+    "laplacian",
+    "value_and_divergence",
+    "value_and_hessian",
+    "value_and_hessian_diagonal",
+    "value_and_laplacian",
+]
+
+
+def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[int, Block]:
+    """The second-order term of every output, from the identity at one input (or a part of it)."""
+    first: dict[int, Block] = dict(seed)
+    second: dict[int, Block] = {}
+    for i in graph.order:
+        node = graph.nodes[i]
+        operands = [(k, p) for k, p in graph.operands(i) if p in first]
+        if not operands:
+            continue
+        first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
+        parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
+        elementwise = node.op.family == "elementwise"  # type: ignore[union-attr]
+        partials = Partials(node, [k for k, _ in operands], 2) if elementwise else None
+        for n, (k, p) in enumerate(operands):
+            for l, q in operands[n:]:
+                form = _form(node, partials, k, l)
+                if form is not None:
+                    parts.append(bilinear(form, first[p], first[q], node.out.shape, collapse))
+        if node.op.family not in (*LINEAR, "elementwise", "multilinear"):  # type: ignore[union-attr]
+            parts.append(_curvature(node, [(k, first[p]) for k, p in operands], collapse))
+        parts = [part for part in parts if part.terms]
+        if parts:
+            second[i] = _total(parts)
+    return {i: second[i] for i in graph.outputs if i in second}
+
+
+def _total(blocks: Any) -> Block:
+    blocks = iter(blocks)
+    total = next(blocks)
+    for block in blocks:
+        total = total + block
+    return total
+
+
+# -- the second derivative of one operation ----------------------------------------------------------------------------
+def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
+    """The second derivative by operands `k` and `l` as a bilinear form, both orders counted; None where it is zero."""
+    assert node.op is not None
+    both = 1.0 if k == l else 2.0
+    if partials is not None:
+        partial = partials((k, l))
+        if partial is None:
+            return None
+        axes: Axes = tuple((Label(n),) for n in node.out.shape)
+        inp = tuple(axis for n in (k, l) for axis in operand_axes(axes, np.shape(node.args[n])))
+        factors = () if partial.array is None else (labelled(partial.array, axes, node.out.dtype),)
+        return Term(without_ones(axes), without_ones(inp), factors, both * partial.scale)
+    if node.op.family == "multilinear" and k != l:
+        held = [j for j in range(len(node.args)) if j not in (k, l)]
+        out, operands, parts = multilinear_axes(node, held)
+        return Term(without_ones(out), without_ones((*operands[k], *operands[l])), tuple(parts), both)
+    return None
+
+
+def _curvature(node: Node, blocks: list[tuple[int, Block]], collapse: bool) -> Block:
+    """The second-order term of an operation outside the three families, whose derivative is given outright.
+
+    Differentiates the pushforward of all tangents once more along the same tangents. Cost: the square of the number of
+    seeds for this one operation.
+    """
+    assert node.op is not None
+    one = blocks[0][1].one
+    shape = blocks[0][1].inp_shape
+    tangents = [(k, block.dense(node.out.dtype, node.out)) for k, block in blocks]
+    trace = Trace()
+    args = list(node.args)
+    points = {k: trace.input(args[k]) for k, _ in tangents}
+    for k, point in points.items():
+        args[k] = point
+    try:
+        y = node.op(*args, **node.params)
+        inner = trace.nodes[y.index]
+        pushed: Any = None
+        for k, tangent in tangents:
+            local = Node(node.op, inner.parents, tuple(args), node.params, y, node.where)
+            part = node.op.edge(local, k).after(_as_block(tangent, len(shape), one))  # type: ignore[misc]
+            dense = part.dense(node.out.dtype, y)
+            pushed = dense if pushed is None else pushed + dense
+    finally:
+        trace.close()
+    if not isinstance(pushed, Traced) or pushed.home is not trace:  # a linear operation
+        return Block(node.out.shape, () if collapse else shape, (), one)
+    graph = Graph(trace.nodes, [p.index for p in points.values()], [pushed.index])
+    again = graph.forward({points[k].index: _as_block(tangent, len(shape), one) for k, tangent in tangents})
+    block = again.get(pushed.index)
+    out_shape = node.out.shape
+    if block is None:
+        return Block(out_shape, () if collapse else shape, (), one)
+    for _ in shape:  # (out, k) by k: only equal k
+        block = block.paired(len(out_shape), 0)
+        order = [*range(len(out_shape)), *range(len(out_shape) + 1, len(block.out_shape)), len(out_shape)]
+        block = block.axes_moved(order, range(len(block.inp_shape)))
+    array = block.dense(node.out.dtype, node.out)
+    if collapse:
+        array = array.sum(axis=tuple(range(len(out_shape), len(block.out_shape))))
+        return Block.column(array)
+    return _as_block(array, len(shape), one)
+
+
+def _as_block(array: Any, inputs: int, one: Any) -> Block:
+    """An array of shape ``(*out, *in)`` as a block."""
+    column = Block.column(array)
+    n = len(array.shape) - inputs
+    terms = [Term(term.out[:n], term.out[n:], term.factors, term.scale) for term in column.terms]
+    return Block(tuple(array.shape[:n]), tuple(array.shape[n:]), terms, one)
+
+
+# -- transformations ---------------------------------------------------------------------------------------------------
+def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[tuple[int, int, Block]]:
+    """(output leaf, input leaf, second-order block) for each chunk of seeds."""
+    one = unit(ready.sources, ready.outputs) if ready.sources else None
+    for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
+        for seed in seeds(x.shape, axis, options.chunk_size, one):
+            blocks = second_order(ready.graph, {i: seed}, collapse)
+            for m, o in enumerate(ready.run.output_nodes):
+                if o is not None and o in blocks:
+                    yield m, n, blocks[o]
+
+
+def value_and_hessian_diagonal(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any
+) -> Callable[..., Any]:
+    """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
+    chosen = _options(argnums, options)
+
+    @taken_home(f)
+    def with_diagonal(*args: Any, **kwargs: Any) -> Any:
+        ready = prepare(f, args, kwargs, chosen)
+        table = [[_zero(y, x, b, a) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
+                 for y, b in zip(ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+        with np.errstate(all="ignore"):
+            for m, n, block in _accumulated(ready, chosen, False):
+                table[m][n] = table[m][n] + batch_first(block, ready.out_axes[m], ready.in_axes[n])
+            ends = list(zip(ready.sources, ready.in_axes, strict=True))
+            rows = [
+                [_finished(block, y, x, b, a) for block, (x, a) in zip(row, ends, strict=True)]
+                for row, y, b in zip(table, ready.outputs, ready.out_axes, strict=True)
+            ]
+        return _value(ready, chosen), as_trees(rows, ready, args, chosen)
+
+    return with_diagonal
+
+
+def _zero(y: Any, x: Any, out_axis: int | None, in_axis: int | None) -> Block:
+    return batch_first(Block(y.shape, x.shape), out_axis, in_axis)
+
+
+def _finished(block: Block, y: Any, x: Any, out_axis: int | None, in_axis: int | None) -> Any:
+    paired = block if out_axis is None or in_axis is None else block.paired(0, 0)
+    return paired.dense(result_dtype(y, x), x)
+
+
+def hessian_diagonal(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns the second derivatives ``d2 y / d x_k2`` per sample, without forming the Hessian.
+
+    Args:
+        f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
+        argnums, batch_axis, has_aux, chunk_size: As for `jacobian`.
+
+    Returns a function of the same arguments that gives ``(B, *out, *in)``. Cost: about twice a forward-mode Jacobian.
+
+    >>> import numpy as np
+    >>> hessian_diagonal(lambda x: x**3)(np.ones((1, 2)))
+    array([[[6., 0.],
+            [0., 6.]]])
+    """
+    return _without_value(value_and_hessian_diagonal(f, argnums, **options), f, options)
+
+
+def value_and_laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns ``(y, L)``, or ``((y, aux), L)`` with `has_aux`; `f` runs once. See `laplacian`."""
+    chosen = _options(argnums, options)
+
+    @taken_home(f)
+    def with_laplacian(*args: Any, **kwargs: Any) -> Any:
+        ready = prepare(f, args, kwargs, chosen)
+        totals = [Block(y.shape, ()) for y in ready.outputs]
+        with np.errstate(all="ignore"):
+            for m, _, block in _accumulated(ready, chosen, True):
+                totals[m] = totals[m] + block
+            dense = [batch_first(block, axis, None).dense(y.dtype, ready.sources[0])
+                     for block, y, axis in zip(totals, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+        return _value(ready, chosen), optree.tree_unflatten(ready.run.tree, dense)
+
+    return with_laplacian
+
+
+def laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns the Laplacian per sample, the sum over k of ``d2 y / d x_k2``, without forming the Hessian.
+
+    Args:
+        f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
+        argnums, batch_axis, has_aux, chunk_size: As for `jacobian`. Several arguments or leaves are summed over.
+
+    Returns a function of the same arguments that gives ``(B, *out)``. Cost: little more than a forward-mode
+    Jacobian; no array with two feature axes of the input is made.
+
+    >>> import numpy as np
+    >>> laplacian(lambda x: (x**3).sum(axis=1))(np.ones((2, 3)))
+    array([18., 18.])
+    """
+    return _without_value(value_and_laplacian(f, argnums, **options), f, options)
+
+
+def _options(argnums: Any, options: dict[str, Any]) -> Options:
+    known = {"batch_axis": 0, "mode": "auto", "on_mixing": "raise", "has_aux": False, "chunk_size": None}
+    for name in options:
+        if name not in known:
+            raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(known)}.")
+    o = known | options
+    if o["on_mixing"] != "raise":
+        raise InputError(
+            f"on_mixing={o['on_mixing']!r}: expected 'raise', the only choice for a Laplacian or a Hessian's diagonal. "
+            "minijac.hessian takes the others."
+        )
+    return Options(argnums, o["batch_axis"], o["mode"], "raise", False, o["has_aux"], o["chunk_size"], None, False)
+
+
+def _value(ready: Prepared, options: Options) -> Any:
+    return (ready.run.value, ready.run.aux) if options.has_aux else ready.run.value
+
+
+def _without_value(
+    with_value: Callable[..., Any], f: Callable[..., Any], options: dict[str, Any]
+) -> Callable[..., Any]:
+    @taken_home(f)
+    def result(*args: Any, **kwargs: Any) -> Any:
+        value, derivative = with_value(*args, **kwargs)
+        return (derivative, value[1]) if options.get("has_aux") else derivative
+
+    return result
+
+
+def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns ``(y, H)``, or ``((y, aux), H)`` with `has_aux`; `f` runs once. See `hessian`."""
+    has_aux = options.pop("has_aux", False)
+
+    def first(*args: Any, **kwargs: Any) -> Any:
+        value, J = value_and_jacobian(f, argnums, has_aux=has_aux, **options)(*args, **kwargs)
+        return J, value
+
+    second = jacobian(first, argnums, has_aux=True, **options)
+
+    @taken_home(f)
+    def with_hessian(*args: Any, **kwargs: Any) -> Any:
+        H, value = second(*args, **kwargs)
+        return value, H
+
+    return with_hessian
+
+
+def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns the Hessian of each sample: the Jacobian of the Jacobian.
+
+    Args:
+        f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
+        argnums, batch_axis, mode, on_mixing, has_aux, chunk_size, max_bytes: As for `jacobian`.
+
+    Returns a function of the same arguments that gives ``(B, *out, *in, *in)``, trees as ``H[out][arg][in][arg][in]``.
+
+    >>> import numpy as np
+    >>> hessian(lambda x: x[:, 0] * x[:, 1] ** 2)(np.ones((1, 2)))
+    array([[[0., 2.],
+            [2., 2.]]])
+    """
+    if options.get("structured"):
+        raise InputError("structured=True: a Hessian is dense. For its diagonal alone use minijac.hessian_diagonal.")
+    value_and_jacobian(f, argnums, **options)  # complains about wrong options now, not at the call
+    return _without_value(value_and_hessian(f, argnums, **options), f, options)
+
+
+def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns ``(y, div)``, or ``((y, aux), div)`` with `has_aux`; `f` runs once. See `divergence`."""
+    chosen = _options(argnums, options)
+
+    @taken_home(f)
+    def with_divergence(*args: Any, **kwargs: Any) -> Any:
+        ready = prepare(f, args, kwargs, chosen)
+        if len(ready.sources) != 1 or len(ready.outputs) != 1:
+            raise InputError("divergence: expected one array in and one array out, got a tree of several.")
+        (x,), (y,) = ready.sources, ready.outputs
+        (a,), (b,) = ready.in_axes, ready.out_axes
+        i, o = ready.run.inputs[0], ready.run.output_nodes[0]
+        with np.errstate(all="ignore"):
+            block = Block(y.shape, x.shape)
+            if o is not None and o in ready.graph.outputs:
+                one = unit([x], [y])
+                plan = plan_for(ready.graph, chosen.mode, [i], [o])
+                block = accumulate(ready.graph, plan, [i], [o], one).get((o, i), block)
+            block = batch_first(block, b, a)
+            if block.out_shape != block.inp_shape:
+                raise InputError(
+                    f"divergence: expected as many outputs as inputs per sample, got samples of shape "
+                    f"{block.inp_shape[1:]} in and {block.out_shape[1:]} out. It is the trace of a square Jacobian."
+                )
+            for k in range(len(block.out_shape)):
+                block = block.paired(k, 0)
+            diagonal = block.dense(result_dtype(y, x), x)
+        start = 0 if b is None else 1
+        return _value(ready, chosen), diagonal.sum(axis=tuple(range(start, diagonal.ndim)))
+
+    return with_divergence
+
+
+def divergence(f: Callable[..., Any], argnums: int = 0, **options: Any) -> Callable[..., Any]:
+    """Function that returns the divergence of each sample: the trace of its square Jacobian.
+
+    Args:
+        f: Maps x: ``(B, *in)`` to y: ``(B, *in)``.
+        argnums, batch_axis, mode, has_aux: As for `jacobian`.
+
+    Returns a function of the same arguments that gives ``(B,)``. Cost: that of the Jacobian; the dense array is
+    not made where structure spares it.
+
+    >>> import numpy as np
+    >>> divergence(lambda x: x**2)(np.ones((2, 3)))
+    array([6., 6.])
+    """
+    return _without_value(value_and_divergence(f, argnums, **options), f, options)

@@ -1,0 +1,1 @@
+"""What a plan and a tape are, told to people."""
