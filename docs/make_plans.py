@@ -113,8 +113,8 @@ prices leave out). The chosen orders are filled.
 `mode="forward"`, `"reverse"` and `"mixed"` take that order; all agree to rounding. For research, `mode` also takes an
 explicit plan: `minijac.accumulation.plan.Plan("mixed", {{(0, 0): order}})`, where `order` multiplies the segments
 between input 0 and output 0, numbered from the input's side, as nested pairs (output's side, input's side). The
-autoencoder's own is `((3, 2), (1, 0))`; `(3, (2, (1, 0)))` goes forward; `("reverse", k)` in place of `k` accumulates segment k itself
-from its output's side.
+autoencoder's own is `((3, 2), (1, 0))`; `(3, (2, (1, 0)))` goes forward; `("reverse", k)` in place of `k`
+accumulates segment k itself from its output's side.
 
 ## Within a bound on memory
 
