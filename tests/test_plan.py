@@ -17,7 +17,8 @@ from minijac.accumulation import plan as plans
 from minijac.accumulation import results as chunking
 from minijac.accumulation.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
 from minijac.accumulation.recording import Prepared, prepare
-from minijac.accumulation.shadow import Ledger, Shadow, broadcast, in_common_order, reshaped
+from minijac.accumulation.shadow import Ledger, Shadow, in_common_order
+from minijac.algebra.view import View
 from minijac.arguments import Options
 
 
@@ -253,11 +254,11 @@ def test_a_shadow_is_copied_where_numpy_copies(shape, data):
             new.append(divisor)
             rest //= divisor
     new.insert(data.draw(st.integers(0, len(new))), rest)
-    view = reshaped(array.shape, [s // 8 for s in array.strides], new)
+    view = View(array.shape, tuple(s // 8 for s in array.strides)).reshaped(tuple(new))
     assert (view is None) == (not np.shares_memory(array.reshape(new), array))
     if view is not None:
         actual = array.reshape(new).strides
-        assert all(s * 8 == t for s, t, n in zip(view, actual, new, strict=True) if n > 1)
+        assert all(s * 8 == t for s, t, n in zip(view.strides, actual, new, strict=True) if n > 1)
 
 
 @given(shape=shapes, data=st.data())
@@ -270,5 +271,5 @@ def test_a_shadow_is_laid_out_as_numpy_lays_out(shape, data):
     result = arrays[0] * arrays[1]
     ledger = Ledger()
     twins = [Shadow(a.shape, a.dtype, ledger, strides=[s // 8 for s in a.strides]) for a in arrays]
-    found = in_common_order(result.shape, [broadcast(twin, result.ndim) for twin in twins])
+    found = in_common_order(result.shape, [View(x.shape, x.strides).broadcast(result.shape).strides for x in twins])
     assert all(s * 8 == t for s, t, n in zip(found, result.strides, result.shape, strict=True) if n > 1)

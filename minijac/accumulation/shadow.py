@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..algebra.factors import Factor
 from ..algebra.labels import Axes, label_of
+from ..algebra.view import View, row_major
 from ..backend import array_of, zeros
 from ..ops.families import Edge, Linear, Part, Shape
 from .graph import Graph
@@ -62,7 +62,7 @@ class Shadow:
         self.dtype = dtype
         self.ledger = ledger
         self.base = base  # a view keeps the memory of what it views
-        self.strides = contiguous(self.shape) if strides is None else tuple(strides)
+        self.strides = row_major(self.shape) if strides is None else tuple(strides)
         """In entries: which reshapes copy depends on them."""
         if base is None:
             ledger.live += self.nbytes
@@ -100,8 +100,8 @@ class Shadow:
         sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
         known = prod(n for n in sizes if n >= 0)
         sizes = tuple(n if n >= 0 else self.size // max(known, 1) for n in sizes)
-        strides = reshaped(self.shape, self.strides, sizes)
-        return self._new(sizes, self.dtype, 2 * self.size) if strides is None else self._view(sizes, strides)
+        view = View(self.shape, self.strides).reshaped(sizes)
+        return self._new(sizes, self.dtype, 2 * self.size) if view is None else self._view(sizes, view.strides)
 
     def diagonal(self, axis1: int, axis2: int) -> Shadow:
         rest = [k for k in range(self.ndim) if k not in (axis1, axis2)]
@@ -124,7 +124,7 @@ class Shadow:
 
     def spread(self, shape: Sequence[int]) -> Shadow:
         """The view over more axes. Where it repeats entries, its strides are such that a reshape has to copy."""
-        packed = contiguous(shape)
+        packed = row_major(shape)
         return self._view(shape, packed if self.size == prod(shape) else [step + 1 for step in packed])
 
     # -- work ----------------------------------------------------------------------------------------------------------
@@ -150,7 +150,12 @@ class Shadow:
         size = prod(shape)
         self.ledger.multiplied += size
         operands = [x for x in (self, other) if isinstance(x, Shadow)]
-        return self._new(shape, dtype, size, in_common_order(shape, [broadcast(x, len(shape)) for x in operands]))
+        return self._new(
+            shape,
+            dtype,
+            size,
+            in_common_order(shape, [View(x.shape, x.strides).broadcast(shape).strides for x in operands]),
+        )
 
     __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _elementwise
 
@@ -164,19 +169,6 @@ class Shadow:
 
 
 # -- layouts -----------------------------------------------------------------------------------------------------------
-def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
-
-
-def broadcast(x: Shadow, ndim: int) -> tuple[int, ...]:
-    """The strides of `x` as an operand of `ndim` axes."""
-    return (0,) * (ndim - x.ndim) + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
-
-
 def in_common_order(shape: Sequence[int], operands: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The strides of a new array whose axes lie in memory as those of the operands do: NumPy's order "K"."""
     order: list[int] = []  # from the innermost axis outwards; each finds its place from the outside
@@ -194,39 +186,6 @@ def in_common_order(shape: Sequence[int], operands: Sequence[Sequence[int]]) -> 
     for axis in order:
         result[axis] = step
         step *= shape[axis]
-    return tuple(result)
-
-
-def reshaped(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
-    """The strides of a view of another shape, or None where the reshape has to copy."""
-    old = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
-    result: list[int] = []
-    i = 0
-    rest: list[int] = list(new)
-    if 0 in shape:
-        return contiguous(new)
-    while rest:
-        if rest[0] == 1:
-            result.append(0)
-            rest.pop(0)
-            continue
-        if i == len(old):
-            return None
-        take, have = [rest.pop(0)], [old[i]]
-        i += 1
-        while prod(take) != (size := prod(n for n, _ in have)):
-            if prod(take) < size:
-                if not rest:
-                    return None
-                take.append(rest.pop(0))
-            else:
-                if i == len(old):
-                    return None
-                have.append(old[i])
-                i += 1
-        if any(a[1] != b[0] * b[1] for a, b in pairwise(have)):
-            return None
-        result += [step * have[-1][1] for step in contiguous(take)]
     return tuple(result)
 
 
@@ -287,7 +246,7 @@ def _moves(
         sizes = [x.shape[1 + passing[k]] if k in passing else n for k, n in enumerate(shape)]
         out = (x.shape[0], *sizes)
         if shows:  # with strides that no reshape can keep
-            return x._view(out, [step + 1 for step in contiguous(out)])
+            return x._view(out, [step + 1 for step in row_major(out)])
         return x._new(out, x.dtype, x.size + prod(out))
 
     return move

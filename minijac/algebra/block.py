@@ -35,6 +35,7 @@ from .labels import (
     split,
 )
 from .terms import Term
+from .view import View
 
 __all__ = ["Block", "Term", "bilinear", "covers", "embed", "spread", "strided", "superposed", "written"]
 
@@ -498,22 +499,10 @@ def covers(axes: Axes) -> bool:
 
 def strided(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     """The strided view of `array` whose axes are the labels."""
-    strides = dict.fromkeys(labels, 0)
-    start: list[slice] = []
-    for axis, step_of in zip(axes, array.strides, strict=True):
-        position, inner = 0, 1
-        for digit in reversed(axis):
-            if type(digit) is Label:
-                strides[digit] += inner * step_of
-            else:
-                label, _, offset, step = digit  # type: ignore[misc]
-                position += offset * inner
-                if label is not None:
-                    strides[label] += step * inner * step_of
-            inner *= digit.size
-        start.append(slice(position, None))
-    shape, steps = [label.size for label in labels], [strides[label] for label in labels]
-    return namespace(array).lib.stride_tricks.as_strided(array[(*start, ...)], shape, steps)
+    strides, start = View(array.shape, array.strides).labelled(axes)
+    first = array[(*[slice(k, None) for k in start], ...)]
+    shape, steps = [label.size for label in labels], [strides.get(label, 0) for label in labels]
+    return namespace(array).lib.stride_tricks.as_strided(first, shape, steps)
 
 
 def _written_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array) -> Array:
