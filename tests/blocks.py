@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minijac.algebra.block import Block, Term
+from minijac.algebra.block import Block
 from minijac.algebra.factors import Factor
 from minijac.algebra.labels import Axes, Axis, Digit, Label, Window, label_of, labels_in, window
+from minijac.algebra.terms import Term
 
 LIKE = np.zeros(())
 FLOAT = np.dtype(np.float64)

@@ -27,9 +27,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.algebra.block import Block, Term, embed
+from minijac.algebra.block import Block
 from minijac.algebra.factors import Factor, size_of
 from minijac.algebra.labels import Label, Window, axis_of, labels_in
+from minijac.algebra.terms import Term
+from minijac.algebra.writing import embed
 from minijac.ops.structural import relabel
 
 same = np.testing.assert_array_equal

@@ -14,8 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.algebra.block import Term
 from minijac.algebra.labels import Label
+from minijac.algebra.terms import Term
 
 modes = pytest.mark.parametrize("mode", ["forward", "reverse", "mixed", "auto"])
 both_ends = pytest.mark.parametrize("mode", ["forward", "reverse"])

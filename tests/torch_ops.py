@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from blocks import block_by_sum
 
-from minijac.algebra.block import Block, Term
+from minijac.algebra.block import Block
+from minijac.algebra.terms import Term
 
 
 def picked(x: Any, positions: np.ndarray) -> Any:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from ..algebra.block import Block, Shape
+from ..algebra.block import Block
+from ..algebra.factors import Shape
 from ..arguments import Options, batch_axes, batch_size, flatten
 from ..backend import is_array, namespace
 from ..errors import InputError

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..algebra.block import Block, covers
+from ..algebra.block import Block
 from ..algebra.factors import product, size_of
 from ..algebra.labels import Label, Window
+from ..algebra.writing import covers
 from ..errors import InputError
 from .graph import Graph
 from .shadow import Cost, Ledger, Shadow, ShadowGraph

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.block import Block, Shape, Term
+from ..algebra.block import Block
+from ..algebra.factors import Shape
 from ..algebra.labels import Axis, Label, axis_of, window
+from ..algebra.terms import Term
 from ..arguments import Options
 from ..backend import namespace
 from ..operator.bands import merged

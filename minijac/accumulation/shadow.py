@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..algebra.factors import Factor
-from ..algebra.labels import Axes, label_of
+from ..algebra.factors import Factor, Shape, size_of
+from ..algebra.labels import Axes, Label, label_of
 from ..algebra.view import View, row_major
+from ..algebra.writing import Placed
 from ..backend import array_of, zeros
-from ..ops.families import Edge, Linear, Part, Shape
+from ..ops.families import Edge, Linear, Part
 from .graph import Graph
 
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
@@ -135,14 +136,16 @@ class Shadow:
     def astype(self, dtype: Any) -> Shadow:
         return self._new(self.shape, np.dtype(dtype), self.size, in_common_order(self.shape, [self.strides]))
 
-    def embedded(self, shape: Sequence[int]) -> Shadow:
+    def embedded(self, labels: Sequence[Label], axes: Axes, shape: Sequence[int]) -> Shadow:
         return self._new(shape, self.dtype, prod(shape) + self.size)
 
-    def added(self, size: int) -> None:
-        """So many entries added into this array."""
-        self.ledger.multiplied += size
-        self.ledger.moved += 2 * size
-        self.ledger.calls += 1
+    def superposed(self, parts: Sequence[Placed], shape: Sequence[int]) -> Any:
+        """The others added into the first array, which nothing else holds."""
+        for _, labels, _ in parts[1:]:
+            self.ledger.multiplied += size_of(labels)
+            self.ledger.moved += 2 * size_of(labels)
+            self.ledger.calls += 1
+        return parts[0][0]
 
     def _elementwise(self, other: Any) -> Shadow:
         shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))

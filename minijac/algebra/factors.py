@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import opt_einsum
 
 from .labels import Label, Substitution
@@ -18,6 +19,7 @@ from .labels import Label, Substitution
 __all__ = ["Factor", "aligned", "contract", "contract_to_one", "product", "size_of", "substitute"]
 
 Array: TypeAlias = Any
+Shape: TypeAlias = tuple[int, ...]
 
 
 class Factor(NamedTuple):
@@ -217,3 +219,13 @@ def _matrix(factor: Factor, batch: list[Label], rows: list[Label], columns: list
     array = aligned(factor, (*batch, *rows, *columns))
     shape = (*(label.size for label in batch), size_of(rows), size_of(columns))
     return array if array.shape == shape else array.reshape(shape)
+
+
+def spread(factor: Factor, labels: Sequence[Label]) -> Array:
+    """The factor's array over all of `labels`, repeated along those that it lacks."""
+    if tuple(labels) == factor.axes:
+        return factor.array
+    shape = tuple(label.size for label in labels)
+    if hasattr(factor.array, "spread"):
+        return factor.array.spread(shape)
+    return np.broadcast_to(aligned(factor, labels), shape)

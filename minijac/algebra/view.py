@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
+from .factors import Shape
 from .labels import Axes, Label
 
 __all__ = ["View", "relabelled", "row_major"]
-
-Shape = tuple[int, ...]
 
 
 def row_major(shape: Sequence[int]) -> Shape:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from ..algebra.block import Term, spread, superposed
-from ..algebra.factors import Array, Factor, size_of
+from ..algebra.factors import Array, Factor, size_of, spread
 from ..algebra.labels import Axes, Axis, Label, Window, label_of, labels_in, window
+from ..algebra.terms import Term
+from ..algebra.writing import superposed
 from ..backend import astype, namespace
 from ..tape.traced import is_traced
 

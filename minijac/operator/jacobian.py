@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.block import Block, Term, spread
-from ..algebra.factors import Array, Factor
+from ..algebra.block import Block
+from ..algebra.factors import Array, Factor, spread
 from ..algebra.labels import Axes, Axis, Label, labels_in
+from ..algebra.terms import Term
 from ..arguments import check_dtype
 from ..backend import at_home, is_array
 from ..errors import ConversionError, InputError

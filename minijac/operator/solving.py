@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.block import Block, Term
+from ..algebra.block import Block
 from ..algebra.factors import Array
+from ..algebra.terms import Term
 from ..backend import namespace, on_host
 from ..tape.traced import is_traced
 from .bands import offsets

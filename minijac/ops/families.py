@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..algebra.block import Block, Shape, Term, spread
-from ..algebra.factors import Factor, aligned, contract, product, size_of
+from ..algebra.block import Block
+from ..algebra.factors import Factor, Shape, aligned, contract, product, size_of, spread
 from ..algebra.labels import Axes, Axis, Label, Window, window
+from ..algebra.terms import Term
 from ..backend import array_of, on_host, value_of
 from ..errors import InputError
 from ..tape.trace import Node, Op

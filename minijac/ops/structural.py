@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.block import spread, strided, written
 from ..algebra.factors import Array, Factor
-from ..algebra.labels import Axes, Axis, Label, Window, axis_size, labels_in
-from ..backend import namespace
+from ..algebra.labels import Axes, Axis, Label, Window, axis_size
+from ..algebra.matching import meets
+from ..algebra.writing import Placed, rearranged, written
+from ..backend import astype, namespace
 from ..tape.trace import Node
+from ..tape.traced import Traced
 from .families import Edge, Linear, Part, Sample, Shape, linear, linear_map, structural
 
 __all__ = [
@@ -34,25 +36,6 @@ def normalised(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
 
 
 # -- relabel: all structural operations in one, by labels alone --------------------------------------------------------
-def _relabel_value(x: Array, inp: Axes, out: Axes, shape: Shape) -> Array:
-    xp = namespace(x)
-    labels = tuple(labels_in(inp))
-    if inp == tuple((label,) for label in labels):
-        data = Factor(x, labels)
-    else:
-        data = Factor(strided(xp.asarray(x, order="C"), inp, labels), labels)
-    kept = labels_in(out)
-    gone = tuple(k for k, label in enumerate(labels) if label not in kept)
-    if gone:
-        data = Factor(data.array.sum(axis=gone), tuple(label for label in labels if label in kept))
-    target = tuple(kept)
-    if out == tuple((label,) for label in target):
-        return xp.asarray(spread(data, target), order="C")
-    result = xp.zeros(shape, x.dtype)
-    strided(result, out, target)[...] = spread(data, target)
-    return result
-
-
 def _relabel_relation(k: int, out_shape: Shape, shape_: Shape, inp: Axes, out: Axes, shape: Shape) -> Sequence[Part]:
     return [Part(out, inp)]
 
@@ -60,7 +43,7 @@ def _relabel_relation(k: int, out_shape: Shape, shape_: Shape, inp: Axes, out: A
 _b, _h, _w, _v = Label(3), Label(2), Label(3), Label(4)
 relabel = structural(
     "relabel",
-    _relabel_value,
+    rearranged,
     _relabel_relation,
     [
         Sample(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (_w,), (_h,)), "shape": (3, 3, 2)}),
@@ -74,7 +57,7 @@ relabel = structural(
 
 def _superpose_value(*arrays: Array, parts: Any, shape: Shape) -> Array:
     terms = [(axes, (Factor(x, labels),), 1.0) for x, (labels, axes, _) in zip(arrays, parts, strict=True)]
-    return written(terms, shape, arrays[0].dtype, arrays[0], None)
+    return written(terms, shape, arrays[0].dtype, arrays[0])
 
 
 def _superpose_relation(k: int, out_shape: Shape, *shapes: Shape, parts: Any, shape: Shape) -> Sequence[Part]:
@@ -104,6 +87,23 @@ superpose = structural(
 ``parts`` has for each operand the labels of its axes, the axes of the result over those labels (and others, along which
 it is repeated), and whether it may meet an earlier operand: where none does, an entry is written, not added to.
 """
+
+
+def _embedded(x: Any, labels: Sequence[Label], axes: Axes, shape: Shape) -> Any:
+    return relabel(x, inp=tuple((label,) for label in labels), out=axes, shape=shape)
+
+
+def _superposed(_: Any, parts: Sequence[Placed], shape: Shape) -> Any:
+    seen: list[Axes] = []
+    places = []
+    for _, labels, axes in parts:
+        places.append((tuple(labels), axes, any(meets(axes, other) for other in seen)))
+        seen.append(axes)
+    like = parts[0][0]
+    return superpose(*(astype(x, like.dtype, like) for x, _, _ in parts), parts=tuple(places), shape=shape)
+
+
+Traced.embedded, Traced.superposed = _embedded, _superposed  # how blocks place what stands for an array
 
 
 # -- reshape -----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     creators: ClassVar[set[Any]] = set()
     # and by minijac.special: by name, because SciPy is not imported for it
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
+    # and by minijac.ops: what blocks ask of what stands for an array (`algebra.writing.StandIn`)
+    embedded: ClassVar[Callable[..., Any]]
+    superposed: ClassVar[Callable[..., Any]]
 
     def __init__(self, trace: Trace, index: int, value: Any) -> None:
         self.home = trace

@@ -19,10 +19,11 @@ import optree
 
 from ..accumulation.graph import Graph
 from ..accumulation.recording import prepare
-from ..algebra.block import Block, Shape, Term
-from ..algebra.factors import Array, Factor
+from ..algebra.block import Block
+from ..algebra.factors import Array, Factor, Shape
 from ..algebra.factors import product as factors_product
 from ..algebra.labels import axis_of, labels_in, window
+from ..algebra.terms import Term
 from ..arguments import Options, argument_positions, batch_axes
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError

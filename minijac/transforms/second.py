@@ -22,8 +22,9 @@ from ..accumulation.graph import Graph
 from ..accumulation.plan import accumulate, plan_for
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first, result_dtype, seeds, unit
-from ..algebra.block import Block, Term, bilinear
+from ..algebra.block import Block, bilinear
 from ..algebra.labels import Axes, Label
+from ..algebra.terms import Term
 from ..arguments import Options
 from ..backend import taken_home
 from ..errors import InputError

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...algebra.block import covers, strided
 from ...algebra.labels import labels_in
+from ...algebra.writing import covers, strided
 from ..ir import Instruction, Program
 
 __all__ = ["IN_PLACE", "LOWER", "elementwise_ufunc", "fixed_background", "ufunc"]

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...algebra.block import spread
-from ...algebra.factors import contract_to_one
+from ...algebra.factors import contract_to_one, spread
 from ...algebra.labels import Label
 from ...ops import REGISTRY
 from ...ops.families import labelled_repeated

@@ -1,0 +1,120 @@
+"""Composition: the term of one map after another, and what gives an axis a label of its own where structure ends."""
+
+from __future__ import annotations
+
+from math import prod
+
+from .factors import Array, Factor, contract, contract_to_one, size_of, spread
+from .labels import Axes, Label, Misaligned, Vanishes, axis_of, axis_size, label_of, labels_in
+from .matching import solve
+from .terms import Term
+from .writing import embed
+
+__all__ = ["compose", "lone", "materialise", "meet", "reduced", "restrict"]
+
+
+def compose(g: Term, f: Term, one: Array) -> Term | None:
+    """The term of `g` after `f`, or None where it is zero. Labels of the two are distinct."""
+    if g.identity:
+        return f
+    if f.identity:
+        return g
+    if g.plain and f.plain:
+        return _compose_plain(g, f)
+    met = meet(g, f, one)
+    if met is None:
+        return None
+    g, f = met
+    return reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale)
+
+
+def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
+    """Two terms after substitutions that make `g.inp` and `f.out` name the same positions; None where they cannot."""
+    while True:
+        for k in range(len(g.inp)):  # one axis after the other, so that a failure names its axis
+            try:
+                solved = solve([(g.inp[k], f.out[k])], [g.out, g.inp, f.out, f.inp], [*g.factors, *f.factors])
+            except Misaligned:
+                break
+            except Vanishes:
+                return None
+            (out, g_inp, f_out, inp), factors = solved
+            count = len(g.factors)
+            g = Term(out, g_inp, tuple(factors[:count]), g.scale)
+            f = Term(f_out, inp, tuple(factors[count:]), f.scale)
+        else:
+            return g, f
+        if not lone(f, k):
+            f = materialise(f, k, one)
+        else:
+            g = materialise(g.transposed, k, one).transposed
+
+
+def _compose_plain(g: Term, f: Term) -> Term:
+    new = {a[0]: b[0] for a, b in zip(g.inp, f.out, strict=True) if a}
+    out = tuple((new.get(axis[0], axis[0]),) if axis else axis for axis in g.out)
+    factors = [Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in g.factors]  # type: ignore[misc]
+    return reduced(out, f.inp, f.out, (*factors, *f.factors), g.scale * f.scale)
+
+
+def reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale: float) -> Term:
+    """A term whose factors have only labels of its axes; the labels in `met` are summed where nothing else has them."""
+    keep = labels_in(out) | labels_in(inp)
+    for label in labels_in(met):
+        if label not in keep and all(label not in axes for _, axes in factors):
+            scale *= label.size
+    constants = [array for array, axes in factors if not axes]
+    if constants and all(type(c) is float or type(c) is int for c in constants):
+        scale *= prod(constants)
+        factors = tuple(factor for factor in factors if factor.axes)
+    if scale != 1.0 and len(factors) > 1:  # into the smallest of what is multiplied anyway
+        gone = [factor for factor in factors if any(label not in keep for label in factor.axes)]
+        if len(gone) > 1:
+            least = min(gone, key=lambda factor: size_of(factor.axes))
+            scaled = Factor(least.array * scale, least.axes)
+            factors, scale = tuple([scaled if factor is least else factor for factor in factors]), 1.0
+    return Term(out, inp, contract(factors, keep) if factors else (), scale)
+
+
+def restrict(term: Term, out_axis: int, inp_axis: int, one: Array) -> Term | None:
+    while True:
+        pair = (term.out[out_axis], term.inp[inp_axis])
+        try:
+            (out, inp), factors = solve([pair], [term.out, term.inp], list(term.factors))
+        except Vanishes:
+            return None
+        except Misaligned:
+            if lone(term, out_axis):
+                term = materialise(term.transposed, inp_axis, one).transposed
+            else:
+                term = materialise(term, out_axis, one)
+        else:
+            return Term(out, inp, tuple(factors), term.scale)
+
+
+def lone(term: Term, k: int) -> bool:
+    """Whether output axis `k` is one whole label that stands nowhere else in the term's axes."""
+    axis = term.out[k]
+    if len(axis) != 1 or type(axis[0]) is not Label:
+        return not axis
+    rest = (*term.out[:k], *term.out[k + 1 :], *term.inp)
+    return not any(label_of(digit) is axis[0] for other in rest for digit in other)
+
+
+def materialise(term: Term, k: int, unit: Array) -> Term:
+    """Give output axis `k` one label of its own: what tied it to other axes becomes data."""
+    axis = term.out[k]
+    (new,) = fresh = axis_of(axis_size(axis))
+    assert type(new) is Label
+    elsewhere = labels_in((*term.out[:k], *term.out[k + 1 :], *term.inp))
+    mine = labels_in((axis,))
+    touched = [factor for factor in term.factors if not mine.keys().isdisjoint(factor.axes)]
+    others = tuple(factor for factor in term.factors if all(factor is not t for t in touched))
+    keep = elsewhere | mine
+    one = contract_to_one(touched, keep) if touched else Factor(unit, ())
+    labels = tuple(one.axes) + tuple(label for label in mine if label not in one.axes)
+    array = spread(one, labels)
+    stays = tuple(label for label in labels if label in elsewhere)
+    data = embed(array, labels, (*((label,) for label in stays), axis), (*(label.size for label in stays), new.size))
+    factors = (*others, Factor(data, (*stays, new)))
+    return Term((*term.out[:k], fresh, *term.out[k + 1 :]), term.inp, factors, term.scale)

@@ -1,0 +1,44 @@
+"""Matching: labels substituted until axes name the same positions, and whether they ever do."""
+
+from __future__ import annotations
+
+from .factors import Factor, substitute
+from .labels import Axes, Axis, Label, Misaligned, Substitution, Vanishes, labels_in, match, split
+
+__all__ = ["meets", "solve"]
+
+
+def solve(pairs: list[tuple[Axis, Axis]], groups: list[Axes], factors: list[Factor]) -> tuple[list[Axes], list[Factor]]:
+    """Substitute labels until the two axes of each pair name the same positions."""
+    while pairs:
+        a, b = pairs.pop()
+        while a and b:
+            high, low = a[-1], b[-1]
+            changes: list[Substitution]
+            if high.size == low.size:
+                changes = match(high, low)
+                a, b = a[:-1], b[:-1]
+            elif high.size > low.size:
+                *parts, change = split(high, low.size)
+                a, changes = a[:-1] + parts[0] + parts[1], [change] if change else []
+            else:
+                *parts, change = split(low, high.size)
+                b, changes = b[:-1] + parts[0] + parts[1], [change] if change else []
+            for change in changes:
+                *groups, (a, b) = [change.in_axes(group) for group in (*groups, (a, b))]
+                pairs = [change.in_axes(pair) for pair in pairs]  # type: ignore[misc]
+                factors = [substitute(factor, change) for factor in factors]
+    return groups, factors
+
+
+def meets(a: Axes, b: Axes) -> bool:
+    """Whether two terms may have an entry in common."""
+    for label in labels_in(b):  # labels of the two are to be distinct
+        b = Substitution(label, Label(label.size), None, 0, 1).in_axes(b)
+    try:
+        solve(list(zip(a, b, strict=True)), [], [])
+    except Vanishes:
+        return False
+    except Misaligned:
+        pass
+    return True
