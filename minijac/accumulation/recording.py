@@ -15,8 +15,9 @@ from ..errors import InputError, TraceError
 from ..lines import user_line
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
-from .graph import ANYWHERE, Graph, Place, raise_mixing
+from .graph import Graph
 from .plan import signature
+from .samples import ANYWHERE, Place, follow_samples, raise_mixing
 
 __all__ = ["Prepared", "Recorded", "open_trace", "prepare", "record"]
 
@@ -194,10 +195,10 @@ def _out_axes(
     if run.others:
         whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
         others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
-        places, mixing = whole.places(others, set(), batch)
+        places, mixing = follow_samples(whole, others, set(), batch)
     else:
         held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
-        places, mixing = graph.places(held, set(held), batch)
+        places, mixing = follow_samples(graph, held, set(held), batch)
     if mixing is not None and options.on_mixing == "raise":
         raise_mixing(mixing, batch)
     return [

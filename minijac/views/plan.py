@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..accumulation.graph import ANYWHERE
 from ..accumulation.memory import held_bytes
 from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, plan_for, price, segment
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first
+from ..accumulation.samples import ANYWHERE, follow_samples
 from ..accumulation.shadow import Ledger, Shadow, ShadowGraph
 from ..algebra.block import Block
 from ..arguments import Options
@@ -276,7 +276,7 @@ def _batch_axes(ready: Prepared) -> dict[int, int]:
     if ready.batch is None:
         return {}
     held = {i: axis for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True) if axis is not None}
-    places, _ = ready.graph.places(held, set(held), ready.batch)
+    places, _ = follow_samples(ready.graph, held, set(held), ready.batch)
     return {
         i: place.axis
         for i, place in places.items()

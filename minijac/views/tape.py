@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..accumulation.graph import Graph, Place
+from ..accumulation.graph import Graph
 from ..accumulation.recording import record
+from ..accumulation.samples import Place, follow_samples
 from ..arguments import argument_positions, batch_axes, batch_size, flatten
 from ..backend import at_home
 from ..tape.trace import Node
@@ -109,5 +110,5 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
                 if axis is not None:
                     held[i] = axis % run.nodes[i].out.ndim
             start += len(leaves)
-        places, _ = everything.places(held, set(held), batch)
+        places, _ = follow_samples(everything, held, set(held), batch)
     return Tape(run.nodes, outputs, places)

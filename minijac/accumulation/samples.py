@@ -1,0 +1,93 @@
+"""Samples: where each recorded value has them, by structure alone, and the first operation that mixes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import BatchMixingError
+from ..tape.trace import Node
+from .graph import Graph
+
+__all__ = ["ANYWHERE", "Mixing", "Place", "follow_samples", "raise_mixing"]
+
+
+class Place(NamedTuple):
+    """Where the samples of a value are: positions ``// stride % B`` of `axis`."""
+
+    axis: int
+    stride: int
+
+
+ANYWHERE = Place(-1, 0)
+"""A single sample, or none, whose axis was reshaped away: it mixes with nothing, wherever it is."""
+
+
+class Mixing(NamedTuple):
+    """The operation at which samples mix."""
+
+    node: Node
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def follow_samples(
+    graph: Graph, inputs: Mapping[int, int], differentiated: set[int], batch: int
+) -> tuple[dict[int, Place | None], Mixing | None]:
+    """Where each node has its samples, and the first operation that mixes those of a differentiated input."""
+    places: dict[int, Place | None] = {i: Place(axis, 1) for i, axis in inputs.items()}
+    active = {i for i in inputs if i in differentiated}
+    mixing: Mixing | None = None
+    for i in graph.order:
+        found: dict[bool, set[Place | None]] = {True: set(), False: set()}
+        for k, p in graph.operands(i):
+            if p in places:
+                found[p in active].add(_carried(graph, i, k, places[p], batch))
+        mine = found[True] or found[False]
+        if len(mine) > 1:
+            mine.discard(ANYWHERE)
+        if not mine:
+            continue
+        places[i] = next(iter(mine)) if len(mine) == 1 else None
+        if found[True]:
+            active.add(i)
+            if places[i] is None and mixing is None:
+                mixing = Mixing(graph.nodes[i], tuple(np.shape(arg) for arg in graph.nodes[i].args))
+    return places, mixing
+
+
+def _carried(graph: Graph, i: int, k: int, place: Place | None, batch: int) -> Place | None:
+    if place is None or place is ANYWHERE:
+        return place
+    node = graph.nodes[i]
+    assert node.op is not None
+    if node.op.family == "elementwise":  # entries stay in place: no need of the partials for that
+        axis = place.axis + node.out.ndim - np.ndim(node.args[k])
+        return Place(axis, place.stride) if node.args[k].shape[place.axis] == node.out.shape[axis] else None
+    carried = graph.edge(i, k).carry(*place, batch)
+    gone = carried is None or graph.nodes[i].out.shape[carried[0]] != 1
+    if batch <= 1 and gone and graph.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
+        return ANYWHERE
+    return carried and Place(*carried)
+
+
+def raise_mixing(mixing: Mixing, batch: int) -> None:
+    """Raise BatchMixingError for the operation found by `follow_samples`."""
+    node = mixing.node
+    where = node.where or "an unknown line"
+    params = ", ".join(
+        f"{key}={value!r}" for key, value in node.params.items() if np.ndim(value) == 0 or len(value) < 9
+    )
+    assert node.op is not None
+    name = f"{node.op.name}({params})"
+    if node.where is not None and node.where.function not in (None, node.op.name):
+        name = f"{node.where.function}, in its step {name},"
+    operands = " and ".join(str(shape) for shape in mixing.shapes)
+    raise BatchMixingError(
+        f"samples mix in {name} at {where}: operands of shape {operands} give {node.out.shape}, and "
+        f"the axis of the {batch} samples does not pass through whole and in order. Expected every sample's output to "
+        'depend on its own input alone. If the mixing is meant, choose on_mixing="diagonal" for the exact '
+        'd y_i / d x_i, or on_mixing="full" for all of (B, *out, B, *in); if one operand is to count as constant, wrap '
+        "it in minijac.stop_gradient."
+    )
