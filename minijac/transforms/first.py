@@ -19,6 +19,7 @@ from ..arguments import (
 )
 from ..backend import taken_home
 from ..errors import InputError
+from .dask import chunkwise
 
 __all__ = ["jacobian", "linearize", "value_and_jacobian"]
 
@@ -47,6 +48,7 @@ def value_and_jacobian(
     options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
 
     @taken_home(f)
+    @chunkwise(f, options)
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
         run, result = _jacobian(f, args, kwargs, options)
         return ((run.value, run.aux) if has_aux else run.value), result
@@ -93,6 +95,8 @@ def jacobian(
         BatchMixingError: One sample's output depends on another's input, and `on_mixing` is ``"raise"``.
         InputError: Wrong dtype, rank, batch sizes or option.
 
+    Dask arrays chunked along the samples give Dask arrays, lazily: one task a chunk, compiled once in each worker.
+
     Cost: a forward pass of `f`, and per sample and seed about as much again, less where blocks are sparse or shared.
 
     >>> import numpy as np
@@ -104,6 +108,7 @@ def jacobian(
     options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
 
     @taken_home(f)
+    @chunkwise(f, options)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         run, result = _jacobian(f, args, kwargs, options)
         return (result, run.aux) if has_aux else result

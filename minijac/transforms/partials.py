@@ -29,6 +29,7 @@ from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
 from ..tape.trace import Node
 from ..tape.traced import is_traced
+from .dask import chunkwise
 from .elementwise import LINEAR, Partials, Scaled, shape_of_partials
 from .products import jvp
 
@@ -78,6 +79,7 @@ def partials(
     wanted = _checked(multi_indices)
 
     @taken_home(f)
+    @chunkwise(f, options)
     def partials_of(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         _check_flat(args, batch_axis, wanted)
         ready = prepare(f, args, kwargs, options)

@@ -31,6 +31,7 @@ from ..errors import InputError
 from ..ops.families import labelled, multilinear_axes, operand_axes, without_ones
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
+from .dask import chunkwise
 from .elementwise import LINEAR, Partials
 from .first import as_trees, jacobian, value_and_jacobian
 
@@ -172,6 +173,7 @@ def value_and_hessian_diagonal(
     chosen = _options(argnums, options)
 
     @taken_home(f)
+    @chunkwise(f, chosen)
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
         table = [[_zero(y, x, b, a) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
@@ -220,6 +222,7 @@ def value_and_laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0,
     chosen = _options(argnums, options)
 
     @taken_home(f)
+    @chunkwise(f, chosen)
     def with_laplacian(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
         totals = [Block(y.shape, ()) for y in ready.outputs]
@@ -288,8 +291,11 @@ def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *
         return J, value
 
     second = jacobian(first, argnums, has_aux=True, **options)
+    on_mixing, batch_axis = options.get("on_mixing", "raise"), options.get("batch_axis", 0)
+    chosen = Options(argnums, batch_axis, "auto", on_mixing, False, has_aux, None, None, False)
 
     @taken_home(f)
+    @chunkwise(f, chosen)
     def with_hessian(*args: Any, **kwargs: Any) -> Any:
         H, value = second(*args, **kwargs)
         return value, H
@@ -322,6 +328,7 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
     chosen = _options(argnums, options)
 
     @taken_home(f)
+    @chunkwise(f, chosen)
     def with_divergence(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
         if len(ready.sources) != 1 or len(ready.outputs) != 1:
