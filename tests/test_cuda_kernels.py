@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nvrtc import compiles
 
 from minijac.ops import REGISTRY
+from minijac.ops.families import Elementwise
 from minijac.program.compiled import record
 from minijac.program.gpu.access import View, accessed, whole
 from minijac.program.gpu.executor import Executor
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
 
 DTYPES = [np.dtype(name) for name in CTYPE]
 FLOATS = [dtype for dtype in DTYPES if dtype.kind == "f"]
-ELEMENTWISE = [op for op in REGISTRY.values() if op.family == "elementwise"]
+ELEMENTWISE = [op for op in REGISTRY.values() if isinstance(op, Elementwise)]
 LOOKED_UP = {
     "sign", "floor", "ceil", "trunc", "rint", "isfinite", "isinf", "isnan", "signbit", "spacing", "equal", "not_equal",
     "less", "less_equal", "greater", "greater_equal", "floor_divide", "logical_not", "logical_and", "logical_or",
@@ -104,7 +105,7 @@ def numbers(dtype: np.dtype[Any], sign: bool = True) -> np.ndarray:
 def operands_of(name: str, dtype: np.dtype[Any]) -> list[np.ndarray]:
     """Operands for an operation, each combination of two numbers among them."""
     op = REGISTRY[name]
-    sample = op.samples[0]
+    sample = op.examples[0]
     count = len(sample.shapes)
     if name in ON_ITS_DOMAIN:
         rng = np.random.default_rng(len(name))
@@ -124,7 +125,7 @@ def params_of(name: str) -> list[dict[str, Any]]:
         return [{"dtype": np.dtype(kind)} for kind in (np.float32, np.float64, np.int32)]
     if name == "round":
         return [{"decimals": decimals} for decimals in (0, 2, -1)]
-    return [dict(REGISTRY[name].samples[0].params)]
+    return [dict(REGISTRY[name].examples[0].params)]
 
 
 def _defined(name: str, dtype: np.dtype[Any], params: dict[str, Any]) -> Any:
@@ -180,7 +181,7 @@ FOREIGN = {"i": {"reciprocal", "round"}, "u": {"reciprocal", "round"}, "b": {"re
 def test_operations_without_a_kernel_are_those_that_cuda_has_no_function_for():
     found = set()
     for op in OPERATIONS:
-        sample = op.samples[0]
+        sample = op.examples[0]
         rng = np.random.default_rng(0)
         operands = [sample.given.get(k, rng.uniform(0.1, 0.9, shape)) for k, shape in enumerate(sample.shapes)]
         run = executor(lambda xs, op=op, sample=sample: op(*xs, **sample.params), operands, device=Planning())

@@ -11,7 +11,7 @@ from helpers import random
 from nvrtc import compile_as_cupy
 
 import minijac as mj
-from minijac.ops.families import REGISTRY, elementwise
+from minijac.ops.families import REGISTRY, Elementwise, elementwise
 from minijac.program.gpu import eager as cuda_eager
 from minijac.program.gpu.eager import source_of
 from minijac.program.record import Recorder
@@ -24,7 +24,7 @@ OTHERWISE = {
     "polygamma", "psi", "rgamma", "sinc",
 }  # fmt: skip
 """Operations with parameters, or whose value or partial has no C expression."""
-OPERATIONS = [op for op in REGISTRY.values() if op.family == "elementwise" and any(map(callable, op.partials))]
+OPERATIONS = [op for op in REGISTRY.values() if isinstance(op, Elementwise) and any(map(callable, op.partials))]
 DTYPES = ["float32", "float64"]
 FUSED = [op.name for op in OPERATIONS if op.name not in FREE | OTHERWISE]
 
@@ -32,7 +32,7 @@ FUSED = [op.name for op in OPERATIONS if op.name not in FREE | OTHERWISE]
 def operands_of(name: str, dtype: str) -> list[Any]:
     """Arrays of one shape in the domain of an operation."""
     op = REGISTRY[name]
-    sample = op.samples[0]
+    sample = op.examples[0]
     drawn = [random(3, 4, low=sample.low, high=sample.high, seed=k).astype(dtype) for k in range(len(op.partials))]
     return [np.broadcast_to(sample.given[k], (3, 4)).copy() if k in sample.given else x for k, x in enumerate(drawn)]
 
@@ -40,7 +40,7 @@ def operands_of(name: str, dtype: str) -> list[Any]:
 def sources(name: str, dtype: str) -> list[Any]:
     """The kernels of an operation for each choice of operands that are differentiated."""
     op = REGISTRY[name]
-    if any(sample.params for sample in op.samples):
+    if any(sample.params for sample in op.examples):
         return []
     kinds = tuple([x.dtype.name for x in operands_of(name, dtype)])
     positions = [k for k, partial in enumerate(op.partials) if partial is not None]

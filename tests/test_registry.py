@@ -17,7 +17,7 @@ import pytest
 import minijac as mj
 import minijac.testing
 from minijac.ops import REGISTRY
-from minijac.ops.families import Sample, elementwise, structural
+from minijac.ops.families import Elementwise, Example, elementwise, structural
 from minijac.tape.traced import is_traced
 
 torch = pytest.importorskip("torch")
@@ -36,8 +36,8 @@ class Case(NamedTuple):
     number: int
 
     @property
-    def sample(self) -> Sample:
-        return REGISTRY[self.name].samples[self.number]
+    def sample(self) -> Example:
+        return REGISTRY[self.name].examples[self.number]
 
     def operands(self) -> list[np.ndarray]:
         sample = self.sample
@@ -69,7 +69,7 @@ class Case(NamedTuple):
         return y if B in y.shape or not y.ndim else y.reshape(B, -1, *y.shape[1:])
 
 
-CASES = [Case(name, n) for name, op in REGISTRY.items() if name in TORCH for n in range(len(op.samples))]
+CASES = [Case(name, n) for name, op in REGISTRY.items() if name in TORCH for n in range(len(op.examples))]
 SMOOTH = [case for case in CASES if REGISTRY[case.name].edge is not None]
 cases = lambda chosen: pytest.mark.parametrize("case", chosen, ids=lambda case: f"{case.name}-{case.number}")
 every_case, every_smooth_case = cases(CASES), cases(SMOOTH)
@@ -205,7 +205,7 @@ def check_adjoint(case: Case) -> None:
 
 
 def check_samples_are_independent(case: Case) -> None:
-    """Sample i among copies of itself has the Jacobian that it has among the others, to the last bit but rounding."""
+    """Example i among copies of itself has the Jacobian that it has among the others, to the last bit but rounding."""
     operands = case.operands()
     for k in case.differentiable:
         J = mj.jacobian(case, k, batch_axis=case.batch_axis)(*operands)
@@ -259,7 +259,7 @@ def check_shared_operand(case: Case) -> None:
 def check_numbers(case: Case) -> None:
     """Python numbers, NumPy's, and arrays without axes in place of all operands but one, in elementwise operations."""
     operands = case.operands()
-    if REGISTRY[case.name].family != "elementwise" or len(operands) == 1:
+    if not isinstance(REGISTRY[case.name], Elementwise) or len(operands) == 1:
         return
     for k, kind in product(case.differentiable, (float, np.float64, np.asarray)):
         given: list[Any] = [kind(x.flat[0]) if x.dtype.kind == "f" else x for x in operands]
@@ -311,7 +311,7 @@ CHECKS: list[Callable[[Case], None]] = [
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_operation_has_samples_and_a_truth(name):
-    assert REGISTRY[name].samples, f"{name} is registered without samples: say how to call it in its record"
+    assert REGISTRY[name].examples, f"{name} is registered without samples: say how to call it in its record"
     assert name in TORCH, f"{name} has no entry in tests/torch_ops.py: say what it is in torch"
 
 
@@ -381,27 +381,27 @@ def _sum_without_its_scale(*args: Any) -> Any:
 
 WRONG = {
     "a factor off by a thousandth": (
-        lambda: elementwise("wrong", np.sin, _slope_times(1.001), samples=[Sample(((3, 4),))]),
+        lambda: elementwise("wrong", np.sin, _slope_times(1.001), examples=[Example(((3, 4),))]),
         torch.sin,
         1,
     ),
     "a sign": (
-        lambda: elementwise("wrong", np.subtract, 1.0, 1.0, samples=[Sample(((3, 4), (3, 4)))]),
+        lambda: elementwise("wrong", np.subtract, 1.0, 1.0, examples=[Example(((3, 4), (3, 4)))]),
         torch.subtract,
         1,
     ),
     "a missing derivative": (
-        lambda: elementwise("wrong", np.multiply, lambda y, a, b: b, 0.0, samples=[Sample(((3, 4), (3, 4)))]),
+        lambda: elementwise("wrong", np.multiply, lambda y, a, b: b, 0.0, examples=[Example(((3, 4), (3, 4)))]),
         torch.multiply,
         1,
     ),
     "a missing scale": (
-        lambda: structural("wrong", lambda x: x.mean(1), _sum_without_its_scale, [Sample(((3, 4),))]),
+        lambda: structural("wrong", lambda x: x.mean(1), _sum_without_its_scale, [Example(((3, 4),))]),
         lambda x: x.mean(1),
         1,
     ),
     "a second derivative": (
-        lambda: elementwise("wrong", np.sin, _frozen_slope, samples=[Sample(((3, 4),))]),
+        lambda: elementwise("wrong", np.sin, _frozen_slope, examples=[Example(((3, 4),))]),
         torch.sin,
         2,
     ),
@@ -435,7 +435,7 @@ def test_a_wrong_rule_is_caught(wrong, registered):
 
 
 def test_a_right_rule_passes_the_same_checks(registered):
-    case = registered(lambda: elementwise("wrong", np.sin, _slope_times(1.0), samples=[Sample(((3, 4),))]), torch.sin)
+    case = registered(lambda: elementwise("wrong", np.sin, _slope_times(1.0), examples=[Example(((3, 4),))]), torch.sin)
     for check in CHECKS:
         check(case)
     minijac.testing.check_derivatives(case, *case.operands(), order=2)

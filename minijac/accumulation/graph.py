@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..algebra.block import Block
-from ..ops.families import Edge, Part
+from ..ops.edges import Edge, Part
+from ..ops.families import Elementwise
 from ..tape.trace import Node
 from .liveness import discards, mark_live
 
@@ -62,7 +63,7 @@ class Graph:
             self.mark_live()
             node = self.nodes[i]
             edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
-            if node.live is not None and node.op.family != "elementwise":  # type: ignore[union-attr]
+            if node.live is not None and not isinstance(node.op, Elementwise):
                 edge = edge.without_dead(node.live)
             self._edges[i, k] = edge
         return edge

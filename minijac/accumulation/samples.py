@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import BatchMixingError
+from ..ops.families import Elementwise
 from ..tape.trace import Node
 from .graph import Graph
 
@@ -62,12 +63,12 @@ def _carried(graph: Graph, i: int, k: int, place: Place | None, batch: int) -> P
         return place
     node = graph.nodes[i]
     assert node.op is not None
-    if node.op.family == "elementwise":  # entries stay in place: no need of the partials for that
+    if isinstance(node.op, Elementwise):  # entries stay in place: no need of the partials for that
         axis = place.axis + node.out.ndim - np.ndim(node.args[k])
         return Place(axis, place.stride) if node.args[k].shape[place.axis] == node.out.shape[axis] else None
     carried = graph.edge(i, k).carry(*place, batch)
     gone = carried is None or graph.nodes[i].out.shape[carried[0]] != 1
-    if batch <= 1 and gone and graph.nodes[i].op.name in ("reshape", "relabel"):  # type: ignore[union-attr]
+    if batch <= 1 and gone and node.op.carries_one:
         return ANYWHERE
     return carried and Place(*carried)
 

@@ -13,7 +13,7 @@ from ..algebra.labels import Axes, Label, label_of
 from ..algebra.view import View, row_major
 from ..algebra.writing import Placed
 from ..backend import array_of, zeros
-from ..ops.families import Edge, Linear, Part
+from ..ops.edges import Edge, Linear, Part
 from .graph import Graph
 
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]

@@ -11,6 +11,7 @@ Importing this package registers minijac's implementations with the traced value
 
 from __future__ import annotations
 
+import sys as _sys
 from typing import Any
 
 import numpy as _np
@@ -41,6 +42,7 @@ def _install() -> None:
     _Traced.functions.update(_protocol.FUNCTIONS)
     _Traced.creators.update(_creation.LIKE)
     _Traced.methods.update(_protocol.METHODS)
+    _Traced.namespace = _sys.modules[__name__]
 
 
 _install()

@@ -1,12 +1,12 @@
 """The operations, one table for each family; importing this package registers all of them."""
 
 from ..ops import convolution, elementwise, indexing, linalg, multilinear, special, structural
-from .families import REGISTRY, Sample, linear_map
+from .edges import linear_map
+from .families import REGISTRY, Example, define
 from .families import elementwise as define_elementwise
-from .families import linear as define
 from .families import multilinear as define_multilinear
 
 __all__ = [
-    "REGISTRY", "Sample", "convolution", "define", "define_elementwise", "define_multilinear", "elementwise",
-     "indexing", "linalg", "linear_map", "multilinear", "special", "structural",
+    "REGISTRY", "Example", "convolution", "define", "define_elementwise", "define_multilinear", "elementwise",
+    "indexing", "linalg", "linear_map", "multilinear", "special", "structural",
 ]  # fmt: skip

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label
 from ..backend import namespace
 from ..tape.trace import Node
-from .families import Edge, Linear, Part, Sample, Shape, linear
+from . import into
+from .edges import Edge, Linear, Part
+from .families import Example, define
 
 __all__ = ["patches", "unpatches"]
 
@@ -46,39 +50,46 @@ def _unpatches_value(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size
     return result
 
 
+def _relation(k: int, target: Shape, source: Shape, kernel: Shape, **_: Any) -> Sequence[Part]:
+    """The axes in front pass."""
+    lead = min(len(source), len(target)) - len(kernel)
+    common: Axes = tuple((Label(n),) for n in source[:lead])
+    own: list[Axes] = [tuple((Label(n),) for n in shape[lead:]) for shape in (target, source)]
+    return [Part((*common, *own[0]), (*common, *own[1]))]
+
+
 def _edge(node: Node, k: int) -> Edge:
-    """The axes in front pass; along the others the map is the same for all of them."""
+    """Along the other axes the map is the same for all positions of those in front."""
     kernel, stride, dilation = node.params["kernel"], node.params["stride"], node.params["dilation"]
     gathers = "size" not in node.params
     source, target = np.shape(node.args[0]), node.out.shape
     size = node.params.get("size", source[len(source) - len(kernel) :])
-    lead = min(len(source), len(target)) - len(kernel)
-    common: Axes = tuple((Label(n),) for n in source[:lead])
-    inp = (*common, *((Label(n),) for n in source[lead:]))
-    out = (*common, *((Label(n),) for n in target[lead:]))
     gather = lambda x: patches(x, kernel=kernel, stride=stride, dilation=dilation)  # noqa: E731
     scatter = lambda y: unpatches(y, kernel=kernel, stride=stride, dilation=dilation, size=size)  # noqa: E731
     maps = Linear(gather, scatter, uniform=True) if gathers else Linear(scatter, gather, uniform=True)
-    return Edge(target, source, [Part(out, inp)], maps)
+    return Edge(target, source, _relation(k, target, source, kernel), maps)
 
 
 _ONE = {"kernel": (2,), "stride": (1,), "dilation": (2,)}
 _TWO = {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2)}
 
-patches = linear(
+patches = define(
     "patches",
     _patches_value,
     _edge,
-    [Sample(((3, 5),), _ONE), Sample(((3, 2, 5, 6),), _TWO)],
-    family="sliding windows",
+    [Example(((3, 5),), _ONE), Example(((3, 2, 5, 6),), _TWO)],
+    relation=_relation,
+    flat=True,
 )
 """The windows of the last axes: ``(..., *size) -> (..., *windows, *kernel)``."""
 
-unpatches = linear(
+unpatches = define(
     "unpatches",
     _unpatches_value,
     _edge,
-    [Sample(((3, 3, 2),), {**_ONE, "size": (5,)}), Sample(((3, 2, 2, 2, 2, 3),), {**_TWO, "size": (5, 6)})],
-    family="sliding windows",
+    [Example(((3, 3, 2),), {**_ONE, "size": (5,)}), Example(((3, 2, 2, 2, 2, 3),), {**_TWO, "size": (5, 6)})],
+    relation=_relation,
+    flat=True,
+    into=into.unpatches,
 )
 """Its transpose: each entry of each window added where it came from, ``(..., *windows, *kernel) -> (..., *size)``."""

@@ -12,21 +12,22 @@ from typing import Any
 import numpy as np
 
 from ..backend import astype, special
-from ..tape.trace import Op
-from .families import Sample, elementwise, opaque
+from ..tape.op import Op, Scalar
+from . import into
+from .families import Example, along, elementwise
 
 __all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "round", "sinc", "unwrap", "where"]
 
 LN2 = math.log(2.0)
 LN10 = math.log(10.0)
-ONE = [Sample(((3, 4),))]
-POSITIVE = [Sample(((3, 4),), low=0.2, high=3.0)]
-INSIDE = [Sample(((3, 4),), low=-0.9, high=0.9)]
-PAIR = [Sample(((3, 4), (3, 4))), Sample(((3, 4), (4,)), shared=(1,)), Sample(((3, 1, 4), (3, 2, 1)))]
+ONE = [Example(((3, 4),))]
+POSITIVE = [Example(((3, 4),), low=0.2, high=3.0)]
+INSIDE = [Example(((3, 4),), low=-0.9, high=0.9)]
+PAIR = [Example(((3, 4), (3, 4))), Example(((3, 4), (4,)), shared=(1,)), Example(((3, 1, 4), (3, 2, 1)))]
 _TRUTHS = (np.arange(12).reshape(3, 4) % 2 == 0, np.arange(12).reshape(3, 4) % 3 == 0)
-TRUTH = [Sample(((3, 4),), given={0: _TRUTHS[0]})]
-TRUTHS = [Sample(((3, 4), (3, 4)), given={0: _TRUTHS[0], 1: _TRUTHS[1]})]
-POSITIVE_PAIR = [Sample(s.shapes, low=0.3, high=2.0, shared=s.shared) for s in PAIR]
+TRUTH = [Example(((3, 4),), given={0: _TRUTHS[0]})]
+TRUTHS = [Example(((3, 4), (3, 4)), given={0: _TRUTHS[0], 1: _TRUTHS[1]})]
+POSITIVE_PAIR = [Example(s.shapes, low=0.3, high=2.0, shared=s.shared) for s in PAIR]
 
 
 def _tie(x: Any, other: Any, y: Any) -> Any:
@@ -91,127 +92,131 @@ def _sinc_value(x: Any, order: int = 0) -> Any:
 
 # -- one operand -------------------------------------------------------------------------------------------------------
 UFUNCS: dict[Any, Any] = {
-    np.negative: elementwise("negative", np.negative, -1.0, samples=ONE),
-    np.positive: elementwise("positive", np.positive, 1.0, samples=ONE),
-    np.exp: elementwise("exp", np.exp, lambda y, x: y, samples=ONE),
-    np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, samples=ONE),
-    np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), samples=ONE),
-    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, samples=POSITIVE),
-    np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), samples=POSITIVE),
-    np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), samples=POSITIVE),
-    np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), samples=POSITIVE),
-    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, samples=POSITIVE),
-    np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), samples=POSITIVE),
-    np.square: elementwise("square", np.square, lambda y, x: 2.0 * x, samples=ONE),
-    np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, samples=POSITIVE),
-    np.absolute: elementwise("abs", np.absolute, _abs_sign, samples=ONE),
-    np.fabs: elementwise("fabs", np.fabs, _abs_sign, samples=ONE),
-    np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), samples=ONE),
-    np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), samples=ONE),
-    np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, samples=INSIDE),
-    np.arcsin: elementwise("arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), samples=INSIDE),
-    np.arccos: elementwise("arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), samples=INSIDE),
-    np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), samples=ONE),
-    np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), samples=ONE),
-    np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), samples=ONE),
-    np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, samples=ONE),
-    np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), samples=ONE),
+    np.negative: elementwise("negative", np.negative, -1.0, examples=ONE),
+    np.positive: elementwise("positive", np.positive, 1.0, examples=ONE),
+    np.exp: elementwise("exp", np.exp, lambda y, x: y, examples=ONE),
+    np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, examples=ONE),
+    np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), examples=ONE),
+    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE),
+    np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE),
+    np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE),
+    np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE),
+    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE),
+    np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE),
+    np.square: elementwise("square", np.square, lambda y, x: 2.0 * x, examples=ONE),
+    np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE),
+    np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE),
+    np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE),
+    np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), examples=ONE),
+    np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), examples=ONE),
+    np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, examples=INSIDE),
+    np.arcsin: elementwise("arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE),
+    np.arccos: elementwise("arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE),
+    np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), examples=ONE),
+    np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), examples=ONE),
+    np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), examples=ONE),
+    np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, examples=ONE),
+    np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), examples=ONE),
     np.arccosh: elementwise(
         "arccosh", np.arccosh, lambda y, x: 1.0 / np.sqrt((x - 1.0) * (x + 1.0)),
-        samples=[Sample(((3, 4),), low=1.2, high=3.0)],
+        examples=[Example(((3, 4),), low=1.2, high=3.0)],
     ),
-    np.arctanh: elementwise("arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), samples=INSIDE),
-    np.deg2rad: elementwise("deg2rad", np.deg2rad, math.pi / 180.0, samples=ONE),
-    np.radians: elementwise("radians", np.radians, math.pi / 180.0, samples=ONE),
-    np.rad2deg: elementwise("rad2deg", np.rad2deg, 180.0 / math.pi, samples=ONE),
-    np.degrees: elementwise("degrees", np.degrees, 180.0 / math.pi, samples=ONE),
+    np.arctanh: elementwise("arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), examples=INSIDE),
+    np.deg2rad: elementwise("deg2rad", np.deg2rad, math.pi / 180.0, examples=ONE),
+    np.radians: elementwise("radians", np.radians, math.pi / 180.0, examples=ONE),
+    np.rad2deg: elementwise("rad2deg", np.rad2deg, 180.0 / math.pi, examples=ONE),
+    np.degrees: elementwise("degrees", np.degrees, 180.0 / math.pi, examples=ONE),
     # -- two operands --------------------------------------------------------------------------------------------------
-    np.add: elementwise("add", np.add, 1.0, 1.0, samples=PAIR),
-    np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, samples=PAIR),
-    np.multiply: elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, samples=PAIR),
+    np.add: elementwise("add", np.add, 1.0, 1.0, examples=PAIR),
+    np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, examples=PAIR),
+    np.multiply: elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, examples=PAIR),
     np.divide: elementwise(
-        "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, samples=POSITIVE_PAIR
+        "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR
     ),
-    np.power: elementwise("power", np.power, _power_base, _power_exponent, samples=POSITIVE_PAIR),
-    np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, samples=POSITIVE_PAIR),
+    np.power: elementwise("power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR),
+    np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR),
     np.maximum: elementwise(
-        "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR
+        "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR
     ),
     np.minimum: elementwise(
-        "minimum", np.minimum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR
+        "minimum", np.minimum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR
     ),
-    np.fmax: elementwise("fmax", np.fmax, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR),
-    np.fmin: elementwise("fmin", np.fmin, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), samples=PAIR),
+    np.fmax: elementwise("fmax", np.fmax, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR),
+    np.fmin: elementwise("fmin", np.fmin, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR),
     np.arctan2: elementwise(
         "arctan2",
         np.arctan2,
         lambda y, a, b: _over_squares(b, a, b),
         lambda y, a, b: -_over_squares(a, a, b),
-        samples=POSITIVE_PAIR,
+        examples=POSITIVE_PAIR,
     ),
     np.hypot: elementwise(
         "hypot",
         np.hypot,
         lambda y, a, b: _part_of_length(y, a),
         lambda y, a, b: _part_of_length(y, b),
-        samples=POSITIVE_PAIR,
+        examples=POSITIVE_PAIR,
     ),
     np.logaddexp: elementwise(
         "logaddexp",
         np.logaddexp,
         lambda y, a, b: _weight(np.exp, y, a, b),
         lambda y, a, b: _weight(np.exp, y, b, a),
-        samples=PAIR,
+        examples=PAIR,
     ),
     np.logaddexp2: elementwise(
         "logaddexp2",
         np.logaddexp2,
         lambda y, a, b: _weight(np.exp2, y, a, b),
         lambda y, a, b: _weight(np.exp2, y, b, a),
-        samples=PAIR,
+        examples=PAIR,
     ),
     np.copysign: elementwise(
-        "copysign", np.copysign, lambda y, a, b: np.sign(a) * np.copysign(1.0, b), None, samples=PAIR
+        "copysign", np.copysign, lambda y, a, b: np.sign(a) * np.copysign(1.0, b), None, examples=PAIR
     ),
     np.remainder: elementwise(
-        "remainder", np.remainder, 1.0, lambda y, a, b: -np.floor_divide(a, b), samples=POSITIVE_PAIR
+        "remainder", np.remainder, 1.0, lambda y, a, b: -np.floor_divide(a, b), examples=POSITIVE_PAIR
     ),
-    np.fmod: elementwise("fmod", np.fmod, 1.0, lambda y, a, b: -np.rint((a - y) / b), samples=POSITIVE_PAIR),
+    np.fmod: elementwise("fmod", np.fmod, 1.0, lambda y, a, b: -np.rint((a - y) / b), examples=POSITIVE_PAIR),
     np.heaviside: elementwise(
-        "heaviside", np.heaviside, None, lambda y, a, b: astype(a == 0, y.dtype, y), samples=POSITIVE_PAIR
+        "heaviside", np.heaviside, None, lambda y, a, b: astype(a == 0, y.dtype, y), examples=POSITIVE_PAIR
     ),
     np.ldexp: elementwise(
         "ldexp",
         np.ldexp,
         lambda y, x, e: np.ldexp(1.0, e),
         None,
-        samples=[Sample(((3, 4), (4,)), shared=(1,), given={1: np.array([-1, 0, 2, 5])})],
+        examples=[Example(((3, 4), (4,)), shared=(1,), given={1: np.array([-1, 0, 2, 5])})],
     ),
-    np.nextafter: elementwise("nextafter", np.nextafter, 1.0, None, samples=PAIR),
-    np.conjugate: elementwise("conjugate", np.conjugate, 1.0, samples=ONE),
+    np.nextafter: elementwise("nextafter", np.nextafter, 1.0, None, examples=PAIR),
+    np.conjugate: elementwise("conjugate", np.conjugate, 1.0, examples=ONE),
     # -- zero wherever a derivative exists -----------------------------------------------------------------------------
     **{
-        ufunc: opaque(ufunc.__name__, ufunc, samples=ONE)
+        ufunc: elementwise(ufunc.__name__, ufunc, None, examples=ONE)
         for ufunc in (
             np.sign, np.floor, np.ceil, np.trunc, np.rint, np.isfinite, np.isinf, np.isnan, np.signbit, np.spacing,
         )
     },
     **{
-        ufunc: opaque(ufunc.__name__, ufunc, samples=PAIR)
+        ufunc: elementwise(ufunc.__name__, ufunc, None, None, examples=PAIR)
         for ufunc in (
             np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
             np.floor_divide,
         )
     },
-    np.logical_not: opaque("logical_not", np.logical_not, samples=ONE),
-    np.logical_and: opaque("logical_and", np.logical_and, samples=PAIR),
-    np.logical_or: opaque("logical_or", np.logical_or, samples=PAIR),
-    np.logical_xor: opaque("logical_xor", np.logical_xor, samples=PAIR),
-    np.invert: opaque("invert", np.invert, samples=TRUTH),  # these and the logical ones meet masks under compile
-    np.bitwise_and: opaque("bitwise_and", np.bitwise_and, samples=TRUTHS),
-    np.bitwise_or: opaque("bitwise_or", np.bitwise_or, samples=TRUTHS),
-    np.bitwise_xor: opaque("bitwise_xor", np.bitwise_xor, samples=TRUTHS),
+    np.logical_not: elementwise("logical_not", np.logical_not, None, examples=ONE),
+    np.logical_and: elementwise("logical_and", np.logical_and, None, None, examples=PAIR),
+    np.logical_or: elementwise("logical_or", np.logical_or, None, None, examples=PAIR),
+    np.logical_xor: elementwise("logical_xor", np.logical_xor, None, None, examples=PAIR),
+    np.invert: elementwise("invert", np.invert, None, examples=TRUTH),  # these meet masks under compile
+    np.bitwise_and: elementwise("bitwise_and", np.bitwise_and, None, None, examples=TRUTHS),
+    np.bitwise_or: elementwise("bitwise_or", np.bitwise_or, None, None, examples=TRUTHS),
+    np.bitwise_xor: elementwise("bitwise_xor", np.bitwise_xor, None, None, examples=TRUTHS),
 }  # fmt: skip
+
+
+def _sides(condition: Any) -> tuple[Any, Any, Any]:
+    return None, condition, np.logical_not(condition)
 
 
 where = elementwise(
@@ -220,7 +225,10 @@ where = elementwise(
     None,
     lambda y, c, a, b: astype(c, y.dtype, y),
     lambda y, c, a, b: astype(np.logical_not(c), y.dtype, y),
-    samples=[Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 4), (3, 1), (4,)), shared=(2,))],
+    examples=[Example(((3, 4), (3, 4), (3, 4))), Example(((3, 4), (3, 1), (4,)), shared=(2,))],
+    selects=lambda node: _sides(np.broadcast_to(node.args[0], node.out.shape)),
+    into=into.where,
+    overwrites=2,
 )
 
 
@@ -231,7 +239,7 @@ clip = elementwise(
     lambda y, x, low, high: astype(np.logical_and(low <= x, x <= high), y.dtype, y),
     lambda y, x, low, high: astype(np.logical_and(x < low, low <= high), y.dtype, y),
     lambda y, x, low, high: astype(np.logical_or(x > high, low > high), y.dtype, y),
-    samples=[Sample(((3, 4), (4,), (3, 1)), low=-2.0, high=2.0, shared=(1,))],
+    examples=[Example(((3, 4), (4,), (3, 1)), low=-2.0, high=2.0, shared=(1,))],
 )
 
 
@@ -239,7 +247,10 @@ astype_op = elementwise(
     "astype",
     lambda x, dtype: x.astype(dtype),
     lambda y, x, dtype: 1.0,
-    samples=[Sample(((3, 4),), {"dtype": np.float64})],
+    examples=[Example(((3, 4),), {"dtype": np.float64})],
+    scalar=Scalar(cheap=True),
+    unchanged=lambda shape, dtype: True,
+    into=into.converted,
 )
 
 
@@ -247,19 +258,29 @@ sinc: Op = elementwise(
     "sinc",
     _sinc_value,
     lambda y, x, order=0: sinc(x, order=order + 1),
-    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"order": 2})],
+    examples=[Example(((3, 4),)), Example(((3, 4),), {"order": 2})],
 )
 unwrap = elementwise(
     "unwrap",
     lambda x, axis, discont, period: np.unwrap(x, discont, axis, period=period),
     1.0,
-    samples=[Sample(((3, 4),), {"axis": 1, "discont": None, "period": 2.5})],
+    examples=[Example(((3, 4),), {"axis": 1, "discont": None, "period": 2.5})],
+    relation=along,
 )
 """Multiples of the period are added: the derivative is that of `x`, entry by entry."""
-exponent = opaque("exponent", lambda x: np.frexp(x)[1], samples=ONE)
+exponent = elementwise("exponent", lambda x: np.frexp(x)[1], None, examples=ONE)
 """The power of two of a float's representation."""
-cast = opaque("cast", lambda x, dtype: x.astype(dtype), samples=[Sample(((3, 4),), {"dtype": np.dtype(int)})])
-round = opaque("round", lambda x, decimals: np.round(x, decimals), samples=[Sample(((3, 4),), {"decimals": 1})])
+cast = elementwise(
+    "cast",
+    lambda x, dtype: x.astype(dtype),
+    None,
+    examples=[Example(((3, 4),), {"dtype": np.dtype(int)})],
+    scalar=Scalar(cheap=True),
+    into=into.converted,
+)
+round = elementwise(
+    "round", lambda x, decimals: np.round(x, decimals), None, examples=[Example(((3, 4),), {"decimals": 1})]
+)
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
@@ -271,9 +292,18 @@ def _softplus_value(x: Any) -> Any:
     return np.logaddexp(x, 0.0)
 
 
-sigmoid = elementwise("sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), samples=ONE)
-softplus = elementwise("softplus", _softplus_value, lambda y, x: sigmoid(x), samples=ONE)
-relu = elementwise("relu", lambda x: np.maximum(x, 0.0), lambda y, x: astype(x > 0, y.dtype, y), samples=ONE)
+sigmoid = elementwise(
+    "sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), examples=ONE, into=into.sigmoid, overwrites=0
+)
+softplus = elementwise("softplus", _softplus_value, lambda y, x: sigmoid(x), examples=ONE, into=into.softplus)
+relu = elementwise(
+    "relu",
+    lambda x: np.maximum(x, 0.0),
+    lambda y, x: astype(x > 0, y.dtype, y),
+    examples=ONE,
+    into=into.relu,
+    overwrites=0,
+)
 erf = elementwise(
-    "erf", lambda x: special("erf", x)(x), lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x), samples=ONE
+    "erf", lambda x: special("erf", x)(x), lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x), examples=ONE
 )

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label
 from ..backend import astype, namespace, scatter_add
-from ..tape.trace import Node, Op
-from .families import Edge, Linear, Part, Sample, Shape, labelled, linear, opaque
+from ..tape.op import Op, Reduction
+from ..tape.trace import Node
+from . import into
+from .edges import Edge, Linear, Part
+from .families import Example, along, define, labelled, opaque
 from .structural import fresh
 
 __all__ = [
@@ -58,13 +62,13 @@ def _axis_edge(node: Node, k: int) -> Edge:
     return Edge(y.shape, x.shape, [Part(whole, picked)], Linear(pull, push, uniform=True))
 
 
-def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Sample:
+def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Example:
     """A sample with positions as its last operand."""
-    return Sample((*shapes, positions.shape), params, shared=(len(shapes),), given={len(shapes): positions})
+    return Example((*shapes, positions.shape), params, shared=(len(shapes),), given={len(shapes): positions})
 
 
 _POSITIONS = np.array([[0, 2, 2], [3, 0, 1]])
-take = linear(
+take = define(
     "take",
     lambda x, positions, axis: x.take(positions, axis),
     _axis_edge,
@@ -73,10 +77,11 @@ take = linear(
         _at(((3, 4, 2),), np.array([3, 0, 0]), axis=1),
         _at(((3, 2, 4),), np.array(2), axis=2),
     ],
-    family="indexing",
+    flat=True,
+    into=into.take,
     inert=(1,),
 )
-deposit = linear(
+deposit = define(
     "deposit",
     _deposit_value,
     _axis_edge,
@@ -84,7 +89,7 @@ deposit = linear(
         _at(((3, 2, 3),), _POSITIONS, axis=1, size=5),
         _at(((3, 3, 2),), np.array([3, 0, 2]), axis=1, size=4),
     ],
-    family="indexing",
+    flat=True,
     inert=(1,),
 )
 """The transpose of `take`: entries add up at their positions along the axis."""
@@ -140,7 +145,7 @@ def _scatter_value(y: Any, positions: Any, passing: Any, shape: Shape, lead: int
 
 
 _EACH = np.array([[0, 2, 2], [5, 4, 7], [8, 9, 11]])
-gather = linear(
+gather = define(
     "gather",
     _gather_value,
     _gather_edge,
@@ -150,7 +155,9 @@ gather = linear(
         _at(((3, 2, 2),), _EACH.T, passing=((0, 1),)),
         _at(((3, 2, 2),), _POSITIONS, passing=(), lead=1),
     ],
-    family="indexing",
+    flat=True,
+    into=into.gather,
+    prebound=True,
     inert=(1,),
 )
 """``x.reshape(-1)[positions]``, for each position along `lead` axes in front.
@@ -158,7 +165,7 @@ gather = linear(
 `passing` lists the axes (of `x`, of the result; those in front not counted) along which entries stay in place.
 """
 
-scatter = linear(
+scatter = define(
     "scatter",
     _scatter_value,
     _scatter_edge,
@@ -167,7 +174,7 @@ scatter = linear(
         _at(((3,),), np.array([1, 7, 8]), passing=((0, 0),), shape=(3, 2, 2)),
         _at(((3, 2, 3),), _POSITIONS, passing=(), shape=(5,), lead=1),
     ],
-    family="indexing",
+    flat=True,
     inert=(1,),
 )
 """The transpose of `gather`: zeros of `shape`, with entries added at positions; `passing`: (of `y`, of the result)."""
@@ -186,12 +193,26 @@ def _extreme_edge(node: Node, k: int) -> Edge:
     return Edge(node.out.shape, x.shape, [Part(kept, inp, (labelled(share, inp, share.dtype),))])
 
 
-_EXTREMES: Sequence[Sample] = [
-    Sample(((3, 4, 2),), {"axis": (1,)}),
-    Sample(((3, 4, 2),), {"axis": (1, 2), "keepdims": True}),
+_EXTREMES: Sequence[Example] = [
+    Example(((3, 4, 2),), {"axis": (1,)}),
+    Example(((3, 4, 2),), {"axis": (1, 2), "keepdims": True}),
 ]
-max = linear("max", lambda x, **p: x.max(**p), _extreme_edge, _EXTREMES, family="indexing")
-min = linear("min", lambda x, **p: x.min(**p), _extreme_edge, _EXTREMES, family="indexing")
+
+
+def _extreme(name: str, ufunc: Any) -> Op:
+    return define(
+        name,
+        lambda x, **p: getattr(x, name)(**p),
+        _extreme_edge,
+        _EXTREMES,
+        relation=along,
+        flat=True,
+        reduction=Reduction(ufunc),
+        into=into.reduced(ufunc),
+    )
+
+
+max, min = _extreme("max", np.maximum), _extreme("min", np.minimum)
 
 
 def _order_statistic_value(x: Any, rank: Any, axis: int) -> Any:
@@ -201,27 +222,31 @@ def _order_statistic_value(x: Any, rank: Any, axis: int) -> Any:
     return xp.take_along_axis(xp.sort(x, axis), xp.expand_dims(xp.asarray(rank), axis), axis).squeeze(axis)
 
 
-order_statistic = linear(
+order_statistic = define(
     "order_statistic",
     _order_statistic_value,
     _extreme_edge,
-    [Sample(((3, 5, 2),), {"rank": 1, "axis": 1}), Sample(((3, 4),), {"rank": np.array([0, 2, 3]), "axis": 1})],
-    family="indexing",
+    [Example(((3, 5, 2),), {"rank": 1, "axis": 1}), Example(((3, 4),), {"rank": np.array([0, 2, 3]), "axis": 1})],
+    flat=True,
 )
 """The entry that stands at `rank` of the sorted axis: a number, or one for each entry of the result."""
 
 
 # -- positions and counts: integers, without a derivative --------------------------------------------------------------
-_ROWS = [Sample(((3, 4),), {"axis": 1})]
+_ROWS = [Example(((3, 4),), {"axis": 1})]
 SEARCHES: dict[Any, Op] = {
-    np.argmax: opaque("argmax", np.argmax, [*_ROWS, Sample(((3, 2, 4),), {"axis": -1, "keepdims": True})]),
+    np.argmax: opaque("argmax", np.argmax, [*_ROWS, Example(((3, 2, 4),), {"axis": -1, "keepdims": True})]),
     np.argmin: opaque("argmin", np.argmin, _ROWS),
-    np.argsort: opaque("argsort", np.argsort, [Sample(((3, 4),), {"axis": 1, "kind": "stable"})]),
-    np.argpartition: opaque("argpartition", np.argpartition, [Sample(((3, 5),), {"axis": 1, "kth": 2})]),
-    np.all: opaque("all", np.all, _ROWS),
-    np.any: opaque("any", np.any, _ROWS),
+    np.argsort: opaque("argsort", np.argsort, [Example(((3, 4),), {"axis": 1, "kind": "stable"})]),
+    np.argpartition: opaque("argpartition", np.argpartition, [Example(((3, 5),), {"axis": 1, "kth": 2})]),
+    np.all: opaque("all", np.all, _ROWS, relation=along, reduction=Reduction(np.logical_and, True, True)),
+    np.any: opaque("any", np.any, _ROWS, relation=along, reduction=Reduction(np.logical_or, False, True)),
     np.count_nonzero: opaque(
-        "count_nonzero", lambda a, axis=None, keepdims=False: (a != 0).sum(axis=axis, keepdims=keepdims), _ROWS
+        "count_nonzero",
+        lambda a, axis=None, keepdims=False: (a != 0).sum(axis=axis, keepdims=keepdims),
+        _ROWS,
+        relation=along,
+        reduction=Reduction(np.add, 0, True),
     ),
 }
 searchsorted = opaque(

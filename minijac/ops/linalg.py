@@ -14,8 +14,10 @@ import numpy as np
 from ..algebra.factors import Factor
 from ..algebra.labels import Axes, Label
 from ..backend import namespace
-from ..tape.trace import Node, Op
-from .families import Edge, Linear, Part, Sample, labelled, linear, linear_map, opaque
+from ..tape.op import Op
+from ..tape.trace import Node
+from .edges import Edge, Linear, Part, linear_map
+from .families import Example, define, labelled, opaque
 
 __all__ = [
     "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "pinv", "qr", "qr_q",
@@ -64,11 +66,11 @@ def _positive(x: Any) -> Any:
     return x @ T(x) + np.eye(x.shape[-1])
 
 
-SQUARE = [Sample(((3, 2, 2),)), Sample(((3, 1, 1),)), Sample(((3, 2, 3, 3),))]
-TALL = [Sample(((3, 3, 2),)), Sample(((3, 2, 2),)), Sample(((3, 2, 3, 1),))]
-ANY = [*TALL, Sample(((3, 2, 3),))]
-SYMMETRIC = [Sample(sample.shapes, prepare=symmetric) for sample in SQUARE]
-POSITIVE = [Sample(sample.shapes, prepare=_positive) for sample in SQUARE]
+SQUARE = [Example(((3, 2, 2),)), Example(((3, 1, 1),)), Example(((3, 2, 3, 3),))]
+TALL = [Example(((3, 3, 2),)), Example(((3, 2, 2),)), Example(((3, 2, 3, 1),))]
+ANY = [*TALL, Example(((3, 2, 3),))]
+SYMMETRIC = [Example(sample.shapes, prepare=symmetric) for sample in SQUARE]
+POSITIVE = [Example(sample.shapes, prepare=_positive) for sample in SQUARE]
 
 
 # -- inverses ----------------------------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ def _inv_edge(node: Node, k: int) -> Edge:
     return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
 
 
-inv = linear("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, family="linear algebra")
+inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE)
 
 
 def _solve_along(a: Any, b: Any) -> Any:
@@ -98,12 +100,11 @@ def _solve_edge(node: Node, k: int) -> Edge:
     return Edge(x.shape, a.shape, [Part(_axes([*lead, i, m]), _axes([*lead, row, column]), factors, -1.0)])
 
 
-solve = linear(
+solve = define(
     "solve",
     lambda a, b: namespace(a if hasattr(a, "shape") else b).linalg.solve(a, b),
     _solve_edge,
-    [Sample(((3, 2, 2), (3, 2, 4))), Sample(((3, 3, 3), (3, 3, 1)))],
-    family="linear algebra",
+    [Example(((3, 2, 2), (3, 2, 4))), Example(((3, 3, 3), (3, 3, 1)))],
 )
 """``a``: (..., n, n), ``b``: (..., n, m), of the same leading axes."""
 
@@ -128,12 +129,11 @@ def _pinv_edge(node: Node, k: int) -> Edge:
     return Edge(p.shape, a.shape, parts)
 
 
-pinv = linear(
+pinv = define(
     "pinv",
     lambda a, rcond=None: namespace(a).linalg.pinv(a) if rcond is None else namespace(a).linalg.pinv(a, rcond),
     _pinv_edge,
     ANY,
-    family="linear algebra",
 )
 
 
@@ -149,12 +149,11 @@ def _per_matrix(value: Callable[[Node], Any]) -> Callable[[Node, int], Edge]:
     return edge
 
 
-det = linear(
+det = define(
     "det",
     lambda a: namespace(a).linalg.det(a),
     _per_matrix(lambda node: cofactor(node.args[0])),
     SQUARE,
-    family="linear algebra",
 )
 
 
@@ -234,15 +233,14 @@ def _cofactor_slope_edge(node: Node, k: int) -> Edge:
     return Edge(y.shape, a.shape, [Part(out, _axes([*lead, *_labels(*a.shape[-2:])]))], Linear(push, pull))
 
 
-cofactor: Op = linear("cofactor", _cofactor_value, _cofactor_edge, SQUARE, family="linear algebra")
+cofactor: Op = define("cofactor", _cofactor_value, _cofactor_edge, SQUARE)
 """The matrix of cofactors, ``det(a) inv(a).T`` where the inverse exists: the derivative of the determinant."""
 
-cofactor_slope: Op = linear(
+cofactor_slope: Op = define(
     "cofactor_slope",
     _cofactor_slope_value,
     _cofactor_slope_edge,
-    [Sample(((3, 2, 2), (3, 2, 2))), Sample(((3, 3, 3), (3, 3, 3)))],
-    family="linear algebra",
+    [Example(((3, 2, 2), (3, 2, 2))), Example(((3, 3, 3), (3, 3, 3)))],
 )
 """The derivative of the cofactors of `a`: (..., n, n) along `x`: (..., n, n), which may have more axes in front."""
 
@@ -264,17 +262,14 @@ def _inverse_transposed_edge(node: Node, k: int) -> Edge:
     return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
 
 
-inverse_transposed = linear(
-    "inverse_transposed", _inverse_transposed_value, _inverse_transposed_edge, SQUARE, family="linear algebra"
-)
+inverse_transposed = define("inverse_transposed", _inverse_transposed_value, _inverse_transposed_edge, SQUARE)
 """The derivative of the logarithm of the determinant's absolute value."""
 
-logabsdet = linear(
+logabsdet = define(
     "logabsdet",
     lambda a: namespace(a).linalg.slogdet(a)[1],
     _per_matrix(lambda node: inverse_transposed(node.args[0])),
     SQUARE,
-    family="linear algebra",
 )
 sign_of_det = opaque("sign_of_det", lambda a: namespace(a).linalg.slogdet(a)[0], SQUARE)
 
@@ -295,12 +290,11 @@ def _cholesky_edge(node: Node, k: int) -> Edge:
     return _maps(node, 0, push, pull)
 
 
-cholesky = linear(
+cholesky = define(
     "cholesky",
     lambda a: namespace(a).linalg.cholesky(a),
     _cholesky_edge,
     POSITIVE,
-    family="linear algebra",
 )
 
 
@@ -343,19 +337,17 @@ def _differences(w: Any) -> Any:
     return np.expand_dims(w, -2) - np.expand_dims(w, -1) + infinite
 
 
-eigenvalues = linear(
+eigenvalues = define(
     "eigenvalues",
     lambda a, d=None: namespace(a).linalg.eigvalsh(a) if d is None else d[..., 0, :],
     _eigenvalues_edge,
     SYMMETRIC,
-    family="linear algebra",
 )
-eigenvectors = linear(
+eigenvectors = define(
     "eigenvectors",
     lambda a, d=None: (_eigh_value(a) if d is None else d)[..., 1:, :],
     _eigenvectors_edge,
     SYMMETRIC,
-    family="linear algebra",
 )
 
 
@@ -413,26 +405,23 @@ def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any],
     return push, pull
 
 
-singular_values = linear(
+singular_values = define(
     "singular_values",
     lambda a, d=None: namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :],
     _singular_values_edge,
     ANY,
-    family="linear algebra",
 )
-left_vectors = linear(
+left_vectors = define(
     "left_vectors",
     lambda a, d=None: (_svd_value(a) if d is None else d)[..., : a.shape[-2], :],
     _left_vectors_edge,
     ANY,
-    family="linear algebra",
 )
-right_vectors = linear(
+right_vectors = define(
     "right_vectors",
     lambda a, d=None: (_svd_value(a) if d is None else d)[..., a.shape[-2] + 1 :, :],
     _right_vectors_edge,
     ANY,
-    family="linear algebra",
 )
 
 
@@ -478,17 +467,15 @@ def _qr_r_edge(node: Node, k: int) -> Edge:
     return _maps(node, 0, push, pull)
 
 
-qr_q = linear(
+qr_q = define(
     "qr_q",
     lambda a, d=None: (_qr_value(a) if d is None else d)[..., : a.shape[-2], :],
     _qr_q_edge,
     TALL,
-    family="linear algebra",
 )
-qr_r = linear(
+qr_r = define(
     "qr_r",
     lambda a, d=None: (_qr_value(a) if d is None else d)[..., a.shape[-2] :, :],
     _qr_r_edge,
     TALL,
-    family="linear algebra",
 )

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import contract_to_one, spread
+from ..algebra.factors import Shape, contract_to_one, spread
 from ..algebra.labels import Label
-from .families import Sample, Shape, labelled_repeated, multilinear
+from . import into
+from .families import Example, labelled_repeated, multilinear
 
 __all__ = ["LETTERS", "einsum", "matmul", "parse_einsum"]
 
@@ -30,13 +31,14 @@ matmul = multilinear(
     np.matmul,
     _matmul_signature,
     [
-        Sample(((3, 4), (4, 2)), shared=(1,)),
-        Sample(((2, 4), (3, 4, 2)), shared=(0,)),
-        Sample(((3, 2, 4), (3, 4, 5))),
-        Sample(((3, 4), (4,)), shared=(1,)),
-        Sample(((3, 2, 4), (4,)), shared=(1,)),
-        Sample(((2, 1, 4), (3, 1, 4, 5)), shared=(0,)),
+        Example(((3, 4), (4, 2)), shared=(1,)),
+        Example(((2, 4), (3, 4, 2)), shared=(0,)),
+        Example(((3, 2, 4), (3, 4, 5))),
+        Example(((3, 4), (4,)), shared=(1,)),
+        Example(((3, 2, 4), (4,)), shared=(1,)),
+        Example(((2, 1, 4), (3, 1, 4, 5)), shared=(0,)),
     ],
+    into=into.matmul,
 )
 
 
@@ -109,12 +111,13 @@ einsum = multilinear(
     _einsum_value,
     _einsum_signature,
     [
-        Sample(((3, 4), (3, 4)), {"subscripts": "bi,bi->b"}),
-        Sample(((3, 4), (4, 2), (3, 2)), {"subscripts": "bi,ij,bj->b"}, shared=(1,)),
-        Sample(((3, 4, 4),), {"subscripts": "bii->b"}),
-        Sample(((3, 4, 4),), {"subscripts": "bii->bi"}),
-        Sample(((3, 2, 4), (4, 5)), {"subscripts": "...i,ij->...j"}, shared=(1,)),
-        Sample(((3, 4), (3, 2)), {"subscripts": "bi,bj->bji"}),
-        Sample(((3, 4), (5,)), {"subscripts": "bi,j->b"}, shared=(1,)),
+        Example(((3, 4), (3, 4)), {"subscripts": "bi,bi->b"}),
+        Example(((3, 4), (4, 2), (3, 2)), {"subscripts": "bi,ij,bj->b"}, shared=(1,)),
+        Example(((3, 4, 4),), {"subscripts": "bii->b"}),
+        Example(((3, 4, 4),), {"subscripts": "bii->bi"}),
+        Example(((3, 2, 4), (4, 5)), {"subscripts": "...i,ij->...j"}, shared=(1,)),
+        Example(((3, 4), (3, 2)), {"subscripts": "bi,bj->bji"}),
+        Example(((3, 4), (5,)), {"subscripts": "bi,j->b"}, shared=(1,)),
     ],
+    into=into.einsum,
 )

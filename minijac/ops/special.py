@@ -13,16 +13,18 @@ import numpy as np
 
 from ..algebra.labels import Label
 from ..backend import astype, namespace, special
-from ..tape.trace import Node, Op
+from ..tape.op import Op
+from ..tape.trace import Node
+from .edges import Edge, Part
 from .elementwise import INSIDE, LN10, ONE, POSITIVE, POSITIVE_PAIR, erf
-from .families import Edge, Part, Sample, elementwise, labelled, linear, opaque
+from .families import Example, along, define, elementwise, labelled, opaque
 from .structural import fresh
 
 __all__ = ["SPECIAL", "iv", "ive", "logsumexp", "peak", "polygamma"]
 
 ROOT_2PI = math.sqrt(2.0 * math.pi)
 ROOT_PI = math.sqrt(math.pi)
-UNIT = [Sample(((3, 4),), low=0.05, high=0.95)]
+UNIT = [Example(((3, 4),), low=0.05, high=0.95)]
 
 
 def scipy_value(name: str) -> Callable[..., Any]:
@@ -42,21 +44,21 @@ def _at_order(name: str) -> Callable[..., Any]:
 
 
 # -- functions of an integer order -------------------------------------------------------------------------------------
-ORDERS = [Sample(((3, 4),), {"order": n}, low=0.3, high=2.0) for n in (0, 1, 2)]
+ORDERS = [Example(((3, 4),), {"order": n}, low=0.3, high=2.0) for n in (0, 1, 2)]
 polygamma: Op = elementwise(
-    "polygamma", _at_order("polygamma"), lambda y, x, order: polygamma(x, order=order + 1), samples=ORDERS
+    "polygamma", _at_order("polygamma"), lambda y, x, order: polygamma(x, order=order + 1), examples=ORDERS
 )
 iv: Op = elementwise(
     "iv",
     _at_order("iv"),
     lambda y, x, order: 0.5 * (iv(x, order=abs(order - 1)) + iv(x, order=order + 1)),
-    samples=ORDERS,
+    examples=ORDERS,
 )
 ive: Op = elementwise(
     "ive",
     _at_order("ive"),
     lambda y, x, order: 0.5 * (ive(x, order=abs(order - 1)) + ive(x, order=order + 1)) - np.sign(x) * y,
-    samples=ORDERS,
+    examples=ORDERS,
 )
 
 
@@ -103,8 +105,8 @@ TABLE: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 SPECIAL: dict[str, Op] = {"erf": erf}
-for _name, _samples, *_partials in TABLE:
-    SPECIAL[_name] = elementwise(_name, scipy_value(_name), *_partials, samples=_samples)
+for _name, _examples, *_partials in TABLE:
+    SPECIAL[_name] = elementwise(_name, scipy_value(_name), *_partials, examples=_examples)
 
 
 def _psi_gap(a: Any, b: Any) -> Any:
@@ -147,16 +149,16 @@ def _logsumexp_edge(node: Node, k: int) -> Edge:
     return Edge(node.out.shape, x.shape, [Part(out, inp, (labelled(weights, inp, y.dtype),))])
 
 
-peak = opaque("peak", _peak_value, [Sample(((3, 4, 2),), {"axis": (1,)})])
+peak = opaque("peak", _peak_value, [Example(((3, 4, 2),), {"axis": (1,)})], relation=along)
 """The maximum along axes, which are kept; 0 where it is infinite: a shift that cancels, and so needs no derivative."""
 
-logsumexp = linear(
+logsumexp = define(
     "logsumexp",
     _logsumexp_value,
     _logsumexp_edge,
     [
-        Sample(((3, 4, 2),), {"axis": (1,), "keepdims": False}),
-        Sample(((3, 4, 2),), {"axis": (1, 2), "keepdims": True}),
+        Example(((3, 4, 2),), {"axis": (1,), "keepdims": False}),
+        Example(((3, 4, 2),), {"axis": (1, 2), "keepdims": True}),
     ],
-    family="reduction",
+    relation=along,
 )

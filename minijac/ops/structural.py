@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import Array, Factor
+from ..algebra.factors import Array, Factor, Shape
 from ..algebra.labels import Axes, Axis, Label, Window, axis_size
 from ..algebra.matching import meets
 from ..algebra.writing import Placed, rearranged, written
 from ..backend import astype, namespace
+from ..tape.op import Reduction
 from ..tape.trace import Node
 from ..tape.traced import Traced
-from .families import Edge, Linear, Part, Sample, Shape, linear, linear_map, structural
+from . import into
+from .edges import Edge, Linear, Part, linear_map
+from .families import Example, along, structural
 
 __all__ = [
     "broadcast_to", "concatenate", "cumsum", "diagonal", "embed", "embed_diagonal", "expand_dims", "flip",
@@ -46,11 +49,15 @@ relabel = structural(
     rearranged,
     _relabel_relation,
     [
-        Sample(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (_w,), (_h,)), "shape": (3, 3, 2)}),
-        Sample(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (Window(_w, 8, 7, -3),)), "shape": (3, 8)}),
-        Sample(((3, 3),), {"inp": ((_b,), (_w,)), "out": ((_b,), (_w,), (_v, _w)), "shape": (3, 3, 12)}),
-        Sample(((3, 3, 5),), {"inp": ((_b,), (_w,), (Window(_w, 5, 2, 1),)), "out": ((_b,), (_w,)), "shape": (3, 3)}),
+        Example(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (_w,), (_h,)), "shape": (3, 3, 2)}),
+        Example(((3, 6),), {"inp": ((_b,), (_h, _w)), "out": ((_b,), (Window(_w, 8, 7, -3),)), "shape": (3, 8)}),
+        Example(((3, 3),), {"inp": ((_b,), (_w,)), "out": ((_b,), (_w,), (_v, _w)), "shape": (3, 3, 12)}),
+        Example(((3, 3, 5),), {"inp": ((_b,), (_w,), (Window(_w, 5, 2, 1),)), "out": ((_b,), (_w,)), "shape": (3, 3)}),
     ],
+    carries_one=True,
+    into=into.relabel,
+    keeps=into.covered,
+    prebound=True,
 )
 """One term without data, as an operation: the entry that labels name on one side goes where they point on the other."""
 
@@ -80,7 +87,9 @@ superpose = structural(
     "superpose",
     _superpose_value,
     _superpose_relation,
-    [Sample(_tridiagonal(4)[0], _tridiagonal(4)[1], shared=(1,))],
+    [Example(_tridiagonal(4)[0], _tridiagonal(4)[1], shared=(1,))],
+    into=into.superpose,
+    keeps=into.apart,
 )
 """The sum of arrays, each in its place among zeros, as one array that is written once.
 
@@ -166,27 +175,33 @@ def _refine(a: Sequence[int], b: Sequence[int]) -> tuple[list[Axis], list[Axis]]
     return [tuple(axis) for axis in left], [tuple(axis) for axis in right]
 
 
-def _reshape_edge(node: Node, k: int) -> Edge:
-    shape, out_shape = np.shape(node.args[0]), node.out.shape
+def _reshape_part(shape: Shape, out_shape: Shape) -> tuple[Part, bool]:
+    """The labels of a reshape, and whether they tell all; where axes have no common refinement, others keep theirs."""
     inp: list[Axis] = [()] * len(shape)
     out: list[Axis] = [()] * len(out_shape)
-    opaque = False
+    whole = True
     for left, right in _groups(shape, out_shape):
         digits = _refine([shape[i] for i in left], [out_shape[j] for j in right])
         if digits is None:
-            opaque = True
+            whole = False
             digits = [(Label(shape[i]),) for i in left], [(Label(out_shape[j]),) for j in right]
         for i, axis in zip(left, digits[0], strict=True):
             inp[i] = axis
         for j, axis in zip(right, digits[1], strict=True):
             out[j] = axis
     part = Part(tuple(out), tuple(inp))
-    if not opaque:
-        return Edge(out_shape, shape, [part])
-    # some axes have no common refinement: those are reshaped as data, and the axes beside them keep their labels
-    part = _only_single_digits(part, out_shape, shape)
+    return (part, True) if whole else (_only_single_digits(part, out_shape, shape), False)
+
+
+def _reshape_relation(k: int, out_shape: Shape, operand: Shape, shape: Shape) -> Sequence[Part]:
+    return [_reshape_part(operand, out_shape)[0]]
+
+
+def _reshape_edge(node: Node, k: int) -> Edge:
+    shape, out_shape = np.shape(node.args[0]), node.out.shape
+    part, whole = _reshape_part(shape, out_shape)
     move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape))
-    return Edge(out_shape, shape, [part], move)
+    return Edge(out_shape, shape, [part], None if whole else move)
 
 
 def _only_single_digits(part: Part, out_shape: Shape, shape: Shape) -> Part:
@@ -199,19 +214,23 @@ def _only_single_digits(part: Part, out_shape: Shape, shape: Shape) -> Part:
     return Part(tuple(out), tuple(inp))
 
 
-reshape = linear(
+reshape = structural(
     "reshape",
     lambda x, shape: x.reshape(shape),
-    _reshape_edge,
+    _reshape_relation,
     [
-        Sample(((3, 4, 2),), {"shape": (3, 8)}),
-        Sample(((3, 8),), {"shape": (3, 2, 4)}),
-        Sample(((3, 4, 2),), {"shape": (-1, 2)}),
-        Sample(((3, 4, 3),), {"shape": (3, 6, 2)}),
-        Sample(((3, 2, 3),), {"shape": (3, 3, 1, 2)}),
+        Example(((3, 4, 2),), {"shape": (3, 8)}),
+        Example(((3, 8),), {"shape": (3, 2, 4)}),
+        Example(((3, 4, 2),), {"shape": (-1, 2)}),
+        Example(((3, 4, 3),), {"shape": (3, 6, 2)}),
+        Example(((3, 2, 3),), {"shape": (3, 3, 1, 2)}),
     ],
-    family="structural",
+    edge=_reshape_edge,
+    carries_one=True,
     view=True,
+    unchanged=lambda own, shape: True,
+    merged=lambda first, second: second,
+    into=into.reshape,
 )
 
 
@@ -225,8 +244,10 @@ transpose = structural(
     "transpose",
     lambda x, axes: x.transpose(axes),
     _transpose_relation,
-    [Sample(((3, 4, 2),), {"axes": (0, 2, 1)}), Sample(((3, 4, 2),), {"axes": (2, 0, 1)})],
+    [Example(((3, 4, 2),), {"axes": (0, 2, 1)}), Example(((3, 4, 2),), {"axes": (2, 0, 1)})],
     view=True,
+    unchanged=lambda shape, axes: tuple(axes) == tuple(range(len(shape))),
+    merged=lambda first, second: {"axes": tuple(first["axes"][axis] for axis in second["axes"])},
 )
 
 
@@ -239,8 +260,9 @@ expand_dims = structural(
     "expand_dims",
     lambda x, axis: np.expand_dims(x, axis),
     _expand_relation,
-    [Sample(((3, 4),), {"axis": (1, 3)}), Sample(((3, 4),), {"axis": (0,)})],
+    [Example(((3, 4),), {"axis": (1, 3)}), Example(((3, 4),), {"axis": (0,)})],
     view=True,
+    unchanged=lambda shape, axis: True,
 )
 
 
@@ -253,8 +275,9 @@ squeeze = structural(
     "squeeze",
     lambda x, axis: x.squeeze(axis),
     _squeeze_relation,
-    [Sample(((3, 1, 4),), {"axis": (1,)})],
+    [Example(((3, 1, 4),), {"axis": (1,)})],
     view=True,
+    unchanged=lambda shape, axis: True,
 )
 
 
@@ -269,8 +292,10 @@ broadcast_to = structural(
     "broadcast_to",
     lambda x, to: np.broadcast_to(x, to),
     _broadcast_relation,
-    [Sample(((3, 1, 4),), {"to": (3, 2, 4)}), Sample(((3, 1),), {"to": (2, 3, 1)})],
+    [Example(((3, 1, 4),), {"to": (3, 2, 4)}), Example(((3, 1),), {"to": (2, 3, 1)})],
     view=True,
+    unchanged=lambda shape, to: True,
+    into=into.copied,
 )
 
 
@@ -293,12 +318,19 @@ def _mean_relation(
 
 
 _REDUCTIONS = [
-    Sample(((3, 4, 2),), {"axis": (1,)}),
-    Sample(((3, 4, 2),), {"axis": (2,), "keepdims": True}),
-    Sample(((3, 4, 2),), {"axis": (1, 2)}),
+    Example(((3, 4, 2),), {"axis": (1,)}),
+    Example(((3, 4, 2),), {"axis": (2,), "keepdims": True}),
+    Example(((3, 4, 2),), {"axis": (1, 2)}),
 ]
-sum = structural("sum", lambda x, **p: x.sum(**p), _sum_relation, _REDUCTIONS)
-mean = structural("mean", lambda x, **p: x.mean(**p), _mean_relation, _REDUCTIONS)
+sum = structural(
+    "sum",
+    lambda x, **p: x.sum(**p),
+    _sum_relation,
+    _REDUCTIONS,
+    reduction=Reduction(np.add, 0),
+    into=into.reduced(np.add),
+)
+mean = structural("mean", lambda x, **p: x.mean(**p), _mean_relation, _REDUCTIONS, into=into.mean)
 
 
 def _diagonal_relation(k: int, out_shape: Shape, shape: Shape, offset: int, axis1: int, axis2: int) -> Sequence[Part]:
@@ -315,9 +347,9 @@ diagonal = structural(
     lambda x, offset, axis1, axis2: x.diagonal(offset, axis1, axis2),
     _diagonal_relation,
     [
-        Sample(((3, 4, 4),), {"offset": 0, "axis1": 1, "axis2": 2}),
-        Sample(((3, 4, 5),), {"offset": 1, "axis1": 2, "axis2": 1}),
-        Sample(((3, 4, 5),), {"offset": -2, "axis1": 1, "axis2": 2}),
+        Example(((3, 4, 4),), {"offset": 0, "axis1": 1, "axis2": 2}),
+        Example(((3, 4, 5),), {"offset": 1, "axis1": 2, "axis2": 1}),
+        Example(((3, 4, 5),), {"offset": -2, "axis1": 1, "axis2": 2}),
     ],
     view=True,
 )
@@ -342,7 +374,7 @@ embed_diagonal = structural(
     "embed_diagonal",
     _embed_diagonal_value,
     _embed_diagonal_relation,
-    [Sample(((3, 4),), {"offset": 0}), Sample(((3, 2, 4),), {"offset": 1}), Sample(((3, 2),), {"offset": -2})],
+    [Example(((3, 4),), {"offset": 0}), Example(((3, 2, 4),), {"offset": 1}), Example(((3, 2),), {"offset": -2})],
 )
 """The last axis as the diagonal of a square matrix of zeros, `offset` columns above the main one."""
 
@@ -360,12 +392,13 @@ def _cumsum_value(x: Array, axis: int, reverse: bool = False) -> Array:
     return xp.flip(xp.flip(x, axis).cumsum(axis), axis) if reverse else x.cumsum(axis)
 
 
-cumsum = linear(
+cumsum = structural(
     "cumsum",
     _cumsum_value,
-    _cumsum_edge,
-    [Sample(((3, 4),), {"axis": 1}), Sample(((3, 4, 2),), {"axis": 1, "reverse": True})],
-    family="structural",
+    along,  # type: ignore[arg-type]
+    [Example(((3, 4),), {"axis": 1}), Example(((3, 4, 2),), {"axis": 1, "reverse": True})],
+    edge=_cumsum_edge,
+    into=into.cumsum,
 )
 
 
@@ -395,10 +428,10 @@ getitem_basic = structural(
     lambda x, index: x[index],
     _getitem_relation,
     [
-        Sample(((3, 5),), {"index": (slice(None), slice(1, 4))}),
-        Sample(((3, 5),), {"index": (slice(None), 2)}),
-        Sample(((3, 5, 4),), {"index": (slice(None), slice(None, None, -2), None, slice(1, 2))}),
-        Sample(((3, 5, 4),), {"index": (slice(None), -1, slice(None))}),
+        Example(((3, 5),), {"index": (slice(None), slice(1, 4))}),
+        Example(((3, 5),), {"index": (slice(None), 2)}),
+        Example(((3, 5, 4),), {"index": (slice(None), slice(None, None, -2), None, slice(1, 2))}),
+        Example(((3, 5, 4),), {"index": (slice(None), -1, slice(None))}),
     ],
     view=True,
 )
@@ -420,9 +453,11 @@ embed = structural(
     _embed_value,
     _embed_relation,
     [
-        Sample(((3, 2),), {"shape": (3, 5), "index": (slice(None), slice(1, 4, 2))}),
-        Sample(((3, 4),), {"shape": (3, 2, 4), "index": (slice(None), -1, slice(None, None, -1))}),
+        Example(((3, 2),), {"shape": (3, 5), "index": (slice(None), slice(1, 4, 2))}),
+        Example(((3, 4),), {"shape": (3, 2, 4), "index": (slice(None), -1, slice(None, None, -1))}),
     ],
+    into=into.embed,
+    keeps=lambda shape, index: True,
 )
 """The transpose of `getitem`: zeros of `shape`, with `x` at the positions of a basic index."""
 
@@ -440,7 +475,7 @@ flip = structural(
     "flip",
     lambda x, axis: np.flip(x, axis),
     _flip_relation,
-    [Sample(((3, 5, 2),), {"axis": (1, 2)})],
+    [Example(((3, 5, 2),), {"axis": (1, 2)})],
     view=True,
 )
 
@@ -464,7 +499,9 @@ roll = structural(
     "roll",
     lambda x, shift, axis: np.roll(x, shift, axis),
     _roll_relation,
-    [Sample(((3, 5),), {"shift": 1, "axis": 1}), Sample(((3, 5, 2),), {"shift": -2, "axis": 1})],
+    [Example(((3, 5),), {"shift": 1, "axis": 1}), Example(((3, 5, 2),), {"shift": -2, "axis": 1})],
+    unchanged=lambda shape, shift, axis: shift % (shape[axis] or 1) == 0,
+    into=into.roll,
 )
 
 
@@ -483,7 +520,9 @@ pad = structural(
     "pad",
     lambda x, pad_width, constant: np.pad(x, pad_width, constant_values=constant),
     _pad_relation,
-    [Sample(((3, 4, 2),), {"pad_width": ((0, 0), (1, 2), (0, 1)), "constant": 0.5})],
+    [Example(((3, 4, 2),), {"pad_width": ((0, 0), (1, 2), (0, 1)), "constant": 0.5})],
+    into=into.pad,
+    keeps=lambda pad_width, constant: True,
 )
 
 
@@ -502,5 +541,6 @@ concatenate = structural(
     "concatenate",
     lambda *arrays, axis: np.concatenate(arrays, axis),
     _concatenate_relation,
-    [Sample(((3, 4), (3, 1), (3, 2)), {"axis": 1}), Sample(((3, 4, 2), (3, 4, 2)), {"axis": 2})],
+    [Example(((3, 4), (3, 1), (3, 2)), {"axis": 1}), Example(((3, 4, 2), (3, 4, 2)), {"axis": 2})],
+    into=into.concatenate,
 )

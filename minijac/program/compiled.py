@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..operator.jacobian import Jacobian
 from ..tape.traced import Traced
 from .cpu.executor import Executor
+from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
 from .ir import Program
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tape.trace import Op
+from ..ops.families import Elementwise
+from ..tape.op import Op
 
 __all__ = ["Instruction", "Program", "Value", "without_dead_code"]
 
@@ -86,21 +87,20 @@ class Program(NamedTuple):
 
     def _fits(self, step: Instruction) -> bool:
         """Whether a step makes the shape that its value has: of the operations that passes change or move."""
-        out, name, family = self.values[step.out].shape, step.op.name, step.op.family
+        out, name = self.values[step.out].shape, step.op.name
         shapes = [self.values[n].shape for n in step.args]
-        if family in ("elementwise", "number"):
-            return out == _broadcast(*shapes)
+        if isinstance(step.op, Elementwise):
+            return out == _broadcast(shapes)
         if name == "matmul" and min(map(len, shapes)) > 1:
             a, b = shapes
-            lead = _broadcast(a[:-2], b[:-2])
+            lead = _broadcast([a[:-2], b[:-2]])
             return lead is not None and a[-1] == b[-2] and out == (*lead, a[-2], b[-1])
         if name == "transpose":
             return out == tuple([shapes[0][axis] for axis in step.params["axes"]])
         return name != "reshape" or prod(out) == prod(shapes[0])
 
 
-@lru_cache(4096)
-def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
     """The shape that arrays of these shapes are broadcast to, if they can be."""
     with suppress(ValueError):
         return np.broadcast_shapes(*shapes)

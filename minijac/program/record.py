@@ -12,7 +12,9 @@ import numpy as np
 from ..backend import is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
-from ..tape.trace import Op, Trace
+from ..ops.families import Elementwise
+from ..tape.op import Op
+from ..tape.trace import Trace
 from ..tape.traced import Indexable, Traced
 from .ir import Instruction, Value
 
@@ -22,7 +24,6 @@ __all__ = [
     "Symbol",
     "is_number",
     "on_gpu",
-    "takes_numbers",
 ]
 
 
@@ -34,11 +35,6 @@ def on_gpu(x: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether a value is a Python number: NumPy lets it take the dtype of the array that it meets."""
     return isinstance(value, bool | int | float | complex) and not isinstance(value, np.generic)
-
-
-def takes_numbers(op: Op, count: int) -> bool:
-    """Whether an operation on `count` operands takes Python numbers as they are, and arrays only beside them."""
-    return isinstance(op.value, np.ufunc) or op.family == "number" or (op.family == "elementwise" and count > 1)
 
 
 def _checksum(array: Any) -> int:
@@ -92,7 +88,9 @@ METHODS = {
     "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
     "greater": "gt", "greater_equal": "ge", "negative": "neg", "positive": "pos", "absolute": "abs",
 }  # fmt: skip
-NUMBER_OPS = {name: Op(name, getattr(operator, f"__{method}__"), None, "number") for name, method in METHODS.items()}
+NUMBER_OPS = {
+    name: Elementwise(name, getattr(operator, f"__{short}__"), partials=(None, None)) for name, short in METHODS.items()
+}
 """Python's arithmetic on Python numbers, whose results are Python numbers again."""
 
 
@@ -183,13 +181,14 @@ class Recorder(Trace):
         self.values.append(Value(np.shape(value), np.asarray(value).dtype, "constant", value, number))
         return len(self.values) - 1
 
-    def record(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
+    def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
         """Compute an operation once, for its result's shape and dtype, and keep it as an instruction."""
+        args = tuple([self.captured(arg) if self.captures(arg) else arg for arg in args])
         for value in params.values():
             if isinstance(value, Traced):
                 value._refuse(f"{op.name} with a parameter that depends on values,")
         plain = [self._plain(arg) for arg in args]
-        if not takes_numbers(op, len(args)):
+        if not op.takes_numbers(len(args)):
             plain = [np.asarray(x) if is_number(x) else x for x in plain]
         out = op.value(*plain, **params)
         numbers = tuple([arg.index if isinstance(arg, Symbol) else self.constant(arg) for arg in args])

@@ -1,11 +1,11 @@
-"""Traces: operations, the nodes that record them, and how an operation on traced values is carried out."""
+"""Traces, the nodes that they record, and how an operation on traced values is carried out."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,50 +14,12 @@ from ..errors import MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import Traced, traced
 
-__all__ = ["Node", "Op", "Trace", "apply"]
+if TYPE_CHECKING:
+    from .op import Op
+
+__all__ = ["Node", "Trace", "apply"]
 
 _serial = count()
-
-
-class Op:
-    """An operation: how to compute it, and the local derivative (`edge`) for each operand.
-
-    `value` takes plain arrays, or values traced further out. ``edge(node, k)`` is the derivative of the node's output
-    with respect to its operand `k`; None marks an operation whose derivative is zero wherever it exists (comparisons,
-    sign, rounding): it is not recorded by a differentiating trace.
-    """
-
-    __slots__ = ("edge", "family", "inert", "name", "partials", "samples", "signature", "value", "view")
-
-    def __init__(
-        self,
-        name: str,
-        value: Callable[..., Any],
-        edge: Callable[[Node, int], Any] | None,
-        family: str,
-        samples: Any = (),
-        inert: frozenset[int] = frozenset(),
-        view: bool = False,
-    ) -> None:
-        self.name = name
-        self.value = value
-        self.edge = edge
-        self.family = family
-        self.samples = samples
-        self.inert = inert
-        """Positions of operands that have no derivative."""
-        self.view = view
-        """Whether the result is a view of the operand, where its strides allow."""
-        self.partials: Sequence[Callable[..., Any] | float | None] | None = None
-        """For an elementwise operation its partial derivatives as declared, one for each operand."""
-        self.signature: Callable[..., Any] | None = None
-        """Multilinear operations: the names of the axes of operands and output."""
-
-    def __call__(self, *args: Any, **params: Any) -> Any:
-        return apply(self, args, params)
-
-    def __repr__(self) -> str:
-        return f"<{self.family} operation {self.name}>"
 
 
 class Node:
@@ -90,6 +52,8 @@ class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
     __slots__ = ("nodes", "open", "program", "serial", "watched")
+    eager: ClassVar[Callable[..., Any] | None] = None
+    """Filled by the GPU's kernels: a value and the partials that are wanted in one launch, or None."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -108,6 +72,25 @@ class Trace:
 
     def close(self) -> None:
         self.open = False
+
+    def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Carry out an operation on this trace's values, and others further out, and keep a node of it."""
+        if self.program is not None:
+            args = tuple([self.program.captured(arg) if self.program.captures(arg) else arg for arg in args])
+        else:
+            args = tuple([self.held(arg) if type(arg) is np.ndarray else arg for arg in args])
+        values = tuple([arg.value if isinstance(arg, Traced) and arg.home is self else arg for arg in args])
+        parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is self else -1 for arg in args])
+        both = None
+        if Trace.eager is not None and "cupy" in sys.modules:
+            both = Trace.eager(op, values, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
+        out, slopes = both or (apply(op, values, params), None)
+        if op.edge is None:
+            return out
+        self.nodes.append(Node(op, parents, values, params, out, caller()))
+        if slopes is not None:
+            self.nodes[-1].slopes = slopes
+        return traced(self, len(self.nodes) - 1, out)
 
     def held(self, array: Any) -> Any:
         """A captured array as it is now, whatever is written to it later: derivatives are taken after the function ran.
@@ -160,27 +143,4 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "transformation has returned. Return it from the function (or as aux with has_aux=True) instead of "
             "storing it outside."
         )
-    if trace.program is not None:
-        args = tuple([trace.program.captured(arg) if trace.program.captures(arg) else arg for arg in args])
-        if trace.program is trace:
-            return trace.program.record(op, args, params)  # type: ignore[attr-defined]
-    else:
-        args = tuple([trace.held(arg) if type(arg) is np.ndarray else arg for arg in args])
-    values = tuple([arg.value if isinstance(arg, Traced) and arg.home is trace else arg for arg in args])
-    parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is trace else -1 for arg in args])
-    both = None
-    if op.partials is not None and "cupy" in sys.modules:
-        both = _value_and_partials(op, values, params, parents)
-    out, slopes = both or (apply(op, values, params), None)
-    if op.edge is None:
-        return out
-    trace.nodes.append(Node(op, parents, values, params, out, caller()))
-    if slopes is not None:
-        trace.nodes[-1].slopes = slopes
-    return traced(trace, len(trace.nodes) - 1, out)
-
-
-def _value_and_partials(op: Op, args: tuple[Any, ...], params: dict[str, Any], parents: tuple[int, ...]) -> Any:
-    from ..program.gpu.eager import value_and_partials  # operations are made of this module
-
-    return value_and_partials(op, args, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
+    return trace.process(op, args, params)

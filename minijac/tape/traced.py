@@ -31,6 +31,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     methods: ClassVar[dict[str, Callable[..., Any]]] = {}
     creators: ClassVar[set[Any]] = set()
+    namespace: ClassVar[Any] = None
     # and by minijac.special: by name, because SciPy is not imported for it
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
     # and by minijac.ops: what blocks ask of what stands for an array (`algebra.writing.StandIn`)
@@ -122,10 +123,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         return function(*args, **kwargs)
 
     def __array_namespace__(self, *, api_version: Any = None) -> Any:
-        from .. import numpy as own
-
         np.empty(0).__array_namespace__(api_version=api_version)  # raises where there is no such version
-        return own
+        return self.namespace
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         function = self.functions.get(func)

@@ -11,12 +11,12 @@ import numpy as np
 from ..accumulation.graph import Graph
 from ..algebra.factors import Array
 from ..backend import astype, value_of
+from ..ops.families import Elementwise
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 
-__all__ = ["LINEAR", "Partials", "Scaled", "shape_of_partials"]
+__all__ = ["Partials", "Scaled", "shape_of_partials"]
 
-LINEAR = ("structural", "indexing", "sliding windows")
 """Families that are linear in each operand, or locally so, without products between operands."""
 
 
@@ -101,7 +101,7 @@ class Partials:
         return self._slopes[stem]
 
     def _declared(self, node: Node, k: int, y: Any, args: Sequence[Any]) -> Scaled | None:
-        partial: Any = node.op.partials[k]  # type: ignore[union-attr, index]
+        partial: Any = node.op.partials[k]  # type: ignore[union-attr]
         if y is node.out:
             partial = node.slopes.get(k, partial)
         if callable(partial):
@@ -132,7 +132,7 @@ def shape_of_partials(node: Node, operands: Sequence[tuple[int, int]]) -> tuple[
 
     That is structure, so arrays without entries tell it.
     """
-    assert node.op is not None and node.op.partials is not None
+    assert isinstance(node.op, Elementwise)
     chosen = [k for k, _ in operands]
     declared = [node.op.partials[k] for k in chosen]
     if not any(callable(partial) for partial in declared):
@@ -144,7 +144,7 @@ def shape_of_partials(node: Node, operands: Sequence[tuple[int, int]]) -> tuple[
     args = [trace.input(_emptied(a)) if k in chosen else _emptied(a) for k, a in enumerate(node.args)]
     values = [partial(y, *args, **node.params) if callable(partial) else partial for partial in declared]
     traced = any(isinstance(value, Traced) and value.home is trace for value in values)
-    return not traced, all(n.op is None or n.op.partials is not None for n in trace.nodes)
+    return not traced, all(n.op is None or isinstance(n.op, Elementwise) for n in trace.nodes)
 
 
 def _emptied(x: Any) -> Any:

@@ -27,10 +27,11 @@ from ..algebra.terms import Term
 from ..arguments import Options, argument_positions, batch_axes
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
+from ..ops.families import Elementwise, Multilinear, Structural
 from ..tape.trace import Node
 from ..tape.traced import is_traced
 from .dask import chunkwise
-from .elementwise import LINEAR, Partials, Scaled, shape_of_partials
+from .elementwise import Partials, Scaled, shape_of_partials
 from .products import jvp
 
 __all__ = ["coefficients", "partials"]
@@ -199,12 +200,12 @@ def _one_hot(x: Array, axis: int, k: int) -> Block:
 def _rule(graph: Graph, i: int, order: int) -> Any:
     op = graph.nodes[i].op
     assert op is not None
-    if op.partials is not None:
+    if isinstance(op, Elementwise):
         linear, entrywise = (True, True) if order == 1 else shape_of_partials(graph.nodes[i], graph.operands(i))
         return _Elementwise(graph, i, linear, order) if entrywise else _General(graph, i)
-    if op.family == "multilinear":
+    if isinstance(op, Multilinear):
         return _Multilinear(graph, i)
-    return _Linear(graph, i) if op.family in LINEAR else _General(graph, i)
+    return _Linear(graph, i) if op.flat else _General(graph, i)
 
 
 Operands: TypeAlias = dict[int, Coefficients]
@@ -232,7 +233,7 @@ class _Linear:
     def _pushed(self, given: dict[int, Coefficient]) -> Coefficient | None:
         node = self.node
         assert node.op is not None
-        if len(node.args) == 1 and "constant" not in node.params and node.op.family == "structural":
+        if len(node.args) == 1 and "constant" not in node.params and isinstance(node.op, Structural):
             (own,) = given.values()  # the operation is its own derivative, unless it fills in constants
             if not isinstance(own, Block) and own.shape == node.args[0].shape:
                 return node.op(own, **node.params)

@@ -28,11 +28,12 @@ from ..algebra.terms import Term
 from ..arguments import Options
 from ..backend import taken_home
 from ..errors import InputError
-from ..ops.families import labelled, multilinear_axes, operand_axes, without_ones
+from ..ops.edges import without_ones
+from ..ops.families import Elementwise, Multilinear, labelled, multilinear_axes, operand_axes
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from .dask import chunkwise
-from .elementwise import LINEAR, Partials
+from .elementwise import Partials
 from .first import as_trees, jacobian, value_and_jacobian
 
 __all__ = [
@@ -58,14 +59,14 @@ def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[i
             continue
         first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
         parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
-        elementwise = node.op.family == "elementwise"  # type: ignore[union-attr]
+        elementwise = isinstance(node.op, Elementwise)
         partials = Partials(node, [k for k, _ in operands], 2) if elementwise else None
         for n, (k, p) in enumerate(operands):
             for l, q in operands[n:]:
                 form = _form(node, partials, k, l)
                 if form is not None:
                     parts.append(bilinear(form, first[p], first[q], node.out.shape, collapse))
-        if node.op.family not in (*LINEAR, "elementwise", "multilinear"):  # type: ignore[union-attr]
+        if not node.op.flat and not isinstance(node.op, Elementwise | Multilinear):  # type: ignore[union-attr]
             parts.append(_curvature(node, [(k, first[p]) for k, p in operands], collapse))
         parts = [part for part in parts if part.terms]
         if parts:
@@ -94,7 +95,7 @@ def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
         inp = tuple(axis for n in (k, l) for axis in operand_axes(axes, np.shape(node.args[n])))
         factors = () if partial.array is None else (labelled(partial.array, axes, node.out.dtype),)
         return Term(without_ones(axes), without_ones(inp), factors, both * partial.scale)
-    if node.op.family == "multilinear" and k != l:
+    if isinstance(node.op, Multilinear) and k != l:
         held = [j for j in range(len(node.args)) if j not in (k, l)]
         out, operands, parts = multilinear_axes(node, held)
         return Term(without_ones(out), without_ones((*operands[k], *operands[l])), tuple(parts), both)

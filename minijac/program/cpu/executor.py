@@ -11,13 +11,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..ir import Instruction, Program, Value
-from ..record import takes_numbers
 from .fusion import Fused, Stage, fused, kernel_of, made, operand_shapes, read
 from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background, ufunc
 from .regions import Tiles, blas
@@ -96,9 +94,8 @@ class Executor:
             if value.kind in ("captured", "constant"):
                 self._static[n] = value.content
             self._root[n] = n
-        viewed = {n for step in self._instructions() if step.op.view or step.op.name == "relabel" for n in step.args}
         for n in program.inputs:
-            self._bind_input(n, n in viewed)
+            self._bind_input(n)
         self._find_roots()
         last = self._last_uses()
         results = self._results()
@@ -178,8 +175,9 @@ class Executor:
         self._tiles.append(tiles)
         self.line(f"{self.name(tiles)}({', '.join(map(self.reference, tiles.arrays))})")
 
-    def _bind_input(self, n: int, viewed: bool) -> None:
+    def _bind_input(self, n: int) -> None:
         value = self.program.values[n]
+        viewed = any(n in step.args and (step.op.view or step.op.name == "relabel") for step in self._instructions())
         if viewed and value.number is None and _nbytes(value) <= COPIED:
             self._static[n] = self._buffer(value.shape, value.dtype)
             self.line(f"copyto({self.reference(n)}, a{n})")
@@ -387,7 +385,7 @@ class Executor:
         self.line(f"v{step.out} = {call}")
 
     def _compute(self, step: Instruction) -> None:
-        numbers = takes_numbers(step.op, len(step.args))
+        numbers = step.op.takes_numbers(len(step.args))
         args = [self.reference(n) if numbers else self._as_array(n) for n in step.args]
         out = self.reference(step.out)
         if elementwise_ufunc(step):
@@ -419,7 +417,7 @@ def _with_params(step: Instruction) -> Callable[..., Any]:
 
 
 def _size(value: Value) -> int:
-    return prod(value.shape)
+    return int(np.prod(value.shape, dtype=int))
 
 
 def _nbytes(value: Value) -> int:

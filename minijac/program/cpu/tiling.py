@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...algebra.labels import Axes, Axis, Label, labels_in
-from ...ops.families import Part
-from ...tape.trace import Node
+from ...ops.edges import Part
 from ..ir import Instruction, Program, Value
 
 __all__ = ["Region", "Rows", "stages", "tile_program"]
@@ -100,7 +97,7 @@ def _assigned(program: Program, batch: int, seeds: tuple[int, ...]) -> list[Inst
 
 def _tiled(step: Instruction, values: Sequence[Value], rows: dict[int, Rows], batch: int) -> Tiled | None:
     """The step with the rows of its operands and result, or None where it does not treat each sample by itself."""
-    related = _relation(step, values)
+    related = step.op.labels([values[n].shape for n in step.args], values[step.out].shape, step.params)
     if related is None:
         return None
     found = {
@@ -145,72 +142,6 @@ def _summed(
     if len({_digits(part.inp[own.axis])[0] for part, own in zip(related, args, strict=True)}) != 1:
         return None
     return Tiled(step, tuple(args), None)
-
-
-# -- what an operation says of itself ----------------------------------------------------------------------------------
-ALONG = ("max", "min", "logsumexp", "peak", "cumsum", "all", "any")
-"""Operations along the axes in their parameter `axis`, which treat the positions of the others each by itself."""
-
-
-def _relation(step: Instruction, values: Sequence[Value]) -> list[Part] | None:
-    """For each operand the labels of result and operand; a label of both axes names positions that go together."""
-    op, shapes, out_shape = step.op, [values[n].shape for n in step.args], values[step.out].shape
-    if op.family in ("elementwise", "piecewise constant", "number") and _broadcasts(shapes, out_shape, step):
-        labels: Axes = tuple((Label(n),) for n in out_shape)
-        return [Part(labels, _aligned(labels, shape)) for shape in shapes]
-    if op.signature is not None:
-        return _named(op.signature(*shapes, **step.params), shapes, out_shape)
-    if op.family in ("structural", "sliding windows"):
-        return _edges(step, values)
-    if op.name in ALONG and len(shapes) == 1:
-        return _along(step, shapes[0], out_shape)
-    return None
-
-
-def _broadcasts(shapes: list[tuple[int, ...]], out_shape: tuple[int, ...], step: Instruction) -> bool:
-    entrywise = step.op.partials is not None or isinstance(step.op.value, np.ufunc) or step.op.name == "astype"
-    return entrywise and np.broadcast_shapes(*shapes) == out_shape
-
-
-def _aligned(labels: Axes, shape: tuple[int, ...]) -> Axes:
-    """The labels of an operand that is broadcast: where it has the length of the result."""
-    own = labels[len(labels) - len(shape) :]
-    return tuple(axis if axis[0].size == n else (Label(n),) for axis, n in zip(own, shape, strict=True))
-
-
-def _named(signature: Any, shapes: list[tuple[int, ...]], out_shape: tuple[int, ...]) -> list[Part] | None:
-    names, out_names = signature
-    if any(len(set(letters)) < len(letters) for letters in (*names, out_names)):
-        return None  # a diagonal
-    label = {name: Label(n) for name, n in zip(out_names, out_shape, strict=True)}
-    out: Axes = tuple((label[name],) for name in out_names)
-    parts = []
-    for letters, shape in zip(names, shapes, strict=True):
-        own = [label.setdefault(name, Label(n)) for name, n in zip(letters, shape, strict=True)]
-        inp: Axes = tuple((each if each.size == n else Label(n),) for each, n in zip(own, shape, strict=True))
-        parts.append(Part(out, inp))
-    return parts
-
-
-def _edges(step: Instruction, values: Sequence[Value]) -> list[Part] | None:
-    shadows = [np.broadcast_to(np.zeros((), values[n].dtype), values[n].shape) for n in (*step.args, step.out)]
-    node = Node(step.op, (), tuple(shadows[:-1]), step.params, shadows[-1], None)
-    parts = []
-    for k in range(len(step.args)):
-        found = step.op.edge(node, k).parts  # type: ignore[misc]
-        if len(found) != 1:
-            return None
-        parts.append(Part(found[0].out, found[0].inp))
-    return parts
-
-
-def _along(step: Instruction, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> list[Part]:
-    axis = step.params["axis"]
-    axes = {k % len(shape) for k in ((axis,) if isinstance(axis, int) else axis or range(len(shape)))}
-    inp: Axes = tuple((Label(n),) for n in shape)
-    if len(out_shape) < len(shape):
-        return [Part(tuple(own for k, own in enumerate(inp) if k not in axes), inp)]
-    return [Part(tuple((Label(out_shape[k]),) if k in axes else own for k, own in enumerate(inp)), inp)]
 
 
 # -- where samples go --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...algebra.labels import Axes, Axis, Label
-from ...ops.families import Part
+from ...ops.edges import Part
 from ...tape.trace import Node
 from ..ir import Instruction
 

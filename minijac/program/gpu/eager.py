@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...tape.trace import Op
+from ...ops.families import Elementwise
+from ...tape.op import Op
+from ...tape.trace import Trace
 from ..ir import Program, without_dead_code
 from ..record import Recorder, Symbol, is_number
 from .math import CTYPE, PRELUDE, Unsupported, convert, expression, helpers_of, is_known, literal, loop_dtypes
@@ -46,7 +48,7 @@ def value_and_partials(op: Op, args: Sequence[Any], params: dict[str, Any], want
     cupy = sys.modules["cupy"]
     arrays = [x for x in args if not is_number(x)]
     alike = all(isinstance(x, cupy.ndarray) and x.shape == arrays[0].shape for x in arrays)
-    if params or not arrays or not alike:
+    if not isinstance(op, Elementwise) or params or not arrays or not alike:
         return None
     found = _kernel(cupy.ElementwiseKernel, op, tuple([_kind(op, x) for x in args]), wanted)
     if found is None:
@@ -76,7 +78,7 @@ def _kernel(make: Any, op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) 
 
 def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source | None:
     """The kernel for operands of some kinds: the name of a dtype, a type of Python's numbers, or a whole exponent."""
-    assert op.partials is not None
+    assert isinstance(op, Elementwise)
     declared = {k: partial for k in wanted if callable(partial := op.partials[k])}
     if not declared or not is_known(op.name):
         return None
@@ -85,7 +87,7 @@ def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source
         try:
             operands = [k if type(k) is int else recorder.input(np.ones(1, k) if isinstance(k, str) else k(1))
                         for k in kinds]  # fmt: skip
-            y = recorder.record(op, tuple(operands), {})
+            y = recorder.process(op, tuple(operands), {})
             made = {k: partial(y, *operands) for k, partial in declared.items()}
         finally:
             recorder.close()
@@ -124,3 +126,6 @@ def _body(program: Program) -> tuple[str, str]:
         lines.append(f"const {CTYPE[out.name]} v{step.out} = {text};")
     lines += [f"out{n} = v{n};" for n in program.outputs]
     return "\n".join(lines), "\n".join([PRELUDE, *helpers_of(called)])
+
+
+Trace.eager = value_and_partials

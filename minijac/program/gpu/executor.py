@@ -15,7 +15,6 @@ import numpy as np
 
 from ...errors import InputError
 from ..ir import Program
-from ..record import takes_numbers
 from .access import View, row_major
 from .expand import expanded
 from .gemm import Gemm
@@ -227,7 +226,7 @@ class Executor:
     def _call(self, step: Foreign, memory: dict[int, Any], host: dict[int, Any]) -> None:
         """Call CuPy's function, and copy its result to where it is read."""
         op, params = step.step.op, step.step.params
-        numbers = takes_numbers(op, len(step.operands))
+        numbers = op.takes_numbers(len(step.operands))
         operands = []
         for operand in step.operands:
             if isinstance(operand, View):
@@ -286,7 +285,7 @@ class Executor:
         with np.errstate(all="ignore"):
             for step in self.plan.host:
                 args = [host[n] for n in step.args]
-                if not takes_numbers(step.op, len(args)):
+                if not step.op.takes_numbers(len(args)):
                     args = [np.asarray(x) for x in args]
                 host[step.out] = step.op.value(*args, **step.params)
         return host

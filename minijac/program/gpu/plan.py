@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...algebra.labels import labels_in
-from ...tape.trace import Op
+from ...ops.families import Structural
 from ..ir import Instruction, Program, Value
 from .access import (
     Access,
@@ -55,7 +55,7 @@ from .source import (
 
 __all__ = ["Foreign", "Plan", "plan_of"]
 
-COPY = Op("copy", lambda x: x.copy(), None, "structural")
+COPY = Structural("copy", lambda x: x.copy())
 LONGEST_SCAN = 4096
 CHEAP = 1 << 18
 """Bytes of a result that are written in less time than a launch takes."""
@@ -222,7 +222,7 @@ class _Planner:
             self.patches(step)
         elif name == "unpatches":
             self.unpatches(step)
-        elif step.op.family == "structural":
+        elif isinstance(step.op, Structural):
             self.structural(step)
         else:
             self.elementwise(step)

@@ -62,7 +62,7 @@ def without_repetition(program: Program) -> Program:
     kept = []
     for step in program.instructions:
         args = tuple([same.get(n, n) for n in step.args])
-        key = (step.op.name, step.op.family, args, _frozen(tuple(step.params.items()), {}))
+        key = ("step", step.op, args, _frozen(tuple(step.params.items()), {}))
         first = seen.setdefault(key, step.out)
         if first == step.out:
             kept.append(step._replace(args=args))

@@ -1,0 +1,232 @@
+"""Edges: the local derivative of an operation by one operand, as labelled parts or as a linear map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..algebra.block import Block
+from ..algebra.factors import Factor, Shape, aligned, product, size_of, spread
+from ..algebra.labels import Axes, Axis, Label, Window, window
+from ..algebra.terms import Term
+from ..backend import array_of, on_host, value_of
+
+__all__ = ["Edge", "Linear", "Part", "linear_map", "without_ones"]
+
+
+class Part(NamedTuple):
+    """One term of an edge, with labels of size one still in place: they tell where an axis of length one goes."""
+
+    out: Axes
+    inp: Axes
+    factors: tuple[Factor, ...] = ()
+    scale: float = 1.0
+
+
+class Linear(NamedTuple):
+    """A linear map that is no block. Both functions take and return arrays with one more axis in front (seeds)."""
+
+    push: Callable[[Any], Any]
+    pull: Callable[[Any], Any]
+    uniform: bool = False
+    """Whether both do the same at all positions of the axes that pass, and take any number of them."""
+
+
+class Edge:
+    """The derivative of a node's output by one operand: parts, or a linear map along the axes that do not pass."""
+
+    __slots__ = ("inp_shape", "linear", "out_shape", "parts")
+
+    def __init__(self, out_shape: Shape, inp_shape: Shape, parts: Sequence[Part], linear: Linear | None = None) -> None:
+        self.out_shape = out_shape
+        self.inp_shape = inp_shape
+        self.parts = parts
+        self.linear = linear
+
+    def block(self) -> Block:
+        terms = [Term(without_ones(p.out), without_ones(p.inp), p.factors, p.scale) for p in self.parts]
+        return Block(self.out_shape, self.inp_shape, terms)
+
+    def without_dead(self, live: Any) -> Edge:
+        """The same where an output entry is live; infinities and NaNs of entries that are not become zero.
+
+        Data that is finite needs none of this: the zeros of the chain rule take care of it.
+        """
+        if live is not array_of(live):
+            return self
+        parts = [_without_dead(part, live) for part in self.parts]
+        return Edge(self.out_shape, self.inp_shape, parts, self.linear)
+
+    def after(self, block: Block) -> Block:
+        """Forward: this derivative applied to a block that ends in the operand."""
+        if self.linear is None:
+            return self.block().after(block)
+        (part,) = self.parts
+        return _map(self.linear.push, part.inp, part.out, self.out_shape, block, self.linear.uniform)
+
+    def before(self, block: Block) -> Block:
+        """Reverse: a block that starts in the node's output, applied to this derivative."""
+        if self.linear is None:
+            return block.after(self.block())
+        (part,) = self.parts
+        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T, self.linear.uniform).T
+
+    def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
+        """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
+        places = {_carry(part, axis, stride, batch) for part in self.parts}
+        return places.pop() if len(places) == 1 else None
+
+
+def _without_dead(part: Part, live: Any) -> Part:
+    if not part.factors or not all(type(digit) is Label for axis in part.out for digit in axis):
+        return part
+    lead = tuple(digit for axis in part.out for digit in axis if digit.size > 1)
+    rest = dict.fromkeys(label for f in part.factors for label in f.axes if label not in lead)
+    order: tuple[Label, ...] = (*lead, *rest)  # type: ignore[arg-type]
+    grows = size_of(order) > max(size_of(f.axes) for f in part.factors)
+    # to ask a device costs more than to write zeros, unless that makes data of what is shared or a product
+    if (grows or on_host(array_of(live))) and all(_finite(f.array) for f in part.factors):
+        return part
+    mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
+    data = np.where(aligned(mask, order), product(part.factors, order), 0.0)
+    return Part(part.out, part.inp, (Factor(data, order),), part.scale)
+
+
+def _finite(array: Any) -> bool:
+    plain = array_of(array)
+    return value_of(array) is not plain or bool(np.isfinite(plain).all())  # a program's numbers are not looked at
+
+
+def without_ones(axes: Axes) -> Axes:
+    """The axes as a term has them: labels of size one gone, axes of length one empty."""
+    for axis in axes:
+        for digit in axis:
+            if digit.size == 1 or (type(digit) is not Label and digit.label is not None and digit.label.size == 1):  # type: ignore[union-attr]
+                return tuple(tuple(new for digit in axis for new in _without_one(digit)) for axis in axes)
+    return axes
+
+
+def _without_one(digit: Label | Window) -> Axis:
+    if type(digit) is Label:
+        return () if digit.size == 1 else (digit,)
+    label, size, offset, step = digit  # type: ignore[misc]
+    return window(None if label is not None and label.size == 1 else label, size, offset, step)
+
+
+def _carry(part: Part, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
+    """Follow the samples, which are positions ``// stride % batch`` of an input axis, through one part."""
+    digits = part.inp[axis]
+    if len(digits) == 1 and type(digits[0]) is Label:
+        return _find(part.out, digits[0], stride)
+    lows = [prod(digit.size for digit in digits[k + 1 :]) for k in range(len(digits))]
+    if batch == 1:
+        return _carry_one(part.out, digits, lows, stride)
+    touched = [k for k, low in enumerate(lows) if low < stride * batch and stride < low * digits[k].size]
+    labels = [digit for digit in (digits[k] for k in touched) if type(digit) is Label]
+    if not labels or len(labels) < len(touched):
+        return None
+    if len(labels) == 1:  # the samples are part of one digit
+        low = lows[touched[0]]
+        whole = low <= stride and stride * batch <= low * labels[0].size and stride % low == 0
+        return _find(part.out, labels[0], stride // low) if whole else None
+    places = [_find(part.out, label, 1) for label in labels]
+    if prod(label.size for label in labels) != batch or any(
+        high is None or low is None or high != (low[0], low[1] * label.size)
+        for high, low, label in zip(places, places[1:], labels[1:], strict=False)
+    ):
+        return None
+    return places[-1]
+
+
+def _carry_one(out: Axes, digits: Axis, lows: Sequence[int], stride: int) -> tuple[int, int] | None:
+    """The same for one sample: at a label of length one, within a digit, or in front of the axis."""
+    for digit, low in zip(reversed(digits), reversed(lows), strict=True):
+        if type(digit) is Label and digit.size == 1 and low == stride:
+            return _find(out, digit, 1)
+        if low <= stride < low * digit.size:
+            return _find(out, digit, stride // low) if type(digit) is Label and stride % low == 0 else None
+    if digits and type(digits[0]) is Label and stride == lows[0] * digits[0].size:
+        return _find(out, digits[0], digits[0].size)
+    return None
+
+
+def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
+    for k, axis in enumerate(axes):
+        stride = 1
+        for digit in reversed(axis):
+            if digit is label:
+                return k, stride * relative
+            stride *= digit.size
+    return None
+
+
+def _map(
+    function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shape, block: Block, uniform: bool
+) -> Block:
+    """Apply a linear function along a block's output axes; labels stay where source and target share theirs."""
+    shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
+    passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
+    block = block.materialised([k for k in range(len(source)) if k not in passing])
+    result = []
+    for term in block.terms:
+        for k in passing:  # a label that stands twice would be one axis of the data for two of the array
+            digits = [digit for axis in term.out for digit in axis]
+            if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
+                (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
+        result.append(_map_term(function, passing, target, shape, term, block, uniform))
+    return Block(shape, block.inp_shape, result, block.one)
+
+
+def _map_term(
+    function: Callable[[Any], Any],
+    passing: dict[int, int],
+    target: Axes,
+    shape: Shape,
+    term: Term,
+    block: Block,
+    uniform: bool,
+) -> Term:
+    factor = Term(term.out, term.inp, term.factors).one_factor() if term.factors else Factor(block.one, ())
+    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if uniform else []
+    # a uniform map is carried out once for all positions along which the block is constant
+    digits = [tuple(digit for digit in axis if digit not in alike) for axis in term.out]
+    own = [digit for axis in digits for digit in axis]
+    assert all(type(digit) is Label for digit in own)
+    extra = [label for label in factor.axes if label not in own]
+    lead = spread(factor, (*extra, *own)).reshape(size_of(extra), *map(size_of, digits))  # type: ignore[arg-type]
+    back = {out: k for k, out in passing.items()}
+    axes: list[Axis] = []
+    for k, n in enumerate(shape):
+        axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
+    order = (*extra, *(digit for axis in axes for digit in axis if digit not in alike))
+    data = function(lead).reshape(tuple(label.size for label in order))
+    return Term(tuple(axes), term.inp, (Factor(data, order),), term.scale)  # type: ignore[arg-type]
+
+
+def linear_map(
+    source: Shape,
+    target: Shape,
+    push: Callable[[Any], Any],
+    pull: Callable[[Any], Any],
+    passing: Sequence[tuple[int, int]],
+    uniform: bool = False,
+) -> Edge:
+    """The edge of a linear map that is no block, from arrays of shape `source` to arrays of shape `target`.
+
+    Args:
+        push: Takes tangents ``(n, *source)`` to ``(n, *target)``, for any n; written with NumPy functions or minijac's
+            operations, so that it differentiates again.
+        pull: Its transpose, ``(n, *target)`` to ``(n, *source)``.
+        passing: Pairs of axes (of source, of target) along which entries stay in place and do not mix; the samples
+            have to be on one of them.
+        uniform: Whether both do the same at all positions of the passing axes, and take any number of them.
+    """
+    labels = [Label(n) for n in source]
+    out = [Label(n) for n in target]
+    for i, j in passing:
+        out[j] = labels[i]
+    part = Part(tuple((label,) for label in out), tuple((label,) for label in labels))
+    return Edge(target, source, [part], Linear(push, pull, uniform))

@@ -1,0 +1,99 @@
+"""What an operation is: a record of everything that others need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .trace import apply
+
+__all__ = ["Op", "Reduction", "Scalar"]
+
+
+class Scalar(NamedTuple):
+    """How one entry is computed, as text in ``{0}``, ``{1}`` ...: what loops and kernels are generated from."""
+
+    loop: str | None = None
+    """Python of IEEE arithmetic, whose results are NumPy's to the last bit; None where NumPy's call is better."""
+    c: Mapping[str, str] = {}
+    """C, by the kind of the loop's dtype."""
+    cheap: bool = False
+    """Whether it costs less than a read of memory."""
+
+
+class Reduction(NamedTuple):
+    """What is combined along the axes that the result lacks, in any order."""
+
+    combine: Any
+    """NumPy's ufunc of two operands."""
+    identity: Any = None
+    """What it leaves as it is; None for the least or greatest number of the dtype."""
+    counts: bool = False
+    """Whether an entry counts as true or false, and not as it is."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Op:
+    """An operation: how to compute it, its local derivative for each operand, and what a program may ask of it.
+
+    `value` takes plain arrays, or values traced further out. ``edge(node, k)`` is the derivative of the node's output
+    with respect to its operand `k`; None marks an operation whose derivative is zero wherever it exists (comparisons,
+    sign, rounding): it is not recorded by a differentiating trace. The families (`ops/families.py`) derive the edge.
+    """
+
+    name: str
+    value: Callable[..., Any]
+    edge: Callable[[Any, int], Any] | None = None
+    examples: Sequence[Any] = ()
+    """How tests call it."""
+    inert: frozenset[int] = frozenset()
+    """Positions of operands that have no derivative."""
+    relation: Callable[..., Any] | None = None
+    """The parts of the derivative for an operand by labels alone: ``relation(k, out_shape, *shapes, **params)``."""
+    flat: bool = False
+    """Whether its derivative is the same everywhere, but where it jumps: there is no second one."""
+    carries_one: bool = False
+    """Whether a single sample passes wherever its axis goes, or goes."""
+    selects: Callable[[Any], Sequence[Any]] | None = None
+    """Where it picks entries of one operand or another: ``selects(node)``, for each operand the mask of its entries."""
+    # -- what programs ask ---------------------------------------------------------------------------------------------
+    view: bool = False
+    """Whether the result is a view of the operand, where its strides allow."""
+    unchanged: Callable[..., bool] | None = None
+    """``unchanged(shape, **params)``: whether a result of the operand's own shape and dtype is the operand."""
+    merged: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None
+    """The parameters of the one operation that does what two in a row do: those of the first, and of the second."""
+    reduction: Reduction | None = None
+    into: Callable[..., Any] | None = None
+    """How it writes into a given array (`ops/into.py`); None where it is called, and its result copied."""
+    overwrites: int | None = None
+    """The operand in whose array the result may be written."""
+    keeps: Callable[..., bool] | None = None
+    """``keeps(**params)``: whether entries that it does not write stay as they were: the same ones in every call."""
+    prebound: bool = False
+    """Whether it is cheaper where the operand's array is the same in every call."""
+    expansion: Callable[..., Any] | None = None
+    """The same in simpler operations, where calls cost more than they: takes what `value` takes."""
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        return apply(self, args, params)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} operation {self.name}>"
+
+    def labels(self, shapes: Sequence[Sequence[int]], out: Sequence[int], params: dict[str, Any]) -> Any:
+        """For each operand the labels of result and operand: one of both names positions that go together.
+
+        None where that is not known, or takes several parts: an operation of which no more is known mixes all entries.
+        """
+        if self.relation is None:
+            return None
+        found = [self.relation(k, out, *shapes, **params) for k in range(len(shapes))]
+        if any(parts is None or len(parts) != 1 for parts in found):
+            return None
+        return [part for (part,) in found]
+
+    def takes_numbers(self, count: int) -> bool:
+        """Whether Python numbers may be operands as they are, and take the dtype of the arrays beside them."""
+        return False
