@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..algebra.block import Block
-from ..algebra.factors import Array, Factor, spread
-from ..algebra.labels import Axes, Axis, Label, labels_in
+from ..algebra.factors import Array, Factor
+from ..algebra.labels import Axes, labels_in
 from ..algebra.terms import Term
 from ..arguments import check_dtype
-from ..backend import at_home, is_array
+from ..backend import astype, at_home, is_array
 from ..errors import ConversionError, InputError
 from ..lines import user_line
 from ..tape.traced import Traced
-from .bands import offsets
+from .arithmetic import alone, broadcast, columns, entrywise, scaled, selected
+from .bands import merged, offsets
+from .entries import entries, linear_operator, sparse, spied, svg
 from .solving import solve
 
 __all__ = ["Jacobian", "describe"]
+
+MOST_DRAWN = 10**6
+"""Entries of the dense matrix up to which a page shows a picture."""
 
 
 class Jacobian:
@@ -80,11 +86,13 @@ class Jacobian:
         """The transpose of each sample's matrix: maps ``(B, *out)`` to ``(B, *in)``."""
         return Jacobian(self._block.T, self.dtype, self._like, self._batched)
 
+    # -- arithmetic ----------------------------------------------------------------------------------------------------
     def __matmul__(self, v: Any) -> Any:
-        """The product with one vector per sample.
+        """The product with one vector per sample, or with several.
 
         Args:
-            v: ``(B, *in)``; returns ``(B, *out)``. Another Jacobian gives the composition.
+            v: ``(B, *in)``; returns ``(B, *out)``. ``(B, *in, k)``: ``(B, *out, k)``. Another Jacobian gives the
+                composition.
         """
         if isinstance(v, Jacobian):
             if v._block.out_shape != self._block.inp_shape:
@@ -96,8 +104,80 @@ class Jacobian:
             return Jacobian(block, np.result_type(self.dtype, v.dtype), self._like, self._batched)
         with at_home((v,)) as (v,):
             self._check(v, "J @ v", "v", self._block.inp_shape, "(B, *in)")
-            product = self._block @ Block.column(v)
+            product = self._block @ columns(v, len(self._block.inp_shape))
             return product.dense(np.result_type(self.dtype, v.dtype), v)
+
+    def __add__(self, other: Any) -> Jacobian:
+        """The sum with another Jacobian, a number, or an array that broadcasts to `shape`: that of the dense arrays."""
+        theirs, dtype = self._operand(other, "J + K")
+        with at_home((self._like,)):
+            return self._new(self._block + theirs, dtype)
+
+    def __mul__(self, other: Any) -> Jacobian:
+        """The product entry by entry, that of the dense arrays: with a number, an array, or another Jacobian."""
+        if isinstance(other, int | float | np.number):
+            return self._new(scaled(self._block, float(other)), np.result_type(self.dtype, other))
+        theirs, dtype = self._operand(other, "J * K")
+        with at_home((self._like,)):
+            return self._new(entrywise(self._block, theirs), dtype)
+
+    def __neg__(self) -> Jacobian:
+        return self._new(scaled(self._block, -1.0), self.dtype)
+
+    def __sub__(self, other: Any) -> Jacobian:
+        return self + -other
+
+    def __rsub__(self, other: Any) -> Jacobian:
+        return -self + other
+
+    def __truediv__(self, number: Any) -> Jacobian:
+        return self * (1.0 / number)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def eye(self) -> Jacobian:
+        """The identity of the same shape, for ``J.eye() - h * J``. Raises InputError where J is not square."""
+        out, inp = self._block.out_shape, self._block.inp_shape
+        if out != inp:
+            raise InputError(f"J.eye(): expected output and input of one shape, got {out} and {inp}.")
+        return self._new(Block.identity(out, self._block.one), self.dtype)
+
+    def __getitem__(self, i: int | slice) -> Jacobian:
+        """The Jacobian of sample `i`, of shape ``(*out, *in)``, or of a slice of the samples."""
+        if not self._batched:
+            raise InputError("J[i]: expected a Jacobian with samples in output and input. J.todense() has the entries.")
+        batch = self.shape[0]
+        if isinstance(i, slice):
+            return self._new(selected(self._block, i), self.dtype)
+        if not isinstance(i, int | np.integer) or not -batch <= i < batch:
+            raise InputError(f"J[i]: expected a sample within the {batch}, or a slice of them, got {i!r}.")
+        block = alone(selected(self._block, slice(i % batch, i % batch + 1)))
+        return Jacobian(block, self.dtype, self._like, False)
+
+    def _new(self, block: Block, dtype: Any) -> Jacobian:
+        """A Jacobian of the same samples, with the terms of one diagonal made one."""
+        if len(block.terms) > 1:
+            block = Block(block.out_shape, block.inp_shape, merged(block.terms, dtype, self._like), block.one)
+        return Jacobian(block, dtype, self._like, self._batched)
+
+    def _operand(self, other: Any, what: str) -> tuple[Block, Any]:
+        """The other operand of an entrywise operation as a block, and the dtype of the result."""
+        if isinstance(other, Jacobian):
+            if (other.shape, other._batched) != (self.shape, self._batched):
+                raise InputError(f"{what}: expected Jacobians of one shape, got {self.shape} and {other.shape}.")
+            return other._block, np.result_type(self.dtype, other.dtype)
+        if not is_array(other) and not isinstance(other, Traced | int | float):
+            raise InputError(f"{what}: expected a Jacobian, a number or an array, got {type(other).__name__}.")
+        dtype = np.result_type(self.dtype, other if isinstance(other, int | float) else other.dtype)
+        array = astype(other, dtype, self._like)
+        shape = self.shape
+        fits = array.ndim <= len(shape) and all(
+            m in (1, n) for m, n in zip(array.shape[::-1], shape[::-1], strict=False)
+        )
+        if not fits:
+            raise InputError(f"{what}: expected an array that broadcasts to {shape}, got {array.shape}.")
+        return broadcast(array, self._block, self._batched), dtype
 
     def split(self) -> tuple[list[Array], Callable[[Sequence[Array]], Jacobian]]:
         """The arrays that hold the data, and the function that makes the same structure of others in their place."""
@@ -140,7 +220,7 @@ class Jacobian:
         """The solution ``x`` of ``J x = rhs`` for each sample.
 
         Args:
-            rhs: ``(B, *out)``; returns ``(B, *in)``.
+            rhs: ``(B, *out)``; returns ``(B, *in)``. Several right-hand sides, ``(B, *out, k)``: ``(B, *in, k)``.
 
         A banded J (as of a stencil; a diagonal is one) takes a banded elimination with row exchanges, for all samples
         together: about ``n * width**2`` operations each, and no dense array. Anything else is made dense and takes
@@ -163,59 +243,43 @@ class Jacobian:
             self._check(rhs, "J.solve(rhs)", "rhs", out, "(B, *out)")
             return solve(self._block, rhs, self._batched, np.result_type(self.dtype, rhs.dtype))
 
-    def tosparse(self, i: int) -> Any:
-        """Sample `i` as a SciPy sparse matrix (CSR) of shape ``(prod(out), prod(in))``, without making it dense.
+    # -- other forms ---------------------------------------------------------------------------------------------------
+    def tosparse(self, i: int | None = None) -> Any:
+        """Sample `i` as a SciPy sparse array (CSR) of shape ``(prod(out), prod(in))``, without making it dense.
 
-        Needs SciPy (``pip install minijac[sparse]``).
+        None: the whole, which is block diagonal where there are samples, ``(B * prod(out), B * prod(in))``. Needs SciPy
+        (``pip install minijac[sparse]``).
         """
-        try:
-            from scipy.sparse import coo_array
-        except ImportError as error:
-            raise ImportError("J.tosparse(i) needs SciPy: pip install minijac[sparse]") from error
-        shape = (prod(self._block.out_shape[1:]), prod(self._block.inp_shape[1:]))
-        row, column, value = self._entries(i)
-        return coo_array((value, (row, column)), shape=shape).tocsr()
+        return sparse(entries(self._matrix(i), self.dtype))
+
+    def aslinearoperator(self, i: int | None = None) -> Any:
+        """Sample `i`, or the whole, as a ``scipy.sparse.linalg.LinearOperator`` of the shape of `tosparse`."""
+        return linear_operator(self._matrix(i), self.dtype)
 
     def spy(self, ax: Any = None) -> Any:
-        """Draw where one sample's matrix ``(prod(out), prod(in))`` has entries, on new or given Matplotlib axes.
+        """Draw where the matrix of the first sample (of all, where there are none) has entries, on Matplotlib axes.
 
         What is shown is the structure, whatever the values are. Returns the axes. Needs Matplotlib
         (``pip install minijac[plots]``).
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("J.spy() needs Matplotlib: pip install minijac[plots]") from error
-        row, column, _ = self._entries(0)
-        ax = plt.subplots()[1] if ax is None else ax
-        rows, columns = prod(self._block.out_shape[1:]), prod(self._block.inp_shape[1:])
-        ax.plot(column, row, "s", markersize=max(1.0, min(6.0, 200.0 / max(rows, columns, 1))))
-        ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal", xlabel="input", ylabel="output")
-        ax.set_title(self.structure, fontsize="small")
-        return ax
+        return spied(entries(self._matrix(0 if self._batched else None), self.dtype), self.structure, ax)
 
-    def _entries(self, i: int) -> tuple[Any, Any, Any]:
-        """Row, column and value of all entries of sample `i`; several of one place add up."""
-        block = self._block
-        if not self._batched:
-            raise InputError("J.tosparse(i), J.spy(): expected a Jacobian with samples in output and input.")
-        batch = block.out_shape[0]
-        if not -batch <= i < batch:
-            raise InputError(f"J.tosparse(i), J.spy(): expected a sample within the {batch}, got {i}.")
-        found = [
-            _entries(term, i % batch, block.out_shape, block.inp_shape[1:], self.dtype)
-            for term in block.paired(0, 0).terms
-        ]
-        if not found:
-            return np.zeros(0, int), np.zeros(0, int), np.zeros(0, self.dtype)
-        row, column, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return row, column, value
+    def _matrix(self, i: int | None) -> Block:
+        return self._block.per_sample() if i is None and self._batched else self._block if i is None else self[i]._block
+
+    def _repr_html_(self) -> str:
+        head = escape(repr(self).replace(": ", "<br>", 1)).replace("&lt;br&gt;", "<br>")
+        some = 0 not in self.shape and prod(self.shape[self._batched :]) <= MOST_DRAWN
+        picture = svg(entries(self._matrix(0 if self._batched else None), self.dtype)) if some else ""
+        return f"<div>{head}<br>{picture}</div>"
 
     def _check(self, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:
         if not is_array(v) and not isinstance(v, Traced):
             raise InputError(f"{what}: expected an array of shape {shape}, got {type(v).__name__}.")
-        if v.shape != shape:
-            raise InputError(f"{what}: expected {name} of shape {shape} {axes}, got {v.shape}.")
+        if v.shape[: len(shape)] != shape or len(v.shape) > len(shape) + 1:
+            raise InputError(
+                f"{what}: expected {name} of shape {shape} {axes}, or with one more axis for several, got {v.shape}."
+            )
         check_dtype(v.dtype, f"{name} of shape {v.shape}", "Cast it with .astype(float).")
 
     @property
@@ -226,42 +290,6 @@ class Jacobian:
     def __repr__(self) -> str:
         dense = prod(self.shape) * np.dtype(self.dtype).itemsize
         return f"Jacobian of shape {self.shape}, {self.dtype}: {self.structure}; {self.nbytes} bytes of {dense} dense"
-
-
-# -- entries -----------------------------------------------------------------------------------------------------------
-def _entries(
-    term: Term, sample: int, out_shape: tuple[int, ...], inp_shape: tuple[int, ...], dtype: Any
-) -> tuple[Any, Any, Any]:
-    """Row, column and value of the entries of one sample of one term."""
-    labels = tuple(labels_in((*term.out, *term.inp)))
-    shape = tuple(label.size for label in labels)
-    index: dict[Label, Any] = dict(zip(labels, np.indices(shape, sparse=True), strict=True))
-    positions = [_position(axis, index) for axis in (*term.out, *term.inp)]
-    factor = term.one_factor()
-    value = spread(factor, labels) if factor.axes else factor.array
-    host = value.get() if hasattr(value, "get") else value
-    keep = np.broadcast_to(positions[0] == sample, shape)
-    row = _flat(positions[1 : len(out_shape)], out_shape[1:], shape)[keep]
-    column = _flat(positions[len(out_shape) :], inp_shape, shape)[keep]
-    return row, column, np.broadcast_to(host, shape)[keep].astype(dtype)
-
-
-def _position(axis: Axis, index: dict[Label, Any]) -> Any:
-    position: Any = 0
-    for digit in axis:
-        if type(digit) is Label:
-            position = position * digit.size + index[digit]
-        else:
-            label, size, offset, step = digit  # type: ignore[misc]
-            position = position * size + offset + (0 if label is None else step * index[label])
-    return position
-
-
-def _flat(positions: Sequence[Any], sizes: Sequence[int], shape: tuple[int, ...]) -> Any:
-    flat: Any = 0
-    for position, size in zip(positions, sizes, strict=True):
-        flat = flat * size + position
-    return np.broadcast_to(flat, shape)
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------

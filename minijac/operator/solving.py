@@ -21,17 +21,22 @@ NARROW = 4
 
 
 def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
-    """``x`` with ``block x = rhs``; rhs: ``(B, *out)``, result ``(B, *in)``. Without samples, one system for all."""
+    """``x`` with ``block x = rhs``; rhs: ``(B, *out)`` or ``(B, *out, k)``, result ``(B, *in)`` or ``(B, *in, k)``.
+
+    Without samples, one system for all.
+    """
+    several = rhs.shape[len(block.out_shape) :]
     bands = _bands(block, dtype, rhs) if batched else None
     if bands is not None:
         batch = rhs.shape[0]
-        solution = solve_banded(bands, rhs.astype(dtype).reshape(batch, -1))
-        return solution.reshape(block.inp_shape)
+        n = prod(block.out_shape[1:])
+        solution = solve_banded(bands, rhs.astype(dtype).reshape(batch, n, prod(several)))
+        return solution.reshape(*block.inp_shape, *several)
     matrix = (block.paired(0, 0) if batched else block).dense(dtype, rhs)
     lead = block.out_shape[:1] if batched else ()
     n = prod(block.out_shape[len(lead) :])
-    solution = np.linalg.solve(matrix.reshape(*lead, n, n), rhs.reshape(*lead, n, 1))
-    return solution.reshape(block.inp_shape)
+    solution = np.linalg.solve(matrix.reshape(*lead, n, n), rhs.reshape(*lead, n, prod(several)))
+    return solution.reshape(*block.inp_shape, *several)
 
 
 def _bands(block: Block, dtype: Any, like: Array) -> dict[int, Array] | None:
@@ -65,14 +70,16 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
 
     Args:
         bands: ``(B, n)`` for each offset: the entry of row i and column ``i + offset`` at i.
-        rhs: ``(B, n)``; returns ``(B, n)``.
+        rhs: ``(B, n)`` or ``(B, n, k)``; returns the same shape.
 
     Raises numpy.linalg.LinAlgError where a sample's matrix is singular; on the GPU the result is infinite or NaN then.
 
     Cost per sample: ``n * below * (below + above)`` multiply-adds, in n steps.
     """
+    if rhs.ndim == 2:
+        return solve_banded(bands, rhs[:, :, None])[:, :, 0]
     xp = namespace(rhs)
-    batch, n = rhs.shape
+    batch, n, count = rhs.shape
     below, above = max(0, -min(bands, default=0)), max(0, max(bands, default=0))
     width = below + above + 1
     # row i holds the columns from i - below; rows beyond the last are those of an identity
@@ -80,10 +87,10 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
     rows[:, n:, below] = 1.0
     for offset, band in bands.items():
         rows[:, :n, offset + below] = band
-    b = xp.zeros((batch, n + below), rhs.dtype)
+    b = xp.zeros((batch, n + below, count), rhs.dtype)
     b[:, :n] = rhs
     upper = xp.empty((batch, n, width), rhs.dtype)
-    value = xp.empty((batch, n), rhs.dtype)
+    value = xp.empty((batch, n, count), rhs.dtype)
 
     # the rows that meet the current column, each from that column on
     active = xp.zeros((batch, below + 1, width), rhs.dtype)
@@ -109,13 +116,13 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
             ratio = active[:, 1:, 0] / top[:, :1]
             following[:, :-1, :-1] = active[:, 1:, 1:] - ratio[:, :, None] * top[:, None, 1:]
             following[:, :-1, -1] = 0.0
-            rest[:, :-1] = right[:, 1:] - ratio * first[:, None]
+            rest[:, :-1] = right[:, 1:] - ratio[:, :, None] * first[:, None]
         following[:, -1] = rows[:, k + 1 + below]
         rest[:, -1] = b[:, k + 1 + below]
         active, right = following, rest
 
-    x = xp.zeros((batch, n + width - 1), rhs.dtype)
+    x = xp.zeros((batch, n + width - 1, count), rhs.dtype)
     for k in range(n - 1, -1, -1):
-        known = (upper[:, k, 1:] * x[:, k + 1 : k + width]).sum(axis=1)
-        x[:, k] = (value[:, k] - known) / upper[:, k, 0]
+        known = (upper[:, k, 1:, None] * x[:, k + 1 : k + width]).sum(axis=1)
+        x[:, k] = (value[:, k] - known) / upper[:, k, :1]
     return x[:, :n].copy()
