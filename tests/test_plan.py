@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import minijac as mj
 from minijac.accumulation import plan as plans
+from minijac.accumulation import replay
 from minijac.accumulation import results as chunking
 from minijac.accumulation.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
 from minijac.accumulation.recording import Prepared, prepare
@@ -273,3 +274,51 @@ def test_a_shadow_is_laid_out_as_numpy_lays_out(shape, data):
     twins = [Shadow(a.shape, a.dtype, ledger, strides=[s // 8 for s in a.strides]) for a in arrays]
     found = in_common_order(result.shape, [View(x.shape, x.strides).broadcast(result.shape).strides for x in twins])
     assert all(s * 8 == t for s, t, n in zip(found, result.strides, result.shape, strict=True) if n > 1)
+
+
+# --- long programs ----------------------------------------------------------------------------------------------------
+
+
+def rotated(steps: int) -> Any:
+    def f(x: Any) -> Any:
+        for _ in range(steps):
+            x = x + 0.01 * np.sin(x[:, ::-1])
+        return x
+
+    return f
+
+
+def test_a_long_program_is_planned_without_a_rehearsal(monkeypatch):
+    monkeypatch.setattr(plans, "candidates", lambda *args: pytest.fail("priced on the whole graph"))
+    narrow = lambda x: rotated(100)(x).sum(1)
+    wide = lambda x: rotated(100)(np.concatenate([x, x], 1))
+    for f, expected in ((narrow, "reverse"), (wide, "forward"), (rotated(100), "forward")):
+        ready = prepared(f, random(4, 3))
+        plan = plan_for(ready.graph, "auto", ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
+        assert plan.mode == expected
+
+
+def test_a_long_program_on_large_arrays_is_rehearsed_where_that_is_a_fraction_of_its_work():
+    ready = prepared(rotated(100), random(4, 3))
+    assert not plans.worth_rehearsing(ready.graph, (3, 3))
+    assert plans.worth_rehearsing(ready.graph, (10**9, 10**9))
+
+
+def test_a_long_program_is_not_recorded_for_replays(monkeypatch):
+    monkeypatch.setattr(replay, "record", lambda *args: pytest.fail("recorded"))
+    jacobian = mj.jacobian(rotated(100))
+    x = random(4, 3)
+    first = jacobian(x)
+    for _ in range(2):
+        assert np.array_equal(jacobian(x), first)
+
+
+@pytest.mark.parametrize("steps", [50, 200])
+def test_the_cuts_of_a_chain_are_found_in_one_sweep(steps):
+    count = []
+    ready = prepared(rotated(steps), random(4, 3))
+    operands = ready.graph.operands
+    ready.graph.operands = lambda i: count.append(i) or operands(i)
+    (source,), (target,) = ready.run.inputs, ready.nodes
+    assert len(chain_of(ready.graph, source, target)) == steps + 1
+    assert len(count) <= 5 * len(ready.graph.order)

@@ -219,7 +219,7 @@ def _is_traced(ready: Prepared) -> bool:
 
 def _at_once(ready: Prepared, options: Options) -> tuple[Prepared, Any, Any, list[list[Any]]]:
     with np.errstate(all="ignore"):
-        plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure)
+        plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
         return ready, ready.run.value, ready.run.aux, _assembled(ready, plan, options)
 
 

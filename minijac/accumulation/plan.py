@@ -21,9 +21,9 @@ from ..algebra.factors import product, size_of
 from ..algebra.labels import Label, Window
 from ..algebra.writing import covers
 from ..errors import InputError
-from ..ops.families import Elementwise
+from ..ops.families import Elementwise, Multilinear
 from .graph import Graph
-from .shadow import Cost, Ledger, Shadow, ShadowGraph
+from .shadow import MATMUL, MOVE, Cost, Ledger, Shadow, ShadowGraph
 
 __all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "signature"]
 
@@ -63,7 +63,7 @@ def chain_of(graph: Graph, source: int, target: int) -> tuple[int, ...]:
         if i not in below or i > target or not any(p in reached for _, p in graph.operands(i)):
             continue
         reached.add(i)
-        pending = {p for p in pending if last_use.get(p, -1) > i}
+        pending.difference_update([p for _, p in graph.operands(i) if last_use[p] == i])
         if not pending:
             cuts.append(i)
         pending.add(i)
@@ -260,10 +260,47 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
 _PLANS: dict[Any, Plan] = {}
 
 
-def plan_for(graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[int], structure: Any = None) -> Plan:
+REHEARSED = 256
+"""Local derivatives up to which candidates are priced whatever that costs, and a replay is made: not a long loop's."""
+REHEARSAL = 3e6
+"""Nanoseconds that pricing the candidates takes for each local derivative, all in all."""
+
+
+def edge_count(graph: Graph) -> int:
+    """How many local derivatives a graph has."""
+    return sum(len(graph.operands(i)) for i in graph.order)
+
+
+def is_short(graph: Graph) -> bool:
+    """Whether a graph is so small that Python's work on its structure takes a moment however it is done."""
+    return edge_count(graph) <= REHEARSED
+
+
+def worth_rehearsing(graph: Graph, seeds: tuple[int, int]) -> bool:
+    """Whether the candidates are priced in less time than the plainest accumulation takes: by sizes alone."""
+    if is_short(graph):
+        return True
+    entries = 0.0
+    for i in graph.order:
+        sizes = [graph.nodes[i].out.size, *(getattr(arg, "size", 1) for arg in graph.nodes[i].args)]
+        product = float(prod(sizes)) ** 0.5 if isinstance(graph.nodes[i].op, Multilinear) else 0.0
+        entries += MOVE * sizes[0] + MATMUL * product
+    return edge_count(graph) * REHEARSAL < min(seeds) * entries
+
+
+def plan_for(
+    graph: Graph,
+    mode: Any,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    structure: Any = None,
+    seeds: tuple[int, int] | None = None,
+) -> Plan:
     """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
 
-    ``"either"`` is the cheaper of forward and reverse. `structure` is the graph's `signature`, where the caller has it.
+    ``"either"`` is the cheaper of forward and reverse. `structure` is the graph's `signature`, where the caller has it,
+    and `seeds` counts those of the inputs and of the outputs, for each sample: a long program goes from where there
+    are fewer, since to price it would take longer than to carry it out.
     """
     if not isinstance(mode, str):
         return _checked(mode, graph, inputs, outputs)
@@ -272,8 +309,12 @@ def plan_for(graph: Graph, mode: Any, inputs: Sequence[int], outputs: Sequence[i
     key = mode, signature(graph, inputs, outputs) if structure is None else structure
     plan = _PLANS.get(key)
     if plan is None:
+        if seeds is None:
+            seeds = tuple(sum(graph.nodes[i].out.size for i in ends) for ends in (inputs, outputs))
         if mode == "mixed":
             plan = mixed_plan(graph, inputs, outputs)
+        elif not worth_rehearsing(graph, seeds):
+            plan = Plan("forward" if seeds[0] <= seeds[1] else "reverse")
         elif mode == "either":  # end, for work that is cut into chunks of seeds
             plan = min(candidates(graph, inputs, outputs)[:2], key=lambda c: c.cost.nanoseconds).plan
         else:

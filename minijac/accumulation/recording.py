@@ -146,6 +146,14 @@ class Prepared(NamedTuple):
     structure: Any
     """What plans depend on (`plan.signature`)."""
 
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """How many entries the inputs and the outputs have, for each sample."""
+        ends = (self.sources, self.in_axes), (self.outputs, self.out_axes)
+        found = [sum(x.size if axis is None else x.size // (self.batch or 1) for x, axis in zip(*end, strict=True))
+                 for end in ends]  # fmt: skip
+        return found[0], found[1]
+
 
 def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
     """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix."""

@@ -5,6 +5,7 @@ and shapes. So on the second call with a structure the accumulation is recorded 
 and from then on only its array operations are carried out. `f` itself still runs on the tape in every call. Whatever
 could differ between two calls of one structure is part of the key or an operand of the program. What programs hold
 between calls is bounded (`MOST_HELD`), and one that works on large arrays is not kept: there, Python is not the cost.
+Nor is one of a long program, which it would take longer to record than many calls: compile those.
 Nothing of it is held under `max_bytes`.
 """
 
@@ -26,7 +27,7 @@ from ..program.ir import Program
 from ..program.record import Foreign
 from ..tape.trace import Node
 from .graph import Graph
-from .plan import Plan
+from .plan import Plan, is_short
 from .results import assemble
 
 __all__ = ["forget", "held_bytes", "held_programs", "replayed"]
@@ -52,6 +53,8 @@ def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `chunking.assemble`, or None where the accumulation has to be carried out."""
     options = wanted
     if options.chunk_size is not None or any(type(x) is not np.ndarray for x in ready.sources):
+        return None
+    if not is_short(ready.graph):  # to record takes several accumulations
         return None
     operands = _operands(ready)
     if operands is None:

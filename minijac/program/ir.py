@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -90,17 +90,18 @@ class Program(NamedTuple):
         out, name = self.values[step.out].shape, step.op.name
         shapes = [self.values[n].shape for n in step.args]
         if isinstance(step.op, Elementwise):
-            return out == _broadcast(shapes)
+            return out == _broadcast(*shapes)
         if name == "matmul" and min(map(len, shapes)) > 1:
             a, b = shapes
-            lead = _broadcast([a[:-2], b[:-2]])
+            lead = _broadcast(a[:-2], b[:-2])
             return lead is not None and a[-1] == b[-2] and out == (*lead, a[-2], b[-1])
         if name == "transpose":
             return out == tuple([shapes[0][axis] for axis in step.params["axes"]])
         return name != "reshape" or prod(out) == prod(shapes[0])
 
 
-def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+@lru_cache(4096)
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape that arrays of these shapes are broadcast to, if they can be."""
     with suppress(ValueError):
         return np.broadcast_shapes(*shapes)

@@ -126,7 +126,7 @@ def _jacobian(
     ready = prepare(f, args, kwargs, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
-        plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure)
+        plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
         pairs = replayed(ready, plan, options) or assemble(
             ready.graph,
             ready.run.inputs,

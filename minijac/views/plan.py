@@ -57,7 +57,7 @@ class Explanation:
         self.outputs = nodes
         self.asked = mode if isinstance(mode, str) else "an explicit plan"
         self.candidates: list[Candidate] = candidates(ready.graph, inputs, nodes)
-        self.plan: Plan = plan_for(ready.graph, mode, inputs, nodes, ready.structure)
+        self.plan: Plan = plan_for(ready.graph, mode, inputs, nodes, ready.structure, ready.seeds)
         if not isinstance(mode, str):
             self.candidates.append(Candidate(self.plan, price(ready.graph, self.plan, inputs, nodes)))
         self.held = held_bytes(ready, args)

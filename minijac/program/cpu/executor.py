@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,9 @@ class Executor:
             if value.kind in ("captured", "constant"):
                 self._static[n] = value.content
             self._root[n] = n
+        viewed = {n for step in self._instructions() if step.op.view or step.op.name == "relabel" for n in step.args}
         for n in program.inputs:
-            self._bind_input(n)
+            self._bind_input(n, n in viewed)
         self._find_roots()
         last = self._last_uses()
         results = self._results()
@@ -175,9 +177,8 @@ class Executor:
         self._tiles.append(tiles)
         self.line(f"{self.name(tiles)}({', '.join(map(self.reference, tiles.arrays))})")
 
-    def _bind_input(self, n: int) -> None:
+    def _bind_input(self, n: int, viewed: bool) -> None:
         value = self.program.values[n]
-        viewed = any(n in step.args and (step.op.view or step.op.name == "relabel") for step in self._instructions())
         if viewed and value.number is None and _nbytes(value) <= COPIED:
             self._static[n] = self._buffer(value.shape, value.dtype)
             self.line(f"copyto({self.reference(n)}, a{n})")
@@ -417,7 +418,7 @@ def _with_params(step: Instruction) -> Callable[..., Any]:
 
 
 def _size(value: Value) -> int:
-    return int(np.prod(value.shape, dtype=int))
+    return prod(value.shape)
 
 
 def _nbytes(value: Value) -> int:
