@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optree
@@ -19,6 +20,7 @@ __all__ = [
     "batch_axes",
     "batch_size",
     "check_tangent",
+    "checked_options",
     "differentiable",
     "flatten",
     "output_leaf",
@@ -28,33 +30,41 @@ MODES = ("forward", "reverse", "mixed", "auto")
 ON_MIXING = ("raise", "diagonal", "full")
 
 
-class Options(NamedTuple("_Options", [
-    ("argnums", Any), ("batch_axis", Any), ("mode", Any), ("on_mixing", str), ("structured", bool), ("has_aux", bool),
-    ("chunk_size", Any), ("max_bytes", Any), ("progress", bool),
-])):  # fmt: skip
-    """The options of a Jacobian, checked when the transformation is made."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of a Jacobian; `checked_options` makes them."""
 
-    __slots__ = ()
+    argnums: Any = 0
+    batch_axis: Any = 0
+    mode: Any = "auto"
+    on_mixing: str = "raise"
+    structured: bool = False
+    has_aux: bool = False
+    chunk_size: Any = None
+    max_bytes: Any = None
+    progress: bool = False
 
-    def __new__(cls, *values: Any) -> Options:
-        self = super().__new__(cls, *values)
-        if self.mode not in MODES and not hasattr(self.mode, "order"):
-            raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {self.mode!r}.")
-        if self.on_mixing not in ON_MIXING:
-            raise InputError(f"on_mixing: expected one of {', '.join(map(repr, ON_MIXING))}, got {self.on_mixing!r}.")
-        for name, value in (("chunk_size", self.chunk_size), ("max_bytes", self.max_bytes)):
-            if value is not None and (not _is_int(value) or value < 1):
-                raise InputError(f"{name}: expected a positive int or None, got {value!r}.")
-        argnums = self.argnums
-        if not _is_int(argnums) and not (isinstance(argnums, tuple | list) and all(map(_is_int, argnums))):
-            raise InputError(f"argnums: expected an int or a tuple of ints, got {argnums!r}.")
-        if not _is_int(argnums) and not argnums:
-            raise InputError("argnums: expected at least one position, got an empty tuple.")
-        axis = self.batch_axis
-        entries = axis if isinstance(axis, tuple | list) else (axis,)
-        if not all(entry is None or _is_int(entry) for entry in entries):
-            raise InputError(f"batch_axis: expected an int, None, or a tuple of these, one per argument, got {axis!r}.")
-        return self
+
+def checked_options(**given: Any) -> Options:
+    """The options given to a transformation, others by default. Raises InputError where one is wrong."""
+    options = Options(**given)
+    if options.mode not in MODES and not hasattr(options.mode, "order"):
+        raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {options.mode!r}.")
+    if options.on_mixing not in ON_MIXING:
+        raise InputError(f"on_mixing: expected one of {', '.join(map(repr, ON_MIXING))}, got {options.on_mixing!r}.")
+    for name, value in (("chunk_size", options.chunk_size), ("max_bytes", options.max_bytes)):
+        if value is not None and (not _is_int(value) or value < 1):
+            raise InputError(f"{name}: expected a positive int or None, got {value!r}.")
+    argnums = options.argnums
+    if not _is_int(argnums) and not (isinstance(argnums, tuple | list) and all(map(_is_int, argnums))):
+        raise InputError(f"argnums: expected an int or a tuple of ints, got {argnums!r}.")
+    if not _is_int(argnums) and not argnums:
+        raise InputError("argnums: expected at least one position, got an empty tuple.")
+    axis = options.batch_axis
+    entries = axis if isinstance(axis, tuple | list) else (axis,)
+    if not all(entry is None or _is_int(entry) for entry in entries):
+        raise InputError(f"batch_axis: expected an int, None, or a tuple of these, one per argument, got {axis!r}.")
+    return options
 
 
 def _is_int(value: Any) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from gpu import Device
 from hypothesis import HealthCheck, settings
 
-from minijac.accumulation import memory, plan, recording
+from minijac.memo import Memo
 
 # no deadline: a test that is slow once, on a busy machine, is not wrong
 settings.register_profile(
@@ -24,8 +24,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
 
     What was found out about the same functions on the host is forgotten.
     """
-    for known in (memory._REHEARSED, plan._PLANS, recording._OUT_AXES):
-        known.clear()
+    Memo.clear_all()
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
     if request.param == "stand-in":
         import emulated

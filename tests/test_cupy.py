@@ -15,7 +15,7 @@ import pytest
 from helpers import random
 
 import minijac as mj
-from minijac.accumulation.recording import record
+from minijac.accumulation.recording import run_on_tape
 from minijac.tape.trace import Trace
 from minijac.tape.traced import Traced
 
@@ -158,7 +158,7 @@ def test_structure_is_recorded_on_an_array_of_cupys_without_computing():
         seen.append(np.swapaxes(x.reshape(2, 3, 2, 1), 1, 2)[:, :2, None].transpose(0, 3, 2, 1, 4).squeeze(4))
         return ()
 
-    run = record(f, (hollow(2, 6),), {}, (0,), {}, False)
+    run = run_on_tape(f, (hollow(2, 6),), {}, (0,), {}, False)
     names = [node.op.name for node in run.nodes[1:]]
     assert names == ["reshape", "transpose", "getitem", "transpose", "squeeze"]
     assert isinstance(run.nodes[-1].out, cupy.ndarray) and seen[0].shape == (2, 3, 1, 2)
@@ -166,7 +166,7 @@ def test_structure_is_recorded_on_an_array_of_cupys_without_computing():
 
 def test_mixed_operands_are_refused_before_cupy_computes():
     with pytest.raises(TypeError, match=r"operand 1 of shape \(6, 3\) in NumPy"):
-        record(lambda x: x @ np.ones((6, 3)), (hollow(2, 6),), {}, (0,), {}, False)
+        run_on_tape(lambda x: x @ np.ones((6, 3)), (hollow(2, 6),), {}, (0,), {}, False)
 
 
 # --- the stand-in -------------------------------------------------------------------------------------------

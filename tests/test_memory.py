@@ -16,10 +16,10 @@ import pytest
 from helpers import close, random
 
 import minijac as mj
-from minijac.accumulation import replay
 from minijac.accumulation.memory import held_bytes, ways
 from minijac.accumulation.recording import prepare
 from minijac.arguments import Options
+from minijac.memo import Memo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import digits as example
@@ -92,13 +92,13 @@ cases = pytest.mark.parametrize("f, x", CASES.values(), ids=CASES.keys())
     "mode, chunk_size", [("forward", None), ("forward", 16), ("reverse", None), ("reverse", 16), ("mixed", None)]
 )
 def test_the_estimate_is_within_a_quarter_of_the_measured_peak(f, x, mode, chunk_size):
-    options = Options(0, 0, mode, "raise", False, False, chunk_size, None, False)
+    options = Options(mode=mode, chunk_size=chunk_size)
     ready = prepare(f, (x,), {}, options)
     chosen = next(way for way in ways(ready, options, fresh=True) if way.chunk_size == chunk_size)
     estimate = held_bytes(ready, (x,)) + chosen.cost.peak_bytes
     del ready
     mj.jacobian(f, mode=mode, chunk_size=chunk_size)(x)
-    replay.forget()  # the estimate is of an accumulation that is carried out, as under max_bytes
+    Memo.clear_all()  # the estimate is of an accumulation that is carried out, as under max_bytes
     measured, _ = peak_beside(lambda: mj.jacobian(f, mode=mode, chunk_size=chunk_size)(x))
     objects = 200_000  # of Python, which are not counted
     assert 0.75 * (measured - objects) <= estimate <= 1.25 * measured

@@ -11,7 +11,7 @@ from helpers import close, is_fresh_result, mentions, names_place, random, tenso
 
 import minijac as mj
 from minijac.accumulation.graph import Graph
-from minijac.accumulation.recording import record
+from minijac.accumulation.recording import run_on_tape
 from minijac.algebra.block import Block
 from minijac.algebra.labels import Label
 from minijac.ops.edges import Edge, Linear, Part
@@ -188,7 +188,7 @@ def test_third_order_of_an_operation_equals_nested_forward_mode(op, number):
     for _ in range(4):
         expected.append(g(t))
         g = lambda t, g=g: mj.jvp(g, (t,), (np.ones_like(t),))[1]
-    run = record(f, (t,), {}, (0,), {}, False)
+    run = run_on_tape(f, (t,), {}, (0,), {}, False)
     graph = Graph(run.nodes, run.inputs, run.output_nodes)
     found = coefficients(graph, run.inputs[0], 1, {(0,), (0, 0), (0, 0, 0)}).get(run.output_nodes[0], {})
     for order in (1, 2, 3):

@@ -24,7 +24,7 @@ from minijac.arguments import Options
 
 
 def prepared(f: Callable, *args: Any) -> Prepared:
-    return prepare(f, args, {}, Options(0, 0, "auto", "raise", False, False, None, None, False))
+    return prepare(f, args, {}, Options())
 
 
 def network(*sizes: int, dtype: Any = np.float32) -> Callable:

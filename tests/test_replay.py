@@ -5,6 +5,7 @@ import pytest
 
 import minijac as mj
 from minijac.accumulation import replay
+from minijac.memo import Memo
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(6, 6))
@@ -32,7 +33,7 @@ FUNCTIONS = {
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    replay.forget()
+    Memo.clear_all()
 
 
 @pytest.mark.parametrize("structured", [False, True])

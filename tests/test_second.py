@@ -218,10 +218,10 @@ def test_options_are_checked():
 
 def test_second_order_is_empty_for_a_linear_function():
     from minijac.accumulation.graph import Graph
-    from minijac.accumulation.recording import record
+    from minijac.accumulation.recording import run_on_tape
     from minijac.algebra.block import Block
 
-    run = record(FUNCTIONS["linear"], (X,), {}, (0,), {}, False)
+    run = run_on_tape(FUNCTIONS["linear"], (X,), {}, (0,), {}, False)
     graph = Graph(run.nodes, run.inputs, run.output_nodes)
     assert second_order(graph, {run.inputs[0]: Block.identity(X.shape)}, True) == {}
 

@@ -8,22 +8,24 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import optree
 
-from ..algebra.block import Block
 from ..algebra.factors import Shape
 from ..arguments import Options, batch_axes, batch_size, flatten
 from ..backend import is_array, namespace
 from ..errors import InputError
+from ..memo import Memo
 from ..tape.traced import Traced
 from .plan import Plan, accumulate, plan_for, write
 from .recording import Prepared
-from .results import assemble, finished, result_dtype, seeds, shown
+from .results import Blocks, accumulate_chunk, assemble, ends, finished, result_dtype, shown
+from .seeds import seeds
 from .shadow import Cost, Ledger, Shadow, ShadowGraph
 
 __all__ = ["Way", "held_bytes", "rehearse", "ways", "within_bytes"]
@@ -80,59 +82,40 @@ def rehearse(ready: Prepared, plan: Plan, chunk_size: int | None, options: Optio
     """
     key = (ready.structure, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), chunk_size, fresh,
            options.structured, options.on_mixing)  # fmt: skip
-    if key not in _REHEARSED:
-        if len(_REHEARSED) >= 1024:
-            _REHEARSED.clear()
-        _REHEARSED[key] = _rehearsed(ready, plan, chunk_size, options, fresh)
-    return _REHEARSED[key]
+    return _REHEARSED.get(key, lambda: _rehearsed(ready, plan, chunk_size, options, fresh))
 
 
-_REHEARSED: dict[Any, tuple[int, Cost]] = {}
+_REHEARSED = Memo[tuple[int, Cost]](1024)
 
 
 def _rehearsed(ready: Prepared, plan: Plan, chunk_size: int | None, options: Options, fresh: bool) -> tuple[int, Cost]:
-    inputs, nodes = ready.run.inputs, ready.nodes
-    in_axis = dict(zip(inputs, ready.in_axes, strict=True))
-    out_axis = {i: axis for i, axis in zip(ready.run.output_nodes, ready.out_axes, strict=True) if i is not None}
+    in_axis, out_axis = ends(ready, Plan("forward")), ends(ready, Plan("reverse"))
 
-    def results(blocks: Iterable[tuple[int, int, Block]], ledger: Ledger, fresh: bool) -> None:
-        for o, i, block in blocks:
+    def written(blocks: Blocks, ledger: Ledger, fresh: bool) -> None:
+        for (o, i), block in blocks.items():
             own = finished(block, out_axis[o], in_axis[i], options.on_mixing == "full")
             if not options.structured:
                 write(own, ledger, fresh)
 
     if chunk_size is None:
         ledger = Ledger()
-        blocks = accumulate(ShadowGraph(ready.graph, ledger), plan, inputs, nodes, _one(ledger))
+        blocks = accumulate(ShadowGraph(ready.graph, ledger), plan, ready.run.inputs, ready.nodes, _one(ledger))
         before = ledger.peak
         if fresh and not options.structured:  # the result does not exist yet
             before -= sum(_result_bytes(ready, y, x) for y in ready.outputs for x in ready.sources)
         ledger.peak = ledger.live
-        results([(o, i, block) for (o, i), block in blocks.items()], ledger, fresh)
+        written(blocks, ledger, fresh)
         return 1, ledger.cost()._replace(peak_bytes=max(before, ledger.peak))
 
     pieces, total = 0, Cost(0, 0, 0, 0.0)
-    ends = in_axis if plan.mode == "forward" else out_axis
-    for end, axis in ends.items():
+    for end, axis in ends(ready, plan).items():
         ledger = Ledger()
-        graph, one = ShadowGraph(ready.graph, ledger), _one(ledger)
-        chunks = list(seeds(ready.graph.nodes[end].out.shape, axis, chunk_size, one))
-        if not chunks:
-            continue
-        if plan.mode == "forward":
-            table = graph.forward({end: chunks[0]})
-            results([(o, end, block) for o, block in table.items()], ledger, False)
-        else:
-            table = graph.reverse({end: chunks[0].T})
-            results([(end, i, block) for i, block in table.items()], ledger, False)
-        count, cost = len(chunks), ledger.cost()
-        pieces += count
-        total = Cost(
-            total.multiply_adds + count * cost.multiply_adds,
-            total.moved + count * cost.moved,
-            max(total.peak_bytes, cost.peak_bytes),
-            total.nanoseconds + count * cost.nanoseconds,
-        )
+        graph = ShadowGraph(ready.graph, ledger)
+        chunks = list(seeds(graph.nodes[end].out.shape, axis, chunk_size, _one(ledger)))
+        if chunks:  # all alike: the first stands for the others
+            written(accumulate_chunk(graph, plan, end, chunks[0]), ledger, False)
+            pieces += len(chunks)
+            total = total.and_then(ledger.cost(), len(chunks))
     return pieces, total
 
 
@@ -228,15 +211,13 @@ def _whole(ready: Prepared, args: Sequence[Any], options: Options) -> tuple[Prep
     found, held, way = _chosen(ready, args, options, fresh=True)
     if way is None:
         raise _too_little(options, held, found, ready.batch)
-    pairs = _assembled(ready, way.plan, options._replace(chunk_size=way.chunk_size))
+    pairs = _assembled(ready, way.plan, replace(options, chunk_size=way.chunk_size))
     return ready, ready.run.value, ready.run.aux, pairs
 
 
 def _assembled(ready: Prepared, plan: Plan, options: Options, into: Any = None) -> list[list[Any]]:
-    run = ready.run
     with np.errstate(all="ignore"):
-        return assemble(ready.graph, run.inputs, run.output_nodes, ready.sources, ready.outputs, ready.in_axes,
-                        ready.out_axes, plan, options, into)  # fmt: skip
+        return assemble(ready, plan, options, into)
 
 
 def _too_little(options: Options, held: int, found: Sequence[Way], samples: int | None) -> MemoryError:
@@ -294,7 +275,7 @@ class _Work:
                 del ready  # before the next is recorded
                 continue
             if whole:
-                options = self.options._replace(chunk_size=way.chunk_size)
+                options = replace(self.options, chunk_size=way.chunk_size)
                 return ready, ready.run.value, ready.run.aux, _assembled(ready, way.plan, options)
             if start == 0:
                 self._allocate(ready)
@@ -338,7 +319,7 @@ class _Work:
         if self.sizes and len(ready.outputs) != len(self.values):
             raise InputError("max_bytes: expected the same tree of outputs for each chunk of samples, got another.")
         into = [[whole[start:stop] for whole in row] for row in self.table]
-        _assembled(ready, way.plan, self.options._replace(chunk_size=way.chunk_size, progress=False), into)
+        _assembled(ready, way.plan, replace(self.options, chunk_size=way.chunk_size, progress=False), into)
         for value, y, b in zip(self.values, ready.outputs, ready.out_axes, strict=True):
             value[(*(slice(None),) * b, slice(start, stop))] = y  # type: ignore[operator]
         self.aux.append(ready.run.aux)

@@ -21,11 +21,12 @@ from ..algebra.factors import product, size_of
 from ..algebra.labels import Label, Window
 from ..algebra.writing import covers
 from ..errors import InputError
+from ..memo import Memo
 from ..ops.families import Elementwise, Multilinear
 from .graph import Graph
 from .shadow import MATMUL, MOVE, Cost, Ledger, Shadow, ShadowGraph
 
-__all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "signature"]
+__all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "structure_of"]
 
 Order = Any
 """How to multiply a chain of segments, numbered from the input's side: a segment's number, ``("reverse", number)`` for
@@ -232,7 +233,7 @@ def write(block: Block, ledger: Ledger, fresh: bool = True) -> None:
         fresh = False
 
 
-def signature(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+def structure_of(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
     """What a plan depends on: operations, shapes, dtypes and how they are connected."""
     rows = []
     for i in graph.order:
@@ -257,7 +258,7 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
     return getattr(value, "shape", value) if not isinstance(value, dict) else str(value)
 
 
-_PLANS: dict[Any, Plan] = {}
+_PLANS = Memo[Plan](1024)
 
 
 REHEARSED = 256
@@ -298,31 +299,32 @@ def plan_for(
 ) -> Plan:
     """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
 
-    ``"either"`` is the cheaper of forward and reverse. `structure` is the graph's `signature`, where the caller has it,
-    and `seeds` counts those of the inputs and of the outputs, for each sample: a long program goes from where there
-    are fewer, since to price it would take longer than to carry it out.
+    ``"either"`` is the cheaper of forward and reverse. `structure` is what `structure_of` says, where known; `seeds`
+    counts those of the inputs and of the outputs, for each sample: a long program goes from where there are fewer,
+    since to price it would take longer than to carry it out.
     """
     if not isinstance(mode, str):
         return _checked(mode, graph, inputs, outputs)
     if mode in ("forward", "reverse"):
         return Plan(mode)
-    key = mode, signature(graph, inputs, outputs) if structure is None else structure
-    plan = _PLANS.get(key)
-    if plan is None:
-        if seeds is None:
-            seeds = tuple(sum(graph.nodes[i].out.size for i in ends) for ends in (inputs, outputs))
-        if mode == "mixed":
-            plan = mixed_plan(graph, inputs, outputs)
-        elif not worth_rehearsing(graph, seeds):
-            plan = Plan("forward" if seeds[0] <= seeds[1] else "reverse")
-        elif mode == "either":  # end, for work that is cut into chunks of seeds
-            plan = min(candidates(graph, inputs, outputs)[:2], key=lambda c: c.cost.nanoseconds).plan
-        else:
-            plan = min(candidates(graph, inputs, outputs), key=lambda c: c.cost.nanoseconds).plan
-        if len(_PLANS) >= 1024:
-            _PLANS.clear()
-        _PLANS[key] = plan
-    return plan
+    key = mode, structure_of(graph, inputs, outputs) if structure is None else structure
+    return _PLANS.get(key, lambda: _found_plan(graph, mode, inputs, outputs, seeds))
+
+
+def _found_plan(
+    graph: Graph, mode: str, inputs: Sequence[int], outputs: Sequence[int], seeds: tuple[int, int] | None
+) -> Plan:
+    if mode == "mixed":
+        return mixed_plan(graph, inputs, outputs)
+    if seeds is None:
+        low, high = (sum(graph.nodes[i].out.size for i in ends) for ends in (inputs, outputs))
+        seeds = low, high
+    if not worth_rehearsing(graph, seeds):
+        return Plan("forward" if seeds[0] <= seeds[1] else "reverse")
+    found = candidates(graph, inputs, outputs)
+    if mode == "either":  # end, for work that is cut into chunks of seeds
+        found = found[:2]
+    return min(found, key=lambda candidate: candidate.cost.nanoseconds).plan
 
 
 def _checked(plan: Plan, graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +14,14 @@ from ..arguments import Options, argument_positions, batch_axes, batch_size, dif
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..lines import user_line
+from ..memo import Memo
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from .graph import Graph
-from .plan import signature
+from .plan import structure_of
 from .samples import ANYWHERE, Place, follow_samples, raise_mixing
 
-__all__ = ["Prepared", "Recorded", "open_trace", "prepare", "record"]
+__all__ = ["Prepared", "Recorded", "open_trace", "prepare", "run_on_tape"]
 
 
 class Recorded(NamedTuple):
@@ -48,7 +50,7 @@ def open_trace() -> Iterator[Trace]:
         trace.close()
 
 
-def record(
+def run_on_tape(
     f: Callable[..., Any],
     args: Sequence[Any],
     kwargs: dict[str, Any],
@@ -144,7 +146,7 @@ class Prepared(NamedTuple):
     nodes: list[int]
     """The output nodes, each once."""
     structure: Any
-    """What plans depend on (`plan.signature`)."""
+    """What plans depend on (`plan.structure_of`)."""
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -163,7 +165,7 @@ def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     follow: dict[int, int] = {}
     if all(axes[n] is None for n in positions):  # only other arguments hold samples: trace them to find the output's
         follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
-    run = record(f, args, kwargs, positions, follow, options.has_aux, kept=options.structured)
+    run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, kept=options.structured)
 
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
@@ -172,19 +174,15 @@ def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 
     nodes = list(dict.fromkeys(i for i in run.output_nodes if i is not None))
     graph = Graph(run.nodes, run.inputs, nodes)
-    structure = signature(graph, run.inputs, nodes)
+    structure = structure_of(graph, run.inputs, nodes)
     shapes = tuple([y.shape for y in outputs])
     key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"
-    out_axes = None if run.others else _OUT_AXES.get(key)
-    if out_axes is None:
-        out_axes = _out_axes(run, graph, nodes, in_axes, outputs, batch, options)
-        if len(_OUT_AXES) >= 1024:
-            _OUT_AXES.clear()
-        _OUT_AXES[key] = out_axes
+    find = partial(_out_axes, run, graph, nodes, in_axes, outputs, batch, options)
+    out_axes = find() if run.others else _OUT_AXES.get(key, find)
     return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure)
 
 
-_OUT_AXES: dict[Any, list[int | None]] = {}
+_OUT_AXES = Memo[list[int | None]](1024)
 """Where outputs hold their samples, for structures that were followed before and mix none."""
 
 

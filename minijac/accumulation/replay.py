@@ -11,8 +11,7 @@ Nothing of it is held under `max_bytes`.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from ..algebra.labels import labels_in
 from ..arguments import Options
 from ..errors import MutationError, TraceError
+from ..memo import Memo
 from ..operator.jacobian import Jacobian
 from ..program.compiled import Entry, How, record
 from ..program.ir import Program
@@ -28,11 +28,11 @@ from ..program.record import Foreign
 from ..tape.trace import Node
 from .graph import Graph
 from .plan import Plan, is_short
+from .recording import Prepared
 from .results import assemble
 
-__all__ = ["forget", "held_bytes", "held_programs", "replayed"]
+__all__ = ["held_bytes", "held_programs", "replayed"]
 
-MOST_STRUCTURES = 128
 MOST_LIVE = 2**24
 """Bytes that one program may need at once. Above, the arithmetic takes longer than Python, and memory counts."""
 MOST_HELD = 2**26
@@ -42,15 +42,21 @@ MOST_WHOLE = 2**22
 MOST_COPIED = 2**20
 """Bytes of operands that a structured result may hold as they are: a replay copies them, an accumulation does not."""
 
-_LOCK = threading.Lock()
-_SEEN: OrderedDict[Any, Entry | str] = OrderedDict()
-"""Structures met, the last ones at the end: "once" after the first call, then the recorded accumulation, or "never"."""
-_HELD: dict[Any, int] = {}
-"""What each recorded accumulation holds."""
+
+@dataclass
+class _Met:
+    """What is known of a structure: recorded or not, whether to try, and what its program holds between calls."""
+
+    entry: Entry | None = None
+    never: bool = False
+    held: int = 0
 
 
-def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
-    """``result[output][input]`` as of `chunking.assemble`, or None where the accumulation has to be carried out."""
+_MET = Memo[_Met](128)
+
+
+def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | None:
+    """``result[output][input]`` as of `results.assemble`, or None where the accumulation has to be carried out."""
     options = wanted
     if options.chunk_size is not None or any(type(x) is not np.ndarray for x in ready.sources):
         return None
@@ -61,35 +67,34 @@ def replayed(ready: Any, plan: Plan, wanted: Options) -> list[list[Any]] | None:
         return None
     arrays, numbers = operands
     if _result_bytes(ready) > MOST_WHOLE:
-        options = options._replace(structured=True)
+        options = replace(options, structured=True)
     mode = options.mode if isinstance(options.mode, str) else str(plan)
     how = mode, options.on_mixing, options.structured
     key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), how
-    with _LOCK:
-        entry = _SEEN.pop(key, None)
-        _SEEN[key] = entry or "once"
-        if len(_SEEN) > MOST_STRUCTURES:
-            _HELD.pop(_SEEN.popitem(last=False)[0], None)
-    if entry is None or entry == "never":
+    met = _MET.seen(key)
+    if met is None:
+        _MET.put(key, _Met())
+    if met is None or met.never:
         return None
-    if isinstance(entry, str):
+    if met.entry is None:
         try:
             entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, How(plain=True))
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
-            entry = None
-        large = entry is None or live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED
-        with _LOCK:
-            _SEEN[key] = "never" if entry is None or large else entry
-        if entry is None or large:
+            met.never = True
             return None
+        met.never = live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED
+        if met.never:
+            return None
+        met.entry = entry
+    entry = met.entry
     result = entry(list(arrays.values()))
-    _account(key, entry)
+    _account(met, entry.buffer_bytes())
     if options.structured and not wanted.structured:
         return [[_dense(J) for J in row] for row in result]
     return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
 
 
-def _result_bytes(ready: Any) -> int:
+def _result_bytes(ready: Prepared) -> int:
     """Bytes of the dense Jacobians, at most, where samples do not mix."""
     if not ready.outputs or not ready.sources:
         return 0
@@ -118,13 +123,6 @@ def live_bytes(program: Program) -> int:
     return most
 
 
-def forget() -> None:
-    """Drop all recorded accumulations and their buffers."""
-    with _LOCK:
-        _SEEN.clear()
-        _HELD.clear()
-
-
 def held_programs() -> int:
     """How many recorded accumulations there are."""
     return len(_entries())
@@ -136,8 +134,7 @@ def held_bytes() -> int:
 
 
 def _entries() -> list[Entry]:
-    with _LOCK:
-        return [entry for entry in _SEEN.values() if isinstance(entry, Entry)]
+    return [met.entry for _, met in _MET.items() if met.entry is not None]
 
 
 def _dense(J: Jacobian) -> Any:
@@ -158,25 +155,20 @@ def _passed_on(program: Program) -> int:
     return sum(prod(value.shape) * value.dtype.itemsize for value in values)
 
 
-def _account(key: Any, entry: Entry) -> None:
-    """Note what an entry holds; give up the oldest ones, or this one, where all together hold too much."""
-    held = entry.buffer_bytes()
-    if held == _HELD.get(key, 0):
+def _account(met: _Met, held: int) -> None:
+    """Note what a program holds; give up the oldest ones, or this one, where all together hold too much."""
+    if held == met.held:
         return
-    with _LOCK:
-        if held > MOST_HELD:
-            _SEEN[key] = "never"
-            _HELD.pop(key, None)
-        elif _SEEN.get(key) is entry:
-            _HELD[key] = held
-            for other in list(_SEEN):
-                if sum(_HELD.values()) <= MOST_HELD:
-                    break
-                if _HELD.pop(other, 0):
-                    _SEEN[other] = "never"  # not "once": recorded again and again, they would push each other out
+    met.held = held
+    others = [other for _, other in _MET.items() if other is not met and other.entry is not None]
+    for other in (met, *others) if held > MOST_HELD else (*others, met):
+        if sum(one.held for one in (met, *others)) <= MOST_HELD:
+            break
+        other.entry, other.held = None, 0
+        other.never = True  # recorded again and again, they would push each other out
 
 
-def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
+def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
     """Arrays that the accumulation may read, by node or by node and operand; and what else is part of the key.
 
     None where the case follows an outer transformation, or has parameters that are arrays.
@@ -199,9 +191,9 @@ def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
         for value in node.params.values():
             if hasattr(value, "dtype"):
                 return None
-    for n, (i, y) in enumerate(zip(ready.run.output_nodes, ready.outputs, strict=True)):
-        arrays[("output", n) if i is None else i] = y
-        numbers.append((i, y.shape))
+    for n, (o, y) in enumerate(zip(ready.run.output_nodes, ready.outputs, strict=True)):
+        arrays[("output", n) if o is None else o] = y
+        numbers.append((o, y.shape))
     for array in arrays.values():
         if type(array) is not np.ndarray:
             return None
@@ -209,25 +201,23 @@ def _operands(ready: Any) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
     return arrays, tuple(numbers)
 
 
-def _accumulation(ready: Any, plan: Plan, options: Options) -> Any:
+def _accumulation(ready: Prepared, plan: Plan, options: Options) -> Any:
     """The accumulation as a function of its operands alone."""
-    run, order = ready.run, list(_operands(ready)[0])  # type: ignore[index]
-    skeletons = [(node.op, node.parents, node.args, node.params, node.where) for node in ready.graph.nodes]
-    inputs, nodes, in_axes, out_axes = run.inputs, ready.nodes, ready.in_axes, ready.out_axes
-    output_nodes = run.output_nodes
+    order = list(_operands(ready)[0])  # type: ignore[index]
+    inputs = ready.run.inputs
 
     def accumulation(arrays: list[Any]) -> list[list[Any]]:
         value = dict(zip(order, arrays, strict=True))
         rebuilt = []
-        for i, (op, parents, args, params, where) in enumerate(skeletons):
+        for n, node in enumerate(ready.graph.nodes):
             operands = tuple([
-                value[p] if p in value else value.get((i, k), arg)
-                for k, (p, arg) in enumerate(zip(parents, args, strict=True))
+                value[p] if p in value else value.get((n, k), arg)
+                for k, (p, arg) in enumerate(zip(node.parents, node.args, strict=True))
             ])  # fmt: skip
-            rebuilt.append(Node(op, parents, operands, params, value.get(i), where))
-        graph = Graph(rebuilt, inputs, nodes)
+            rebuilt.append(Node(node.op, node.parents, operands, node.params, value.get(n), node.where))
+        graph = Graph(rebuilt, inputs, ready.nodes)
         sources = [value[i] for i in inputs]
-        outputs = [value[i] if i is not None else value["output", n] for n, i in enumerate(output_nodes)]
-        return assemble(graph, inputs, output_nodes, sources, outputs, in_axes, out_axes, plan, options)
+        outputs = [value["output", m] if i is None else value[i] for m, i in enumerate(ready.run.output_nodes)]
+        return assemble(ready._replace(graph=graph, sources=sources, outputs=outputs), plan, options)
 
     return accumulation

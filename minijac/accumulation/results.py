@@ -1,76 +1,72 @@
-"""Carrying out an accumulation: seeds at either end, all at once or in chunks, and the blocks as results."""
+"""Carrying out an accumulation, all seeds at once or in chunks, and the blocks as results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import product
-from math import ceil
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..algebra.block import Block
-from ..algebra.factors import Shape
-from ..algebra.labels import Axis, Label, axis_of, window
-from ..algebra.terms import Term
 from ..arguments import Options
-from ..backend import namespace
 from ..operator.bands import merged
 from ..operator.jacobian import Jacobian
 from .graph import Graph
 from .plan import Plan, accumulate
+from .recording import Prepared
+from .seeds import seeds, unit
 
-__all__ = ["assemble", "batch_first", "finished", "result_dtype", "seeds", "shown", "unit"]
+__all__ = ["accumulate_chunk", "assemble", "batch_first", "ends", "finished", "result_dtype", "shown"]
 
 
 def assemble(
-    graph: Graph,
-    input_nodes: Sequence[int],
-    output_nodes: Sequence[int | None],
-    sources: Sequence[Any],
-    outputs: Sequence[Any],
-    in_axes: Sequence[int | None],
-    out_axes: Sequence[int | None],
-    plan: Plan,
-    options: Options,
-    into: Sequence[Sequence[Any]] | None = None,
+    ready: Prepared, plan: Plan, options: Options, into: Sequence[Sequence[Any]] | None = None
 ) -> list[list[Any]]:
     """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``.
 
     `into` holds an array of zeros for each, to be filled instead of a new one.
     """
-    one = unit(sources, outputs)
+    one = unit(ready.sources, ready.outputs)
     table = [[_Result(y, x, b, a, options, into and into[m][n])
-              for n, (x, a) in enumerate(zip(sources, in_axes, strict=True))]
-             for m, (y, b) in enumerate(zip(outputs, out_axes, strict=True))]  # fmt: skip
-    rows: dict[int, list[int]] = {}  # one output node may be several output leaves
-    for m, node in enumerate(output_nodes):
+              for n, (x, a) in enumerate(zip(ready.sources, ready.in_axes, strict=True))]
+             for m, (y, b) in enumerate(zip(ready.outputs, ready.out_axes, strict=True))]  # fmt: skip
+    rows: dict[int, list[_Row]] = {}  # one output node may be several output leaves
+    for row, node in zip(table, ready.run.output_nodes, strict=True):
         if node is not None:
-            rows.setdefault(node, []).append(m)
-    columns = {node: n for n, node in enumerate(input_nodes)}
+            rows.setdefault(node, []).append(dict(zip(ready.run.inputs, row, strict=True)))
 
-    def add(o: int, i: int, block: Block) -> None:
-        for m in rows[o]:
-            table[m][columns[i]].add(block)
+    def add(blocks: Blocks) -> None:
+        for (o, i), block in blocks.items():
+            for row in rows[o]:
+                row[i].add(block)
 
     if options.chunk_size is None or plan.mode == "mixed":
-        for (o, i), block in accumulate(graph, plan, input_nodes, list(rows), one).items():
-            add(o, i, block)
+        add(accumulate(ready.graph, plan, ready.run.inputs, ready.nodes, one))
     else:
-        forward = plan.mode == "forward"
-        ends = [(i, graph.nodes[i].out.shape, axis) for i, axis in zip(input_nodes, in_axes, strict=True)]
-        if not forward:
-            ends = [(o, outputs[ms[0]].shape, out_axes[ms[0]]) for o, ms in rows.items()]
-        work = [(end, seed) for end, shape, axis in ends for seed in seeds(shape, axis, options.chunk_size, one)]
-
-        def accumulate_chunk(end: int, seed: Block) -> None:  # what it holds is gone before the next
-            blocks = graph.forward({end: seed}) if forward else graph.reverse({end: seed.T})
-            for other, block in blocks.items():
-                add(*((other, end) if forward else (end, other)), block)
-
+        work = [(end, seed) for end, axis in ends(ready, plan).items()
+                for seed in seeds(ready.graph.nodes[end].out.shape, axis, options.chunk_size, one)]  # fmt: skip
         for end, seed in shown(work, options.progress):
-            accumulate_chunk(end, seed)
+            add(accumulate_chunk(ready.graph, plan, end, seed))
     return [[result.value() for result in row] for row in table]
+
+
+Blocks: TypeAlias = dict[tuple[int, int], Block]
+"""Blocks by output and input node."""
+
+
+def ends(ready: Prepared, plan: Plan) -> dict[int, int | None]:
+    """The nodes at which a plan has its seeds, with their batch axes."""
+    if plan.mode == "forward":
+        return dict(zip(ready.run.inputs, ready.in_axes, strict=True))
+    pairs = zip(ready.run.output_nodes, ready.out_axes, strict=True)
+    return {node: axis for node, axis in pairs if node is not None}
+
+
+def accumulate_chunk(graph: Graph, plan: Plan, end: int, seed: Block) -> Blocks:
+    """The blocks of some seeds at one end; what the accumulation holds beside them is gone before the next."""
+    if plan.mode == "forward":
+        return {(o, end): block for o, block in graph.forward({end: seed}).items()}
+    return {(end, i): block for i, block in graph.reverse({end: seed.T}).items()}
 
 
 def shown(work: Any, progress: bool, **options: Any) -> Any:
@@ -84,10 +80,7 @@ def shown(work: Any, progress: bool, **options: Any) -> Any:
     return tqdm(work, **{"desc": "jacobian", "unit": "chunk", **options})
 
 
-def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
-    """The number one where the sources live, of a type so wide that a scale multiplied into it, such as the 1/3 of a
-    mean, is not rounded to single precision."""
-    return namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
+_Row: TypeAlias = "dict[int, _Result]"
 
 
 class _Result:
@@ -145,34 +138,3 @@ def _first(axis: int | None, ndim: int) -> tuple[int, ...]:
     """The order of axes that puts `axis` in front."""
     rest = tuple(k for k in range(ndim) if k != axis)
     return rest if axis is None else (axis, *rest)
-
-
-def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None, one: Any) -> Iterator[Block]:
-    """The identity on arrays of `shape`, cut into blocks of at most `chunk_size` seeds per sample.
-
-    A seed is one entry of one sample; a chunk is a window of the array, so a chunked identity is still labels alone.
-    """
-    if chunk_size is None:
-        yield Block.identity(shape, one)
-        return
-    windows: list[list[tuple[int, int]]] = []
-    budget = chunk_size
-    for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones
-        n = shape[k]
-        size = n if k == batch_axis else min(n, budget)
-        pieces = ceil(n / size) if size else 1
-        size = ceil(n / pieces) if n else 0
-        windows.insert(0, [(start, min(size, n - start)) for start in range(0, max(n, 1), max(size, 1))])
-        if k != batch_axis:
-            budget = max(budget // size, 1) if size else 1
-            if size < n:
-                budget = 1
-    for corner in product(*windows):
-        axes = tuple(_window_axis(n, start, size) for n, (start, size) in zip(shape, corner, strict=True))
-        yield Block(shape, shape, [Term(axes, axes)], one)
-
-
-def _window_axis(n: int, start: int, size: int) -> Axis:
-    if size == n:
-        return axis_of(n)
-    return window(Label(size) if size > 1 else None, n, start, 1)

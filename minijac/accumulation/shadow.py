@@ -35,6 +35,15 @@ class Cost(NamedTuple):
     nanoseconds: float
     """Predicted time, on which the choice rests."""
 
+    def and_then(self, other: Cost, times: int) -> Cost:
+        """Of this, and then of something else so many times, one after the other."""
+        return Cost(
+            self.multiply_adds + times * other.multiply_adds,
+            self.moved + times * other.moved,
+            max(self.peak_bytes, other.peak_bytes),
+            self.nanoseconds + times * other.nanoseconds,
+        )
+
 
 class Ledger:
     """What the shadows of one run would have done."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -177,7 +177,7 @@ def _probed(
     two = [_first_two(x, axis) for x, axis in zip(three, axes, strict=True)]
     if parted:
         try:
-            prepare(f, optree.tree_unflatten(tree, three), kwargs, options._replace(on_mixing="raise"))
+            prepare(f, optree.tree_unflatten(tree, three), kwargs, replace(options, on_mixing="raise"))
         except BatchMixingError as error:
             if options.on_mixing == "raise":
                 raise

@@ -15,6 +15,7 @@ from ..accumulation.replay import replayed
 from ..accumulation.results import assemble
 from ..arguments import (
     Options,
+    checked_options,
     flatten,
 )
 from ..backend import taken_home
@@ -45,7 +46,10 @@ def value_and_jacobian(
     >>> y.shape, J.shape
     ((2, 3), (2, 3, 3))
     """
-    options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
+    options = checked_options(
+        argnums=argnums, batch_axis=batch_axis, mode=mode, on_mixing=on_mixing, structured=structured, has_aux=has_aux,
+        chunk_size=chunk_size, max_bytes=max_bytes, progress=progress,
+    )  # fmt: skip
 
     @taken_home(f)
     @chunkwise(f, options)
@@ -105,7 +109,10 @@ def jacobian(
     array([[4., 0.],
            [0., 6.]])
     """
-    options = Options(argnums, batch_axis, mode, on_mixing, structured, has_aux, chunk_size, max_bytes, progress)
+    options = checked_options(
+        argnums=argnums, batch_axis=batch_axis, mode=mode, on_mixing=on_mixing, structured=structured, has_aux=has_aux,
+        chunk_size=chunk_size, max_bytes=max_bytes, progress=progress,
+    )  # fmt: skip
 
     @taken_home(f)
     @chunkwise(f, options)
@@ -127,17 +134,7 @@ def _jacobian(
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
         plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
-        pairs = replayed(ready, plan, options) or assemble(
-            ready.graph,
-            ready.run.inputs,
-            ready.run.output_nodes,
-            ready.sources,
-            ready.outputs,
-            ready.in_axes,
-            ready.out_axes,
-            plan,
-            options,
-        )
+        pairs = replayed(ready, plan, options) or assemble(ready, plan, options)
     return ready.run, as_trees(pairs, ready, args, options)
 
 

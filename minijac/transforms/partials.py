@@ -24,7 +24,7 @@ from ..algebra.factors import Array, Factor, Shape
 from ..algebra.factors import product as factors_product
 from ..algebra.labels import axis_of, labels_in, window
 from ..algebra.terms import Term
-from ..arguments import Options, argument_positions, batch_axes
+from ..arguments import argument_positions, batch_axes, checked_options
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
 from ..ops.families import Elementwise, Multilinear, Structural
@@ -76,7 +76,7 @@ def partials(
     >>> bool(np.allclose(u_tt, 4.0 * u_xx))
     True
     """
-    options = Options(0, batch_axis, "auto", "raise", False, False, None, None, False)
+    options = checked_options(batch_axis=batch_axis)
     wanted = _checked(multi_indices)
 
     @taken_home(f)

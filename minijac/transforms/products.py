@@ -9,9 +9,9 @@ import numpy as np
 import optree
 
 from ..accumulation.graph import Graph
-from ..accumulation.recording import Recorded, record
+from ..accumulation.recording import Recorded, run_on_tape
 from ..algebra.block import Block
-from ..arguments import Options, argument_positions, check_tangent, flatten, output_leaf
+from ..arguments import argument_positions, check_tangent, checked_options, flatten, output_leaf
 from ..backend import at_home, namespace, taken_home, value_of
 from ..errors import InputError
 
@@ -43,7 +43,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 
 def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    run = record(f, primals, {}, range(len(primals)), {}, False)
+    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
     if tree != given_tree:
@@ -82,7 +82,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
 
 
 def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    run = record(f, primals, {}, range(len(primals)), {}, False, kept=True)
+    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True)
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
@@ -127,12 +127,12 @@ def value_and_grad(
     >>> float(y), g
     (5.0, array([0., 2., 4.]))
     """
-    Options(argnums, None, "auto", "raise", False, has_aux, None, None, False)
+    checked_options(argnums=argnums, has_aux=has_aux)
 
     @taken_home(f)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, args)
-        run = record(f, args, kwargs, positions, {}, has_aux)
+        run = run_on_tape(f, args, kwargs, positions, {}, has_aux)
         if len(run.outputs) != 1 or np.shape(run.outputs[0]) != ():
             shapes = [np.shape(y) for y in run.outputs]
             raise InputError(

@@ -21,11 +21,12 @@ import optree
 from ..accumulation.graph import Graph
 from ..accumulation.plan import accumulate, plan_for
 from ..accumulation.recording import Prepared, prepare
-from ..accumulation.results import batch_first, result_dtype, seeds, unit
+from ..accumulation.results import batch_first, result_dtype
+from ..accumulation.seeds import seeds, unit
 from ..algebra.block import Block, bilinear
 from ..algebra.labels import Axes, Label
 from ..algebra.terms import Term
-from ..arguments import Options
+from ..arguments import Options, checked_options
 from ..backend import taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
@@ -255,17 +256,17 @@ def laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options
 
 
 def _options(argnums: Any, options: dict[str, Any]) -> Options:
-    known = {"batch_axis": 0, "mode": "auto", "on_mixing": "raise", "has_aux": False, "chunk_size": None}
+    known = ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size")
     for name in options:
         if name not in known:
             raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(known)}.")
-    o = known | options
-    if o["on_mixing"] != "raise":
+    chosen = checked_options(argnums=argnums, **options)
+    if chosen.on_mixing != "raise":
         raise InputError(
-            f"on_mixing={o['on_mixing']!r}: expected 'raise', the only choice for a Laplacian or a Hessian's diagonal. "
-            "minijac.hessian takes the others."
+            f"on_mixing={chosen.on_mixing!r}: expected 'raise', the only choice for a Laplacian or a Hessian's "
+            "diagonal. minijac.hessian takes the others."
         )
-    return Options(argnums, o["batch_axis"], o["mode"], "raise", False, o["has_aux"], o["chunk_size"], None, False)
+    return chosen
 
 
 def _value(ready: Prepared, options: Options) -> Any:
@@ -292,8 +293,7 @@ def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *
         return J, value
 
     second = jacobian(first, argnums, has_aux=True, **options)
-    on_mixing, batch_axis = options.get("on_mixing", "raise"), options.get("batch_axis", 0)
-    chosen = Options(argnums, batch_axis, "auto", on_mixing, False, has_aux, None, None, False)
+    chosen = checked_options(argnums=argnums, has_aux=has_aux, **options)
 
     @taken_home(f)
     @chunkwise(f, chosen)

@@ -17,7 +17,7 @@ from ..accumulation.results import batch_first
 from ..accumulation.samples import ANYWHERE, follow_samples
 from ..accumulation.shadow import Ledger, Shadow, ShadowGraph
 from ..algebra.block import Block
-from ..arguments import Options
+from ..arguments import checked_options
 from ..backend import at_home
 from ..operator.jacobian import describe
 from ..tape.trace import Node
@@ -244,7 +244,7 @@ def explain(
     >>> print(explain(lambda x: np.tanh(x @ np.ones((4, 2))), np.ones((3, 4))).result[0])
     dense, product of 2 factors
     """
-    options = Options(argnums, batch_axis, mode, "raise", False, False, None, None, False)
+    options = checked_options(argnums=argnums, batch_axis=batch_axis, mode=mode)
     with at_home(args) as args:
         ready = prepare(f, args, {}, options)
         with np.errstate(all="ignore"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..accumulation.graph import Graph
-from ..accumulation.recording import record
+from ..accumulation.recording import run_on_tape
 from ..accumulation.samples import Place, follow_samples
 from ..arguments import argument_positions, batch_axes, batch_size, flatten
 from ..backend import at_home
@@ -97,7 +97,7 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
     batch = batch_size(args, axes)
     positions = argument_positions(tuple(range(len(args))), args)
     with home:
-        run = record(f, args, {}, positions, {}, False)
+        run = run_on_tape(f, args, {}, positions, {}, False)
     outputs = [i for i in run.output_nodes if i is not None]
     everything = Graph(run.nodes, run.inputs, range(len(run.nodes)))
     places: dict[int, Place | None] = {}

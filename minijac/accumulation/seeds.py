@@ -1,0 +1,55 @@
+"""Seeds: where an accumulation starts from, the identity at an end of the graph, all at once or in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from ..algebra.block import Block
+from ..algebra.factors import Shape
+from ..algebra.labels import Axis, Label, axis_of, window
+from ..algebra.terms import Term
+from ..backend import namespace
+
+__all__ = ["seeds", "unit"]
+
+
+def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    """The number one where the sources live, of a type so wide that a scale multiplied into it, such as the 1/3 of a
+    mean, is not rounded to single precision."""
+    return namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
+
+
+def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None, one: Any) -> Iterator[Block]:
+    """The identity on arrays of `shape`, cut into blocks of at most `chunk_size` seeds per sample.
+
+    A seed is one entry of one sample; a chunk is a window of the array, so a chunked identity is still labels alone.
+    """
+    if chunk_size is None:
+        yield Block.identity(shape, one)
+        return
+    windows: list[list[tuple[int, int]]] = []
+    budget = chunk_size
+    for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones
+        n = shape[k]
+        size = n if k == batch_axis else min(n, budget)
+        pieces = ceil(n / size) if size else 1
+        size = ceil(n / pieces) if n else 0
+        windows.insert(0, [(start, min(size, n - start)) for start in range(0, max(n, 1), max(size, 1))])
+        if k != batch_axis:
+            budget = max(budget // size, 1) if size else 1
+            if size < n:
+                budget = 1
+    for corner in product(*windows):
+        axes = tuple(_window_axis(n, start, size) for n, (start, size) in zip(shape, corner, strict=True))
+        yield Block(shape, shape, [Term(axes, axes)], one)
+
+
+def _window_axis(n: int, start: int, size: int) -> Axis:
+    if size == n:
+        return axis_of(n)
+    return window(Label(size) if size > 1 else None, n, start, 1)
