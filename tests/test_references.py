@@ -1,25 +1,23 @@
 """minijac against stored references: torch in float64, reverse mode, one sample at a time.
 
-The cases stand in `references/cases.py`; `references/make_references.py` writes the files.
+The cases stand in `support/references/cases.py`; `make_references.py` beside it writes the files.
 """
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from references.cases import CASES, FAMILIES, Case
+from references.make_references import torch_record
 
 import minijac as mj
 
-REFERENCES = Path(__file__).resolve().parent / "references"
-sys.path.insert(0, str(REFERENCES))
+REFERENCES = Path(__file__).resolve().parent / "support" / "references"
 
-from cases import CASES, FAMILIES, Case  # noqa: E402
-from make_references import torch_record  # noqa: E402
 
 PER_SAMPLE = [name for name, case in CASES.items() if not case.mixes]
 MIXING = [name for name, case in CASES.items() if case.mixes]

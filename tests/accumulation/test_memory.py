@@ -8,9 +8,9 @@ import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+import digits as example
 import numpy as np
 import pytest
 from helpers import close, random
@@ -20,9 +20,6 @@ from minijac.accumulation.memory import held_bytes, ways
 from minijac.accumulation.recording import prepare
 from minijac.arguments import Options
 from minijac.memo import Memo
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-import digits as example
 
 BOOKKEEPING = 700_000
 """What Python's own objects and the caches of plans may take beside the arrays."""

@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.accumulation import plan as plans
-from minijac.accumulation import replay
-from minijac.accumulation import results as chunking
+from minijac.accumulation import plan, replay, results
 from minijac.accumulation.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
 from minijac.accumulation.recording import Prepared, prepare
 from minijac.accumulation.shadow import Ledger, Shadow, in_common_order
@@ -97,7 +95,7 @@ def test_few_outputs_go_in_reverse_and_few_inputs_forward():
 def test_planning_is_deterministic(f, x):
     found = []
     for _ in range(2):
-        plans._PLANS.clear()
+        plan._PLANS.clear()
         ready = prepared(f, x)
         found.append((plan_for(ready.graph, "auto", ready.run.inputs, ready.nodes),
                       mixed_plan(ready.graph, ready.run.inputs, ready.nodes),
@@ -107,9 +105,9 @@ def test_planning_is_deterministic(f, x):
 
 def test_a_structure_is_planned_once(monkeypatch):
     count = []
-    original = plans.candidates
-    monkeypatch.setattr(plans, "candidates", lambda *args: count.append(1) or original(*args))
-    plans._PLANS.clear()
+    original = plan.candidates
+    monkeypatch.setattr(plan, "candidates", lambda *args: count.append(1) or original(*args))
+    plan._PLANS.clear()
     f = network(7, 5, 9)
     for seed in range(3):
         mj.jacobian(f)(random(4, 7, seed=seed, dtype=np.float32))
@@ -121,7 +119,7 @@ def test_a_structure_is_planned_once(monkeypatch):
 def test_planning_a_deep_network_stays_cheap():
     ready = prepared(network(*[8] * 40), random(2, 8, dtype=np.float32))
     chain = coarse_chain(ready.graph, chain_of(ready.graph, ready.run.inputs[0], ready.nodes[0]))
-    assert len(chain) <= plans.MAX_CUTS + 2
+    assert len(chain) <= plan.MAX_CUTS + 2
 
 
 # --- explicit plans ---------------------------------------------------------------------------------------------------
@@ -156,18 +154,18 @@ def test_a_plan_of_an_unknown_mode_is_refused():
 def test_chunks_of_seeds_are_kept_under_auto():
     f, x = FUNCTIONS["narrow in the middle"]
     seen = []
-    original = chunking.seeds
+    original = results.seeds
 
     def counted(*args):
         for seed in original(*args):
             seen.append(seed)
             yield seed
 
-    chunking.seeds = counted
+    results.seeds = counted
     try:
         mj.jacobian(f, chunk_size=20)(x)
     finally:
-        chunking.seeds = original
+        results.seeds = original
     assert len(seen) == 3
 
 
@@ -289,7 +287,7 @@ def rotated(steps: int) -> Any:
 
 
 def test_a_long_program_is_planned_without_a_rehearsal(monkeypatch):
-    monkeypatch.setattr(plans, "candidates", lambda *args: pytest.fail("priced on the whole graph"))
+    monkeypatch.setattr(plan, "candidates", lambda *args: pytest.fail("priced on the whole graph"))
     narrow = lambda x: rotated(100)(x).sum(1)
     wide = lambda x: rotated(100)(np.concatenate([x, x], 1))
     for f, expected in ((narrow, "reverse"), (wide, "forward"), (rotated(100), "forward")):
@@ -300,8 +298,8 @@ def test_a_long_program_is_planned_without_a_rehearsal(monkeypatch):
 
 def test_a_long_program_on_large_arrays_is_rehearsed_where_that_is_a_fraction_of_its_work():
     ready = prepared(rotated(100), random(4, 3))
-    assert not plans.worth_rehearsing(ready.graph, (3, 3))
-    assert plans.worth_rehearsing(ready.graph, (10**9, 10**9))
+    assert not plan.worth_rehearsing(ready.graph, (3, 3))
+    assert plan.worth_rehearsing(ready.graph, (10**9, 10**9))
 
 
 def test_a_long_program_is_not_recorded_for_replays(monkeypatch):

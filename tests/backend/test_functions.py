@@ -18,19 +18,13 @@ import minijac as mj
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
-import test_linalg
-import test_nn
-import test_numpy_elementwise
-import test_numpy_indexing
-import test_numpy_reductions
-import test_numpy_shape
-import test_products
-import test_special
 from numpy_harness import Case, leaves
 
+from tests import test_nn, test_special
+from tests.numpy import test_elementwise, test_indexing, test_linalg, test_products, test_reductions, test_shape
+
 MODULES = (
-    test_linalg, test_nn, test_numpy_elementwise, test_numpy_indexing, test_numpy_reductions, test_numpy_shape,
-    test_products, test_special,
+    test_linalg, test_nn, test_elementwise, test_indexing, test_reductions, test_shape, test_products, test_special,
 )  # fmt: skip
 LACKING = {
     "i1": r"special\.iv",
@@ -43,14 +37,14 @@ ON_PLAIN_ARRAYS = {"positions": "keepdims"}
 WAITS = {
     "linalg": ["det", "det of stacks", "slogdet", "lstsq", "cond fro", "norm of matrices, nuc", "norm of matrices, 2"],
     "nn": ["test_attention-1", "test_attention-2"],
-    "numpy_indexing": [
+    "indexing": [
         "NumPy integers", "a mask", "a mask of two axes", "a mask and an integer array", "a mask that holds nothing",
         "two arrays, broadcast", "a mask of the whole", "a mask that follows the values", "each sample's own",
         "each sample's own, several", "each sample's own, inner axes", "each sample's own, by argmax",
         "samples on another axis", "extract", "bincount", "put by position", "put twice at one place",
         "put by mask", "put into each sample's own", "add_at, several axes", "add_at each sample's own",
     ],
-    "numpy_reductions": ["nanmedian", "nanquantile", "nanpercentile", "no NaN"],
+    "reductions": ["nanmedian", "nanquantile", "nanpercentile", "no NaN"],
 }  # fmt: skip
 """Tests of what looks at the device's numbers: docs/gpu.md says why each of them does."""
 
@@ -66,7 +60,7 @@ def _tests() -> dict[str, tuple[Any, Callable[..., None], dict[str, Any]]]:
             marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
             for choice in product(*(enumerate(mark.args[1]) for mark in marks)):
                 given: dict[str, Any] = {}
-                words = [module.__name__.removeprefix("test_"), name]
+                words = [module.__name__.split("test_")[-1], name]
                 for mark, (number, value) in zip(marks, choice, strict=True):
                     keys = mark.args[0].replace(" ", "").split(",")
                     given |= dict(zip(keys, value if len(keys) > 1 else (value,), strict=True))

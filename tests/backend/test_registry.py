@@ -1,6 +1,6 @@
 """The registry on the second backend: every operation and way to a derivative gives there what it gives in NumPy.
 
-The NumPy results are those that test_registry holds against torch. Nothing may look at the device's numbers meanwhile.
+The NumPy results are those that the walk of `ops` holds against torch. Nothing may look at the device's numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpu import Device
 import minijac as mj
 
 pytest.importorskip("torch")
-from test_registry import MODES, Case, every_case, every_smooth_case
+from registry import MODES, Case, every_case, every_smooth_case
 
 LACKING = {"iv": 0, "ive": 0, "i1": 1, "i1e": 1, "i0": 2, "i0e": 2, "spacing": 0}
 """Operations of which CuPy lacks the function itself, or one that their derivative of an order needs."""

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 from workloads import WORKLOADS  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("benchmark_on_a_gpu", BENCHMARKS / "gpu.py")

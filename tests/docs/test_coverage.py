@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 _spec = importlib.util.spec_from_file_location("make_coverage", DOCS / "make_coverage.py")
 make_coverage = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_coverage)

@@ -9,7 +9,7 @@ import pytest
 import minijac as mj
 from minijac.ops import REGISTRY
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/adding-an-op.md"]
 
 

@@ -12,7 +12,7 @@ from helpers import close
 
 import minijac as mj
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 _spec = importlib.util.spec_from_file_location("make_kinks", DOCS / "make_kinks.py")
 make_kinks = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_kinks)

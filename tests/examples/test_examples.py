@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 NEEDS = {
     "digits": {"sklearn": "scikit-learn", "matplotlib": "matplotlib"},

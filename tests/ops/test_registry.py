@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,59 +21,18 @@ from minijac.ops.families import Elementwise, Example, elementwise, structural
 from minijac.tape.traced import is_traced
 
 torch = pytest.importorskip("torch")
-from torch_ops import TORCH  # noqa: E402 - needs torch
-
-B = 3
-MODES = ("forward", "reverse", "mixed", "auto")
-NAMES_BATCH = {"reshape", "broadcast_to", "gather", "scatter", "embed", "relabel", "superpose", "order_statistic"}
-"""Operations whose parameters hold the number of samples."""
-
-
-class Case(NamedTuple):
-    """An operation on one of its samples."""
-
-    name: str
-    number: int
-
-    @property
-    def sample(self) -> Example:
-        return REGISTRY[self.name].examples[self.number]
-
-    def operands(self) -> list[np.ndarray]:
-        sample = self.sample
-        rng = np.random.default_rng([self.number, *map(ord, self.name)])
-        arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
-        if self.name == "where":
-            arrays[0] = arrays[0] > 0
-        if sample.prepare is not None:
-            arrays[0] = sample.prepare(arrays[0])
-        return [sample.given.get(k, x) for k, x in enumerate(arrays)]
-
-    @property
-    def batch_axis(self) -> tuple[int | None, ...]:
-        return tuple(None if k in self.sample.shared else 0 for k in range(len(self.sample.shapes)))
-
-    @property
-    def differentiable(self) -> list[int]:
-        op = REGISTRY[self.name]
-        return [k for k, x in enumerate(self.operands()) if k not in op.inert and x.dtype.kind == "f"]
-
-    def __call__(self, *operands: Any) -> Any:
-        return self.with_samples(REGISTRY[self.name](*operands, **self.sample.params))
-
-    def torch(self, *operands: Any) -> Any:
-        return self.with_samples(TORCH[self.name](*operands, **self.sample.params))
-
-    def with_samples(self, y: Any) -> Any:
-        """The result; where it merged the samples with another axis, which stands in front, split again."""
-        return y if B in y.shape or not y.ndim else y.reshape(B, -1, *y.shape[1:])
-
-
-CASES = [Case(name, n) for name, op in REGISTRY.items() if name in TORCH for n in range(len(op.examples))]
-SMOOTH = [case for case in CASES if REGISTRY[case.name].edge is not None]
-cases = lambda chosen: pytest.mark.parametrize("case", chosen, ids=lambda case: f"{case.name}-{case.number}")
-every_case, every_smooth_case = cases(CASES), cases(SMOOTH)
-
+from registry import (  # noqa: E402 - needs torch
+    CASES,
+    MODES,
+    NAMES_BATCH,
+    SMOOTH,
+    B,
+    Case,
+    cases,
+    every_case,
+    every_smooth_case,
+)
+from torch_ops import TORCH  # noqa: E402
 
 # --- the truth ----------------------------------------------------------------------------------------------
 
@@ -312,7 +271,7 @@ CHECKS: list[Callable[[Case], None]] = [
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_operation_has_samples_and_a_truth(name):
     assert REGISTRY[name].examples, f"{name} is registered without samples: say how to call it in its record"
-    assert name in TORCH, f"{name} has no entry in tests/torch_ops.py: say what it is in torch"
+    assert name in TORCH, f"{name} has no entry in tests/support/torch_ops.py: say what it is in torch"
 
 
 def test_the_table_of_truths_names_no_operation_that_is_gone():

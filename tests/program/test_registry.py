@@ -7,29 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_compile import same
+from compiled import same
 
 import minijac as mj
 from minijac.ops import REGISTRY
 
 pytest.importorskip("torch")
-from test_registry import CASES, MODES, SMOOTH, Case, cases
-
-
-def other_operands(case: Case, seed: int) -> list[np.ndarray]:
-    """Operands in the sample's domain that are not those of the recording."""
-    sample = case.sample
-    rng = np.random.default_rng([seed, *map(ord, case.name)])
-    arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
-    if case.name == "where":
-        arrays[0] = arrays[0] > 0
-    if sample.prepare is not None:
-        arrays[0] = sample.prepare(arrays[0])
-    return [sample.given.get(k, x) for k, x in enumerate(arrays)]
-
-
-def calls(case: Case) -> list[list[np.ndarray]]:
-    return [case.operands(), other_operands(case, 1), other_operands(case, 2)]
+from registry import CASES, MODES, SMOOTH, calls, cases
 
 
 @cases(CASES)

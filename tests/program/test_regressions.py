@@ -11,12 +11,12 @@ import weakref
 
 import numpy as np
 import pytest
-from test_compile import same
+from compiled import same
 
 import minijac as mj
 from minijac.program.cpu import fusion, regions, tiling
 from minijac.program.cpu.fusion import Fused, fused
-from minijac.program.passes import simplify as passes
+from minijac.program.passes import simplify
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_numbers_scale_products_of_half_precision_after_them(number):
 
 
 def test_no_later_pass_counts_the_cost_of_a_product_that_was_scaled(monkeypatch):
-    monkeypatch.setattr(passes, "PASSES", (passes.scaled_early,))
+    monkeypatch.setattr(simplify, "PASSES", (simplify.scaled_early,))
     program = mj.compile(lambda x, W: 0.5 * (x @ W)).program(np.ones((40, 3)), np.ones((3, 9)))
     assert [step.op.name for step in program.instructions] == ["multiply", "matmul"]
 

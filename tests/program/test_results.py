@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
+from compiled import CAPTURED, OTHER, RESULTS, TRANSFORMED, X, agrees, same
 from helpers import MODES, net, random
-from test_compile import OTHER, TRANSFORMED, X, agrees, same
 
 import minijac as mj
 from minijac.ops import REGISTRY, define_elementwise
-from minijac.program.passes import simplify as passes
+from minijac.program.passes import simplify
 
 
 def executor(compiled: Any) -> Any:
@@ -83,26 +83,6 @@ def test_a_captured_array_that_is_returned_is_read_in_every_call():
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
-
-RESULTS: dict[str, Any] = {
-    "input": lambda x: x,
-    "views": lambda x: (x.T, x[:, ::-1], x.reshape(5, 3), x[0], np.broadcast_to(x, (2, 3, 5))),
-    "twice": lambda x: (y := np.sin(x), y, y.T, y[1:], y),
-    "view first": lambda x: (np.sin(x).T, np.sin(x)),
-    "captured": lambda x: (CAPTURED, CAPTURED.T, CAPTURED @ x.T),
-    "constants": lambda x: (1.0, 2, np.float32(3), True, np.ones(2), x, "text", None),
-    "in use after": lambda x: (y := np.exp(x), y + 1, y * y, y.sum()),
-    "jacobian": mj.jacobian(net),
-    "value and jacobian": mj.value_and_jacobian(np.sin),
-    "sparse": mj.jacobian(lambda x: x[:, 1:] * 2.0 - x[:, :-1]),
-    "zero": mj.jacobian(lambda x: np.round(x)),
-    "constant jacobian": mj.jacobian(lambda x: x * 3.0),
-    "large": lambda x: np.sin(np.broadcast_to(x, (4000, 3, 5))),
-    "large sparse": mj.jacobian(lambda x: np.sin(np.tile(x, (1, 60)))),
-    "numbers": lambda x: (x.sum(), x[0, 0], x.mean(axis=0), x.sum() * 2),
-    "comparison": lambda x: (x > 0, np.isnan(x)),
-}
-CAPTURED = random(5, 5, seed=9)
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -321,9 +301,9 @@ def test_every_pass_keeps_what_a_program_computes(name, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(passes, "PASSES", tuple(map(watched, passes.PASSES)))
+    monkeypatch.setattr(simplify, "PASSES", tuple(map(watched, simplify.PASSES)))
     mj.compile(TRANSFORMED[name])(X)
-    assert len(seen) == len(passes.PASSES)
+    assert len(seen) == len(simplify.PASSES)
 
 
 SMALLER: dict[str, tuple[Any, list[str]]] = {
@@ -358,9 +338,9 @@ def test_every_pass_is_verified(monkeypatch):
     def next_one(program: Any) -> Any:
         pytest.fail("a pass was given an invalid program")
 
-    for k in range(len(passes.PASSES) + 1):
+    for k in range(len(simplify.PASSES) + 1):
         with monkeypatch.context() as patch:
-            patch.setattr(passes, "PASSES", (*passes.PASSES[:k], wrong, next_one))
+            patch.setattr(simplify, "PASSES", (*simplify.PASSES[:k], wrong, next_one))
             with pytest.raises(RuntimeError, match="invalid program"):
                 mj.compile(net)(X)
 

@@ -1,6 +1,6 @@
 """Random programs, written for NumPy and for torch at once: every way to a Jacobian against torch's reverse mode.
 
-``python tests/fuzz.py 1000 7`` runs 1000 programs from seed 7, and prints the source of each that fails.
+``python tests/support/fuzz.py 1000 7`` runs 1000 programs from seed 7, and prints the source of each that fails.
 """
 
 from __future__ import annotations

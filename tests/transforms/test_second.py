@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from test_registry import every_smooth_case
+from registry import every_smooth_case
 
 import minijac as mj
 from minijac.ops import REGISTRY, linalg

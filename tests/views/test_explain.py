@@ -138,7 +138,7 @@ def test_results_without_data_are_explained_too():
 
 
 def test_the_page_of_examples_is_up_to_date():
-    script = Path(__file__).parent.parent / "docs" / "make_plans.py"
+    script = Path(__file__).parents[2] / "docs" / "make_plans.py"
     spec = importlib.util.spec_from_file_location("make_plans", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

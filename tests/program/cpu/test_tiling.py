@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from test_compile import same
+from compiled import same
 
 import minijac as mj
 from minijac.program.cpu import executor, regions, tiling
@@ -15,8 +15,7 @@ from minijac.program.cpu.tiling import Region, stages
 
 pytest.importorskip("torch")
 import fuzz
-from test_compile_registry import calls
-from test_registry import CASES, SMOOTH, cases
+from registry import CASES, SMOOTH, calls, cases
 
 B, D, H = 12, 5, 7
 N = 40 * B

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optree
 import pytest
+from compiled import RESULTS
 from emulated import COMPILER, WHY_NOT
 from emulated import Device as Emulated
 from helpers import net, random
 
 import minijac as mj
 from minijac.errors import InputError, UnsupportedOperationError
-from minijac.program.gpu import runtime as cuda_runtime
+from minijac.program.gpu import runtime
 
 pytest.importorskip("torch")
-from test_cuda_programs import GROUPS, value_and_jacobians
+from registry import GROUPS, Case, calls, value_and_jacobians
 
 standin = pytest.importorskip("standin", reason="needs CuPy, or its stand-in beside these tests")
 from gpu import Device, on_device  # noqa: E402
-from test_compile_registry import calls  # noqa: E402
-from test_compile_results import RESULTS  # noqa: E402
-from test_registry import Case  # noqa: E402
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from workloads import WORKLOADS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
@@ -67,7 +61,7 @@ def _host(array: Any) -> Any:
 def place(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     """The device, with kernels that run on it."""
     if device.log is not None:
-        monkeypatch.setattr(cuda_runtime, "CupyRuntime", OnStandIn)
+        monkeypatch.setattr(runtime, "CupyRuntime", OnStandIn)
     return device
 
 

@@ -12,7 +12,7 @@ from nvrtc import compile_as_cupy
 
 import minijac as mj
 from minijac.ops.families import REGISTRY, Elementwise, elementwise
-from minijac.program.gpu import eager as cuda_eager
+from minijac.program.gpu import eager
 from minijac.program.gpu.eager import source_of
 from minijac.program.record import Recorder
 from minijac.tape.trace import Trace
@@ -66,7 +66,7 @@ def test_nothing_changes_but_the_launches(device, monkeypatch, name, dtype):
     operands = device.put(operands_of(name, dtype))
     with device.apart():
         value, jacobians = partials_of(name, operands)
-    monkeypatch.setattr(cuda_eager, "value_and_partials", lambda *_: None)
+    monkeypatch.setattr(eager, "value_and_partials", lambda *_: None)
     expected, others = partials_of(name, operands)
     rtol = 1e-11 if dtype == "float64" else 1e-5
     for found, before in zip((value, *jacobians), (expected, *others), strict=True):
@@ -117,11 +117,11 @@ def test_numbers_beside_arrays_take_part(device):
 
 def test_exponents_that_are_not_whole_share_a_kernel(device):
     assert device
-    cuda_eager._kernel.cache_clear()
+    eager._kernel.cache_clear()
     for p in (0.3, 0.4, 1.7):
         launches(device, lambda x, p=p: x**p, X)
-    assert cuda_eager._kernel.cache_info().currsize == 1
-    assert cuda_eager._kernel.cache_info().maxsize == cuda_eager.MOST_KERNELS
+    assert eager._kernel.cache_info().currsize == 1
+    assert eager._kernel.cache_info().maxsize == eager.MOST_KERNELS
 
 
 def test_no_kernel_for_partials_that_are_no_work(device):

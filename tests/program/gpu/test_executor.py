@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
+from compiled import RESULTS, same
 from emulated import COMPILER, WHY_NOT, Device
 from helpers import net, random
 from hypothesis import given
 from hypothesis import strategies as st
-from test_compile import same
-from test_compile_results import RESULTS
 
 import minijac as mj
 from minijac.program.compiled import record

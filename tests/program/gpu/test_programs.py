@@ -5,42 +5,24 @@ Each source that is run is compiled by NVRTC too.
 
 from __future__ import annotations
 
-import sys
-from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optree
 import pytest
+from compiled import same
 from emulated import COMPILER, WHY_NOT, Device
 from nvrtc import compiles
-from test_compile import same
 
 import minijac as mj
-from minijac.ops import REGISTRY
 from minijac.program.compiled import record
 from minijac.program.gpu.executor import Executor
 
 pytest.importorskip("torch")
-from test_compile_registry import calls
-from test_registry import CASES, Case
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from registry import GROUPS, calls, value_and_jacobians
 from workloads import WORKLOADS
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
-
-TOGETHER = 12
-GROUPS = [CASES[k : k + TOGETHER] for k in range(0, len(CASES), TOGETHER)]
-
-
-def value_and_jacobians(case: Case, operands: Any) -> list[Any]:
-    found = [case(*operands)]
-    if REGISTRY[case.name].edge is not None:
-        for k, mode in product(case.differentiable, ("forward", "reverse")):
-            found.append(mj.jacobian(case, k, batch_axis=case.batch_axis, mode=mode)(*operands))
-    return found
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group[0].name}-to-{group[-1].name}")

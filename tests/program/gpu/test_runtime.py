@@ -22,7 +22,7 @@ from helpers import net, random
 
 import minijac as mj
 from minijac.program.compiled import record
-from minijac.program.gpu import runtime as cuda_runtime
+from minijac.program.gpu import runtime as seam
 from minijac.program.gpu.executor import Executor
 from minijac.program.gpu.gemm import Gemm
 from minijac.program.ir import Program
@@ -267,8 +267,8 @@ class Bindings:
 def bindings(monkeypatch: pytest.MonkeyPatch) -> Bindings:
     real = pytest.importorskip("nvmath.bindings.cublas", reason="nvmath-python is not installed", exc_type=ImportError)
     found = Bindings(real)
-    monkeypatch.setattr(cuda_runtime, "_nvmath", lambda: found)
-    monkeypatch.setattr(cuda_runtime, "_handles", SimpleNamespace())
+    monkeypatch.setattr(seam, "_nvmath", lambda: found)
+    monkeypatch.setattr(seam, "_handles", SimpleNamespace())
     return found
 
 
@@ -285,7 +285,7 @@ def uploaded(program: Program, tf32: bool = False) -> Executor:
     """An executor of a program whose captured arrays are on the device."""
     values = [v._replace(content=_uploaded(v.content)) if v.kind == "captured" and v.content is not None else v
               for v in program.values]  # fmt: skip
-    return Executor(program._replace(values=tuple(values)), cuda_runtime.CupyRuntime(0), tf32)
+    return Executor(program._replace(values=tuple(values)), seam.CupyRuntime(0), tf32)
 
 
 def test_the_runtime_replays_graphs_that_it_captured(cuda, bindings):
@@ -299,7 +299,7 @@ def test_the_runtime_replays_graphs_that_it_captured(cuda, bindings):
         np.testing.assert_allclose(J.host, f(X + k), rtol=1e-12)
     assert "gemm" in sequences[0] and not any(each.startswith("graph") for each in sequences[0])
     assert sequences[2] == sequences[3] == ["copy", f"graph of {len(run.plan.steps)}", "copy"]
-    assert bindings.state["math"] == cuda_runtime.DEFAULT_MATH
+    assert bindings.state["math"] == seam.DEFAULT_MATH
 
 
 def test_the_precision_of_matmuls_is_said_in_each_call(cuda, bindings):
@@ -328,7 +328,7 @@ def test_a_call_on_another_stream_waits_for_the_one_before(cuda, bindings):
 
 
 def test_a_failing_capture_is_ended(cuda, bindings):
-    runtime = cuda_runtime.CupyRuntime(0)
+    runtime = seam.CupyRuntime(0)
     ended = []
 
     class Ending(Stream):
@@ -364,7 +364,7 @@ def _host_sort(x: Array, **params: Any) -> Array:
 
 
 def test_without_nvmath_the_program_says_how_to_get_it(cuda, monkeypatch):
-    monkeypatch.setattr(cuda_runtime, "_nvmath", lambda: "No module named 'nvmath'")
+    monkeypatch.setattr(seam, "_nvmath", lambda: "No module named 'nvmath'")
     with pytest.warns(RuntimeWarning, match=r"pip install minijac\[graphs12\]"):
         run = on_cuda(lambda x: x @ x.T, X)
     assert not run.report.captured
@@ -378,14 +378,14 @@ def test_constants_are_those_of_nvmath():
         "nvmath.bindings.cublas", reason="nvmath-python is not installed", exc_type=ImportError
     )
     nvmath = pytest.importorskip("nvmath")
-    assert cuda_runtime.OPERATION == {False: cublas.Operation.N, True: cublas.Operation.T}
-    assert cuda_runtime.FLOAT32 == nvmath.CudaDataType.CUDA_R_32F
-    assert cuda_runtime.FLOAT64 == nvmath.CudaDataType.CUDA_R_64F
-    assert cuda_runtime.COMPUTE_32F == cublas.ComputeType.COMPUTE_32F
-    assert cuda_runtime.COMPUTE_32F_FAST_TF32 == cublas.ComputeType.COMPUTE_32F_FAST_TF32
-    assert cuda_runtime.COMPUTE_64F == cublas.ComputeType.COMPUTE_64F
-    assert cuda_runtime.DEFAULT_MATH == cublas.Math.DEFAULT_MATH
-    assert cuda_runtime.DEFAULT_ALGORITHM == cublas.GemmAlgo.DFALT
+    assert seam.OPERATION == {False: cublas.Operation.N, True: cublas.Operation.T}
+    assert seam.FLOAT32 == nvmath.CudaDataType.CUDA_R_32F
+    assert seam.FLOAT64 == nvmath.CudaDataType.CUDA_R_64F
+    assert seam.COMPUTE_32F == cublas.ComputeType.COMPUTE_32F
+    assert seam.COMPUTE_32F_FAST_TF32 == cublas.ComputeType.COMPUTE_32F_FAST_TF32
+    assert seam.COMPUTE_64F == cublas.ComputeType.COMPUTE_64F
+    assert seam.DEFAULT_MATH == cublas.Math.DEFAULT_MATH
+    assert seam.DEFAULT_ALGORITHM == cublas.GemmAlgo.DFALT
 
 
 def test_both_bindings_of_the_matmul_take_the_same_arguments():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_compile import same
+from compiled import same
 
 import minijac as mj
 from minijac.program.cpu.executor import Executor

@@ -1,8 +1,8 @@
 """Make the stored references: torch in float64, reverse mode, a loop over samples.
 
-Run `python tests/references/make_references.py` (needs torch); it writes one .npz per family beside this file, and
-minijac/data/thread_reference.npz for the command line where there is no torch. Every value is rounded to what float64
-gives; nothing of minijac is used but the description of the thread's networks.
+Run `python tests/support/references/make_references.py` (needs torch); it writes one .npz per family beside this
+file, and minijac/data/thread_reference.npz for the command line where there is no torch. Every value is rounded to what
+float64 gives; nothing of minijac is used but the description of the thread's networks.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+ROOT = HERE.parents[2]
+sys.path[:0] = [str(HERE.parent), str(ROOT)]
 
-from cases import FAMILIES, Array, Case, samples, torch  # noqa: E402
+from references.cases import FAMILIES, Array, Case, samples, torch  # noqa: E402
 
 Record = dict[str, Array]
 
@@ -108,7 +109,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for family, cases in FAMILIES.items():
         write(HERE / f"{family}.npz", flat_records(cases))
-    data = HERE.parent.parent / "minijac" / "data"
+    data = ROOT / "minijac" / "data"
     data.mkdir(exist_ok=True)
     write(data / "thread_reference.npz", thread_references())
 

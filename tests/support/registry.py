@@ -1,0 +1,93 @@
+"""The operations of the registry on the samples of their records, which the tests of every way to a derivative walk."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from torch_ops import TORCH
+
+import minijac as mj
+from minijac.ops import REGISTRY
+from minijac.ops.families import Example
+
+B = 3
+MODES = ("forward", "reverse", "mixed", "auto")
+NAMES_BATCH = {"reshape", "broadcast_to", "gather", "scatter", "embed", "relabel", "superpose", "order_statistic"}
+"""Operations whose parameters hold the number of samples."""
+
+
+class Case(NamedTuple):
+    """An operation on one of its samples."""
+
+    name: str
+    number: int
+
+    @property
+    def sample(self) -> Example:
+        return REGISTRY[self.name].examples[self.number]
+
+    def operands(self) -> list[np.ndarray]:
+        sample = self.sample
+        rng = np.random.default_rng([self.number, *map(ord, self.name)])
+        arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
+        if self.name == "where":
+            arrays[0] = arrays[0] > 0
+        if sample.prepare is not None:
+            arrays[0] = sample.prepare(arrays[0])
+        return [sample.given.get(k, x) for k, x in enumerate(arrays)]
+
+    @property
+    def batch_axis(self) -> tuple[int | None, ...]:
+        return tuple(None if k in self.sample.shared else 0 for k in range(len(self.sample.shapes)))
+
+    @property
+    def differentiable(self) -> list[int]:
+        op = REGISTRY[self.name]
+        return [k for k, x in enumerate(self.operands()) if k not in op.inert and x.dtype.kind == "f"]
+
+    def __call__(self, *operands: Any) -> Any:
+        return self.with_samples(REGISTRY[self.name](*operands, **self.sample.params))
+
+    def torch(self, *operands: Any) -> Any:
+        return self.with_samples(TORCH[self.name](*operands, **self.sample.params))
+
+    def with_samples(self, y: Any) -> Any:
+        """The result; where it merged the samples with another axis, which stands in front, split again."""
+        return y if B in y.shape or not y.ndim else y.reshape(B, -1, *y.shape[1:])
+
+
+CASES = [Case(name, n) for name, op in REGISTRY.items() if name in TORCH for n in range(len(op.examples))]
+SMOOTH = [case for case in CASES if REGISTRY[case.name].edge is not None]
+cases = lambda chosen: pytest.mark.parametrize("case", chosen, ids=lambda case: f"{case.name}-{case.number}")
+every_case, every_smooth_case = cases(CASES), cases(SMOOTH)
+
+
+def other_operands(case: Case, seed: int) -> list[np.ndarray]:
+    """Operands in the sample's domain that are not those of the recording."""
+    sample = case.sample
+    rng = np.random.default_rng([seed, *map(ord, case.name)])
+    arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
+    if case.name == "where":
+        arrays[0] = arrays[0] > 0
+    if sample.prepare is not None:
+        arrays[0] = sample.prepare(arrays[0])
+    return [sample.given.get(k, x) for k, x in enumerate(arrays)]
+
+
+def calls(case: Case) -> list[list[np.ndarray]]:
+    return [case.operands(), other_operands(case, 1), other_operands(case, 2)]
+
+
+TOGETHER = 12
+GROUPS = [CASES[k : k + TOGETHER] for k in range(0, len(CASES), TOGETHER)]
+
+
+def value_and_jacobians(case: Case, operands: Any) -> list[Any]:
+    found = [case(*operands)]
+    if REGISTRY[case.name].edge is not None:
+        for k, mode in product(case.differentiable, ("forward", "reverse")):
+            found.append(mj.jacobian(case, k, batch_axis=case.batch_axis, mode=mode)(*operands))
+    return found
