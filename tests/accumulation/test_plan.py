@@ -292,8 +292,8 @@ def test_a_long_program_is_planned_without_a_rehearsal(monkeypatch):
     wide = lambda x: rotated(100)(np.concatenate([x, x], 1))
     for f, expected in ((narrow, "reverse"), (wide, "forward"), (rotated(100), "forward")):
         ready = prepared(f, random(4, 3))
-        plan = plan_for(ready.graph, "auto", ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
-        assert plan.mode == expected
+        chosen = plan_for(ready.graph, "auto", ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
+        assert chosen.mode == expected
 
 
 def test_a_long_program_on_large_arrays_is_rehearsed_where_that_is_a_fraction_of_its_work():
