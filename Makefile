@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -32,20 +32,24 @@ format: $(VENV)/.test ## format, and fix what the linter can fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+docs: $(VENV)/.docs ## the documentation site, into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 bench: $(VENV)/.bench ## time minijac, torch and JAX on the same workloads; ARGS="--only thread" goes to table.py
 	$(PY) benchmarks/thread.py
 	$(PY) benchmarks/table.py $(ARGS)
 	$(PY) benchmarks/sweeps.py
 
 clean: ## remove everything that the targets made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.demo: EXTRAS := torch
 $(VENV)/.test: EXTRAS := test,dev
+$(VENV)/.docs: EXTRAS := docs
 $(VENV)/.bench: EXTRAS := bench
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: pyproject.toml | $(VENV)/.created
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.bench: pyproject.toml | $(VENV)/.created
 	@echo "installing minijac[$(EXTRAS)] into $(VENV) (the first time takes a few minutes)"
 	@$(INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@

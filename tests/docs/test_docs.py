@@ -10,13 +10,13 @@ import minijac as mj
 from minijac.ops import REGISTRY
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/adding-an-op.md"]
+PAGES = [f"docs/{name}.md" for name in ("index", "tutorial", "recipes", "adding-an-op")] + ["README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, monkeypatch):
     monkeypatch.setattr("minijac.ops.families.REGISTRY", dict(REGISTRY))  # what a page defines is gone after it
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks
     namespace: dict = {}
     for block in blocks:
