@@ -15,6 +15,7 @@ from .lines import user_line
 from .tape.traced import Traced
 
 __all__ = [
+    "DATA",
     "Options",
     "argument_positions",
     "batch_axes",
@@ -28,6 +29,8 @@ __all__ = [
 
 MODES = ("forward", "reverse", "mixed", "auto")
 ON_MIXING = ("raise", "diagonal", "full")
+DATA = "minijac.data"
+"""The namespace of pytrees in which a structured Jacobian, a leaf to transformations, is a tree of its arrays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

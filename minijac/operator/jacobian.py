@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import optree
 
 from ..algebra.block import Block
 from ..algebra.factors import Array, Factor
-from ..algebra.labels import Axes, labels_in
 from ..algebra.terms import Term
-from ..arguments import check_dtype
+from ..arguments import DATA, check_dtype
 from ..backend import astype, at_home, is_array
 from ..errors import ConversionError, InputError
 from ..lines import user_line
 from ..tape.traced import Traced
 from .arithmetic import alone, broadcast, columns, entrywise, scaled, selected
-from .bands import merged, offsets
+from .bands import merged
 from .entries import entries, linear_operator, sparse, spied, svg
 from .solving import solve
+from .words import describe
 
-__all__ = ["Jacobian", "describe"]
+__all__ = ["Jacobian"]
 
 MOST_DRAWN = 10**6
 """Entries of the dense matrix up to which a page shows a picture."""
@@ -179,26 +180,6 @@ class Jacobian:
             raise InputError(f"{what}: expected an array that broadcasts to {shape}, got {array.shape}.")
         return broadcast(array, self._block, self._batched), dtype
 
-    def split(self) -> tuple[list[Array], Callable[[Sequence[Array]], Jacobian]]:
-        """The arrays that hold the data, and the function that makes the same structure of others in their place."""
-        block = self._block
-        arrays = {id(f.array): f.array for term in block.terms for f in term.factors}
-        place = {key: n for n, key in enumerate(arrays)}
-        # without the arrays themselves, which would live as long as the function
-        bare = [(t.out, t.inp, [(place[id(f.array)], f.axes) for f in t.factors], t.scale) for t in block.terms]
-        out_shape, inp_shape, like, dtype, batched = (
-            block.out_shape, block.inp_shape, block.one, self.dtype, self._batched
-        )  # fmt: skip
-
-        def join(new: Sequence[Array]) -> Jacobian:
-            terms = [
-                Term(out, inp, tuple([Factor(new[n], axes) for n, axes in factors]), scale)
-                for out, inp, factors, scale in bare
-            ]
-            return Jacobian(Block(out_shape, inp_shape, terms, like), dtype, like, batched)
-
-        return list(arrays.values()), join
-
     def todense(self) -> Any:
         """The array of shape ``(B, *out, *in)``, newly made."""
         with at_home((self._like,)):
@@ -292,50 +273,33 @@ class Jacobian:
         return f"Jacobian of shape {self.shape}, {self.dtype}: {self.structure}; {self.nbytes} bytes of {dense} dense"
 
 
-# -- in words ----------------------------------------------------------------------------------------------------------
-def describe(terms: Sequence[Term], batched: bool) -> str:
-    """The structure of a sum of terms in words: all its diagonals in one list, then the others."""
-    diagonals: dict[tuple[int, ...], list[list[str]]] = {}
-    words: list[str] = []
-    for term in terms:
-        out, inp = (term.out[1:], term.inp[1:]) if batched else (term.out, term.inp)
-        off = offsets(out, inp)
-        if off is not None:
-            diagonals.setdefault(off, []).append(_qualities(term, batched))
-        else:
-            words.append(", ".join([_kind(out, inp), *_qualities(term, batched)]))
-    if diagonals:
-        qualities = [found for group in diagonals.values() for found in group]
-        common = [quality for quality in qualities[0] if all(quality in other for other in qualities)]
-        banded = f"banded ({_listed(sorted(diagonals))})" if any(map(any, diagonals)) else "diagonal"
-        words.insert(0, ", ".join([banded, *common]))
-    counted = {word: words.count(word) for word in words}
-    return " + ".join(word if n == 1 else f"{n} x ({word})" for word, n in counted.items()) or "zero"
+# -- as a tree of arrays -----------------------------------------------------------------------------------------------
+class _Structure(NamedTuple):
+    """A Jacobian without its arrays, which would live as long as a program that returns it: their numbers instead."""
+
+    block: Block
+    dtype: Any
+    batched: bool
 
 
-def _listed(found: Sequence[tuple[int, ...]]) -> str:
-    def signed(offset: int) -> str:
-        return f"{offset:+d}" if offset else "0"
-
-    names = [signed(off[0]) if len(off) == 1 else f"({', '.join(map(signed, off))})" for off in found]
-    return f"offset{'s' if len(names) > 1 else ''} {', '.join(names)}"
-
-
-def _kind(out: Axes, inp: Axes) -> str:
-    mine, theirs = labels_in(out), labels_in(inp)
-    paired = [label for label in mine if label in theirs]
-    if len(paired) == len(mine) == len(theirs):
-        return "entries moved"
-    return "block diagonal" if paired else "dense"
+def _parted(J: Jacobian) -> tuple[list[Array], _Structure]:
+    block = J.block
+    arrays = {id(f.array): f.array for term in block.terms for f in term.factors}
+    number = {key: n for n, key in enumerate(arrays)}
+    bare = _with_arrays(block, lambda array: number[id(array)])
+    return list(arrays.values()), _Structure(bare, J.dtype, J._batched)
 
 
-def _qualities(term: Term, batched: bool) -> list[str]:
-    words = []
-    samples = labels_in((term.out[0],)) if batched and term.out else {}
-    if not any(label in factor.axes for factor in term.factors for label in samples):
-        words.append("shared by all samples")
-    if not term.factors:
-        words.append("constant")
-    if len(term.factors) > 1:
-        words.append(f"product of {len(term.factors)} factors")
-    return words
+def _joined(structure: _Structure, arrays: Sequence[Array]) -> Jacobian:
+    block, dtype, batched = structure
+    return Jacobian(_with_arrays(block, arrays.__getitem__), dtype, block.one, batched)
+
+
+def _with_arrays(block: Block, new: Callable[[Any], Any]) -> Block:
+    terms = [
+        Term(t.out, t.inp, tuple([Factor(new(array), axes) for array, axes in t.factors]), t.scale) for t in block.terms
+    ]
+    return Block(block.out_shape, block.inp_shape, terms, block.one)
+
+
+optree.register_pytree_node(Jacobian, _parted, _joined, namespace=DATA)

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from ..arguments import flatten
+from ..arguments import DATA, flatten
 from ..backend import is_array
 from ..errors import InputError
-from ..operator.jacobian import Jacobian
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
@@ -49,16 +48,16 @@ class How(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("device", "executors", "joins", "plain", "program", "sizes", "tf32", "tree")
+    __slots__ = ("device", "executors", "parts", "plain", "program", "sizes", "tf32", "tree")
 
-    def __init__(self, program: Program, tree: Any, joins: list[tuple[int, Any]], how: How, device: int | None) -> None:
+    def __init__(self, program: Program, tree: Any, parts: Any, how: How, device: int | None) -> None:
         self.program = program
         self.plain = how.plain
         self.tf32 = how.tf32
         self.sizes: dict[int, tuple[int, int]] = {}
         self.device = device
-        structured = any(join is not None for _, join in joins)
-        self.joins = joins if structured else None  # how many results make a leaf of the tree, and how
+        self.parts = parts
+        """How results make the leaves of the tree, where those are not arrays alone."""
         self.tree = None if tree == LEAF else tree
         self.executors: list[Any] = []
 
@@ -78,8 +77,8 @@ class Entry:
         executor = self.executor()
         result: Sequence[Any] = executor.run(*arguments)
         self.executors.append(executor)
-        if self.joins is not None:
-            result = _joined(result, self.joins)
+        if self.parts is not None:
+            result = optree.tree_unflatten(self.parts, result)
         return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
 
     def buffer_bytes(self) -> int:
@@ -94,15 +93,6 @@ class Entry:
 
 
 LEAF = flatten(0)[1]
-
-
-def _joined(result: Sequence[Any], joins: list[tuple[int, Any]]) -> list[Any]:
-    """The leaves: arrays, and structured Jacobians made of them."""
-    leaves, start = [], 0
-    for count, join in joins:
-        leaves.append(result[start] if join is None else join(result[start : start + count]))
-        start += count
-    return leaves
 
 
 class Compiled:
@@ -247,15 +237,15 @@ def _recorded(fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How
     args, kwargs = optree.tree_unflatten(tree, symbols)
     try:
         leaves, output_tree = flatten(fn(*args, **kwargs))
-        parts = [y.split() if isinstance(y, Jacobian) else ([y], None) for y in leaves]
-        numbers = tuple([_output(recorder, y) for arrays, _ in parts for y in arrays])
+        arrays, parts = optree.tree_flatten(leaves, namespace=DATA)
+        numbers = tuple([_output(recorder, y) for y in arrays])
         recorder.check_captured()
     finally:
         recorder.close()
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
-    joins = [(len(arrays), join) for arrays, join in parts]
     device = _device(recorder)
-    return Entry(released(optimised(program.verify())), output_tree, joins, how, device)
+    plain = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
+    return Entry(released(optimised(program.verify())), output_tree, None if plain else parts, how, device)
 
 
 def _device(recorder: Recorder) -> int | None:

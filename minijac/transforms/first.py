@@ -48,8 +48,7 @@ def value_and_jacobian(
     """
     options = checked_options(
         argnums=argnums, batch_axis=batch_axis, mode=mode, on_mixing=on_mixing, structured=structured, has_aux=has_aux,
-        chunk_size=chunk_size, max_bytes=max_bytes, progress=progress,
-    )  # fmt: skip
+        chunk_size=chunk_size, max_bytes=max_bytes, progress=progress)  # fmt: skip
 
     @taken_home(f)
     @chunkwise(f, options)
@@ -111,8 +110,7 @@ def jacobian(
     """
     options = checked_options(
         argnums=argnums, batch_axis=batch_axis, mode=mode, on_mixing=on_mixing, structured=structured, has_aux=has_aux,
-        chunk_size=chunk_size, max_bytes=max_bytes, progress=progress,
-    )  # fmt: skip
+        chunk_size=chunk_size, max_bytes=max_bytes, progress=progress)  # fmt: skip
 
     @taken_home(f)
     @chunkwise(f, options)

@@ -19,7 +19,7 @@ from ..accumulation.shadow import Ledger, Shadow, ShadowGraph
 from ..algebra.block import Block
 from ..arguments import checked_options
 from ..backend import at_home
-from ..operator.jacobian import describe
+from ..operator.words import describe
 from ..tape.trace import Node
 
 __all__ = ["Explanation", "Step", "explain"]

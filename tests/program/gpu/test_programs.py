@@ -84,6 +84,4 @@ def as_doubles(data: Any) -> Any:
 
 def joined(entry: Any, results: Any) -> Any:
     """The leaves of the tree that a compiled function would return."""
-    from minijac.program.compiled import _joined
-
-    return list(results) if entry.joins is None else _joined(results, entry.joins)
+    return list(results) if entry.parts is None else optree.tree_unflatten(entry.parts, results)
