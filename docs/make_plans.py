@@ -120,12 +120,14 @@ accumulates segment k itself from its output's side.
 
 `max_bytes` bounds what `jacobian`, `value_and_jacobian` and `hessian` hold at once beside inputs and result: the
 recorded values, their local derivatives and the accumulation, as arrays (a few hundred kilobytes of Python objects
-come on top). The accumulation is rehearsed with fewer and fewer seeds at a time; where not even one seed of all
-samples fits, `f` is called for chunks of samples, each with a true sub-batch, and every chunk is written into its
-place in the result. Chunks of samples need samples that do not mix (`on_mixing="raise"`) and a dense result. A mixed
-order that does not fit gives way to the better end in chunks. When even one seed of one sample does not fit,
-`MemoryError` says how much it takes. The first chunk is of two samples or more, so that mixing is still found. Inside
-another transformation the bound is left to the outer one, whose tape keeps everything.
+come on top). `f` sees its whole batch, once; what it recorded is cut afterwards, along the samples, whose labels say
+where they are: the local derivatives and the accumulation of some samples at a time, then, where one sample is still
+too many, of some seeds of it. Each piece is written into its place in the result. Which orders fit, and with how many
+samples, is rehearsed on shadows, and the fastest of those is taken. Samples are cut where they do not mix
+(`on_mixing="raise"`) and the result is dense. When even one seed of one sample does not fit, or the values of `f` alone
+are too large, `InputError` names the least bound that can be met. A mixed order that does not fit gives way to the
+better end. Inside another
+transformation the bound is left to the outer one, whose tape keeps everything.
 """
 
 EXAMPLES: dict[str, tuple[Callable[..., Any], tuple[int, ...], Any]] = {

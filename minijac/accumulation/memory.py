@@ -1,55 +1,141 @@
-"""A bound on memory: what a recorded function and its accumulation hold, and the work in chunks that stay below it.
+"""A bound on memory: what a recorded function and its accumulation hold, and the work in pieces that stay below it.
 
-What is held is counted on the recorded arrays (the function's values and their local derivatives); what an accumulation
-adds is rehearsed on shadows, for fewer and fewer seeds at a time. Where not even that fits the whole batch, the
-function is called for one chunk of samples after another, and each chunk's Jacobian is written into its part of the
-result.
+A function sees its whole batch, once; what it recorded is cut afterwards. The labels say where the samples are, so the
+local derivatives of some samples alone are those of the same operations on slices of their operands, in a window of the
+samples' axis (`Samples`). Samples are taken together as long as they fit, then seeds. What is held is counted on the
+recorded arrays; what an accumulation adds is rehearsed on shadows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 
-from ..algebra.factors import Shape
-from ..arguments import Options, batch_axes, batch_size, flatten
-from ..backend import is_array, namespace
+from ..algebra.block import Block
+from ..algebra.labels import Axes, Label, axis_of, window
+from ..algebra.terms import Term
+from ..arguments import Options, flatten
+from ..backend import is_array
 from ..errors import InputError
 from ..memo import Memo
+from ..ops.edges import Edge, Part
+from ..ops.families import Elementwise, Multilinear
+from ..tape.trace import Node
 from ..tape.traced import Traced
+from .graph import Graph
 from .plan import Plan, accumulate, plan_for, write
-from .recording import Prepared
-from .results import Blocks, accumulate_chunk, assemble, ends, finished, result_dtype, shown
-from .seeds import seeds
+from .recording import Prepared, sample_places
+from .results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype, shown
+from .samples import Place
+from .seeds import Range, seeds, unit
 from .shadow import Cost, Ledger, Shadow, ShadowGraph
 
-__all__ = ["Way", "held_bytes", "rehearse", "ways", "within_bytes"]
-
-RECORDED_PER_INPUT = 1024
-"""Bytes that a function's values are taken to need for each byte of its batched inputs, before one was recorded."""
+__all__ = ["Samples", "Way", "held_bytes", "ways", "within_bytes"]
 
 MARGIN = 1 / 16
 """The part of the bound kept free for what is not counted: Python's objects, buffers inside NumPy."""
 
 
 class Way(NamedTuple):
-    """A way to accumulate: a plan, how many seeds at a time, in how many pieces, and the price of them all."""
+    """A way to accumulate: a plan, how many samples and how many seeds at a time (None: all), and what it takes."""
 
     plan: Plan
+    samples: int | None
     chunk_size: int | None
-    pieces: int
+    held: int
+    """Bytes of recorded values and of the local derivatives of one piece."""
     cost: Cost
+    """Of all pieces; its peak is that of one, beside what is held."""
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.held + self.cost.peak_bytes
+
+
+# -- some of the samples -----------------------------------------------------------------------------------------------
+class Samples(Graph):
+    """A recorded graph as some of its samples see it: local derivatives computed for them alone, in their window.
+
+    Operations of other families than elementwise and multilinear keep the derivative of the whole batch.
+    """
+
+    def __init__(self, whole: Graph, places: dict[int, Place | None], batch: int, samples: Range) -> None:
+        whole.mark_live()
+        self.__dict__.update(whole.__dict__)
+        self._whole, self._places, self._batch, self._samples = whole, places, batch, samples
+        self._edges = {}
+
+    def edge(self, i: int, k: int) -> Edge:
+        if (i, k) not in self._edges:
+            self._edges[i, k] = self._cut(i, k) or self._whole.edge(i, k)
+        return self._edges[i, k]
+
+    def _cut(self, i: int, k: int) -> Edge | None:
+        node, place = self.nodes[i], self._places.get(i)
+        assert node.op is not None
+        if place is None or place.axis < 0 or node.out.shape[place.axis] != place.stride * self._batch:
+            return None  # no samples, or not outermost on their axis
+        axes = _axes_of_samples(node, place.axis)
+        if axes is None:
+            return None
+        start, stop = (n * place.stride for n in self._samples)
+
+        def sliced(x: Any, along: Sequence[int]) -> Any:
+            return x[tuple(slice(start, stop) if j in along else slice(None) for j in range(x.ndim))] if along else x
+
+        out = (place.axis,)
+        args = tuple(sliced(arg, own) for arg, own in zip(node.args, axes, strict=True))
+        part = Node(node.op, node.parents, args, node.params, sliced(node.out, out), node.where)
+        lead = {n: np.ndim(x) - node.out.ndim + place.axis for n, x in node.slopes.items()}
+        part.slopes = {n: sliced(x, (lead[n],) if lead[n] >= 0 and x.shape[lead[n]] > 1 else ())
+                       for n, x in node.slopes.items()}  # fmt: skip
+        if node.live is not None:
+            part.live = sliced(node.live, out)
+        edge = node.op.edge(part, k)  # type: ignore[misc]
+        if part.live is not None and not isinstance(node.op, Elementwise):
+            edge = edge.without_dead(part.live)
+        size = node.out.shape[place.axis]
+        parts = [Part(_placed(p.out, out, size, start), _placed(p.inp, axes[k], size, start), p.factors, p.scale)
+                 for p in edge.parts]  # fmt: skip
+        return Edge(node.out.shape, np.shape(node.args[k]), parts)
+
+
+def _axes_of_samples(node: Node, axis: int) -> list[tuple[int, ...]] | None:
+    """The axes of each operand that go with an axis of the output; None for an operation that is not to be cut."""
+    if not isinstance(node.op, Elementwise | Multilinear):
+        return None
+    parts = node.op.labels([np.shape(arg) for arg in node.args], node.out.shape, node.params)
+    if parts is None:
+        return None
+    return [tuple(j for j, own in enumerate(part.inp) if own == part.out[axis]) for part in parts]
+
+
+def _placed(axes: Axes, along: Sequence[int], size: int, start: int) -> Axes:
+    """Axes of some samples as a window among all of them."""
+    return tuple(window(axis[0], size, start, 1) if j in along else axis for j, axis in enumerate(axes))  # type: ignore[arg-type]
+
+
+def _windowed(block: Block, axis: int | None, samples: Range | None) -> Block:
+    if samples is None or axis is None:
+        return block
+    start, stop = samples
+    axes = [axis_of(n) for n in block.out_shape]
+    axes[axis] = window(Label(stop - start) if stop - start > 1 else None, block.out_shape[axis], start, 1)
+    term = Term(tuple(axes), tuple(axes))
+    return Block(block.out_shape, block.out_shape, [term], block.one).after(block)
 
 
 # -- what is held ------------------------------------------------------------------------------------------------------
-def held_bytes(ready: Prepared, args: Sequence[Any]) -> int:
-    """Bytes of the arrays that recording made: values, constants that go with the samples, local derivatives."""
-    graph = ready.graph
+def held_bytes(ready: Prepared, args: Sequence[Any], graph: Graph | None = None) -> int:
+    """Bytes of the arrays that recording made: values, constants that go with the samples, local derivatives.
+
+    `graph` has the local derivatives that are held, those of all samples or of some.
+    """
+    graph = ready.graph if graph is None else graph
     theirs = [*flatten(tuple(args))[0]]
     made: list[Any] = list(ready.run.outputs)
     for node in ready.run.nodes:
@@ -75,48 +161,152 @@ def _owner(array: Any) -> Any:
 
 
 # -- what an accumulation adds -----------------------------------------------------------------------------------------
-def rehearse(ready: Prepared, plan: Plan, chunk_size: int | None, options: Options, fresh: bool) -> tuple[int, Cost]:
-    """The number of pieces, and the price of all of them, of an accumulation on shadows.
+class _Rehearsal:
+    """The ways to accumulate a recorded function, with what they take."""
 
-    `fresh`: the result is written once, not added to.
-    """
-    key = (ready.structure, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), chunk_size, fresh,
-           options.structured, options.on_mixing)  # fmt: skip
-    return _REHEARSED.get(key, lambda: _rehearsed(ready, plan, chunk_size, options, fresh))
+    def __init__(self, ready: Prepared, args: Sequence[Any], options: Options) -> None:
+        self.ready, self.args, self.options = ready, args, options
+        self.in_axis, self.out_axis = ends(ready, Plan("forward")), ends(ready, Plan("reverse"))
+        cut = ready.batch is not None and ready.batch > 1 and options.on_mixing == "raise" and not options.structured
+        self.batch = ready.batch if cut else None
+        """How many samples there are to cut; None where they stay together."""
+        self.places = sample_places(ready) if cut else {}
 
+    def graph(self, samples: Range | None) -> Graph:
+        if samples is None or self.batch is None or samples[1] - samples[0] == self.batch:
+            return self.ready.graph
+        return Samples(self.ready.graph, self.places, self.batch, samples)
 
-_REHEARSED = Memo[tuple[int, Cost]](1024)
+    def rehearsed(self, plan: Plan, count: int | None, chunk_size: int | None) -> Way:
+        """What it takes to work through `count` samples at a time."""
+        count = None if count == self.batch else count
+        ready, options = self.ready, self.options
+        key = (ready.structure, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), count, chunk_size,
+               options.structured, options.on_mixing)  # fmt: skip
+        return _REHEARSED.get(key, lambda: self._rehearsed(plan, count, chunk_size))
 
+    def _rehearsed(self, plan: Plan, count: int | None, chunk_size: int | None) -> Way:
+        samples = None if count is None else (0, count)
+        graph = self.graph(samples)
+        if samples is None and chunk_size is None:
+            cost = self._whole(plan, graph)
+        else:
+            pieces = 1 if count is None or self.batch is None else ceil(self.batch / count)
+            cost = self._in_pieces(plan, graph, samples, chunk_size, pieces)
+        return Way(plan, count, chunk_size, held_bytes(self.ready, self.args, graph), cost)
 
-def _rehearsed(ready: Prepared, plan: Plan, chunk_size: int | None, options: Options, fresh: bool) -> tuple[int, Cost]:
-    in_axis, out_axis = ends(ready, Plan("forward")), ends(ready, Plan("reverse"))
-
-    def written(blocks: Blocks, ledger: Ledger, fresh: bool) -> None:
-        for (o, i), block in blocks.items():
-            own = finished(block, out_axis[o], in_axis[i], options.on_mixing == "full")
-            if not options.structured:
-                write(own, ledger, fresh)
-
-    if chunk_size is None:
-        ledger = Ledger()
-        blocks = accumulate(ShadowGraph(ready.graph, ledger), plan, ready.run.inputs, ready.nodes, _one(ledger))
+    def _whole(self, plan: Plan, graph: Graph) -> Cost:
+        """All at once: the result is written once, not added to."""
+        ready, ledger = self.ready, Ledger()
+        blocks = accumulate(ShadowGraph(graph, ledger), plan, ready.run.inputs, ready.nodes, _one(ledger))
         before = ledger.peak
-        if fresh and not options.structured:  # the result does not exist yet
+        if not self.options.structured:  # the result does not exist yet
             before -= sum(_result_bytes(ready, y, x) for y in ready.outputs for x in ready.sources)
         ledger.peak = ledger.live
-        written(blocks, ledger, fresh)
-        return 1, ledger.cost()._replace(peak_bytes=max(before, ledger.peak))
+        self._write(blocks, None, ledger, True)
+        return ledger.cost()._replace(peak_bytes=max(before, ledger.peak))
 
-    pieces, total = 0, Cost(0, 0, 0, 0.0)
-    for end, axis in ends(ready, plan).items():
-        ledger = Ledger()
-        graph = ShadowGraph(ready.graph, ledger)
-        chunks = list(seeds(graph.nodes[end].out.shape, axis, chunk_size, _one(ledger)))
-        if chunks:  # all alike: the first stands for the others
-            written(accumulate_chunk(graph, plan, end, chunks[0]), ledger, False)
-            pieces += len(chunks)
-            total = total.and_then(ledger.cost(), len(chunks))
-    return pieces, total
+    def _in_pieces(self, plan: Plan, graph: Graph, samples: Range | None, chunk_size: int | None, pieces: int) -> Cost:
+        total = Cost(0, 0, 0, 0.0)
+        for end in self.ends(plan):
+            ledger = Ledger()
+            seeds = list(self.seeds(plan, end, chunk_size, samples, _one(ledger)))
+            if seeds:  # all alike: the first stands for the others
+                blocks = self.piece(ShadowGraph(graph, ledger), plan, end, seeds[0], _one(ledger))
+                self._write(blocks, samples, ledger, False)
+                total = total.and_then(ledger.cost(), len(seeds) * pieces)
+        return total
+
+    def _write(self, blocks: Blocks, samples: Range | None, ledger: Ledger, fresh: bool) -> None:
+        for (o, i), block in self.own(blocks, samples).items():
+            if not self.options.structured:
+                write(
+                    finished(block, self.out_axis[o], self.in_axis[i], self.options.on_mixing == "full"), ledger, fresh
+                )
+
+    # -- the pieces ----------------------------------------------------------------------------------------------------
+    def ends(self, plan: Plan) -> list[int | None]:
+        """The nodes at which a plan has its seeds; a mixed one has them everywhere at once."""
+        return [None] if plan.mode == "mixed" else [*ends(self.ready, plan)]
+
+    def seeds(
+        self, plan: Plan, end: int | None, chunk_size: int | None, samples: Range | None, one: Any
+    ) -> Iterator[Block | None]:
+        if end is None:
+            return iter([None])
+        axis = ends(self.ready, plan)[end]
+        return seeds(self.ready.graph.nodes[end].out.shape, axis, chunk_size, one, samples)
+
+    def piece(self, graph: Graph, plan: Plan, end: int | None, seed: Block | None, one: Any) -> Blocks:
+        if end is None or seed is None:
+            return accumulate(graph, plan, self.ready.run.inputs, self.ready.nodes, one)
+        return accumulate_chunk(graph, plan, end, seed)
+
+    def own(self, blocks: Blocks, samples: Range | None) -> Blocks:
+        """Only the outputs of some samples."""
+        return {(o, i): _windowed(block, self.out_axis[o], samples) for (o, i), block in blocks.items()}
+
+    # -- the choice ----------------------------------------------------------------------------------------------------
+    def ways(self, room: float) -> list[Way]:
+        """For each order the most samples at a time that fit, with as many seeds; or else the least there is."""
+        mode = self.options.mode if isinstance(self.options.mode, str) else self.options.mode.mode
+        found = []
+        for direction in ("mixed", "forward", "reverse"):
+            if mode not in ("auto", "mixed", direction) or (direction == "mixed" and self.options.chunk_size):
+                continue
+            plan = Plan(direction)
+            if direction == "mixed":
+                plan = self._mixed_plan()
+            for size in self._chunk_sizes(direction):
+                way = self._most_samples(plan, size, room)
+                if way.peak_bytes <= room:
+                    break
+            found.append(way)
+        return found
+
+    def _mixed_plan(self) -> Plan:
+        """Found on a few of the samples, whose local derivatives are no burden."""
+        ready, few = self.ready, min(self.batch or 1, PROBES[-1])
+        wanted = self.options.mode if self.options.mode != "auto" else "mixed"
+        structure = (ready.structure, few) if self.batch else ready.structure
+        graph = self.graph((0, few) if self.batch else None)
+        return plan_for(graph, wanted, ready.run.inputs, ready.nodes, structure)
+
+    def _chunk_sizes(self, direction: str) -> list[int | None]:
+        """All seeds at once, and then halves of them."""
+        ready, given = self.ready, self.options.chunk_size
+        if direction == "mixed":
+            return [None]
+        ends = (ready.sources, ready.in_axes) if direction == "forward" else (ready.outputs, ready.out_axes)
+        seeds_of = [prod(n for k, n in enumerate(x.shape) if k != axis) for x, axis in zip(*ends, strict=True)]
+        sizes: list[int | None] = [given]
+        size = min(max(seeds_of, default=1), given or max(seeds_of, default=1))
+        while size > 1:
+            size = ceil(size / 2)
+            sizes.append(size)
+        return sizes
+
+    def _most_samples(self, plan: Plan, chunk_size: int | None, room: float) -> Way:
+        """As many samples at a time as fit, or one. What it takes grows with them, at most in a straight line."""
+        if self.batch is None:
+            return self.rehearsed(plan, None, chunk_size)
+        low, high = (self.rehearsed(plan, min(n, self.batch), chunk_size) for n in PROBES)
+        grown = max((high.peak_bytes - low.peak_bytes) / (PROBES[1] - PROBES[0]), 1.0)
+        count = int(min(self.batch, PROBES[1] + (room - high.peak_bytes) / grown))
+        while count > 1:
+            count = ceil(self.batch / ceil(self.batch / count))
+            way = self.rehearsed(plan, count, chunk_size)
+            if way.peak_bytes <= room:
+                return way
+            count = min(count - 1, int(count * room / way.peak_bytes))
+        return self.rehearsed(plan, 1, chunk_size)
+
+
+PROBES = (2, 4)
+"""Numbers of samples on which it is found out how memory grows with them."""
+
+
+_REHEARSED = Memo[Way](1024)
 
 
 def _result_bytes(ready: Prepared, y: Any, x: Any) -> int:
@@ -127,247 +317,65 @@ def _one(ledger: Ledger) -> Shadow:
     return Shadow((), np.dtype(np.float32), ledger)
 
 
-def ways(ready: Prepared, options: Options, fresh: bool) -> list[Way]:
-    """What may be done with a recorded function, from all seeds at once to one at a time."""
-    mode = options.mode if isinstance(options.mode, str) else options.mode.mode
-    found = []
-    if mode in ("mixed", "auto") and options.chunk_size is None:
-        plan = plan_for(ready.graph, options.mode if mode == "mixed" else "mixed", ready.run.inputs, ready.nodes,
-                        ready.structure)  # fmt: skip
-        found.append(Way(plan, None, *rehearse(ready, plan, None, options, fresh)))
-    for direction in ("forward", "reverse"):
-        if mode in ("forward", "reverse") and direction != mode:
-            continue
-        plan = Plan(direction)
-        for size in _chunk_sizes(ready, direction, options.chunk_size):
-            found.append(Way(plan, size, *rehearse(ready, plan, size, options, fresh)))
-    return found
-
-
-def _chunk_sizes(ready: Prepared, direction: str, given: int | None) -> list[int | None]:
-    """All seeds at once, and then halves of them."""
-    ends = (ready.sources, ready.in_axes) if direction == "forward" else (ready.outputs, ready.out_axes)
-    seeds_of = [prod(n for k, n in enumerate(x.shape) if k != axis) for x, axis in zip(*ends, strict=True)]
-    sizes: list[int | None] = [given]
-    size = min(max(seeds_of, default=1), given or max(seeds_of, default=1))
-    while size > 1:
-        size = ceil(size / 2)
-        sizes.append(size)
-    return sizes
-
-
-def _chosen(ready: Prepared, args: Sequence[Any], options: Options, fresh: bool) -> tuple[list[Way], int, Way | None]:
-    """All ways, the bytes held, and the way of least predicted time within the bound; None where none is."""
+def ways(ready: Prepared, args: Sequence[Any], options: Options, room: float = np.inf) -> list[Way]:
+    """What may be done with a recorded function within so many bytes: for each order the way of fewest pieces."""
     with np.errstate(all="ignore"):  # local derivatives are computed here; the function's own warnings were given
-        held = held_bytes(ready, args)
-        found = ways(ready, options, fresh)
-    return found, held, _best(found, _countable(options) - held, options.mode)
-
-
-def _countable(options: Options) -> float:
-    return options.max_bytes * (1 - MARGIN)
-
-
-def _best(found: Sequence[Way], room: float, mode: Any) -> Way | None:
-    """The way of least predicted time within the room; mixed, where that was asked for and fits."""
-    fitting = [way for way in found if way.cost.peak_bytes <= room]
-    asked = [way for way in fitting if way.plan.mode == (mode if isinstance(mode, str) else mode.mode)]
-    return min(asked or fitting, key=lambda way: way.cost.nanoseconds, default=None)
+        return _Rehearsal(ready, args, options).ways(room)
 
 
 # -- the work ----------------------------------------------------------------------------------------------------------
-def within_bytes(
-    prepared: Callable[..., Prepared], args: tuple[Any, ...], options: Options
-) -> tuple[Prepared, Any, Any, list[list[Any]]]:
-    """Jacobians of all outputs by all inputs within `max_bytes`, after the last recording, the value and the aux.
+def within_bytes(ready: Prepared, args: tuple[Any, ...], options: Options) -> list[list[Any]]:
+    """Jacobians of all outputs by all inputs within `max_bytes`, as ``result[output][input]``.
 
-    `prepared` records the function for some arguments. Inside another transformation, whose tape keeps everything, the
-    bound is left to that one.
+    Inside another transformation, whose tape keeps everything, the bound is left to that one.
     """
-    if any(isinstance(leaf, Traced) for leaf in flatten(args)[0]):
-        return _at_once(prepared(*args), options)
-    axes = batch_axes(options.batch_axis, args)
-    batch = batch_size(args, axes)
-    if not batch or batch == 1 or options.structured or options.on_mixing != "raise":
-        ready = prepared(*args)
-        return _at_once(ready, options) if _is_traced(ready) else _whole(ready, args, options)
-    size = _first_size(args, axes, batch, options.max_bytes)
-    work = _Work(prepared, args, axes, batch, options)
-    return work.run(size)
-
-
-def _is_traced(ready: Prepared) -> bool:
-    return any(isinstance(y, Traced) for y in ready.outputs)
-
-
-def _at_once(ready: Prepared, options: Options) -> tuple[Prepared, Any, Any, list[list[Any]]]:
     with np.errstate(all="ignore"):
-        plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
-        return ready, ready.run.value, ready.run.aux, _assembled(ready, plan, options)
+        if any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
+            plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
+            return assemble(ready, plan, options)
+        rehearsal, room = _Rehearsal(ready, args, options), options.max_bytes * (1 - MARGIN)
+        found = rehearsal.ways(room)
+        fitting = [way for way in found if way.peak_bytes <= room]
+        if not fitting:
+            raise _too_little(ready, args, options, found)
+        mode = options.mode if isinstance(options.mode, str) else options.mode.mode
+        asked = [way for way in fitting if way.plan.mode == mode]
+        way = min(asked or fitting, key=lambda way: way.cost.nanoseconds)
+        if way.samples is None:
+            return assemble(ready, way.plan, replace(options, chunk_size=way.chunk_size))
+        return _piecewise(rehearsal, way)
 
 
-def _whole(ready: Prepared, args: Sequence[Any], options: Options) -> tuple[Prepared, Any, Any, list[list[Any]]]:
-    """All samples in one piece, the seeds in chunks."""
-    found, held, way = _chosen(ready, args, options, fresh=True)
-    if way is None:
-        raise _too_little(options, held, found, ready.batch)
-    pairs = _assembled(ready, way.plan, replace(options, chunk_size=way.chunk_size))
-    return ready, ready.run.value, ready.run.aux, pairs
+def _piecewise(rehearsal: _Rehearsal, way: Way) -> list[list[Any]]:
+    ready, batch = rehearsal.ready, rehearsal.batch
+    assert batch is not None and way.samples is not None
+    results, one = Results(ready, rehearsal.options), unit(ready.sources, ready.outputs)
+
+    def carry_out(samples: Range) -> None:  # what it holds is gone before the next
+        graph = rehearsal.graph(samples)
+        for end in rehearsal.ends(way.plan):
+            for seed in rehearsal.seeds(way.plan, end, way.chunk_size, samples, one):
+                results.add(rehearsal.own(rehearsal.piece(graph, way.plan, end, seed, one), samples))
+
+    for start in shown(range(0, batch, way.samples), rehearsal.options.progress):
+        carry_out((start, min(start + way.samples, batch)))
+    return results.values()
 
 
-def _assembled(ready: Prepared, plan: Plan, options: Options, into: Any = None) -> list[list[Any]]:
-    with np.errstate(all="ignore"):
-        return assemble(ready, plan, options, into)
-
-
-def _too_little(options: Options, held: int, found: Sequence[Way], samples: int | None) -> MemoryError:
-    least = min(way.cost.peak_bytes for way in found)
-    needed = ceil((held + least) / (1 - MARGIN))
+def _too_little(ready: Prepared, args: Sequence[Any], options: Options, found: Sequence[Way]) -> InputError:
+    least = min(found, key=lambda way: way.peak_bytes)
+    needed = ceil(least.peak_bytes / (1 - MARGIN))
+    values = held_bytes(ready, args, Graph([], (), ()))
     what, why = "one seed", ""
-    if samples is not None:
-        what += " of one sample" if samples == 1 else f" of {samples} samples"
-    if samples not in (None, 1):
+    if least.samples == 1:
+        what += " of one sample"
+    elif ready.batch not in (None, 1):
+        what += f" of {ready.batch} samples"
         why = " The samples stay together with structured=True, and with on_mixing other than 'raise'."
-    return MemoryError(
+    return InputError(
         f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and "
-        f"result: {held:,} for the function's own values and local derivatives, {least:,} for the accumulation, and a "
-        f"margin of {needed - held - least:,}.{why} Give it max_bytes={needed:,} or more, or a smaller problem."
+        f"result: {values:,} for the values that the function computes for its whole batch, {least.held - values:,} "
+        f"for local derivatives, {least.cost.peak_bytes:,} for the accumulation, and a margin of "
+        f"{needed - least.peak_bytes:,}.{why} Give it max_bytes={needed:,} or more, or call the function on fewer "
+        "samples."
     )
-
-
-def _first_size(args: Sequence[Any], axes: Sequence[int | None], batch: int, max_bytes: int) -> int:
-    """How many samples to record first: all if they surely fit, and never one alone, in which nothing could mix."""
-    leaves = [leaf for arg, axis in zip(args, axes, strict=True) if axis is not None for leaf in flatten(arg)[0]]
-    each = sum(leaf.nbytes for leaf in leaves if is_array(leaf)) // batch
-    return min(batch, max(2, max_bytes // max(RECORDED_PER_INPUT * each, 1)))
-
-
-class _Work:
-    """The samples in chunks: what has been done of the value, the aux and the Jacobians."""
-
-    def __init__(
-        self,
-        prepared: Callable[..., Prepared],
-        args: tuple[Any, ...],
-        axes: Sequence[int | None],
-        batch: int,
-        options: Options,
-    ) -> None:
-        self.prepared, self.args, self.axes, self.batch, self.options = prepared, args, axes, batch, options
-        self.sizes: list[int] = []
-        self.aux: list[Any] = []
-        self.values: list[Any] = []
-        self.table: list[list[Any]] = []
-
-    def run(self, size: int) -> tuple[Prepared, Any, Any, list[list[Any]]]:
-        start, bar = 0, None
-        while True:
-            stop = min(start + size, self.batch)
-            ready = self.prepared(*self._part(start, stop))
-            if _is_traced(ready):
-                return _at_once(ready if size == self.batch else self.prepared(*self.args), self.options)
-            whole = stop - start == self.batch
-            found, held, way = _chosen(ready, self.args, self.options, fresh=whole)
-            if way is None:
-                if stop - start == 1:
-                    raise _too_little(self.options, held, found, 1)
-                size = (stop - start) // 2
-                del ready  # before the next is recorded
-                continue
-            if whole:
-                options = replace(self.options, chunk_size=way.chunk_size)
-                return ready, ready.run.value, ready.run.aux, _assembled(ready, way.plan, options)
-            if start == 0:
-                self._allocate(ready)
-                bar = shown(None, self.options.progress, total=self.batch, unit="sample")
-            self._add(ready, way, start, stop)
-            if bar is not None:
-                bar.update(stop - start)
-            start = stop
-            if start == self.batch:
-                break
-            size = self._next_size(found, held, self.batch - start)
-            del ready
-        if bar is not None:
-            bar.close()
-        return ready, optree.tree_unflatten(ready.run.tree, self.values), self._joined_aux(), self.table
-
-    def _part(self, start: int, stop: int) -> list[Any]:
-        def cut(leaf: Any, axis: int) -> Any:
-            if not is_array(leaf) or not leaf.ndim:
-                return leaf
-            return leaf[(*(slice(None),) * (axis % leaf.ndim), slice(start, stop))]
-
-        return [
-            arg if axis is None else optree.tree_map(lambda leaf, axis=axis: cut(leaf, axis), arg, namespace="minijac")
-            for arg, axis in zip(self.args, self.axes, strict=True)
-        ]
-
-    def _allocate(self, ready: Prepared) -> None:
-        """The whole result, filled with zeros, into which chunks are written."""
-        for y, b in zip(ready.outputs, ready.out_axes, strict=True):
-            xp = namespace(y)
-            assert b is not None
-            self.values.append(xp.empty((*y.shape[:b], self.batch, *y.shape[b + 1 :]), y.dtype))
-            row = []
-            for x, a in zip(ready.sources, ready.in_axes, strict=True):
-                shape = (self.batch, *_without(y.shape, b), *_without(x.shape, a))
-                row.append(xp.zeros(shape, result_dtype(y, x)))
-            self.table.append(row)
-
-    def _add(self, ready: Prepared, way: Way, start: int, stop: int) -> None:
-        if self.sizes and len(ready.outputs) != len(self.values):
-            raise InputError("max_bytes: expected the same tree of outputs for each chunk of samples, got another.")
-        into = [[whole[start:stop] for whole in row] for row in self.table]
-        _assembled(ready, way.plan, replace(self.options, chunk_size=way.chunk_size, progress=False), into)
-        for value, y, b in zip(self.values, ready.outputs, ready.out_axes, strict=True):
-            value[(*(slice(None),) * b, slice(start, stop))] = y  # type: ignore[operator]
-        self.aux.append(ready.run.aux)
-        self.sizes.append(stop - start)
-
-    def _next_size(self, found: Sequence[Way], held: int, rest: int) -> int:
-        """The chunk of samples for which the rest takes fewest accumulations; what is held grows with it at most."""
-        size = result = self.sizes[-1]
-        best: int | None = None
-        count = 1
-        while count <= rest:
-            samples = ceil(rest / count)
-            room = _countable(self.options) - held * samples / size
-            pieces = [way.pieces for way in found if way.cost.peak_bytes * samples / size <= room]
-            if pieces and (best is None or count * (min(pieces) + 2) < best):  # 2: recording and planning
-                best, result = count * (min(pieces) + 2), samples
-            count *= 2
-        if result == size and len(self.sizes) == 1 and size > 1:
-            result = size - 1  # chunks of two lengths tell apart what goes with the samples
-        return result
-
-    def _joined_aux(self) -> Any:
-        """The aux of the whole batch: leaves that have the chunk's samples on axis 0 one after the other."""
-        if not self.options.has_aux:
-            return None
-        parts = [flatten(aux) for aux in self.aux]
-        leaves = [self._joined(list(pieces)) for pieces in zip(*(leaves for leaves, _ in parts), strict=True)]
-        return optree.tree_unflatten(parts[0][1], leaves)
-
-    def _joined(self, pieces: list[Any]) -> Any:
-        shapes = [np.shape(piece) for piece in pieces]
-        with_samples = [shape[:1] == (size,) for shape, size in zip(shapes, self.sizes, strict=True)]
-        if all(with_samples) and len(set(self.sizes)) > 1:
-            return namespace(pieces[0]).concatenate(pieces)
-        if not any(with_samples) and all(_same(pieces[0], piece) for piece in pieces[1:]):
-            return pieces[0]
-        raise InputError(
-            f"has_aux=True with max_bytes={self.options.max_bytes:,}: samples were taken in chunks of {self.sizes}, "
-            f"and an aux leaf came in shapes {shapes}. Expected the samples on its axis 0, or the same value for every "
-            "chunk. Return it with the samples first, or leave max_bytes out."
-        )
-
-
-def _same(a: Any, b: Any) -> bool:
-    if is_array(a) and is_array(b):
-        return a.shape == b.shape and bool((a == b).all())
-    return type(a) is type(b) and bool(a == b)
-
-
-def _without(shape: Shape, axis: int | None) -> Shape:
-    return tuple(n for k, n in enumerate(shape) if k != axis)

@@ -19,9 +19,9 @@ from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from .graph import Graph
 from .plan import structure_of
-from .samples import ANYWHERE, Place, follow_samples, raise_mixing
+from .samples import ANYWHERE, Mixing, Place, follow_samples, raise_mixing
 
-__all__ = ["Prepared", "Recorded", "open_trace", "prepare", "run_on_tape"]
+__all__ = ["Prepared", "Recorded", "open_trace", "prepare", "run_on_tape", "sample_places"]
 
 
 class Recorded(NamedTuple):
@@ -198,19 +198,30 @@ def _out_axes(
     """The batch axis of every output. Raises where samples mix, or where an output has lost them."""
     if batch is None:
         return [None] * len(outputs)
-    if run.others:
-        whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
-        others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
-        places, mixing = follow_samples(whole, others, set(), batch)
-    else:
-        held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
-        places, mixing = follow_samples(graph, held, set(held), batch)
+    places, mixing = _places(run, graph, nodes, in_axes, batch)
     if mixing is not None and options.on_mixing == "raise":
         raise_mixing(mixing, batch)
     return [
         _output_axis(y, None if i is None else places.get(i), batch)
         for y, i in zip(outputs, run.output_nodes, strict=True)
     ]
+
+
+def _places(
+    run: Recorded, graph: Graph, nodes: list[int], in_axes: list[int | None], batch: int
+) -> tuple[dict[int, Place | None], Mixing | None]:
+    if run.others:
+        whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
+        others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
+        return follow_samples(whole, others, set(), batch)
+    held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
+    return follow_samples(graph, held, set(held), batch)
+
+
+def sample_places(ready: Prepared) -> dict[int, Place | None]:
+    """Where each node of a function that was followed has its samples."""
+    assert ready.batch is not None
+    return _places(ready.run, ready.graph, ready.nodes, ready.in_axes, ready.batch)[0]
 
 
 def _output_axis(y: Any, place: Place | None, batch: int) -> int:

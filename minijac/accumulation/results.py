@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,38 +15,31 @@ from .plan import Plan, accumulate
 from .recording import Prepared
 from .seeds import seeds, unit
 
-__all__ = ["accumulate_chunk", "assemble", "batch_first", "ends", "finished", "result_dtype", "shown"]
+__all__ = [
+    "Blocks",
+    "Results",
+    "accumulate_chunk",
+    "assemble",
+    "batch_first",
+    "ends",
+    "finished",
+    "result_dtype",
+    "shown",
+]
 
 
-def assemble(
-    ready: Prepared, plan: Plan, options: Options, into: Sequence[Sequence[Any]] | None = None
-) -> list[list[Any]]:
-    """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``.
-
-    `into` holds an array of zeros for each, to be filled instead of a new one.
-    """
+def assemble(ready: Prepared, plan: Plan, options: Options) -> list[list[Any]]:
+    """The Jacobian of every output leaf with respect to every input leaf, as ``result[output][input]``."""
     one = unit(ready.sources, ready.outputs)
-    table = [[_Result(y, x, b, a, options, into and into[m][n])
-              for n, (x, a) in enumerate(zip(ready.sources, ready.in_axes, strict=True))]
-             for m, (y, b) in enumerate(zip(ready.outputs, ready.out_axes, strict=True))]  # fmt: skip
-    rows: dict[int, list[_Row]] = {}  # one output node may be several output leaves
-    for row, node in zip(table, ready.run.output_nodes, strict=True):
-        if node is not None:
-            rows.setdefault(node, []).append(dict(zip(ready.run.inputs, row, strict=True)))
-
-    def add(blocks: Blocks) -> None:
-        for (o, i), block in blocks.items():
-            for row in rows[o]:
-                row[i].add(block)
-
+    results = Results(ready, options)
     if options.chunk_size is None or plan.mode == "mixed":
-        add(accumulate(ready.graph, plan, ready.run.inputs, ready.nodes, one))
+        results.add(accumulate(ready.graph, plan, ready.run.inputs, ready.nodes, one))
     else:
         work = [(end, seed) for end, axis in ends(ready, plan).items()
                 for seed in seeds(ready.graph.nodes[end].out.shape, axis, options.chunk_size, one)]  # fmt: skip
         for end, seed in shown(work, options.progress):
-            add(accumulate_chunk(ready.graph, plan, end, seed))
-    return [[result.value() for result in row] for row in table]
+            results.add(accumulate_chunk(ready.graph, plan, end, seed))
+    return results.values()
 
 
 Blocks: TypeAlias = dict[tuple[int, int], Block]
@@ -69,7 +61,7 @@ def accumulate_chunk(graph: Graph, plan: Plan, end: int, seed: Block) -> Blocks:
     return {(end, i): block for i, block in graph.reverse({end: seed.T}).items()}
 
 
-def shown(work: Any, progress: bool, **options: Any) -> Any:
+def shown(work: Any, progress: bool) -> Any:
     """The work, behind a progress bar where one is wanted. Raises ImportError where tqdm is not installed."""
     if not progress:
         return work
@@ -77,23 +69,38 @@ def shown(work: Any, progress: bool, **options: Any) -> Any:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install minijac[progress]") from error
-    return tqdm(work, **{"desc": "jacobian", "unit": "chunk", **options})
+    return tqdm(work, desc="jacobian", unit="chunk")
 
 
-_Row: TypeAlias = "dict[int, _Result]"
+class Results:
+    """The Jacobians of all output leaves by all input leaves, to which blocks are added."""
+
+    def __init__(self, ready: Prepared, options: Options) -> None:
+        self._table = [[_Result(y, x, b, a, options) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
+                       for y, b in zip(ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+        self._rows: dict[int, list[dict[int, _Result]]] = {}  # one output node may be several output leaves
+        for row, node in zip(self._table, ready.run.output_nodes, strict=True):
+            if node is not None:
+                self._rows.setdefault(node, []).append(dict(zip(ready.run.inputs, row, strict=True)))
+
+    def add(self, blocks: Blocks) -> None:
+        for (o, i), block in blocks.items():
+            for row in self._rows[o]:
+                row[i].add(block)
+
+    def values(self) -> list[list[Any]]:
+        return [[result.value() for result in row] for row in self._table]
 
 
 class _Result:
     """One output's Jacobian with respect to one input, gathered over chunks."""
 
-    def __init__(
-        self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, options: Options, into: Any = None
-    ) -> None:
+    def __init__(self, y: Any, x: Any, out_axis: int | None, in_axis: int | None, options: Options) -> None:
         self.y, self.x = y, x
         self.out_axis, self.in_axis = out_axis, in_axis
         self.full, self.structured = options.on_mixing == "full", options.structured
         self.dtype = result_dtype(y, x)
-        self.dense: Any = into
+        self.dense: Any = None
         self.block: Block | None = None
 
     def add(self, block: Block) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from math import ceil
-from typing import Any
+from math import ceil, prod
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..algebra.labels import Axis, Label, axis_of, window
 from ..algebra.terms import Term
 from ..backend import namespace
 
-__all__ = ["seeds", "unit"]
+__all__ = ["Range", "seeds", "unit"]
 
 
 def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
@@ -24,18 +24,29 @@ def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
     return namespace(sources[0]).ones((), np.result_type(*(x.dtype for x in (*sources, *outputs))))
 
 
-def seeds(shape: Shape, batch_axis: int | None, chunk_size: int | None, one: Any) -> Iterator[Block]:
-    """The identity on arrays of `shape`, cut into blocks of at most `chunk_size` seeds per sample.
+Range: TypeAlias = tuple[int, int]
+"""Samples, from the first up to the one that is not among them any more."""
+
+
+def seeds(
+    shape: Shape, batch_axis: int | None, chunk_size: int | None, one: Any, samples: Range | None = None
+) -> Iterator[Block]:
+    """The identity on arrays of `shape`, or on some samples of them, in blocks of at most `chunk_size` seeds a sample.
 
     A seed is one entry of one sample; a chunk is a window of the array, so a chunked identity is still labels alone.
     """
     if chunk_size is None:
-        yield Block.identity(shape, one)
-        return
+        if samples is None or batch_axis is None:
+            yield Block.identity(shape, one)
+            return
+        chunk_size = max(prod(n for k, n in enumerate(shape) if k != batch_axis), 1)
     windows: list[list[tuple[int, int]]] = []
     budget = chunk_size
     for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones
         n = shape[k]
+        if k == batch_axis and samples is not None:
+            windows.insert(0, [(samples[0], samples[1] - samples[0])])
+            continue
         size = n if k == batch_axis else min(n, budget)
         pieces = ceil(n / size) if size else 1
         size = ceil(n / pieces) if n else 0

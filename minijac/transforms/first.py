@@ -87,7 +87,7 @@ def jacobian(
         structured: Return the Jacobian as an operator (`minijac.Jacobian`) instead of a dense array.
         has_aux: `f` returns ``(y, aux)``; the result is ``(J, aux)``.
         chunk_size: Seeds (columns of the per-sample Jacobian in forward mode, rows in reverse) at a time.
-        max_bytes: Bound on peak memory beside inputs and result.
+        max_bytes: Bound on peak memory beside inputs and result; met by taking samples, then seeds, a few at a time.
         progress: Show a progress bar over chunks (needs tqdm).
 
     Returns:
@@ -96,7 +96,7 @@ def jacobian(
 
     Raises:
         BatchMixingError: One sample's output depends on another's input, and `on_mixing` is ``"raise"``.
-        InputError: Wrong dtype, rank, batch sizes or option.
+        InputError: Wrong dtype, rank, batch sizes or option; a bound that cannot be met, with the least that can.
 
     Dask arrays chunked along the samples give Dask arrays, lazily: one task a chunk, compiled once in each worker.
 
@@ -124,11 +124,9 @@ def jacobian(
 def _jacobian(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> tuple[Recorded, Any]:
-    if options.max_bytes is not None:
-        prepared = lambda *part: prepare(f, part, kwargs, options)  # noqa: E731
-        ready, value, aux, pairs = within_bytes(prepared, args, options)
-        return ready.run._replace(value=value, aux=aux), as_trees(pairs, ready, args, options)
     ready = prepare(f, args, kwargs, options)
+    if options.max_bytes is not None:
+        return ready.run, as_trees(within_bytes(ready, args, options), ready, args, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
         plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
