@@ -181,12 +181,26 @@ def compare_with_torch(
     >>> compare_with_torch(np.tanh, torch.tanh, np.zeros((3, 2))).absolute  # doctest: +SKIP
     0.0
     """
-    import torch
-
     argnums = tuple(n for n, arg in enumerate(args) if _differentiable(arg))
     axes = batch_axes(batch_axis, args)
     batch = batch_size(args, axes)
     J = _leaves(jacobian(f, argnums, batch_axis=axes)(*args))
+    reference = _torch_jacobians(torch_f, args, argnums, axes, batch)
+    worst = Errors(0.0, 0.0)
+    for n, (a, b) in enumerate(zip(map(to_host, J), reference, strict=True)):
+        b = b.reshape(a.shape)
+        if rtol is not None or atol is not None:
+            _assert_close(a, b, rtol or 0.0, atol, f"minijac and torch, Jacobian {n}")
+        error = float(np.abs(a - b).max(initial=0.0))
+        scale = float(np.abs(b).max(initial=0.0))
+        worst = Errors(max(worst.absolute, error), max(worst.relative, error / scale if scale else error))
+    return worst
+
+
+def _torch_jacobians(torch_f: Callable[..., Any], args: Any, argnums: Any, axes: Any, batch: int | None) -> list[Any]:
+    """Torch's Jacobians for the arguments' arrays, one sample at a time, stacked."""
+    import torch
+
     flat, tree = flatten(args)
     owners = [n for n, arg in enumerate(args) for _ in _leaves(arg)]
 
@@ -207,16 +221,7 @@ def compare_with_torch(
         wanted = [leaf for leaf, n in zip(leaves, owners, strict=True) if n in argnums]
         outputs = _leaves(torch_f(*optree.tree_unflatten(tree, leaves)))
         samples.append([column for y in outputs for column in _torch_rows(torch, y, wanted)])
-    reference = [np.stack(parts) for parts in zip(*samples, strict=True)]
-    worst = Errors(0.0, 0.0)
-    for n, (a, b) in enumerate(zip(map(to_host, J), reference, strict=True)):
-        b = b.reshape(a.shape)
-        if rtol is not None or atol is not None:
-            _assert_close(a, b, rtol or 0.0, atol, f"minijac and torch, Jacobian {n}")
-        error = float(np.abs(a - b).max(initial=0.0))
-        scale = float(np.abs(b).max(initial=0.0))
-        worst = Errors(max(worst.absolute, error), max(worst.relative, error / scale if scale else error))
-    return worst
+    return [np.stack(parts) for parts in zip(*samples, strict=True)]
 
 
 def _torch_rows(torch: Any, y: Any, wanted: list[Any]) -> list[Any]:

@@ -201,15 +201,7 @@ ENGINE = 4_200
 """Lines of what one reads in an afternoon: the algebra, the tape, the families of operations, the accumulation."""
 STILL_TOO_LARGE = {
     "benchmarks/workloads.py",
-    "minijac/testing.py compare_with_torch",
     "minijac/transforms/first.py jacobian",
-    "tests/accumulation/test_mixing.py",
-    "tests/accumulation/test_structure.py",
-    "tests/accumulation/test_structure.py moves",
-    "tests/algebra/test_block.py structures",
-    "tests/test_errors.py",
-    "tests/transforms/test_nesting.py",
-    "tests/transforms/test_transforms.py",
     "minijac/operator/jacobian.py Jacobian",
     "minijac/operator/solving.py solve_banded",
     "minijac/program/cpu/executor.py Executor",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +24,7 @@ from blocks import (
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from structures import STRUCTURES, B, N, one
 
 import minijac as mj
 from minijac.algebra.block import Block
@@ -260,109 +260,7 @@ def rebuilt(block: Block, arrays: Any) -> Block:
 
 # --- every structure against every other --------------------------------------------------------------------
 
-B, N = 3, 6
 
-
-def _rng(name: str) -> np.random.Generator:
-    return np.random.default_rng([ord(c) for c in name])
-
-
-def _data(name: str, *labels: Label) -> Factor:
-    return Factor(integers(_rng(name), labels) + 0.5, labels)
-
-
-def _one(out: Any, inp: Any, *factors: Factor, scale: float = 1.0) -> Block:
-    return Block((B, N), (B, N), [Term(out, inp, factors, scale)])
-
-
-def structures() -> dict[str, Callable[[], Block]]:
-    """One maker of a map from (B, N) to (B, N) for each kind of structure, its labels new at every call."""
-
-    def identity() -> Block:
-        return Block.identity((B, N))
-
-    def diagonal() -> Block:
-        b, i = Label(B), Label(N)
-        return _one(((b,), (i,)), ((b,), (i,)), _data("diagonal", b, i))
-
-    def shared_dense() -> Block:
-        b, i, o = Label(B), Label(N), Label(N)
-        return _one(((b,), (o,)), ((b,), (i,)), _data("shared", i, o))
-
-    def dense_per_sample() -> Block:
-        b, i, o = Label(B), Label(N), Label(N)
-        return _one(((b,), (o,)), ((b,), (i,)), _data("dense", b, o, i))
-
-    def all_pairs_of_samples() -> Block:
-        b, c, i, o = Label(B), Label(B), Label(N), Label(N)
-        return _one(((b,), (o,)), ((c,), (i,)), _data("full", b, o, c, i))
-
-    def shifted() -> Block:
-        b, i = Label(B), Label(N - 1)
-        return _one(((b,), (Window(i, N, 1, 1),)), ((b,), (Window(i, N, 0, 1),)), _data("window", b, i))
-
-    def every_second() -> Block:
-        b, i = Label(B), Label(N // 2)
-        return _one(((b,), (Window(i, N, 1, 2),)), ((b,), (Window(i, N, 0, 1),)), scale=2.0)
-
-    def flip() -> Block:
-        b, i = Label(B), Label(N)
-        return _one(((b,), (i,)), ((b,), (Window(i, N, N - 1, -1),)))
-
-    def regrouped() -> Block:
-        """Read as (2, 3), written as (3, 2): after itself, digits of 2 meet digits of 3."""
-        b, h, w = Label(B), Label(2), Label(3)
-        return _one(((b,), (w, h)), ((b,), (h, w)), _data("regrouped", h))
-
-    def rows_summed() -> Block:
-        b, h, w, v = Label(B), Label(2), Label(3), Label(3)
-        return _one(((b,), (h, w)), ((b,), (h, v)), _data("rows", b, h, w))
-
-    def misaligned() -> Block:
-        b, h, w, p, q = Label(B), Label(2), Label(3), Label(3), Label(2)
-        to = Block((B, 3, 2), (B, N), [Term(((b,), (p,), (q,)), ((b,), (p, q)), (_data("p", p, b),))])
-        b = Label(B)
-        back = Block((B, N), (B, 3, 2), [Term(((b,), (h, w)), ((b,), (w,), (h,)))])
-        return back @ to.materialised([1])
-
-    def repeated() -> Block:
-        """The same position along samples and features."""
-        b, i = Label(B), Label(N)
-        return _one(((b,), (Window(b, N, 0, 2),)), ((b,), (i,)), _data("repeated", i, b))
-
-    def first_broadcast() -> Block:
-        b, i = Label(B), Label(N)
-        return _one(((b,), (i,)), ((b,), (Window(None, N, 0, 1),)))
-
-    def summed_into_the_last() -> Block:
-        b, i = Label(B), Label(N)
-        return _one(((b,), (Window(None, N, N - 1, 1),)), ((b,), (i,)), scale=-1.0)
-
-    def samples_summed() -> Block:
-        b, c, i = Label(B), Label(B), Label(N)
-        return _one(((b,), (i,)), ((c,), (i,)), scale=0.5)
-
-    def low_rank() -> Block:
-        b, i, o = Label(B), Label(N), Label(N)
-        return _one(((b,), (o,)), ((b,), (i,)), _data("left", b, o), _data("right", b, i))
-
-    def zero() -> Block:
-        return Block((B, N), (B, N))
-
-    def softmax_like() -> Block:
-        return diagonal() + low_rank()
-
-    def stencil() -> Block:
-        return identity() + shifted() + shifted().T + first_broadcast()
-
-    def residual() -> Block:
-        return identity() + shared_dense() + regrouped()
-
-    made = locals()
-    return {name: maker for name, maker in made.items() if callable(maker)}
-
-
-STRUCTURES = structures()
 kinds = pytest.mark.parametrize("kind", STRUCTURES)
 EYE = np.eye(B * N).reshape(B, N, B, N)
 
@@ -451,9 +349,9 @@ def test_flip_of_a_flip_is_the_identity():
 
 def test_windows_that_do_not_meet_give_zero():
     b, i, j = Label(B), Label(3), Label(3)
-    first = _one(((b,), (Window(i, N, 0, 1),)), ((b,), (Window(i, N, 0, 1),)))
+    first = one(((b,), (Window(i, N, 0, 1),)), ((b,), (Window(i, N, 0, 1),)))
     c = Label(B)
-    last = _one(((c,), (Window(j, N, 3, 1),)), ((c,), (Window(j, N, 3, 1),)))
+    last = one(((c,), (Window(j, N, 3, 1),)), ((c,), (Window(j, N, 3, 1),)))
     assert (first @ last).terms == ()
 
 

@@ -118,6 +118,13 @@ def pulled(J: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.stack([w[b].reshape(-1) @ J[b].reshape(w[b].size, -1) for b in range(len(w))])
 
 
+def by_columns(f: Callable[[Any], Any], shape: tuple[int, ...]) -> np.ndarray:
+    """All of a linear function's Jacobian: what it makes of each unit array."""
+    eye = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+    columns = np.stack([f(unit) for unit in eye], -1)
+    return columns.reshape((*columns.shape[:-1], *shape))
+
+
 # --- comparisons --------------------------------------------------------------------------------------------
 
 
