@@ -201,8 +201,6 @@ ENGINE = 4_200
 """Lines of what one reads in an afternoon: the algebra, the tape, the families of operations, the accumulation."""
 STILL_TOO_LARGE = {
     "benchmarks/workloads.py",
-    "minijac/transforms/first.py jacobian",
-    "minijac/operator/jacobian.py Jacobian",
     "minijac/operator/solving.py solve_banded",
     "minijac/program/cpu/executor.py Executor",
     "minijac/program/gpu/executor.py Executor",
