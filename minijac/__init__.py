@@ -25,6 +25,7 @@ from .transforms.second import (
     value_and_hessian_diagonal,
     value_and_laplacian,
 )
+from .transforms.vmap import vmap
 from .views.plan import Explanation, explain
 from .views.tape import Tape, trace
 
@@ -66,4 +67,5 @@ __all__ = [
     "value_and_hessian_diagonal",
     "value_and_laplacian",
     "vjp",
+    "vmap",
 ]

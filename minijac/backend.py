@@ -34,15 +34,19 @@ class Wrapped:
 
     __slots__ = ("value",)
     value: Any
-    recorded = False
-    """Whether it stands for an array of a program that is being recorded, so that its numbers must not be looked at."""
+
+    def plain(self) -> Any:
+        """What it stands for without derivative; itself where its numbers must not be looked at."""
+        return value_of(self.value)
+
+    def outline(self) -> Any:
+        """An array of its shape, dtype and device, whose numbers say nothing."""
+        return array_of(self.value)
 
 
 def value_of(x: Any) -> Any:
     """The value without derivative: the plain array under all traces, or its place in a program being recorded."""
-    while isinstance(x, Wrapped) and not x.recorded:
-        x = x.value
-    return x
+    return x.plain() if isinstance(x, Wrapped) else x
 
 
 def array_of(x: Any) -> Any:

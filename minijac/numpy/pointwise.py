@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_of, value_of
+from ..backend import value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise
@@ -132,7 +132,7 @@ FUNCTIONS[np.angle] = lambda z, deg=False: np.where(z < 0, 180.0 if deg else np.
 @implements(np.full_like)
 def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
     if not isinstance(fill_value, Traced):
-        return np.full_like(array_of(a), fill_value, dtype, **kwargs)
+        return np.full_like(a.outline(), fill_value, dtype, **kwargs)
     filled = np.broadcast_to(fill_value, np.shape(a) if kwargs.get("shape") is None else kwargs["shape"])
     return astype(filled, a.dtype if dtype is None else dtype)
 

@@ -150,7 +150,7 @@ SHAPE_ONLY = (
 
 def plain(function: Any) -> Callable[..., Any]:
     """A function whose result carries no derivative: it is computed on the plain values."""
-    strip = array_of if function in SHAPE_ONLY else number_of
+    strip = (lambda x: x.outline()) if function in SHAPE_ONLY else number_of
 
     def on_values(*args: Any, **kwargs: Any) -> Any:
         return function(*[_stripped(x, strip) for x in args], **{key: _stripped(x, strip) for key, x in kwargs.items()})

@@ -223,6 +223,11 @@ class Structural(Op):
 
     flat: bool = True
 
+    @property
+    def by_labels(self) -> bool:
+        """Whether the relation says all: nothing is moved as data."""
+        return self.edge is _structural_edge
+
 
 def structural(
     name: str,

@@ -13,7 +13,7 @@ from ..algebra.labels import Label
 from . import into
 from .families import Example, labelled_repeated, multilinear
 
-__all__ = ["LETTERS", "einsum", "matmul", "parse_einsum"]
+__all__ = ["LETTERS", "einsum", "matmul", "parse_einsum", "spelled"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -68,9 +68,9 @@ def parse_einsum(operands: Sequence[Any]) -> tuple[str, Sequence[Any]]:
         subscripts, operands = operands[0].replace(" ", ""), operands[1:]
     else:  # operand, its labels, operand, its labels, ..., and maybe those of the output
         pairs = len(operands) // 2
-        subscripts = ",".join(_letters(labels) for labels in operands[1 : 2 * pairs : 2])
+        subscripts = ",".join(spelled(labels) for labels in operands[1 : 2 * pairs : 2])
         if len(operands) % 2:
-            subscripts += "->" + _letters(operands[-1])
+            subscripts += "->" + spelled(operands[-1])
         operands = operands[: 2 * pairs : 2]
     if "->" not in subscripts:
         letters = subscripts.replace(",", "").replace("...", "")
@@ -79,7 +79,7 @@ def parse_einsum(operands: Sequence[Any]) -> tuple[str, Sequence[Any]]:
     return subscripts, operands
 
 
-def _letters(labels: Sequence[Any]) -> str:
+def spelled(labels: Sequence[Any]) -> str:
     return "".join("..." if n is Ellipsis else LETTERS[n] for n in labels)
 
 

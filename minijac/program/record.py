@@ -49,7 +49,9 @@ class Symbol(Traced):
     """A value of a program that is being recorded: it has a shape and a dtype, and its numbers may not be looked at."""
 
     __slots__ = ()
-    recorded = True
+
+    def plain(self) -> Symbol:
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
