@@ -10,6 +10,7 @@ from .errors import (
     TraceError,
     UnsupportedOperationError,
 )
+from .loops.scan import checkpoint, scan
 from .operator.jacobian import Jacobian
 from .program.compiled import compile
 from .transforms.first import jacobian, linearize, value_and_jacobian
@@ -41,6 +42,7 @@ __all__ = [
     "Tape",
     "TraceError",
     "UnsupportedOperationError",
+    "checkpoint",
     "errors",
     "explain",
     "grad",
@@ -51,6 +53,7 @@ __all__ = [
     "numpy",
     "ops",
     "partials",
+    "scan",
     "special",
     "stop_gradient",
     "testing",

@@ -1,8 +1,13 @@
-"""Accumulation: the recorded graph, its local derivatives, and its Jacobian blocks from either end."""
+"""Accumulation: the recorded graph, its local derivatives, and its Jacobian blocks from either end.
+
+A node may be an output of a step, a function with a tape of its own (`minijac.checkpoint`): such a step is carried out
+as a whole, on the blocks of its operands or of its outputs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..algebra.block import Block
 from ..ops.edges import Edge, Part
@@ -16,11 +21,19 @@ __all__ = ["Graph"]
 class Graph:
     """The part of a tape that lies between some of its inputs and its outputs."""
 
-    def __init__(self, nodes: Sequence[Node], inputs: Iterable[int], outputs: Iterable[int]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        inputs: Iterable[int],
+        outputs: Iterable[int],
+        live: Mapping[int, Any] | None = None,
+    ) -> None:
         self.nodes = nodes
         self._edges: dict[tuple[int, int], Edge] = {}
         self._restrict(inputs, outputs)
-        self._marked = not any(discards(nodes[i]) for i in self.order)
+        self._live = live or {}
+        """Which entries of the outputs are used, where not all are."""
+        self._marked = not self._live and not any(discards(nodes[i]) for i in self.order)
 
     def _restrict(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
         nodes = self.nodes
@@ -41,6 +54,12 @@ class Graph:
                 used.update(p for _, p in operands[i])
         self.order = [i for i in sorted(used) if i not in self.inputs]
         self._operands = operands
+        self.steps: dict[int, list[int]] = {}
+        """The nodes that are outputs of one step, by the first of them."""
+        firsts: dict[int, int] = {}
+        for i in self.order:
+            if nodes[i].step is not None:
+                self.steps.setdefault(firsts.setdefault(id(nodes[i].step), i), []).append(i)
 
     def between(self, source: int, target: int) -> Graph:
         """The part between two nodes, of the same local derivatives."""
@@ -54,7 +73,7 @@ class Graph:
         """Find the entries that some output uses: once, before the first local derivative is taken."""
         if not self._marked:
             self._marked = True
-            mark_live(self.nodes, self.order, self._operands, self.outputs, self.edge)
+            mark_live(self, {i: self._live.get(i) for i in self.outputs})
 
     def edge(self, i: int, k: int) -> Edge:
         """The local derivative of node `i` with respect to its operand `k`, computed once."""
@@ -79,40 +98,70 @@ class Graph:
         waiting = self._consumers()
         keep = set(self.outputs)
         for i in self.order:
-            total: Block | None = None
-            for p in self._parents(i):
-                block = blocks.get(p)
-                if block is not None:
-                    for edge in self._between(i, p):
-                        part = edge.after(block)
-                        total = part if total is None else total + part
+            parents = self._parents(i)
+            if i in self.steps:
+                blocks |= self._step_forward(self.steps[i], blocks)
+            elif self.nodes[i].step is None:
+                total = _Sum()
+                for p, positions in parents.items():
+                    if p in blocks:
+                        for edge in self._between(i, p, positions):
+                            total.add(edge.after(blocks[p]))
+                if total:
+                    blocks[i] = total.block()
+            for p in parents:
                 waiting[p] -= 1
                 if waiting[p] == 0 and p not in keep:
                     blocks.pop(p, None)
-            if total is not None:
-                blocks[i] = total
         return {i: blocks[i] for i in self.outputs if i in blocks}
 
     def reverse(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
         """From blocks that start in outputs to blocks that start in inputs: ``block after edges``, in reverse order."""
-        blocks: dict[int, Block] = dict(seeds)
+        totals: dict[int, _Sum] = {i: _Sum(block) for i, block in seeds.items()}
         for i in reversed(self.order):
-            block = blocks.pop(i, None)
-            if block is None:
+            if self.nodes[i].step is not None:
+                if i in self.steps:  # the last of them to be met
+                    for p, block in self._step_reverse(self.steps[i], totals):
+                        totals.setdefault(p, _Sum()).add(block)
                 continue
-            for p in self._parents(i):
-                for edge in self._between(i, p):
-                    part = edge.before(block)
-                    blocks[p] = blocks[p] + part if p in blocks else part
-        return {i: blocks[i] for i in self.inputs if i in blocks}
+            total = totals.pop(i, None)
+            if total is None:
+                continue
+            block = total.block()
+            for p, positions in self._parents(i).items():
+                for edge in self._between(i, p, positions):
+                    totals.setdefault(p, _Sum()).add(edge.before(block))
+        return {i: totals[i].block() for i in self.inputs if i in totals}
 
-    def _parents(self, i: int) -> dict[int, None]:
-        """The nodes that node `i` depends on, each once."""
-        return dict.fromkeys(p for _, p in self._operands[i])
+    def _step_forward(self, group: Sequence[int], blocks: Mapping[int, Block]) -> dict[int, Block]:
+        step: Any = self.nodes[group[0]].step
+        self.mark_live()
+        given = {k: blocks[p] for k, p in self._operands[group[0]] if p in blocks}
+        found = step.forward(given, {self._output(i): self.nodes[i].live for i in group})
+        return {i: found[self._output(i)] for i in group if self._output(i) in found}
 
-    def _between(self, i: int, p: int) -> list[Edge]:
+    def _step_reverse(self, group: Sequence[int], totals: dict[int, _Sum]) -> list[tuple[int, Block]]:
+        step: Any = self.nodes[group[0]].step
+        self.mark_live()
+        given = {self._output(i): totals.pop(i).block() for i in group if i in totals}
+        operands = dict(self._operands[group[0]])
+        found = step.reverse(given, operands, {self._output(i): self.nodes[i].live for i in group}) if given else {}
+        return [(operands[k], block) for k, block in found.items()]
+
+    def _output(self, i: int) -> int:
+        """Which output of its step a node is."""
+        return int(self.nodes[i].params["output"])
+
+    def _parents(self, i: int) -> dict[int, list[int]]:
+        """The nodes that node `i` depends on, with the positions of the operands that they are."""
+        found: dict[int, list[int]] = {}
+        for k, p in self._operands[i]:
+            found.setdefault(p, []).append(k)
+        return found
+
+    def _between(self, i: int, p: int, positions: Sequence[int]) -> list[Edge]:
         """The local derivatives of node `i` by one node; of several operands, as in ``x * x``, their sum."""
-        edges = [self.edge(i, k) for k, q in self._operands[i] if q == p]
+        edges = [self.edge(i, k) for k in positions]
         if len(edges) == 1 or any(edge.linear is not None for edge in edges):
             return edges
         key = i, -1 - p
@@ -130,3 +179,28 @@ class Graph:
             for p in self._parents(i):
                 count[p] = count.get(p, 0) + 1
         return count
+
+
+class _Sum:
+    """A sum of blocks, added in pairs of equal count: with n of different structure no term is looked at n times."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, *blocks: Block) -> None:
+        self._parts: list[tuple[int, Block]] = [(1, block) for block in blocks]
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, block: Block) -> None:
+        count = 1
+        while self._parts and self._parts[-1][0] == count:
+            block = self._parts.pop()[1] + block
+            count *= 2
+        self._parts.append((count, block))
+
+    def block(self) -> Block:
+        total = self._parts[-1][1]
+        for _, part in reversed(self._parts[:-1]):
+            total = part + total
+        return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from ..ops.edges import Edge, Part
 from ..ops.families import Elementwise
 from ..tape.trace import Node
 
+if TYPE_CHECKING:
+    from .graph import Graph
+
 __all__ = ["discards", "mark_live"]
 
-_Sides: TypeAlias = dict[int, Sequence[Any]]
-"""For each node that chooses between its operands, the mask of each of them."""
+_Wholes: TypeAlias = set[frozenset[int]]
+"""The masks of each node that chooses between its operands, by identity: together they leave out nothing."""
 
 
 def discards(node: Node) -> bool:
@@ -25,40 +28,48 @@ def discards(node: Node) -> bool:
     return node.op is not None and node.op.selects is not None
 
 
-def mark_live(
-    nodes: Sequence[Node],
-    order: Sequence[int],
-    operands: Mapping[int, Sequence[tuple[int, int]]],
-    outputs: Sequence[int],
-    edge: Callable[[int, int], Edge],
-) -> None:
-    """Note at each node the entries that some output uses; None stands for all of them.
+def mark_live(graph: Graph, outputs: Mapping[int, Any]) -> dict[int, Any]:
+    """Note at each node the entries that some output uses, and return them by node; None stands for all of them.
 
     An entry that every path discards has derivative zero, whatever its partials are: infinities and NaNs there must not
     meet the zeros of the chain rule. So partials are not taken at entries that are not live.
     """
-    live: dict[int, Any] = dict.fromkeys(outputs, None)
-    sides: _Sides = {}
-    for i in reversed(order):
-        node = nodes[i]
+    live: dict[int, Any] = dict(outputs)
+    sides: dict[int, Sequence[Any]] = {}
+    wholes: _Wholes = set()
+    for i in reversed(graph.order):
+        node = graph.nodes[i]
         node.live = live.get(i)
-        for k, p in operands[i]:
+        if node.step is not None:
+            if i in graph.steps:  # the last of its outputs to be met
+                masks = {graph.nodes[j].params["output"]: graph.nodes[j].live for j in graph.steps[i]}
+                used_inside = node.step.live(graph.operands(i), masks)
+                for k, p in graph.operands(i):
+                    _use(live, p, used_inside.get(k), wholes)
+            continue
+        for k, p in graph.operands(i):
             mask = node.live
             if node.op.selects is not None:  # type: ignore[union-attr]
                 if i not in sides:
                     sides[i] = node.op.selects(node)  # type: ignore[union-attr]
+                    wholes.add(frozenset(id(side) for side in sides[i] if side is not None))
                 chosen = sides[i][k]
                 mask = chosen if mask is None else np.logical_and(mask, chosen)
-            used: Any = None if mask is None else _used(node, k, mask, partial(edge, i, k))
-            if p not in live:
-                live[p] = used
-            else:
-                live[p] = None if _everything(live[p], used, sides) else np.logical_or(live[p], used)
+            _use(live, p, None if mask is None else _used(node, k, mask, partial(graph.edge, i, k)), wholes)
+    return live
 
 
-def _everything(a: Any, b: Any, sides: _Sides) -> bool:
+def _use(live: dict[int, Any], p: int, used: Any, wholes: _Wholes) -> None:
+    """Note a use of some entries of a node beside others."""
+    if p not in live:
+        live[p] = used
+    else:
+        live[p] = None if _everything(live[p], used, wholes) else np.logical_or(live[p], used)
+
+
+def _everything(a: Any, b: Any, wholes: _Wholes) -> bool:
     """Whether two masks together leave out nothing, by structure: one is none, or they are a choice's two sides."""
-    return a is None or b is None or any({id(a), id(b)} == {*map(id, each)} - {id(None)} for each in sides.values())
+    return a is None or b is None or frozenset((id(a), id(b))) in wholes
 
 
 def _used(node: Node, k: int, mask: Any, edge: Callable[[], Edge]) -> Any:

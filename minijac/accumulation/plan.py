@@ -274,13 +274,13 @@ def edge_count(graph: Graph) -> int:
 
 def is_short(graph: Graph) -> bool:
     """Whether a graph is so small that Python's work on its structure takes a moment however it is done."""
-    return edge_count(graph) <= REHEARSED
+    return not graph.steps and edge_count(graph) <= REHEARSED
 
 
 def worth_rehearsing(graph: Graph, seeds: tuple[int, int]) -> bool:
     """Whether the candidates are priced in less time than the plainest accumulation takes: by sizes alone."""
-    if is_short(graph):
-        return True
+    if graph.steps or is_short(graph):
+        return not graph.steps
     entries = 0.0
     for i in graph.order:
         sizes = [graph.nodes[i].out.size, *(getattr(arg, "size", 1) for arg in graph.nodes[i].args)]

@@ -58,17 +58,20 @@ def run_on_tape(
     batched: dict[int, int],
     has_aux: bool,
     kept: bool = False,
+    takes_steps: bool = False,
 ) -> Recorded:
     """Run `f` once with the leaves of the arguments at `positions` traced.
 
     `batched` holds the batch axis of arguments that are traced only to follow their samples. With `kept`, what is
-    recorded outlives the call, so the leaves are copied: the caller may write to them.
+    recorded outlives the call, so the leaves are copied: the caller may write to them. With `takes_steps`, functions
+    that are to be recomputed are steps.
     """
     call = list(args)
     inputs: list[int] = []
     others: dict[int, int] = {}
     xp = module_of(args)
     with open_trace() as trace:
+        trace.takes_steps = takes_steps
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])
             traced = []
@@ -157,7 +160,9 @@ class Prepared(NamedTuple):
         return found[0], found[1]
 
 
-def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
+def prepare(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, takes_steps: bool = False
+) -> Prepared:
     """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix."""
     positions = argument_positions(options.argnums, args)
     axes = batch_axes(options.batch_axis, args)
@@ -165,7 +170,7 @@ def prepare(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     follow: dict[int, int] = {}
     if all(axes[n] is None for n in positions):  # only other arguments hold samples: trace them to find the output's
         follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
-    run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, kept=options.structured)
+    run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps)
 
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
@@ -212,9 +217,10 @@ def _places(
 ) -> tuple[dict[int, Place | None], Mixing | None]:
     if run.others:
         whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
-        others = {i: axis % run.nodes[i].out.ndim for i, axis in run.others.items() if run.nodes[i].out.ndim}
-        return follow_samples(whole, others, set(), batch)
-    held = {i: axis for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
+        others = ((i, axis, run.nodes[i].out.ndim) for i, axis in run.others.items())
+        held: dict[int, Place | None] = {i: Place(axis % ndim, 1) for i, axis, ndim in others if ndim}
+        return follow_samples(whole, held, set(), batch)
+    held = {i: Place(axis, 1) for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
     return follow_samples(graph, held, set(held), batch)
 
 

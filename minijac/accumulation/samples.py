@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,13 +34,21 @@ class Mixing(NamedTuple):
 
 
 def follow_samples(
-    graph: Graph, inputs: Mapping[int, int], differentiated: set[int], batch: int
+    graph: Graph, inputs: Mapping[int, Place | None], active: set[int], batch: int
 ) -> tuple[dict[int, Place | None], Mixing | None]:
-    """Where each node has its samples, and the first operation that mixes those of a differentiated input."""
-    places: dict[int, Place | None] = {i: Place(axis, 1) for i, axis in inputs.items()}
-    active = {i for i in inputs if i in differentiated}
+    """Where each node has its samples, and the first operation that mixes those of a differentiated input.
+
+    `active` holds the inputs that are differentiated, and is given the nodes that depend on them.
+    """
+    places: dict[int, Place | None] = dict(inputs)
     mixing: Mixing | None = None
     for i in graph.order:
+        step: Any = graph.nodes[i].step
+        if step is not None:
+            if i in graph.steps:
+                found_inside = _through(graph, step, graph.steps[i], places, active, batch)
+                mixing = mixing or found_inside
+            continue
         found: dict[bool, set[Place | None]] = {True: set(), False: set()}
         for k, p in graph.operands(i):
             if p in places:
@@ -56,6 +64,23 @@ def follow_samples(
             if places[i] is None and mixing is None:
                 mixing = Mixing(graph.nodes[i], tuple(np.shape(arg) for arg in graph.nodes[i].args))
     return places, mixing
+
+
+def _through(
+    graph: Graph, step: Any, group: list[int], places: dict[int, Place | None], active: set[int], batch: int
+) -> Mixing | None:
+    """Follow the samples through a step."""
+    operands = {k: p for k, p in graph.operands(group[0]) if p in places}
+    given = {k: places[p] for k, p in operands.items()}
+    outputs = [graph.nodes[i].params["output"] for i in group]
+    mixing: Mixing | None
+    found, alive, mixing = step.follow(given, {k for k, p in operands.items() if p in active}, outputs, batch)
+    for i, output in zip(group, outputs, strict=True):
+        if output in found:
+            places[i] = found[output]
+        if output in alive:
+            active.add(i)
+    return mixing
 
 
 def _carried(graph: Graph, i: int, k: int, place: Place | None, batch: int) -> Place | None:

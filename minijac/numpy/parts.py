@@ -17,8 +17,11 @@ from .pointwise import astype
 from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements
 from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, ravel
 
-
 # -- join --------------------------------------------------------------------------------------------------------------
+WIDEST = 64
+"""Parts that one operation joins: the derivative of each looks at all that are beside it."""
+
+
 @implements(np.concatenate)
 def concatenate(
     arrays: Sequence[Any], axis: int | None = 0, out: Any = None, *, dtype: Any = None, casting: Any = None
@@ -26,7 +29,10 @@ def concatenate(
     parts = as_arrays(*arrays)
     if axis is None:
         parts, axis = [np.reshape(x, (-1,)) for x in parts], 0
-    result = structural.concatenate(*parts, axis=axis_of(parts[0], axis, "concatenate"))
+    place = axis_of(parts[0], axis, "concatenate")
+    while len(parts) > WIDEST:
+        parts = [structural.concatenate(*parts[n : n + WIDEST], axis=place) for n in range(0, len(parts), WIDEST)]
+    result = structural.concatenate(*parts, axis=place)
     return result if dtype is None else astype(result, dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +18,7 @@ from .traced import Traced, traced
 if TYPE_CHECKING:
     from .op import Op
 
-__all__ = ["Node", "Trace", "apply"]
+__all__ = ["THREAD", "Node", "Trace", "apply"]
 
 _serial = count()
 
@@ -25,7 +26,7 @@ _serial = count()
 class Node:
     """One recorded operation: its operands' values, which nodes they came from (-1: none), its output, its line."""
 
-    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "where")
+    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "step", "where")
 
     def __init__(
         self,
@@ -46,12 +47,14 @@ class Node:
         """Which entries any output uses, where a `where` discards some: others have no derivative."""
         self.slopes: dict[int, Any] = {}
         """Partials of an elementwise operation that are known already, by operand."""
+        self.step: Any = None
+        """The function with a tape of its own that this is an output of, if it is one (`accumulation.steps.Step`)."""
 
 
 class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
-    __slots__ = ("nodes", "open", "program", "serial", "watched")
+    __slots__ = ("nodes", "open", "program", "serial", "takes_steps", "watched")
     eager: ClassVar[Callable[..., Any] | None] = None
     """Filled by the GPU's kernels: a value and the partials that are wanted in one launch, or None."""
 
@@ -61,6 +64,8 @@ class Trace:
         self.serial = next(_serial)
         self.program: Any = None
         """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
+        self.takes_steps = False
+        """Whether a function that is to be recomputed is one step of it, and not all the operations inside."""
         self.watched: dict[int, tuple[Any, Any, Line | None]] = {}
         """Large plain arrays among the operands, what they held, and where: they must hold it still at the end."""
 
@@ -127,12 +132,24 @@ def fingerprint(array: Any) -> Any:
         return int(words.sum(dtype=np.uint64)), int(words[::509].sum(dtype=np.uint64)), bytes(flat[-8:])
 
 
+class _Thread(threading.local):
+    """What runs on this thread."""
+
+    inside: Trace | None = None
+    """The inside of a function that is being recorded (`tape.closing`): all that older traces follow enters it."""
+
+
+THREAD = _Thread()
+
+
 def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Compute an operation, recorded on the innermost trace among its operands, and on the outer ones through it."""
     trace: Trace | None = None
     for arg in args:
         if isinstance(arg, Traced) and (trace is None or arg.home.serial > trace.serial):
             trace = arg.home
+    if THREAD.inside is not None and trace is not None and trace.serial < THREAD.inside.serial:
+        trace = THREAD.inside
     if trace is None:
         if "cupy" in sys.modules:
             return carried_out(op.name, op.value, args, params)

@@ -124,7 +124,8 @@ def jacobian(
 def _jacobian(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> tuple[Recorded, Any]:
-    ready = prepare(f, args, kwargs, options)
+    takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
+    ready = prepare(f, args, kwargs, options, takes_steps)
     if options.max_bytes is not None:
         return ready.run, as_trees(within_bytes(ready, args, options), ready, args, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given

@@ -43,7 +43,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 
 def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False)
+    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, takes_steps=True)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
     if tree != given_tree:
@@ -82,7 +82,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
 
 
 def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True)
+    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True, takes_steps=True)
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
@@ -132,7 +132,7 @@ def value_and_grad(
     @taken_home(f)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, args)
-        run = run_on_tape(f, args, kwargs, positions, {}, has_aux)
+        run = run_on_tape(f, args, kwargs, positions, {}, has_aux, takes_steps=True)
         if len(run.outputs) != 1 or np.shape(run.outputs[0]) != ():
             shapes = [np.shape(y) for y in run.outputs]
             raise InputError(

@@ -14,7 +14,7 @@ from ..accumulation.memory import held_bytes
 from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, plan_for, price, segment
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first
-from ..accumulation.samples import ANYWHERE, follow_samples
+from ..accumulation.samples import ANYWHERE, Place, follow_samples
 from ..accumulation.shadow import Ledger, Shadow, ShadowGraph
 from ..algebra.block import Block
 from ..arguments import checked_options
@@ -275,7 +275,9 @@ def _batch_axes(ready: Prepared) -> dict[int, int]:
     """The axis that holds the samples, for nodes that have them on an axis of their own."""
     if ready.batch is None:
         return {}
-    held = {i: axis for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True) if axis is not None}
+    held: dict[int, Place | None] = {
+        i: Place(axis, 1) for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True) if axis is not None
+    }
     places, _ = follow_samples(ready.graph, held, set(held), ready.batch)
     return {
         i: place.axis

@@ -102,13 +102,14 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
     everything = Graph(run.nodes, run.inputs, range(len(run.nodes)))
     places: dict[int, Place | None] = {}
     if batch is not None:
-        held, start = {}, 0
+        held: dict[int, Place | None] = {}
+        start = 0
         for n in positions:
             leaves = flatten(args[n])[0]
             axis = axes[n]
             for i in run.inputs[start : start + len(leaves)]:
                 if axis is not None:
-                    held[i] = axis % run.nodes[i].out.ndim
+                    held[i] = Place(axis % run.nodes[i].out.ndim, 1)
             start += len(leaves)
         places, _ = follow_samples(everything, held, set(held), batch)
     return Tape(run.nodes, outputs, places)

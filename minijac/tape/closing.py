@@ -1,0 +1,137 @@
+"""Closing a function over what traces follow: its traced arguments and those that it captures become operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import optree
+
+from ..backend import array_of
+from ..errors import TraceError
+from ..lines import user_line
+from .op import Op
+from .trace import THREAD, Node, Trace
+from .traced import Traced
+
+__all__ = ["Closed", "Inside", "Run", "innermost"]
+
+
+class Inside(Trace):
+    """The trace of a function's inside: what older traces follow enters it as an input, captured values too.
+
+    `values` gives what operands, found on an earlier run, stand for here; without it they stand for plain arrays.
+    """
+
+    __slots__ = ("_entered", "_values", "operands")
+
+    def __init__(self, operands: Sequence[Traced] = (), values: Sequence[Any] | None = None) -> None:
+        super().__init__()
+        self.operands: list[Traced] = []
+        """What has entered, each once, in the order of the inputs."""
+        self._entered: dict[tuple[int, int], Traced] = {}
+        self._values = values
+        for operand in operands:
+            self._enter(operand, values[len(self.operands)])  # type: ignore[index]
+
+    def entered(self, x: Any) -> Any:
+        """The value of this trace that an operand is here."""
+        if not isinstance(x, Traced) or x.home is self:
+            return x
+        found = self._entered.get((x.home.serial, x.index))
+        if found is None:
+            if self._values is not None:
+                raise TraceError(
+                    f"a function that is run again to be differentiated met, at {user_line()}, a traced value that it "
+                    "had not met before. Expected a function that does the same whenever it is called: no state, no "
+                    "random decisions."
+                )
+            found = self._enter(x, array_of(x))
+        return found
+
+    def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        THREAD.inside = None  # the values of what is inside are outside of it
+        try:
+            return super().process(op, tuple([self.entered(arg) for arg in args]), params)
+        finally:
+            THREAD.inside = self
+
+    def close(self) -> None:
+        """End the recording. What it refers to in circles is let go of, so that memory is free without a collection."""
+        super().close()
+        self._entered.clear()
+
+    def _enter(self, x: Traced, value: Any) -> Traced:
+        self.operands.append(x)
+        found = self._entered[x.home.serial, x.index] = self.input(value)
+        return found
+
+
+class Run(NamedTuple):
+    """One run of a function's inside: its tape, and its results as leaves, with the node of each that was computed."""
+
+    nodes: Sequence[Node]
+    inputs: Sequence[int]
+    outputs: Sequence[int | None]
+    values: Sequence[Any]
+    tree: Any
+
+
+class Closed:
+    """A function of its operands alone: all traced values among its arguments, then those that it captures."""
+
+    __slots__ = ("_call", "_leaves", "_met", "_tree", "first", "operands")
+
+    def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._leaves, self._tree = optree.tree_flatten((args, kwargs), namespace="minijac")
+        self._call = f
+        inside = Inside()
+        self.first: Run | None = self._run(inside)
+        """The run that found the operands, on plain arrays."""
+        self._met: Sequence[Traced] = inside.operands
+        outer: Any = THREAD.inside
+        seen = (
+            self._met
+            if outer is None
+            else [outer.entered(x) if x.home.serial <= outer.serial else x for x in self._met]
+        )
+        self.operands: Sequence[Traced] = seen
+        """The operands, as the inside that is being recorded sees them."""
+
+    def run(self, values: Sequence[Any]) -> Run:
+        """What the function does where its operands have other values."""
+        return self._run(Inside(self._met, values))
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        """The function's result where its operands have other values."""
+        run = self.run(values)
+        return optree.tree_unflatten(run.tree, run.values)
+
+    def _run(self, inside: Inside) -> Run:
+        with _entered(inside):
+            args, kwargs = optree.tree_unflatten(self._tree, [inside.entered(leaf) for leaf in self._leaves])
+            result = self._call(*args, **kwargs)
+            leaves, tree = optree.tree_flatten(result, namespace="minijac")
+            leaves = [inside.entered(leaf) for leaf in leaves]
+            inside.check_captured()
+        outputs = [leaf.index if isinstance(leaf, Traced) else None for leaf in leaves]
+        values = [leaf.value if isinstance(leaf, Traced) else leaf for leaf in leaves]
+        inputs = [n for n, node in enumerate(inside.nodes) if node.op is None]
+        return Run(inside.nodes, inputs, outputs, values, tree)
+
+
+@contextmanager
+def _entered(inside: Inside) -> Iterator[None]:
+    before, THREAD.inside = THREAD.inside, inside
+    try:
+        yield
+    finally:
+        THREAD.inside = before
+        inside.close()
+
+
+def innermost(operands: Sequence[Any]) -> Trace | None:
+    """The youngest trace among those that follow the operands."""
+    homes = [x.home for x in operands if isinstance(x, Traced)]
+    return max(homes, key=lambda home: home.serial, default=None)
