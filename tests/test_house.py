@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "lines", "errors", "backend", "memo", "algebra", "tape", "ops", "arguments", "operator", "numpy", "special", "nn",
-    "program", "accumulation", "transforms", "views", "testing", "__init__", "demo", "__main__",
+    "program", "accumulation", "transforms", "loops", "views", "testing", "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""
 

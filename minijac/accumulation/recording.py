@@ -89,14 +89,7 @@ def run_on_tape(
             call[n] = optree.tree_unflatten(tree, traced)
         result = f(*call, **kwargs)
         trace.check_captured()
-        aux = None
-        if has_aux:
-            if not isinstance(result, tuple) or len(result) != 2:
-                raise InputError(
-                    f"has_aux=True: expected the function to return (y, aux), got {type(result).__name__}. Return a "
-                    "pair, or leave has_aux out."
-                )
-            result, aux = result
+        result, aux = _with_aux(result) if has_aux else (result, None)
     leaves, tree = flatten(result)
     nodes = [leaf.index if isinstance(leaf, Traced) and leaf.home is trace else None for leaf in leaves]
     outputs = [_stripped(leaf, trace) for leaf in leaves]
@@ -113,6 +106,15 @@ def run_on_tape(
         optree.tree_unflatten(aux_tree, [_stripped(leaf, trace) for leaf in aux_leaves]),
         xp,
     )
+
+
+def _with_aux(result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise InputError(
+            f"has_aux=True: expected the function to return (y, aux), got {type(result).__name__}. Return a "
+            "pair, or leave has_aux out."
+        )
+    return result
 
 
 def _stripped(leaf: Any, trace: Trace) -> Any:
