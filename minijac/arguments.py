@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from .backend import holds_array, is_array, namespace
+from .backend import check_operand, holds_array, is_array, namespace
 from .errors import InputError
 from .lines import user_line
 from .tape.traced import Traced
@@ -182,6 +182,7 @@ def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
     if tangent.shape != like.shape:
         raise InputError(f"{name}: expected the shape of its {of}, {like.shape}, got {tangent.shape}.")
     check_dtype(tangent.dtype, f"{name} of shape {tangent.shape}", "Cast it with .astype(float).")
+    check_operand(name, tangent)
     if namespace(tangent) is not namespace(like):
         raise TypeError(
             f"{name} at {user_line()}: expected an array of {namespace(like).__name__} as its {of} is, got one of "

@@ -19,8 +19,9 @@ from .errors import InputError, UnsupportedOperationError
 from .lines import user_line
 
 __all__ = [
-    "Wrapped", "array_of", "astype", "at_home", "carried_out", "holds_array", "is_array", "lacking", "module_of",
-    "namespace", "on_host", "placed", "scatter_add", "special", "taken_home", "to_host", "value_of", "zeros",
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "holds_array", "is_array", "lacking",
+    "module_of", "namespace", "on_host", "placed", "scatter_add", "special", "taken_home", "to_host", "value_of",
+    "zeros",
 ]  # fmt: skip
 
 
@@ -80,6 +81,42 @@ def is_array(x: Any) -> bool:
 def holds_array(x: Any) -> bool:
     """Whether `x` is an array, plain or followed by traces: no number, plain or of a program that is recorded."""
     return is_array(array_of(x))
+
+
+# -- what may be computed with -----------------------------------------------------------------------------------------
+_NUMBERS = frozenset("?bBhHiIlLqQfd")
+"""The dtypes of operands: booleans, integers, float32 and float64."""
+_PLAIN = (float, int, bool, type(None))
+
+
+def check_operand(name: str, x: Any) -> None:
+    """Raise InputError where `x`, an operand or a result, is nothing that minijac computes with.
+
+    Every operation asks this of all that meets a traced value, so that nothing else slips in by any way.
+    """
+    kind = type(x)
+    if (kind is np.ndarray and x.dtype.char in _NUMBERS) or kind in _PLAIN or isinstance(x, Wrapped):
+        return
+    if is_array(x) and x.dtype.char in _NUMBERS and not isinstance(x, np.ma.MaskedArray | np.matrix):
+        return
+    raise InputError(f"{name}: expected real numbers or arrays of them, got {_described(x)}.")
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, np.ma.MaskedArray):
+        return "a masked array. Pass its data and its mask apart: np.where(x.mask, 0.0, x.data)"
+    if isinstance(x, np.matrix):
+        return "a numpy.matrix, which multiplies otherwise than arrays do. Pass np.asarray(x)"
+    if not is_array(x):
+        what = f"{type(x).__name__} ({x!r:.40})"
+        complex_number = "Compute its real and imaginary part apart" if isinstance(x, complex) else "Pass float(x)"
+        return f"{what}. {complex_number}"
+    found = f"dtype {x.dtype}"
+    if x.dtype.kind == "c":
+        return f"{found}; complex is not supported. Compute the real and imaginary parts apart, as real arrays"
+    if x.dtype.kind in "OSUVMm":
+        return f"{found}. Make numbers of it before, outside of the function: x.astype(float)"
+    return f"{found}, which rounds otherwise than float32 and float64. Cast it: x.astype(float)"
 
 
 # -- making arrays where others live -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backend import lacking, namespace, value_of
+from ..backend import check_operand, lacking, namespace, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import structural
@@ -231,8 +231,10 @@ BY_STATISTIC = {"maximum": np.max, "mean": np.mean, "median": np.median, "minimu
 def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
     x = array
     widths = _pad_widths(pad_width, x.ndim)
-    if mode == "constant" and not isinstance(kwargs.get("constant_values"), Traced):
-        return structural.pad(x, pad_width=widths, constant=kwargs.get("constant_values", 0))
+    constant = kwargs.get("constant_values", 0)
+    if mode == "constant" and not isinstance(constant, Traced):
+        check_operand("numpy.pad", np.asarray(constant))
+        return structural.pad(x, pad_width=widths, constant=constant)
     positive = mode in BY_POSITION and kwargs.get("reflect_type", "even") == "even"
     if not positive and mode not in BY_STATISTIC and mode != "linear_ramp":
         raise UnsupportedOperationError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_of, is_array, namespace, value_of
+from ..backend import array_of, check_operand, is_array, namespace, value_of
 from ..errors import ConversionError, InputError, MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops.structural import normalised
@@ -114,7 +114,9 @@ def axis_of(x: Any, axis: int, name: str) -> int:
 
 def as_array(x: Any, *others: Any) -> Any:
     """Numbers and lists as arrays where the other operands live. Lists of traced values are stacked by no one."""
-    return x if isinstance(x, Traced) or is_array(x) else namespace(*others).asarray(x)
+    array = x if isinstance(x, Traced) or is_array(x) else namespace(*others).asarray(x)
+    check_operand("array", array)
+    return array
 
 
 def as_arrays(*operands: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ..backend import is_array
+from ..backend import check_operand, is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
 from ..ops.families import Elementwise
@@ -149,6 +149,7 @@ class Recorder(Trace):
         return (SymbolArray if np.shape(value) else Symbol)(self, len(self.values) - 1, value)
 
     def input(self, value: Any) -> Symbol:
+        check_operand("argument of a compiled function", value)
         self.arrays.append(value)
         return self._symbol(value, "input")
 
@@ -193,6 +194,7 @@ class Recorder(Trace):
         if not op.takes_numbers(len(args)):
             plain = [np.asarray(x) if is_number(x) else x for x in plain]
         out = op.value(*plain, **params)
+        check_operand(op.name, out)
         numbers = tuple([arg.index if isinstance(arg, Symbol) else self.constant(arg) for arg in args])
         symbol = self._symbol(out, "computed")
         self.instructions.append(Instruction(op, numbers, params, symbol.index))

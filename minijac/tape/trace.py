@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..backend import carried_out
+from ..backend import carried_out, check_operand
 from ..errors import MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import Traced, traced
@@ -70,6 +70,7 @@ class Trace:
         """Large plain arrays among the operands, what they held, and where: they must hold it still at the end."""
 
     def input(self, value: Any) -> Traced:
+        check_operand("argument", value)
         if self.program is None and isinstance(value, Traced):
             self.program = value.home.program
         self.nodes.append(Node(None, (), (), {}, value, None))
@@ -90,6 +91,7 @@ class Trace:
         if Trace.eager is not None and "cupy" in sys.modules:
             both = Trace.eager(op, values, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
         out, slopes = both or (apply(op, values, params), None)
+        check_operand(op.name, out)
         if op.edge is None:
             return out
         self.nodes.append(Node(op, parents, values, params, out, caller()))
@@ -160,4 +162,6 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "transformation has returned. Return it from the function (or as aux with has_aux=True) instead of "
             "storing it outside."
         )
+    for arg in args:
+        check_operand(op.name, arg)
     return trace.process(op, args, params)
