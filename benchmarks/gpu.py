@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 import optree
 from table import geometric_mean, largest_error, number, reference
-from workloads import WORKLOADS, Call, Workload
+from ways import Call, Workload
+from workloads import WORKLOADS
 
 import minijac as mj
 

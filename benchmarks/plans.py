@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from table import machine, number, versions
-from workloads import (
+from networks import (
     ARMS,
     BUMPS,
     BURGERS,
@@ -28,10 +27,11 @@ from workloads import (
     batch_of,
     convolution_data,
     mlp,
-    network_data,
     residual_data,
     transformer_data,
 )
+from table import machine, number, versions
+from ways import network_data
 
 import minijac as mj
 from minijac.accumulation.plan import Plan

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from networks import BURGERS, batch_of, mlp_workload
 from table import COMPILED, EAGER, NUMPY_ALONE, check_and_time, number, opening, parsed, summary, ways_of
-from workloads import BURGERS, Workload, batch_of, jacobian_workload, mlp_workload, result_only
+from ways import Workload, jacobian_workload, result_only
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "sweeps-cpu.json"

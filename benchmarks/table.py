@@ -27,7 +27,8 @@ import numpy as np
 import optree
 from thread import cpu_name
 from threadpoolctl import threadpool_info
-from workloads import TRUTHS, WORKLOADS, Call, Workload
+from ways import TRUTHS, Call, Workload
+from workloads import WORKLOADS
 
 import minijac as mj
 from minijac.demo import forum

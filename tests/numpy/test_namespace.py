@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from timeit import repeat
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +36,24 @@ def test_an_unknown_name_is_an_attribute_error():
         XP.tanhh  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["tanh", "asarray", "array", "sum"])
-def test_plain_arrays_pass_within_a_microsecond(name):
+def calls_of_python(f: Callable[[], Any]) -> list[str]:
+    """The functions written in Python that one call runs, itself included."""
+    called: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_qualname) if event == "call" else None)
+    try:
+        f()
+    finally:
+        sys.setprofile(before)
+    return called
+
+
+@pytest.mark.parametrize("name, most", [("tanh", 0), ("sum", 0), ("asarray", 1), ("array", 2)])
+def test_plain_arrays_pass_without_a_detour(name, most):
+    """NumPy's own functions are called as they are; what minijac wraps runs at most itself and one test of the type."""
     x = np.ones(3)
-    fastest = lambda module: min(repeat(lambda: getattr(module, name)(x), number=2000, repeat=15)) / 2000
-    assert fastest(XP) - fastest(np) < 1e-6
+    in_numpy = calls_of_python(lambda: getattr(np, name)(x))
+    assert len(calls_of_python(lambda: getattr(XP, name)(x))) <= len(in_numpy) + most
 
 
 def test_what_numpy_imports_on_first_use_stays_so():
