@@ -15,7 +15,7 @@ from ..algebra.labels import Axis, Label, axis_of, window
 from ..algebra.terms import Term
 from ..backend import namespace
 
-__all__ = ["Range", "seeds", "unit"]
+__all__ = ["Range", "seeds", "shared", "unit"]
 
 
 def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
@@ -58,6 +58,16 @@ def seeds(
     for corner in product(*windows):
         axes = tuple(_window_axis(n, start, size) for n, (start, size) in zip(shape, corner, strict=True))
         yield Block(shape, shape, [Term(axes, axes)], one)
+
+
+def shared(seed: Block, batch_axis: int) -> Block:
+    """A seed of all samples at once, without their axis: where they do not mix, each gets its own derivative."""
+
+    def without(shape: Any) -> Any:
+        return (*shape[:batch_axis], *shape[batch_axis + 1 :])
+
+    terms = [Term(term.out, without(term.inp), term.factors, term.scale) for term in seed.terms]
+    return Block(seed.out_shape, without(seed.inp_shape), terms, seed.one)
 
 
 def _window_axis(n: int, start: int, size: int) -> Axis:

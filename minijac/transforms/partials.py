@@ -30,6 +30,7 @@ from ..errors import InputError
 from ..ops.families import Elementwise, Multilinear, Structural
 from ..tape.trace import Node
 from ..tape.traced import is_traced
+from .curvature import slope
 from .dask import chunkwise
 from .elementwise import Partials, Scaled, shape_of_partials
 from .products import jvp
@@ -356,8 +357,6 @@ def _along_curve(node: Node, operands: Mapping[int, Coefficients], own: Coeffici
     """
     first, *others = index
     picks = [pick for n in range(len(others) + 1) for pick in combinations(range(len(others)), n)]
-    op = node.op
-    assert op is not None
 
     def curve(total: Any, coefficients: Coefficients, lead: MultiIndex, ts: Sequence[Any]) -> Any:
         for pick in picks:
@@ -368,20 +367,17 @@ def _along_curve(node: Node, operands: Mapping[int, Coefficients], own: Coeffici
                 total = coefficient if total is None else total + coefficient
         return total
 
-    def slope(ts: Sequence[Any]) -> Any:
+    def slope_at(ts: Sequence[Any]) -> Any:
         args = [curve(arg, operands[k], (), ts) if k in operands else arg for k, arg in enumerate(node.args)]
-        moved = Node(op, node.parents, tuple(args), node.params, curve(node.out, own, (), ts), node.where)
-        moved.live = node.live
-        total = Block(node.out.shape, ())
-        for k, coefficients in operands.items():
-            direction = curve(None, coefficients, (first,), ts)
-            if direction is not None:
-                total = total + op.edge(moved, k).after(Block.column(direction))  # type: ignore[misc]
-        return total.dense(node.out.dtype, moved.out)
+        directions = {k: curve(None, coefficients, (first,), ts) for k, coefficients in operands.items()}
+        tangents = {k: Block.column(direction) for k, direction in directions.items() if direction is not None}
+        if not tangents:
+            return zeros(node.out.shape, node.out.dtype, node.out)
+        return slope(node, args, curve(node.out, own, (), ts), tangents)
 
     def derivative(ts: tuple[Any, ...]) -> Any:
         if len(ts) == len(others):
-            return slope(ts)
+            return slope_at(ts)
         zero = zeros((), node.out.dtype, node.out)
         return jvp(lambda t: derivative((*ts, t)), (zero,), (zero + 1.0,))[1]
 

@@ -22,8 +22,9 @@ from ..accumulation.graph import Graph
 from ..accumulation.plan import accumulate, plan_for
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first, result_dtype
-from ..accumulation.seeds import seeds, unit
+from ..accumulation.seeds import seeds, shared, unit
 from ..algebra.block import Block, bilinear
+from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label
 from ..algebra.terms import Term
 from ..arguments import Options, checked_options
@@ -31,8 +32,8 @@ from ..backend import taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
 from ..ops.families import Elementwise, Multilinear, labelled, multilinear_axes, operand_axes
-from ..tape.trace import Node, Trace
-from ..tape.traced import Traced
+from ..tape.trace import Node
+from .curvature import curvature
 from .dask import chunkwise
 from .elementwise import Partials
 from .first import as_trees, jacobian, value_and_jacobian
@@ -68,7 +69,7 @@ def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[i
                 if form is not None:
                     parts.append(bilinear(form, first[p], first[q], node.out.shape, collapse))
         if not node.op.flat and not isinstance(node.op, Elementwise | Multilinear):  # type: ignore[union-attr]
-            parts.append(_curvature(node, [(k, first[p]) for k, p in operands], collapse))
+            parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], collapse))
         parts = [part for part in parts if part.terms]
         if parts:
             second[i] = _total(parts)
@@ -103,66 +104,16 @@ def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
     return None
 
 
-def _curvature(node: Node, blocks: list[tuple[int, Block]], collapse: bool) -> Block:
-    """The second-order term of an operation outside the three families, whose derivative is given outright.
-
-    Differentiates the pushforward of all tangents once more along the same tangents. Cost: the square of the number of
-    seeds for this one operation.
-    """
-    assert node.op is not None
-    one = blocks[0][1].one
-    shape = blocks[0][1].inp_shape
-    tangents = [(k, block.dense(node.out.dtype, node.out)) for k, block in blocks]
-    trace = Trace()
-    args = list(node.args)
-    points = {k: trace.input(args[k]) for k, _ in tangents}
-    for k, point in points.items():
-        args[k] = point
-    try:
-        y = node.op(*args, **node.params)
-        inner = trace.nodes[y.index]
-        pushed: Any = None
-        for k, tangent in tangents:
-            local = Node(node.op, inner.parents, tuple(args), node.params, y, node.where)
-            part = node.op.edge(local, k).after(_as_block(tangent, len(shape), one))  # type: ignore[misc]
-            dense = part.dense(node.out.dtype, y)
-            pushed = dense if pushed is None else pushed + dense
-    finally:
-        trace.close()
-    if not isinstance(pushed, Traced) or pushed.home is not trace:  # a linear operation
-        return Block(node.out.shape, () if collapse else shape, (), one)
-    graph = Graph(trace.nodes, [p.index for p in points.values()], [pushed.index])
-    again = graph.forward({points[k].index: _as_block(tangent, len(shape), one) for k, tangent in tangents})
-    block = again.get(pushed.index)
-    out_shape = node.out.shape
-    if block is None:
-        return Block(out_shape, () if collapse else shape, (), one)
-    for _ in shape:  # (out, k) by k: only equal k
-        block = block.paired(len(out_shape), 0)
-        order = [*range(len(out_shape)), *range(len(out_shape) + 1, len(block.out_shape)), len(out_shape)]
-        block = block.axes_moved(order, range(len(block.inp_shape)))
-    array = block.dense(node.out.dtype, node.out)
-    if collapse:
-        array = array.sum(axis=tuple(range(len(out_shape), len(block.out_shape))))
-        return Block.column(array)
-    return _as_block(array, len(shape), one)
-
-
-def _as_block(array: Any, inputs: int, one: Any) -> Block:
-    """An array of shape ``(*out, *in)`` as a block."""
-    column = Block.column(array)
-    n = len(array.shape) - inputs
-    terms = [Term(term.out[:n], term.out[n:], term.factors, term.scale) for term in column.terms]
-    return Block(tuple(array.shape[:n]), tuple(array.shape[n:]), terms, one)
-
-
 # -- transformations ---------------------------------------------------------------------------------------------------
 def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[tuple[int, int, Block]]:
-    """(output leaf, input leaf, second-order block) for each chunk of seeds."""
+    """(output leaf, input leaf, second-order block) for each chunk of seeds.
+
+    Samples do not mix, so a seed is that of all samples at once: no array has two axes of samples.
+    """
     one = unit(ready.sources, ready.outputs) if ready.sources else None
     for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
         for seed in seeds(x.shape, axis, options.chunk_size, one):
-            blocks = second_order(ready.graph, {i: seed}, collapse)
+            blocks = second_order(ready.graph, {i: seed if axis is None else shared(seed, axis)}, collapse)
             for m, o in enumerate(ready.run.output_nodes):
                 if o is not None and o in blocks:
                     yield m, n, blocks[o]
@@ -178,28 +129,21 @@ def value_and_hessian_diagonal(
     @chunkwise(f, chosen)
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
-        table = [[_zero(y, x, b, a) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
-                 for y, b in zip(ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+        table = [[Block(y.shape, _without(x.shape, a)) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
+                 for y in ready.outputs]  # fmt: skip
         with np.errstate(all="ignore"):
             for m, n, block in _accumulated(ready, chosen, False):
-                table[m][n] = table[m][n] + batch_first(block, ready.out_axes[m], ready.in_axes[n])
-            ends = list(zip(ready.sources, ready.in_axes, strict=True))
-            rows = [
-                [_finished(block, y, x, b, a) for block, (x, a) in zip(row, ends, strict=True)]
-                for row, y, b in zip(table, ready.outputs, ready.out_axes, strict=True)
-            ]
+                table[m][n] = table[m][n] + block
+            rows = [[batch_first(block, axis, None).dense(result_dtype(y, x), x)
+                     for block, x in zip(row, ready.sources, strict=True)]
+                    for row, y, axis in zip(table, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
         return _value(ready, chosen), as_trees(rows, ready, args, chosen)
 
     return with_diagonal
 
 
-def _zero(y: Any, x: Any, out_axis: int | None, in_axis: int | None) -> Block:
-    return batch_first(Block(y.shape, x.shape), out_axis, in_axis)
-
-
-def _finished(block: Block, y: Any, x: Any, out_axis: int | None, in_axis: int | None) -> Any:
-    paired = block if out_axis is None or in_axis is None else block.paired(0, 0)
-    return paired.dense(result_dtype(y, x), x)
+def _without(shape: Shape, axis: int | None) -> Shape:
+    return tuple(n for k, n in enumerate(shape) if k != axis)
 
 
 def hessian_diagonal(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:

@@ -187,6 +187,29 @@ def test_the_laplacian_holds_no_array_with_two_input_axes():
     assert peak < 4.2 * batch * inputs * width * 8
 
 
+@pytest.mark.parametrize("transformation", [mj.laplacian, mj.hessian_diagonal])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: mj.special.logsumexp(x @ SQUARE, axis=1),
+        lambda x: np.linalg.slogdet(x[:, :, None] * x[:, None, :] + np.eye(5))[1],
+        lambda x: np.linalg.solve(3.0 * np.eye(5) + x[:, :, None] * x[:, None, :], x[:, :, None])[..., 0],
+        lambda x: np.tanh(x @ W1) @ W2,
+    ],
+    ids=["logsumexp", "slogdet", "solve", "network"],
+)
+def test_memory_grows_as_the_samples(transformation, f):
+    peaks = []
+    for batch in (64, 512):
+        x = RNG.normal(size=(batch, 5))
+        transformation(f)(x)
+        tracemalloc.start()
+        transformation(f)(x)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 9 * peaks[0]
+
+
 def test_a_block_that_touches_two_inputs_costs_two(monkeypatch):
     x = RNG.normal(size=(6, 50))
     sizes = []

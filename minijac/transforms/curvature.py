@@ -1,0 +1,75 @@
+"""Second and higher derivatives of an operation whose derivative is given outright: that derivative, along a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..accumulation.graph import Graph
+from ..algebra.block import Block
+from ..algebra.terms import Term
+from ..tape.trace import Node, Trace
+from ..tape.traced import Traced
+
+__all__ = ["curvature", "slope"]
+
+
+def slope(node: Node, args: Sequence[Any], y: Any, directions: Mapping[int, Block]) -> Any:
+    """``edge(args, y) directions`` as an array: a node's derivative at other operands, applied to tangents of them.
+
+    Its derivatives along a curve of operands and output are the higher ones of the operation, which is not computed
+    again: its output stands in its own derivative.
+    """
+    moved = Node(node.op, node.parents, tuple(args), node.params, y, node.where)
+    moved.live = node.live
+    total = None
+    for k, direction in directions.items():
+        part = node.op.edge(moved, k).after(direction)  # type: ignore[union-attr, misc]
+        total = part if total is None else total + part
+    assert total is not None
+    return total.dense(node.out.dtype, y)
+
+
+def curvature(node: Node, tangents: Mapping[int, Block], own: Block, collapse: bool) -> Block:
+    """The second-order term of a node: its slope's derivative by each seed, along the same seed.
+
+    `tangents` are those of the operands and `own` that of the output, for all seeds. Cost: the square of the number of
+    seeds for this one operation.
+    """
+    seeds, shape, one = own.inp_shape, node.out.shape, own.one
+
+    def fresh(block: Block, like: Any) -> Block:  # of labels that nothing recorded here has
+        return _as_block(block.dense(node.out.dtype, like), len(seeds), one)
+
+    directions = {k: fresh(block, node.args[k]) for k, block in tangents.items()}
+    trace = Trace()
+    args, y = list(node.args), trace.input(node.out)
+    curve = {y.index: fresh(own, node.out)}
+    for k, direction in directions.items():
+        args[k] = trace.input(args[k])
+        curve[args[k].index] = direction
+    try:
+        slopes = slope(node, args, y, directions)
+    finally:
+        trace.close()
+    block = None
+    if isinstance(slopes, Traced) and slopes.home is trace:  # no linear operation
+        block = Graph(trace.nodes, curve, [slopes.index]).forward(curve).get(slopes.index)
+    if block is None:
+        return Block(shape, () if collapse else seeds, (), one)
+    for _ in seeds:  # (out, k) by k: only equal k
+        block = block.paired(len(shape), 0)
+        order = [*range(len(shape)), *range(len(shape) + 1, len(block.out_shape)), len(shape)]
+        block = block.axes_moved(order, range(len(block.inp_shape)))
+    array = block.dense(node.out.dtype, node.out)
+    if collapse:
+        return Block.column(array.sum(axis=tuple(range(len(shape), len(block.out_shape)))))
+    return _as_block(array, len(seeds), one)
+
+
+def _as_block(array: Any, inputs: int, one: Any) -> Block:
+    """An array of shape ``(*out, *in)`` as a block."""
+    column = Block.column(array)
+    n = len(array.shape) - inputs
+    terms = [Term(term.out[:n], term.out[n:], term.factors, term.scale) for term in column.terms]
+    return Block(tuple(array.shape[:n]), tuple(array.shape[n:]), terms, one)
