@@ -91,6 +91,7 @@ def _sinc_value(x: Any, order: int = 0) -> Any:
 
 
 # -- one operand -------------------------------------------------------------------------------------------------------
+_square = elementwise("square", np.square, lambda y, x: 2.0 * x, examples=ONE)
 UFUNCS: dict[Any, Any] = {
     np.negative: elementwise("negative", np.negative, -1.0, examples=ONE),
     np.positive: elementwise("positive", np.positive, 1.0, examples=ONE),
@@ -103,7 +104,7 @@ UFUNCS: dict[Any, Any] = {
     np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE),
     np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE),
     np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE),
-    np.square: elementwise("square", np.square, lambda y, x: 2.0 * x, examples=ONE),
+    np.square: _square,
     np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE),
     np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE),
     np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE),
@@ -133,7 +134,9 @@ UFUNCS: dict[Any, Any] = {
     np.divide: elementwise(
         "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR
     ),
-    np.power: elementwise("power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR),
+    np.power: elementwise(
+        "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={2: _square}
+    ),
     np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR),
     np.maximum: elementwise(
         "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR

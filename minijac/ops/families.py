@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..tape.op import Op, Reduction, Scalar
 from ..tape.trace import Node
 from .edges import Edge, Part
-from .scalars import SCALARS
+from .scalars import spelled
 
 __all__ = [
     "REGISTRY", "Elementwise", "Example", "Multilinear", "Structural", "along", "define", "elementwise", "labelled",
@@ -66,6 +66,12 @@ class Elementwise(Op):
     partials: Sequence[Callable[..., Any] | float | None] = ()
     """As declared, one for each operand."""
     scalar: Scalar | None = None
+    """How one entry is computed, where the value does not say it."""
+
+    @property
+    def spelling(self) -> Scalar | None:
+        """How one entry is computed, where that can be said; parameters have no place in it."""
+        return self.scalar or spelled(self.value, len(self.partials))
 
     def labels(self, shapes: Sequence[Shape], out: Shape, params: dict[str, Any]) -> list[Part] | None:  # type: ignore[override]
         if self.relation is not None:
@@ -87,7 +93,7 @@ def elementwise(
     scalar: Scalar | None = None,
     **facts: Any,
 ) -> Elementwise:
-    """An operation on each entry by itself, with broadcasting.
+    """An `Elementwise` operation.
 
     `partials` holds one derivative for each operand, a number or a function of the output and the operands
     (``lambda y, x: ...``), written with NumPy functions so that it differentiates again. None stands for an operand
@@ -95,7 +101,6 @@ def elementwise(
     """
     inert = frozenset(k for k, partial in enumerate(partials) if partial is None)
     edge = None if len(inert) == len(partials) else _elementwise_edge
-    scalar = scalar or SCALARS.get(value)
     return register(Elementwise(name, value, edge, examples, inert, partials=partials, scalar=scalar, **facts))
 
 
@@ -116,8 +121,8 @@ def _elementwise_edge(node: Node, k: int) -> Edge:
 
 def operand_axes(axes: Axes, shape: Shape) -> Axes:
     """The axes of an operand of `shape` that broadcasts to an array whose axes are one label each."""
-    inp = axes[len(axes) - len(shape) :]
-    return tuple([axis if n == axis[0].size else (Label(n),) for axis, n in zip(inp, shape, strict=True)])
+    own = zip(axes[len(axes) - len(shape) :], shape, strict=True)
+    return tuple([axis if n == axis[0].size else (Label(n),) for axis, n in own])
 
 
 def labelled(array: Any, axes: Axes, dtype: Any) -> Factor:
@@ -237,11 +242,7 @@ def structural(
     edge: Callable[[Node, int], Edge] | None = None,
     **facts: Any,
 ) -> Structural:
-    """A linear operation that only moves, repeats or sums entries: its derivative is labels, without data.
-
-    ``relation(k, out_shape, *shapes, **params)`` returns the parts of the derivative for operand `k`; where `edge` is
-    given as well, the part that is known by labels. `facts` are fields of `Op`, such as `view`.
-    """
+    """A `Structural` operation. Where `edge` is given, the relation is what is known by labels alone."""
     return register(Structural(name, value, edge or _structural_edge, examples, relation=relation, **facts))
 
 

@@ -85,7 +85,7 @@ def cumsum(code: Code, out: Place, x: Place, axis: int, reverse: bool = False) -
 def where(code: Code, out: Place, condition: Place, a: Place, b: Place) -> Any:
     if condition.dtype != bool:
         return False
-    if b is not out:
+    if out.array is None or b.array is not out.array:
         copied(code, out, b)
     code(np.copyto, out, a, where=condition)
     return None

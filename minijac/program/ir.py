@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..ops.families import Elementwise
+from ..ops.multilinear import matmul
+from ..ops.structural import reshape, transpose
 from ..tape.op import Op
 
-__all__ = ["Instruction", "Program", "Value", "without_dead_code"]
+PYTHON_NUMBERS = (bool, int, float, complex)
+
+__all__ = ["PYTHON_NUMBERS", "Instruction", "Program", "Value", "without_dead_code"]
 
 
 class Value(NamedTuple):
@@ -27,6 +31,19 @@ class Value(NamedTuple):
     number: type | None = None
     """The type where it is a number and no array: Python's (which promote weakly) or NumPy's."""
 
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def weak(self) -> bool:
+        """Whether it is a constant Python number, which takes the type of the array that it meets."""
+        return self.kind == "constant" and self.number in (int, float)
+
 
 class Instruction(NamedTuple):
     """One array operation: the values that it reads, and the one that it makes."""
@@ -35,6 +52,22 @@ class Instruction(NamedTuple):
     args: tuple[int, ...]
     params: dict[str, Any]
     out: int
+
+    @property
+    def is_ufunc(self) -> bool:
+        """Whether it is one NumPy ufunc that reads and writes each entry by itself."""
+        value: Any = self.op.value
+        plain = isinstance(value, np.ufunc) and value.signature is None and value.nout == 1
+        return plain and value.nin == len(self.args) and not self.params
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        """Operands in whose array the result may be written."""
+        if self.is_ufunc:
+            return self.args
+        if self.op.overwrites is None or self.args.count(self.args[self.op.overwrites]) > 1:
+            return ()
+        return (self.args[self.op.overwrites],)
 
 
 class Program(NamedTuple):
@@ -87,17 +120,17 @@ class Program(NamedTuple):
 
     def _fits(self, step: Instruction) -> bool:
         """Whether a step makes the shape that its value has: of the operations that passes change or move."""
-        out, name = self.values[step.out].shape, step.op.name
+        out = self.values[step.out].shape
         shapes = [self.values[n].shape for n in step.args]
         if isinstance(step.op, Elementwise):
             return out == _broadcast(*shapes)
-        if name == "matmul" and min(map(len, shapes)) > 1:
+        if step.op is matmul and min(map(len, shapes)) > 1:
             a, b = shapes
             lead = _broadcast(a[:-2], b[:-2])
             return lead is not None and a[-1] == b[-2] and out == (*lead, a[-2], b[-1])
-        if name == "transpose":
+        if step.op is transpose:
             return out == tuple([shapes[0][axis] for axis in step.params["axes"]])
-        return name != "reshape" or prod(out) == prod(shapes[0])
+        return step.op is not reshape or prod(out) == prod(shapes[0])
 
 
 @lru_cache(4096)

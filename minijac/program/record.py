@@ -12,6 +12,7 @@ import numpy as np
 from ..backend import check_operand, is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
+from ..ops.elementwise import UFUNCS
 from ..ops.families import Elementwise
 from ..tape.op import Op
 from ..tape.trace import Trace
@@ -84,16 +85,29 @@ class Symbol(Traced):
         return repr(self)
 
 
-METHODS = {
-    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "floor_divide": "floordiv",
-    "remainder": "mod", "power": "pow", "less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne",
-    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
-    "greater": "gt", "greater_equal": "ge", "negative": "neg", "positive": "pos", "absolute": "abs",
+METHODS: dict[np.ufunc, Any] = {
+    np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.divide: operator.truediv,
+    np.floor_divide: operator.floordiv, np.remainder: operator.mod, np.power: operator.pow, np.less: operator.lt,
+    np.less_equal: operator.le, np.equal: operator.eq, np.not_equal: operator.ne, np.greater: operator.gt,
+    np.greater_equal: operator.ge, np.bitwise_and: operator.and_, np.bitwise_or: operator.or_,
+    np.bitwise_xor: operator.xor, np.negative: operator.neg, np.positive: operator.pos, np.absolute: operator.abs,
 }  # fmt: skip
+
+
+class OnNumbers(Elementwise):
+    """Python's arithmetic on Python numbers, whose results are Python numbers again."""
+
+    __slots__ = ()
+
+    def takes_numbers(self, count: int) -> bool:
+        return True
+
+
 NUMBER_OPS = {
-    name: Elementwise(name, getattr(operator, f"__{short}__"), partials=(None, None)) for name, short in METHODS.items()
+    method.__name__.strip("_"): OnNumbers(UFUNCS[ufunc].name, method, partials=(None,) * ufunc.nin)
+    for ufunc, method in METHODS.items()
 }
-"""Python's arithmetic on Python numbers, whose results are Python numbers again."""
+"""By the names of Python's methods."""
 
 
 def _on_numbers(op: Op, array: Callable[..., Any], swapped: bool) -> Callable[..., Any]:
@@ -107,12 +121,12 @@ def _on_numbers(op: Op, array: Callable[..., Any], swapped: bool) -> Callable[..
     return method
 
 
-for _name, _short_name in METHODS.items():
+for _name, _op in NUMBER_OPS.items():
     for _prefix in ("", "r"):
-        _method = f"__{_prefix}{_short_name}__"
+        _method = f"__{_prefix}{_name}__"
         if hasattr(np.lib.mixins.NDArrayOperatorsMixin, _method):
             _array = getattr(np.lib.mixins.NDArrayOperatorsMixin, _method)
-            setattr(Symbol, _method, _on_numbers(NUMBER_OPS[_name], _array, bool(_prefix)))
+            setattr(Symbol, _method, _on_numbers(_op, _array, bool(_prefix)))
 Symbol.__hash__ = object.__hash__  # type: ignore[assignment, method-assign]
 
 

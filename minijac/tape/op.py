@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .trace import apply
@@ -20,6 +20,8 @@ class Scalar(NamedTuple):
     """C, by the kind of the loop's dtype."""
     cheap: bool = False
     """Whether it costs less than a read of memory."""
+    chooses: bool = False
+    """Whether the first operand is true or false, and the others what it chooses between."""
 
 
 class Reduction(NamedTuple):
@@ -64,6 +66,8 @@ class Op:
     """``unchanged(shape, **params)``: whether a result of the operand's own shape and dtype is the operand."""
     merged: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None
     """The parameters of the one operation that does what two in a row do: those of the first, and of the second."""
+    shortcuts: Mapping[float, Op] = field(default_factory=dict)
+    """What it is of the first operand alone, where the second is such a number."""
     reduction: Reduction | None = None
     into: Callable[..., Any] | None = None
     """How it writes into a given array (`ops/into.py`); None where it is called, and its result copied."""

@@ -22,6 +22,11 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, Traced)
 
 
+def _refusing(what: str) -> Any:
+    """A method of what would lose the derivative."""
+    return lambda self, *args, **kwargs: self._refuse(what)
+
+
 class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     """A value that a trace follows: it acts as the array that it stands for, through NumPy's own functions."""
 
@@ -164,29 +169,14 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             "minijac.stop_gradient(x)."
         )
 
-    def __float__(self) -> float:
-        return self._refuse("float(x)")
-
-    def __int__(self) -> int:
-        return self._refuse("int(x)")
-
-    def __complex__(self) -> complex:
-        return self._refuse("complex(x)")
-
-    def __index__(self) -> int:
-        return self._refuse("operator.index(x)")
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self._refuse("pickling x")
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return self._refuse("np.asarray(x)")
-
-    def item(self, *index: int) -> Any:
-        return self._refuse("x.item()")
-
-    def tolist(self) -> Any:
-        return self._refuse("x.tolist()")
+    __float__ = _refusing("float(x)")
+    __int__ = _refusing("int(x)")
+    __complex__ = _refusing("complex(x)")
+    __index__ = _refusing("operator.index(x)")
+    __reduce_ex__ = _refusing("pickling x")
+    __array__ = _refusing("np.asarray(x)")
+    item = _refusing("x.item()")
+    tolist = _refusing("x.tolist()")
 
     def __copy__(self) -> Any:
         return self  # nothing can write to it, and a copy of its trace would lose the derivative

@@ -1,24 +1,22 @@
 """The CPU executor: a program as straight-line Python that calls NumPy with ``out=`` into planned buffers.
 
 Everything that is known when the program is bound is bound: buffers, and every view of a buffer or a captured array.
-What is left for a call is one NumPy call for each operation that computes something, and to allocate the results. The
-generated text holds names of this module's making and nothing else.
+What is left for a call is one NumPy call for each operation that computes something, and to allocate the results.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..ir import Instruction, Program, Value
+from ..ir import PYTHON_NUMBERS, Instruction, Program, Value
+from .code import Code, Place
 from .fusion import Fused, Stage, fused, kernel_of, made, operand_shapes, read
-from .lowering import IN_PLACE, LOWER, elementwise_ufunc, fixed_background, ufunc
+from .memory import Memory, take
 from .regions import Tiles, blas
 from .tiling import Region, stages
 
@@ -26,9 +24,8 @@ __all__ = ["Executor"]
 
 COPIED = 1 << 16
 """Inputs of up to so many bytes of which views are taken are copied, so that the views are made once."""
-POOLED = 1 << 17
-"""Results of so many bytes are made again from memory that the caller has let go of."""
-PYTHON_NUMBERS = (bool, int, float, complex)
+NARROW = 1024
+"""Entries of an array below which it is read across its rows as it is."""
 
 
 class Executor:
@@ -36,168 +33,174 @@ class Executor:
 
     run: Callable[..., tuple[Any, ...]]
 
-    def __init__(
-        self,
-        program: Program,
-        into: Sequence[bool] | None = None,
-        times: float = 1.0,
-        plain: bool = False,
-        sizes: dict[int, tuple[int, int]] | None = None,
-    ) -> None:
-        """Bind a program.
+    def __init__(self, program: Program, plain: bool = False, sizes: dict[int, tuple[int, int]] | None = None) -> None:
+        """Bind a program: where it pays, tile by tile and with loops.
 
         Args:
-            into: Given for the program of a tile, whose `run` takes arrays for the outputs after the inputs: which of
-                them are contiguous.
-            times: How often it is called for one call of the user's.
             plain: Neither tiles nor loops, whose making costs more than a few calls.
             sizes: Of each region the tile size and number of threads that another executor found, and this one adds.
         """
-        self.program = program
-        self._into = into
-        self._sizes = {} if sizes is None else sizes
-        whole = program.instructions if plain or into is not None else stages(program)
-        self._stages: Sequence[Stage] = whole if plain else fused(whole, program.values, program.outputs, times)
-        self._tiles: list[Tiles] = []
-        self._code = ""
-        self._names: dict[str, Any] = {}
-        self._known: dict[int, str] = {}  # objects that have a name already
-        self._lines: list[str] = []
-        self._static: dict[int, Any] = {}  # values whose array is known now
-        self._dynamic: dict[int, str] = {}  # values whose array is another in every call
-        self._arrays: dict[int, str] = {}  # numbers of Python's, as arrays
-        self._root: dict[int, int] = {}
-        self._maker: dict[int, Instruction] = {step.out: step for step in program.instructions}
-        self._dummies: dict[int, Any] = {}
-        self._owner: dict[int, Any] = {}  # root values, to the memory that they were given
-        self._free: list[Any] = []
-        self._pools: list[list[Any]] = []
-        self._planned = 0
-        self._bind()
-        self._dummies.clear()
-        self._known.clear()
+        whole = program.instructions if plain else fused(stages(program), program.values, program.outputs)
+        self._bind(Binding(program, whole, None, {} if sizes is None else sizes))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held between calls: buffers, and large results that are made again when the caller lets go of them."""
-        pooled = sum(array.nbytes for pool in self._pools for array in pool)
-        return self._planned + pooled + sum(tiles.nbytes for tiles in self._tiles)
+    @classmethod
+    def of_tile(cls, program: Program, into: Sequence[bool], times: float) -> Executor:
+        """Bind the program of a tile.
 
-    @property
-    def source(self) -> str:
-        """The generated Python, and that of the tiles; its names are of this module's making."""
-        return "\n".join([self._code, *(tiles.source for tiles in self._tiles)])
+        Args:
+            into: For each output, of which `run` takes the array after the inputs, whether that is contiguous.
+            times: How often it is called for one call of the user's.
+        """
+        executor = cls.__new__(cls)
+        steps = fused(program.instructions, program.values, program.outputs, times)
+        executor._bind(Binding(program, steps, into, {}))
+        return executor
 
-    # -- binding -------------------------------------------------------------------------------------------------------
-    def _bind(self) -> None:
-        program = self.program
-        for n, value in enumerate(program.values):
-            if value.kind in ("captured", "constant"):
-                self._static[n] = value.content
-            self._root[n] = n
-        viewed = {n for step in self._instructions() if step.op.view or step.op.name == "relabel" for n in step.args}
-        for n in program.inputs:
-            self._bind_input(n, n in viewed)
-        self._find_roots()
-        last = self._last_uses()
-        results = self._results()
-        for number, stage in enumerate(self._stages):
-            self.line(f"# {_described(stage)}")
-            if isinstance(stage, Region):
-                self._bind_region(stage, results)
-            elif isinstance(stage, Fused):
-                self._bind_loop(stage, results)
-            elif self._root[stage.out] != stage.out:
-                self._view_of(stage)
-            else:
-                self._bind_step(stage, number, last, results)
-            for n in {self._root[n] for n in read(stage)} | set(made(stage)):
-                if last.get(n, -1) <= number and n in self._owner:
-                    self._free.append(self._owner.pop(n))
-        returned = [self._returned(k, results) for k in range(len(program.outputs))]
-        self._names |= {"copyto": np.copyto, "empty": np.empty, "take": _take}
-        body = "\n    ".join([*self._lines, f"return ({''.join(f'{name}, ' for name in returned)})"])
-        parameters = ", ".join([f"a{n}" for n in program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())])
-        self._code = f"def run({parameters}):\n    {body}\n"
-        exec(compile(self._code, "<minijac program>", "exec"), self._names)
+    def _bind(self, binding: Binding) -> None:
+        self._memory, self._tiles = binding.memory, binding.tiles
+        self._code, run = binding.bound()
         quiet = Context()  # in which NumPy does not warn; entering it costs less than numpy.errstate
         quiet.run(np.seterr, all="ignore")
-        self.run = partial(quiet.run, self._names.pop("run"))
+        self.run = partial(quiet.run, run)
         if self._tiles:
             self.run = partial(_run_alone, self._tiles, self.run)
 
-    def _bind_step(self, step: Instruction, number: int, last: dict[int, int], results: dict[int, int]) -> None:
-        value = self.program.values[step.out]
-        if value.number in PYTHON_NUMBERS:
-            self._dynamic[step.out] = f"v{step.out}"
-            self.line(f"v{step.out} = {self.name(step.op.value)}({', '.join(map(self.reference, step.args))})")
-            return
-        if step.out in results:
-            self._bind_result(step.out, results[step.out])
-        else:
-            self._static[step.out] = self._output_buffer(step, number, last)
-        self._compute(step)
+    @property
+    def nbytes(self) -> int:
+        """Bytes held between calls."""
+        return self._memory.nbytes + sum(tiles.nbytes for tiles in self._tiles)
 
-    def _bind_result(self, n: int, k: int) -> None:
-        """Give a value that is returned the array of the output."""
-        self._dynamic[n] = f"v{n}"
-        if self._into is not None:
-            self.line(f"v{n} = o{k}.reshape({self.name(self.program.values[n].shape)})")
-        else:
-            self._new(f"v{n}", self.program.values[n])
+    @property
+    def source(self) -> str:
+        """The generated Python, and that of the tiles."""
+        return "\n".join([self._code, *(tiles.source for tiles in self._tiles)])
 
-    def _bind_made(self, stage: Stage, results: dict[int, int]) -> None:
-        """Arrays for what a stage makes: none of them is one that it reads."""
-        for n in made(stage):
-            if n in results:
-                self._bind_result(n, results[n])
+
+class Binding:
+    """The stages of a program written as code, each with the arrays that it works on."""
+
+    def __init__(
+        self,
+        program: Program,
+        stages: Sequence[Stage],
+        into: Sequence[bool] | None,
+        sizes: dict[int, tuple[int, int]],
+    ) -> None:
+        self.program, self.values = program, program.values
+        self.stages = stages
+        self.memory, self.tiles = Memory(), list[Tiles]()
+        self.code = Code(copyto=np.copyto, empty=np.empty, take=take)
+        self._into, self._sizes = into, sizes
+        self._static: dict[int, Any] = {}  # values whose array is known now
+        self._dynamic: dict[int, str] = {}  # values whose array is another in every call
+        self._arrays: dict[int, Place] = {}  # numbers of Python's, as arrays
+        self._root = list(range(len(self.values)))  # of which value it is a view
+        self._dummies: dict[int, Any] = {}
+
+    def bound(self) -> tuple[str, Callable[..., Any]]:
+        """The text, and the function that it makes."""
+        for n, value in enumerate(self.values):
+            if value.kind in ("captured", "constant"):
+                self._static[n] = value.content
+        viewed = {n for step in self._steps() if step.op.view or step.op.prebound for n in step.args}
+        for n in self.program.inputs:
+            self._bind_input(n, n in viewed)
+        for step in self._steps():
+            if step.op.view and self._makes_view(step):
+                self._root[step.out] = self._root[step.args[0]]
+        last, self._results = self._last_uses(), self._returned_whole()
+        for number, stage in enumerate(self.stages):
+            self.code.line(f"# {_described(stage)}")
+            dying = {n for n in {self._root[n] for n in read(stage)} if last.get(n, -1) <= number}
+            if isinstance(stage, Region):
+                self._bind_region(stage)
+            elif isinstance(stage, Fused):
+                self._bind_loop(stage)
+            elif self._root[stage.out] != stage.out:
+                self._bind_view(stage)
             else:
-                self._static[n] = self._buffer_for(n, self.program.values[n])
+                self._bind_step(stage, dying)
+            for n in dying | {n for n in made(stage) if last.get(n, -1) <= number}:
+                self.memory.released(n)
+        returned = [self._returned(k) for k in range(len(self.program.outputs))]
+        names = [f"a{n}" for n in self.program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())]
+        return self.code.function(", ".join(names), "".join(f"{name}, " for name in returned))
 
-    def _bind_loop(self, loop: Fused, results: dict[int, int]) -> None:
-        self._bind_made(loop, results)
-        values = self.program.values
-        kernel, operands = kernel_of(loop, values)
-        shapes = operand_shapes(operands, values)
-        names = []
-        for n in operands:
-            if n not in shapes:
-                names.append(self.name(loop.dtype.type(values[n].content)))
-                continue
-            array = self._read_in_order(n, _size(values[made(loop)[0]]))
-            array = self.array(n) if array is None else array
-            view = array.reshape(shapes[n]) if isinstance(array, np.ndarray) else None
-            shared = view is not None and (not view.size or np.may_share_memory(view, array))
-            names.append(self.name(view) if shared else f"{self._as_array(n)}.reshape({self.name(shapes[n])})")
-        self.line(f"{self.name(kernel)}({', '.join(names)})")
-
-    def _bind_region(self, region: Region, results: dict[int, int]) -> None:
-        self._bind_made(region, results)
-        tiles = Tiles(region, self.program.values, self._static.get, self._sizes, len(self._tiles))
-        self._tiles.append(tiles)
-        self.line(f"{self.name(tiles)}({', '.join(map(self.reference, tiles.arrays))})")
-
+    # -- stages --------------------------------------------------------------------------------------------------------
     def _bind_input(self, n: int, viewed: bool) -> None:
-        value = self.program.values[n]
-        if viewed and value.number is None and _nbytes(value) <= COPIED:
-            self._static[n] = self._buffer(value.shape, value.dtype)
-            self.line(f"copyto({self.reference(n)}, a{n})")
+        value = self.values[n]
+        if viewed and value.number is None and value.nbytes <= COPIED:
+            self._static[n] = self.memory.fixed(value.shape, value.dtype)
+            self.code.line(f"copyto({self.reference(n)}, a{n})")
         else:
             self._dynamic[n] = f"a{n}"
 
-    def _instructions(self) -> Iterator[Instruction]:
-        """The steps that are carried out here, and not tile by tile."""
-        return (stage for stage in self._stages if isinstance(stage, Instruction))
+    def _bind_view(self, step: Instruction) -> None:
+        (source,) = step.args
+        if source in self._static:
+            self._static[step.out] = step.op.value(self._static[source], **step.params)
+        else:
+            self._dynamic[step.out] = f"v{step.out}"
+            self.code.line(f"v{step.out} = {self.code.name(_with_params(step))}({self.reference(source)})")
 
-    def _find_roots(self) -> None:
-        """Which values are views of which: a step of a view operation, where NumPy makes a view of it."""
-        for step in self._instructions():
-            if step.op.view and self._makes_view(step):
-                self._root[step.out] = self._root[step.args[0]]
+    def _bind_step(self, step: Instruction, dying: set[int]) -> None:
+        value = self.values[step.out]
+        if value.number in PYTHON_NUMBERS:
+            self._dynamic[step.out] = f"v{step.out}"
+            call = ", ".join(map(self.reference, step.args))
+            self.code.line(f"v{step.out} = {self.code.name(step.op.value)}({call})")
+            return
+        if step.out in self._results:
+            self._bind_result(step.out)
+        else:
+            self._static[step.out] = self._output_buffer(step, dying)
+        numbers = step.op.takes_numbers(len(step.args))
+        out, places = self._place(step.out), [self._place(n) if numbers else self._as_array(n) for n in step.args]
+        if step.is_ufunc:
+            operands = [self._better(n, step) or place for n, place in zip(step.args, places, strict=True)]
+            if step.op.value in (np.maximum, np.minimum):  # which take more operands, one day
+                self.code(step.op.value, *operands, out=out)
+            else:
+                self.code(step.op.value, *operands, out)
+        elif step.op.into is None or step.op.into(self.code, out, *places, **step.params) is False:
+            call = ", ".join(place.text for place in places)
+            self.code.line(f"copyto({out.text}, {self.code.name(_with_params(step))}({call}))")
+
+    def _bind_loop(self, loop: Fused) -> None:
+        self._bind_made(loop)
+        kernel, operands = kernel_of(loop, self.values)
+        shapes = operand_shapes(operands, self.values)
+        args: list[Any] = []
+        for n in operands:
+            if n in shapes:
+                array = self._read_in_order(n, self.values[made(loop)[0]].size)
+                args.append((array or self._as_array(n)).view(np.reshape, shapes[n]))
+            else:
+                args.append(loop.dtype.type(self.values[n].content))
+        self.code(kernel, *args)
+
+    def _bind_region(self, region: Region) -> None:
+        self._bind_made(region)
+        tiles = Tiles(region, self.values, self._static.get, self._sizes, len(self.tiles), Executor.of_tile)
+        self.tiles.append(tiles)
+        self.code(tiles, *map(self._place, tiles.arrays))
+
+    def _bind_made(self, stage: Stage) -> None:
+        """Arrays for what a stage makes: none of them is one that it reads."""
+        for n in made(stage):
+            if n in self._results:
+                self._bind_result(n)
+            else:
+                self._static[n] = self.memory.given(n, self.values[n])
+
+    # -- which arrays --------------------------------------------------------------------------------------------------
+    def _steps(self) -> Iterator[Instruction]:
+        """The steps that are carried out here, and not tile by tile."""
+        return (stage for stage in self.stages if isinstance(stage, Instruction))
 
     def _makes_view(self, step: Instruction) -> bool:
-        """Try it on an array with the strides that the operand will have."""
-        if self.program.values[step.args[0]].number is not None:
+        """Whether NumPy makes a view, tried on an array with the strides that the operand will have."""
+        if self.values[step.args[0]].number is not None:
             return False
         operand = self._dummy(step.args[0])
         result = step.op.value(operand, **step.params)
@@ -210,190 +213,116 @@ class Executor:
         if n in self._static:
             return self._static[n]
         if n not in self._dummies:
-            value = self.program.values[n]
-            self._dummies[n] = np.empty(value.shape, value.dtype)
+            self._dummies[n] = np.empty(self.values[n].shape, self.values[n].dtype)
         return self._dummies[n]
 
     def _last_uses(self) -> dict[int, int]:
         last: dict[int, int] = {}
-        for number, stage in enumerate(self._stages):
-            for n in read(stage):
-                last[self._root[n]] = number
-        for n in self.program.outputs:
-            last[self._root[n]] = len(self._stages)
+        for number, stage in enumerate(self.stages):
+            last.update((self._root[n], number) for n in read(stage))
+        last.update((self._root[n], len(self.stages)) for n in self.program.outputs)
         return last
 
-    def _results(self) -> dict[int, int]:
+    def _output_buffer(self, step: Instruction, dying: set[int]) -> Any:
+        """A buffer for a step's result: that of an operand which dies here, a free one, or a new one."""
+        value = self.values[step.out]
+        if step.op.keeps is not None and step.op.keeps(**step.params):  # what it does not write is written once
+            return self.memory.fixed(value.shape, value.dtype)
+        for n in step.overwritable:
+            source = self.values[n]
+            alone = [self._root[m] for m in step.args].count(n) == step.args.count(n)
+            alike = source.shape == value.shape and source.dtype == value.dtype
+            if n in dying and self.memory.owns(n) and alone and alike:
+                self.memory.handed(n, step.out)
+                return self._static[n]
+        return self.memory.given(step.out, value)
+
+    def _read_in_order(self, n: int, size: int) -> Place | None:
+        """A copy, made in each call, of a small array that is read across its rows, for many entries: `size`."""
+        array = self._static.get(n)
+        if not isinstance(array, np.ndarray) or array.size < NARROW or size < 4 * array.size:
+            return None
+        used = [axis for axis, size in enumerate(array.shape) if size > 1]
+        if abs(array.strides[used[-1]]) <= array.itemsize:
+            return None
+        copy = self._fixed(array.shape, array.dtype)
+        self.code(np.copyto, copy, self._place(n))
+        return copy
+
+    # -- results -------------------------------------------------------------------------------------------------------
+    def _returned_whole(self) -> dict[int, int]:
         """Computed roots that are returned as they are, with the output's number: made anew for every call."""
         found: dict[int, int] = {}
         for k, n in enumerate(self.program.outputs):
             root = self._root[n]
-            value, source = self.program.values[n], self.program.values[root]
-            whole = value.kind == source.kind == "computed" and _size(value) == _size(source)
+            value, source = self.values[n], self.values[root]
+            whole = value.kind == source.kind == "computed" and value.size == source.size
             array = source.number not in PYTHON_NUMBERS and (self._into is None or self._into[k])
             if whole and array and root not in found and self._dummy(n).flags.c_contiguous:
                 found[root] = k
         return found
 
-    def _returned(self, k: int, results: dict[int, int]) -> str:
+    def _bind_result(self, n: int) -> None:
+        """Give a value that is returned the array of the output."""
+        self._dynamic[n] = f"v{n}"
+        if self._into is None:
+            self._new(f"v{n}", self.values[n])
+        else:
+            self.code.line(f"v{n} = o{self._results[n]}.reshape({self.code.name(self.values[n].shape)})")
+
+    def _returned(self, k: int) -> str:
         """The name of an output's array, which nothing else holds."""
         n = self.program.outputs[k]
-        value = self.program.values[n]
+        value = self.values[n]
         if value.number in PYTHON_NUMBERS or (value.number is not None and value.kind in ("input", "constant")):
             return self.reference(n)
         name = self.reference(n)
-        if results.get(self._root[n]) != k:
+        if self._results.get(self._root[n]) != k:
             name = f"r{k}" if self._into is None else f"o{k}"
             if self._into is None:
                 self._new(name, value)
-            self.line(f"copyto({name}, {self.reference(n)})")
+            self.code.line(f"copyto({name}, {self.reference(n)})")
         return name if value.number is None else f"{name}[()]"
 
     def _new(self, name: str, value: Value) -> None:
         """Code that makes an array for a result."""
-        shape, dtype = self.name(value.shape), self.name(value.dtype)
-        if _nbytes(value) < POOLED or not _COUNTED:
-            self.line(f"{name} = empty({shape}, {dtype})")
-        else:
-            pool: list[Any] = []
-            self._pools.append(pool)
-            self.line(f"{name} = take({self.name(pool)}, {shape}, {dtype})")
+        shape, dtype, pool = self.code.name(value.shape), self.code.name(value.dtype), self.memory.pool(value)
+        make = "empty(" if pool is None else f"take({self.code.name(pool)}, "
+        self.code.line(f"{name} = {make}{shape}, {dtype})")
 
-    # -- buffers -------------------------------------------------------------------------------------------------------
-    def _buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        array = np.empty(shape, dtype)
-        self._planned += array.nbytes
-        return array
-
-    def _output_buffer(self, step: Instruction, number: int, last: dict[int, int]) -> Any:
-        """A buffer for a step's result: that of an operand which dies here, a free one, or a new one."""
-        value = self.program.values[step.out]
-        if fixed_background(step):  # what it does not write is written once and stays: the buffer is its own
-            return self._buffer(value.shape, value.dtype)
-        for n in self._overwritable(step):
-            dies = last.get(n, -1) == number and n in self._owner
-            source = self.program.values[n]
-            alone = [self._root[m] for m in step.args].count(n) == step.args.count(n)
-            if dies and alone and source.shape == value.shape and source.dtype == value.dtype:
-                self._owner[step.out] = self._owner.pop(n)
-                return self._static[n]
-        return self._buffer_for(step.out, value)
-
-    def _buffer_for(self, n: int, value: Value) -> Any:
-        """A free buffer that is about as large, or a new one."""
-        size = _nbytes(value)
-        fitting = [raw for raw in self._free if size <= raw.nbytes <= 2 * size]
-        if fitting:
-            raw = min(fitting, key=lambda raw: raw.nbytes)
-            self._free = [other for other in self._free if other is not raw]
-        else:
-            raw = _aligned(size)
-            self._planned += size
-        self._owner[n] = raw
-        return raw[:size].view(value.dtype).reshape(value.shape)
-
-    @staticmethod
-    def _overwritable(step: Instruction) -> tuple[int, ...]:
-        """Operands whose array the step may write its result into."""
-        if elementwise_ufunc(step):
-            return step.args
-        if step.op.name in IN_PLACE:
-            n = step.args[IN_PLACE[step.op.name]]
-            return (n,) if step.args.count(n) == 1 else ()
-        return ()
-
-    # -- code ----------------------------------------------------------------------------------------------------------
-    def name(self, content: Any) -> str:
-        """A name for an object in the generated code."""
-        name = self._known.get(id(content))
-        if name is None:
-            name = self._known[id(content)] = f"c{len(self._names)}"
-            self._names[name] = content
-        return name
-
-    def line(self, text: str) -> None:
-        """Append a line of code."""
-        self._lines.append(text)
-
-    def array(self, n: int) -> Any:
-        """The array of a value, where it is the same in every call, else None."""
-        return self._static.get(n)
-
+    # -- names ---------------------------------------------------------------------------------------------------------
     def reference(self, n: int) -> str:
-        """The name of a value's array in the generated code."""
-        if n in self._dynamic:
-            return self._dynamic[n]
-        self._names[f"s{n}"] = self._static[n]
-        return f"s{n}"
+        """The name of a value's array in the code."""
+        return self._dynamic[n] if n in self._dynamic else self.code.name(self._static[n], f"s{n}")
 
-    def part(self, n: int, index: Any) -> str:
-        """The name of a view of a value's array by a basic index."""
-        array = self.array(n)
-        return f"{self.reference(n)}[{self.name(index)}]" if array is None else self.name(array[index])
+    def _place(self, n: int) -> Place:
+        value = self.values[n]
+        return Place(self.code, self.reference(n), value.shape, value.dtype, self._static.get(n))
 
-    def _as_array(self, n: int) -> str:
-        """The name of a value as an array, also where it is a Python number."""
-        value = self.program.values[n]
+    def _fixed(self, shape: tuple[int, ...], dtype: Any) -> Place:
+        buffer = self.memory.fixed(shape, dtype)
+        return Place(self.code, self.code.name(buffer), shape, dtype, buffer)
+
+    def _as_array(self, n: int) -> Place:
+        """A value as an array, also where it is a Python number."""
+        value = self.values[n]
         if value.number not in PYTHON_NUMBERS:
-            return self.reference(n)
+            return self._place(n)
         if n not in self._arrays:
-            self._arrays[n] = self.name(self._buffer((), value.dtype))
-            self.line(f"copyto({self._arrays[n]}, {self.reference(n)})")
+            self._arrays[n] = self._fixed((), value.dtype)
+            self.code.line(f"copyto({self._arrays[n].text}, {self.reference(n)})")
         return self._arrays[n]
 
-    def _operand(self, n: int, step: Instruction) -> str | None:
-        """A better operand of an elementwise step than the value as it is, if there is one."""
-        array = self._read_in_order(n, _size(self.program.values[step.out]))
-        return self._constant(n, step) if array is None else self.name(array)
-
-    def _read_in_order(self, n: int, size: int) -> Any:
-        """A copy, made in each call, of a small array that is read across its rows, for many entries: `size`."""
-        array = self.array(n)
-        if not isinstance(array, np.ndarray) or array.size < 1024 or size < 4 * array.size:
-            return None
-        used = [axis for axis, size in enumerate(array.shape) if size > 1]
-        if abs(array.strides[used[-1]]) <= array.itemsize:
-            return None
-        copy = self._buffer(array.shape, array.dtype)
-        self.line(f"copyto({self.name(copy)}, {self.reference(n)})")
-        return copy
-
-    def _constant(self, n: int, step: Instruction) -> str | None:
-        """A constant Python number as an array of the dtype that it would be converted to in every call."""
-        values = [self.program.values[m] for m in step.args]
-        value = self.program.values[n]
-        if value.kind != "constant" or value.number not in (int, float):
-            return None
-        ufunc: Any = step.op.value
-        weak = [v.number if v.number in (int, float) else v.dtype for v in values]
-        dtype = ufunc.resolve_dtypes((*weak, None))[step.args.index(n)]
-        return self.name(np.asarray(value.content, dtype))
-
-    def _view_of(self, step: Instruction) -> None:
-        source = step.args[0]
-        if source in self._static:
-            self._static[step.out] = step.op.value(self._static[source], **step.params)
-            return
-        self._dynamic[step.out] = f"v{step.out}"
-        operand = self.reference(source)
-        if step.op.name == "getitem":
-            call = f"{operand}[{self.name(step.params['index'])}]"
-        elif step.op.name in ("reshape", "transpose"):
-            (parameter,) = step.params.values()
-            call = f"{operand}.{step.op.name}({self.name(parameter)})"
-        else:
-            call = f"{self.name(_with_params(step))}({operand})"
-        self.line(f"v{step.out} = {call}")
-
-    def _compute(self, step: Instruction) -> None:
-        numbers = step.op.takes_numbers(len(step.args))
-        args = [self.reference(n) if numbers else self._as_array(n) for n in step.args]
-        out = self.reference(step.out)
-        if elementwise_ufunc(step):
-            names = [self._operand(n, step) or name for n, name in zip(step.args, args, strict=True)]
-            ufunc(self, step, names, out)
-        elif step.op.name not in LOWER or LOWER[step.op.name](self, step, args, out) is False:
-            self.line(f"copyto({out}, {self.name(_with_params(step))}({', '.join(args)}))")
+    def _better(self, n: int, step: Instruction) -> Place | None:
+        """A better operand of a ufunc than the value as it is: read in order, or of the dtype that it would become."""
+        place = self._read_in_order(n, self.values[step.out].size)
+        value = self.values[n]
+        if place is not None or value.kind != "constant" or value.number not in (int, float):
+            return place
+        operands = [self.values[m] for m in step.args]
+        weak = [v.number if v.number in (int, float) else v.dtype for v in operands]
+        dtype = step.op.value.resolve_dtypes((*weak, None))[step.args.index(n)]  # type: ignore[attr-defined]
+        return Place(self.code, self.code.name(np.asarray(value.content, dtype)), (), dtype)
 
 
 def _run_alone(tiles: list[Tiles], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
@@ -413,44 +342,4 @@ def _described(stage: Stage) -> str:
 
 
 def _with_params(step: Instruction) -> Callable[..., Any]:
-    value, params = step.op.value, step.params
-    return (lambda *args: value(*args, **params)) if params else value
-
-
-def _size(value: Value) -> int:
-    return prod(value.shape)
-
-
-def _nbytes(value: Value) -> int:
-    return _size(value) * value.dtype.itemsize
-
-
-def _aligned(size: int) -> Any:
-    """Memory that begins at a cache line."""
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size]
-
-
-def _references(pool: list[Any]) -> list[int]:
-    return [sys.getrefcount(array) for array in pool]
-
-
-def _take(pool: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array for a result: one made before that the caller has let go of, or a new one.
-
-    A new large array costs a page fault for every 4 KiB when it is first written, more than the write itself.
-    """
-    for array, count in zip(pool, _references(pool), strict=True):
-        if count == _ALONE:
-            return array.view()  # which keeps a reference to it, and may be altered
-    array = np.empty(shape, dtype)
-    if len(pool) < 2:
-        pool.append(array)
-        return array.view()
-    return array
-
-
-_ALONE = _references([np.empty(0)])[0]
-"""What `_references` counts for an array that only the pool holds."""
-_COUNTED = getattr(sys, "_is_gil_enabled", lambda: True)() and sys.implementation.name == "cpython"
+    return partial(step.op.value, **step.params) if step.params else step.op.value

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...ops.families import Elementwise
 from ..ir import Instruction, Value
 from .tiling import Region
 
@@ -34,19 +35,6 @@ SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
 ENABLED = True
 """Whether loops are compiled where Numba is installed."""
-
-EXPRESSIONS = {
-    "add": "({} + {})", "subtract": "({} - {})", "multiply": "({} * {})", "divide": "({} / {})",
-    "negative": "(-{})", "positive": "({})", "square": "({0} * {0})", "reciprocal": "(ONE / {})", "sqrt": "sqrt({})",
-    "abs": "abs({})", "fabs": "abs({})", "conjugate": "({})",
-    "maximum": "({0} if ({0} >= {1}) | ({0} != {0}) else {1})",
-    "minimum": "({0} if ({0} <= {1}) | ({0} != {0}) else {1})",
-    "relu": "({0} if ({0} >= ZERO) | ({0} != {0}) else ZERO)",
-    "where": "({1} if {0} else {2})",
-    "less": "({} < {})", "less_equal": "({} <= {})", "greater": "({} > {})", "greater_equal": "({} >= {})",
-    "equal": "({} == {})", "not_equal": "({} != {})", "isnan": "({0} != {0})",
-}  # fmt: skip
-"""Operations of IEEE arithmetic, whose results are NumPy's to the last bit; of 0.0 and -0.0 either may be larger."""
 
 
 class Fused(NamedTuple):
@@ -98,7 +86,7 @@ def fused(
     groups = [
         (dtype, group[start : start + LONGEST])
         for dtype, group in _groups(stages, values)
-        if times * _traffic(group, values) >= WORTH and times * _nbytes(values[group[0].out]) >= LEAST
+        if times * _traffic(group, values) >= WORTH and times * values[group[0].out].nbytes >= LEAST
         for start in range(0, len(group), LONGEST)
     ]
     if not (groups and ENABLED and available()):
@@ -150,28 +138,19 @@ def _in_short_rows(steps: Sequence[Instruction], values: Sequence[Value]) -> boo
 def _kind(step: Instruction, values: Sequence[Value]) -> Any:
     """The shape of the result and the type of the arithmetic, where a step can be fused with others of its kind."""
     out, args = values[step.out], [values[n] for n in step.args]
-    squared = step.op.name == "power" and _weak(args[1]) and args[1].content == 2
-    if not (squared or step.op.name in EXPRESSIONS) or out.number is not None or not out.shape or step.params:
+    scalar = step.op.spelling if isinstance(step.op, Elementwise) and not step.params else None
+    if scalar is None or scalar.loop is None or out.number is not None or not out.shape:
         return None
-    if step.op.name == "where" and args.pop(0).dtype != bool:
+    if scalar.chooses and args.pop(0).dtype != bool:
         return None
-    types = {value.dtype for value in args if not _weak(value)}
+    types = {value.dtype for value in args if not value.weak}
     if len(types) != 1 or not types <= {np.dtype(np.float32), np.dtype(np.float64)} or out.dtype not in (*types, bool):
         return None
     return out.shape, *types
 
 
-def _weak(value: Value) -> bool:
-    """Whether it is a constant Python number, which takes the type of the array that it meets."""
-    return value.kind == "constant" and value.number in (int, float)
-
-
 def _traffic(steps: Iterable[Instruction], values: Sequence[Value]) -> int:
-    return sum(_nbytes(values[n]) for step in steps for n in (*step.args, step.out))
-
-
-def _nbytes(value: Value) -> int:
-    return prod(value.shape) * value.dtype.itemsize
+    return sum(values[n].nbytes for step in steps for n in (*step.args, step.out))
 
 
 def _readers(stages: Sequence[Instruction | Region], outputs: Sequence[int]) -> dict[int, set[int]]:
@@ -217,7 +196,7 @@ def operand_shapes(operands: Sequence[int], values: Sequence[Value]) -> dict[int
     """For each array among the operands of a loop, the last of which is a result, its shape with as few axes as there
     can be: neighbours that every array has, or lacks, are merged."""
     shape = values[operands[-1]].shape
-    arrays = [n for n in operands if not _weak(values[n])]
+    arrays = [n for n in operands if not values[n].weak]
     padded = {n: (1,) * (len(shape) - len(values[n].shape)) + values[n].shape for n in arrays}
     axes: list[list[int]] = []
     for k, size in enumerate(shape):
@@ -251,8 +230,7 @@ def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None]
             lines.append(f"{indent}a{k} = {entry[n]}")
             entry[n] = f"a{k}"
     for k, step in enumerate(loop.steps):
-        name = "square" if step.op.name == "power" else step.op.name
-        lines.append(f"{indent}t{k} = {EXPRESSIONS[name].format(*(entry[n] for n in step.args))}")
+        lines.append(f"{indent}t{k} = {step.op.spelling.loop.format(*(entry[n] for n in step.args))}")  # type: ignore[attr-defined]
         entry[step.out] = f"t{k}"
         if step.out in target:
             lines.append(f"{indent}{target[step.out]} = t{k}")
@@ -273,6 +251,6 @@ def _compiled(source: str, dtype: str) -> Callable[..., None]:
     """One compiled loop for all programs that have it: its text names no sizes and no numbers."""
     numba = _numba()
     kind = np.dtype(dtype).type
-    names: dict[str, Any] = {"sqrt": np.sqrt, "ONE": kind(1), "ZERO": kind(0)}
+    names: dict[str, Any] = {"root": np.sqrt, "T": kind}
     exec(compile(source, "<minijac loop>", "exec"), names)
     return numba.njit(nogil=True, error_model="numpy")(names["loop"])

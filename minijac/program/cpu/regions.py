@@ -9,16 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from ..ir import Value
+from ..ir import Program, Value
 from .tiling import Region, Rows, tile_program
-
-if TYPE_CHECKING:
-    from .executor import Executor
 
 __all__ = ["Tiles", "blas", "threads"]
 
@@ -125,6 +122,17 @@ def _places(allowed: set[int], count: int) -> list[set[int]]:
     return [set(sorted(allowed)[k::count]) for k in range(count)]
 
 
+class Executor(Protocol):
+    """A tile's program, bound."""
+
+    run: Callable[..., Any]
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+
+
 class Given(NamedTuple):
     """What a region is called with: arrays of which a tile takes a part, or (None) all; then those for sums."""
 
@@ -217,8 +225,10 @@ class Tiles:
         known: Callable[[int], Any],
         sizes: dict[int, tuple[int, int]],
         number: int,
+        bind: Callable[[Program, Sequence[bool], float], Executor],
     ) -> None:
-        self._sizes, self._number = sizes, number
+        """`bind` makes executors: of a tile's program, which of its outputs are contiguous, and how often it runs."""
+        self._sizes, self._number, self._bind = sizes, number, bind
         self._region = region
         self._values = values
         self._known = known
@@ -301,11 +311,9 @@ class Tiles:
 
     def _executor(self, size: int) -> Executor:
         """An executor of the program for `size` samples."""
-        from .executor import Executor
-
         program = tile_program(self._region, self._values, size, self._known)
         contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
-        return Executor(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
+        return self._bind(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
 
 
 def _time(timed: tuple[float, Schedule]) -> float:

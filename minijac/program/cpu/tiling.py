@@ -8,9 +8,11 @@ out whole, before or after the tiles that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...algebra.labels import Axes, Axis, Label, labels_in
 from ...ops.edges import Part
@@ -128,9 +130,8 @@ def _summed(
 ) -> Tiled | None:
     """A step that sums over the samples, where the tiles' sums are small beside what they read."""
     out = values[step.out]
-    if step.op.name not in ("sum", "matmul", "einsum") or 16 * _nbytes(out) > sum(
-        _nbytes(values[n]) for n in step.args
-    ):
+    added = step.op.reduction is not None and step.op.reduction.combine is np.add and not step.op.reduction.counts
+    if not added or 16 * out.nbytes > sum(values[n].nbytes for n in step.args):
         return None
     summed = [set(labels_in(part.inp)) - set(labels_in(part.out)) for part in related]
     args = []
@@ -215,11 +216,7 @@ def _traffic(step: Instruction, values: Sequence[Value]) -> int:
     """Bytes that a step moves, at the least."""
     if step.op.view:
         return 0
-    return sum(_nbytes(values[n]) for n in (*step.args, step.out))
-
-
-def _nbytes(value: Value) -> int:
-    return prod(value.shape) * value.dtype.itemsize
+    return sum(values[n].nbytes for n in (*step.args, step.out))
 
 
 # -- the program of a tile ---------------------------------------------------------------------------------------------
@@ -250,7 +247,7 @@ def tile_program(region: Region, values: Sequence[Value], size: int, known: Call
         shape = _sized(value.shape, item.out, size)
         new.append(Value(shape, value.dtype, "computed", None, value.number))
         number[step.out] = len(new) - 1
-        params = _resized(item, shape, region.batch, size)
+        params = _resized(item, values, shape, region.batch, size)
         steps.append(Instruction(step.op, args, params, number[step.out]))
     return Program(
         tuple(new),
@@ -266,24 +263,22 @@ def _sized(shape: tuple[int, ...], rows: Rows | None, size: int) -> tuple[int, .
     return (*shape[: rows.axis], size * rows.inner, *shape[rows.axis + 1 :])
 
 
-def _resized(item: Tiled, shape: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
+def _resized(item: Tiled, values: Sequence[Value], shape: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
     """Parameters that name the shape of the result, or labels of it, for another number of samples."""
-    params = item.step.params | {key: shape for key in ("shape", "to") if key in item.step.params}
+    step = item.step
+    params = step.params | {key: shape for key in ("shape", "to") if key in step.params}
     if item.out is None:
         return params
+    parts = step.op.labels([values[n].shape for n in step.args], values[step.out].shape, step.params)
+    own = {_digits(part.out[item.out.axis])[0] for part in parts}
+    other = {label: Label(label.size // batch * size) for label in own}
+    return {key: _exchanged(value, other) for key, value in params.items()}
 
-    def resized(out: Axes, *others: Axes) -> list[Axes]:
-        """The axes of the result, and others, with a label of its own for the samples of a tile."""
-        old = _digits(out[item.out.axis])[0]  # type: ignore[union-attr]
-        new = Label(old.size // batch * size)
-        return [tuple(tuple(new if d is old else d for d in axis) for axis in axes) for axes in (out, *others)]
 
-    if item.step.op.name == "relabel":
-        params["out"], params["inp"] = resized(params["out"], params["inp"])
-    elif item.step.op.name == "superpose":
-        parts = []
-        for labels, axes, meets in params["parts"]:
-            own, (names,) = resized(axes, (labels,))
-            parts.append((names, own, meets))
-        params["parts"] = tuple(parts)
-    return params
+def _exchanged(value: Any, other: Mapping[Any, Label]) -> Any:
+    """A parameter with other labels in place of some."""
+    if isinstance(value, Label):
+        return other.get(value, value)
+    if type(value) is tuple:
+        return tuple([_exchanged(each, other) for each in value])
+    return value

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...ops import REGISTRY
+from ...ops.multilinear import matmul
+from ...ops.structural import reshape, transpose
+from ...tape.op import Op
 from ..ir import Instruction, Program, Value
 
 __all__ = ["products_in_order"]
@@ -52,16 +54,16 @@ def _product(
 ) -> Product | None:
     """The product that a step transposes, where its order is worth choosing."""
     users = readers.get(step.out, [])
-    if step.op.name != "transpose" or (users and all(user.op.name == "matmul" for user in users)):
+    if step.op is not transpose or (users and all(user.op is matmul for user in users)):
         return None  # a matmul takes a transposed operand as it is
     source = step.args[0]
     chain = []
     while source in makers and len(readers[source]) == 1 and source not in program.outputs:
         chain.append(makers[source])
-        if chain[-1].op.name != "reshape":
+        if chain[-1].op is not reshape:
             break
         source = chain[-1].args[0]
-    if not chain or chain[-1].op.name != "matmul" or len(chain) > 2:
+    if not chain or chain[-1].op is not matmul or len(chain) > 2:
         return None
     a, b = chain[-1].args
     shapes = [program.values[n].shape for n in (a, b)]
@@ -89,7 +91,7 @@ def _reversed(
 ) -> list[Instruction]:
     """``transpose(a @ b)`` of stacked matrices, where nothing else reads the product, as ``b.T @ a.T``."""
     maker = makers.get(step.args[0])
-    if step.op.name != "transpose" or maker is None or maker.op.name != "matmul" or maker.out in program.outputs:
+    if step.op is not transpose or maker is None or maker.op is not matmul or maker.out in program.outputs:
         return []
     *front, row, column = step.params["axes"]
     ndim = len(front) + 2
@@ -101,7 +103,7 @@ def _reversed(
     for n in reversed(maker.args):
         values.append(Value(tuple(values[n].shape[axis] for axis in axes), values[n].dtype, "computed"))
         operands.append(len(values) - 1)
-        steps.append(Instruction(REGISTRY["transpose"], (n,), {"axes": axes}, operands[-1]))
+        steps.append(Instruction(transpose, (n,), {"axes": axes}, operands[-1]))
     return [*steps, Instruction(maker.op, tuple(operands), {}, step.out)]
 
 
@@ -111,7 +113,7 @@ def _unmerged(
     """The operand before its remaining axes were merged into its rows (or columns), those axes, and the one summed."""
     summed = values[n].shape[1 if rows else 0]
     wanted = (*rest, summed) if rows else (summed, *rest)
-    if n in makers and makers[n].op.name == "reshape" and values[makers[n].args[0]].shape == wanted:
+    if n in makers and makers[n].op is reshape and values[makers[n].args[0]].shape == wanted:
         n = makers[n].args[0]
     if values[n].shape != wanted:
         return n, (), 0
@@ -146,15 +148,15 @@ def _rewritten(step: Instruction, product: Product, values: list[Value]) -> list
     place = axes.index(product.at)
     steps: list[Instruction] = []
 
-    def add(name: str, args: tuple[int, ...], shape: tuple[int, ...], **params: object) -> int:
+    def add(op: Op, args: tuple[int, ...], shape: tuple[int, ...], **params: object) -> int:
         values.append(Value(shape, np.result_type(*(values[n].dtype for n in args)), "computed"))
-        steps.append(Instruction(REGISTRY[name], args, params, len(values) - 1))
+        steps.append(Instruction(op, args, params, len(values) - 1))
         return len(values) - 1
 
     def transposed(n: int, order: tuple[int, ...]) -> int:
         if order == tuple(range(len(order))):
             return n
-        return add("transpose", (n,), tuple(values[n].shape[axis] for axis in order), axes=order)
+        return add(transpose, (n,), tuple(values[n].shape[axis] for axis in order), axes=order)
 
     own = values[product.w].shape[1 - product.w_sum]
     if place == len(axes) - 1:  # [*front, last, k] @ [k, own]
@@ -165,7 +167,7 @@ def _rewritten(step: Instruction, product: Product, values: list[Value]) -> list
         right = transposed(product.x, (*front, product.x_sum, last))
         left = transposed(product.w, (1 - product.w_sum, product.w_sum))
         shape, at = (*values[right].shape[:-2], own, values[right].shape[-1]), len(axes) - 2
-    result = add("matmul", (left, right), shape)
+    result = add(matmul, (left, right), shape)
     if place != at:
         order = [axis for axis in range(len(axes)) if axis != at]
         order.insert(place, at)

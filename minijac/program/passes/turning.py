@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...ops import REGISTRY
-from ..cpu.lowering import elementwise_ufunc
+from ...ops.multilinear import matmul
+from ...ops.structural import reshape, transpose
+from ...tape.op import Op
 from ..ir import Instruction, Program, Value, without_dead_code
 
 __all__ = ["turned_chains"]
@@ -40,7 +41,7 @@ def turned_chains(program: Program) -> Program:
         and (
             step.out in transposes
             or _from_left(step, program.values)
-            or (elementwise_ufunc(step) and not transposes.isdisjoint(step.args))
+            or (step.is_ufunc and not transposes.isdisjoint(step.args))
         )
     ]
     best = _cost(program) if candidates else 0.0
@@ -56,12 +57,12 @@ def _swap(ndim: int) -> tuple[int, ...]:
 
 
 def _is_transpose(step: Instruction) -> bool:
-    axes = step.params.get("axes", ()) if step.op.name == "transpose" else ()
+    axes = step.params.get("axes", ()) if step.op is transpose else ()
     return len(axes) > 1 and tuple(axes) == _swap(len(axes))
 
 
 def _from_left(step: Instruction, values: Sequence[Value]) -> bool:
-    if step.op.name != "matmul":
+    if step.op is not matmul:
         return False
     left, right = (values[n].shape for n in step.args)
     return len(left) == 2 and len(right) > 2
@@ -78,7 +79,7 @@ def _turned_at(program: Program, out: int) -> Program | None:
             same[out] = turner.turned(step.args[0])
         else:
             axes = _swap(len(turner.shape(out)))
-            turner.steps.append(Instruction(REGISTRY["transpose"], (turner.turned(out),), {"axes": axes}, out))
+            turner.steps.append(Instruction(transpose, (turner.turned(out),), {"axes": axes}, out))
     if out not in same and all(step.out != out for step in turner.steps):
         return None
     outputs = tuple([same.get(n, n) for n in program.outputs])
@@ -109,9 +110,9 @@ class _Turner:
     def _made(self, n: int) -> int:
         shape, maker = self.shape(n), self._makers.get(n)
         if len(shape) < 2:
-            return self._add("reshape", (n,), (*shape, 1), shape=(*shape, 1)) if shape else n
+            return self._add(reshape, (n,), (*shape, 1), shape=(*shape, 1)) if shape else n
         if maker is not None and self._depth < DEEP:
-            if elementwise_ufunc(maker):
+            if maker.is_ufunc:
                 args = tuple([self.turned(m) for m in maker.args])
                 return self._put(
                     Instruction(maker.op, args, {}, -1), (*shape[:-2], shape[-1], shape[-2]), self.values[n].dtype
@@ -120,11 +121,11 @@ class _Turner:
                 return maker.args[0]
             if _from_left(maker, self.values):
                 return self._product(maker, shape)
-            if maker.op.name == "reshape" and (product := self._makers.get(maker.args[0])) is not None:
+            if maker.op is reshape and (product := self._makers.get(maker.args[0])) is not None:
                 columns = self._with_columns(product, shape)
                 if columns is not None:
                     return columns
-        return self._add("transpose", (n,), (*shape[:-2], shape[-1], shape[-2]), axes=_swap(len(shape)))
+        return self._add(transpose, (n,), (*shape[:-2], shape[-1], shape[-2]), axes=_swap(len(shape)))
 
     def _product(self, step: Instruction, shape: tuple[int, ...]) -> int:
         """``(w @ x).T`` as ``x.T @ w.T``, with all rows of all samples in one matrix."""
@@ -132,29 +133,29 @@ class _Turner:
         rows = self.turned(x)
         summed, own = self.shape(x)[-2], shape[-2]
         flat = self._reshaped(rows, (prod(self.shape(rows)[:-1]), summed))
-        right = self._add("transpose", (w,), (summed, own), axes=(1, 0))
-        product = self._add("matmul", (flat, right), (self.shape(flat)[0], own))
+        right = self._add(transpose, (w,), (summed, own), axes=(1, 0))
+        product = self._add(matmul, (flat, right), (self.shape(flat)[0], own))
         return self._reshaped(product, (*shape[:-2], shape[-1], own))
 
     def _with_columns(self, product: Instruction, shape: tuple[int, ...]) -> int | None:
         """A product whose columns are the last two axes: the other matrix's columns in the other order."""
-        if product.op.name != "matmul" or any(len(self.shape(n)) != 2 for n in product.args):
+        if product.op is not matmul or any(len(self.shape(n)) != 2 for n in product.args):
             return None
         x, w = product.args
         k, columns = self.shape(w)
         if shape[-2] * shape[-1] != columns:
             return None
         parts = self._reshaped(w, (k, *shape[-2:]))
-        parts = self._add("transpose", (parts,), (k, shape[-1], shape[-2]), axes=(0, 2, 1))
-        made = self._add("matmul", (x, self._reshaped(parts, (k, columns))), (self.shape(x)[0], columns))
+        parts = self._add(transpose, (parts,), (k, shape[-1], shape[-2]), axes=(0, 2, 1))
+        made = self._add(matmul, (x, self._reshaped(parts, (k, columns))), (self.shape(x)[0], columns))
         return self._reshaped(made, (*shape[:-2], shape[-1], shape[-2]))
 
     def _reshaped(self, n: int, shape: tuple[int, ...]) -> int:
-        return self._add("reshape", (n,), shape, shape=shape)
+        return self._add(reshape, (n,), shape, shape=shape)
 
-    def _add(self, name: str, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
+    def _add(self, op: Op, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
         dtype = np.result_type(*(self.values[n].dtype for n in args))
-        return self._put(Instruction(REGISTRY[name], args, params, -1), result, dtype)
+        return self._put(Instruction(op, args, params, -1), result, dtype)
 
     def _put(self, step: Instruction, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
         self.values.append(Value(shape, dtype, "computed"))
@@ -169,20 +170,16 @@ def _cost(program: Program) -> float:
     total = 0.0
     for step in program.instructions:
         out = program.values[step.out]
-        name, size = step.op.name, prod(out.shape)
-        if name == "transpose":
-            if step.args[0] not in strided:
+        moved = [program.values[n].size * (STRIDED if n in strided else ENTRY) for n in step.args]
+        if step.op is reshape:
+            total += out.size * (ENTRY + STRIDED) * (step.args[0] in strided)
+        elif step.op.view:
+            if (step.args[0] in strided) != (step.op is transpose):
                 strided.add(step.out)
-        elif name in ("getitem", "squeeze", "expand_dims"):
-            strided |= {step.out} if step.args[0] in strided else set()
-        elif name == "reshape":
-            if step.args[0] in strided:
-                total += size * (ENTRY + STRIDED)
-        elif name == "matmul":
+        elif step.op is matmul:
             total += _product_cost(program, step)
         else:
-            total += size * ENTRY
-            total += sum(prod(program.values[n].shape) * (STRIDED if n in strided else ENTRY) for n in step.args)
+            total += out.size * ENTRY + sum(moved)
     return total + sum(prod(program.values[n].shape) * STRIDED for n in program.outputs if n in strided)
 
 

@@ -330,3 +330,9 @@ def test_the_code_of_tiles_can_be_read():
     f(x)
     assert "tiles of 1 of 12 samples, threads: 2" in f.source(x)
     assert f.source(x).count("def run(") == 2
+
+
+def test_what_follows_its_neighbours_along_the_samples_is_not_tiled():
+    x = np.random.default_rng(0).normal(size=(B, D))
+    f = lambda x: np.unwrap(np.sin(x) * 9.0, axis=0) * 2.0
+    np.testing.assert_array_equal(mj.compile(f)(x), f(x))
