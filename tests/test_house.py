@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "lines", "errors", "backend", "memo", "algebra", "tape", "ops", "arguments", "operator", "numpy", "special", "nn",
-    "program", "accumulation", "transforms", "loops", "views", "testing", "__init__", "demo", "__main__",
+    "accumulation", "program", "ways", "transforms", "loops", "views", "testing", "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""
 
@@ -190,7 +190,7 @@ def test_a_name_is_found(text):
 LIMITS = {"function": 60, "class": 250, "file": 600}
 ENGINE = 4_200
 """Lines of what one reads in an afternoon: the algebra, the tape, the families of operations, the accumulation."""
-STILL_OVER = 100
+STILL_OVER = 0
 """What the engine may have beyond, for now: a number that only shrinks."""
 STILL_TOO_LARGE = {
     "minijac/operator/solving.py solve_banded",

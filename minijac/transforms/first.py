@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..accumulation.memory import within_bytes
 from ..accumulation.plan import plan_for
 from ..accumulation.recording import Prepared, Recorded, prepare
-from ..accumulation.replay import replayed
 from ..accumulation.results import assemble
 from ..arguments import (
     Options,
@@ -20,6 +18,8 @@ from ..arguments import (
 )
 from ..backend import taken_home
 from ..errors import InputError
+from ..ways.memory import within_bytes
+from ..ways.replay import replayed
 from .dask import chunkwise
 
 __all__ = ["jacobian", "linearize", "value_and_jacobian"]

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..accumulation.memory import held_bytes
 from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, plan_for, price, segment
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first
@@ -21,6 +20,7 @@ from ..arguments import checked_options
 from ..backend import at_home
 from ..operator.words import describe
 from ..tape.trace import Node
+from ..ways.memory import held_bytes
 
 __all__ = ["Explanation", "Step", "explain"]
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.accumulation import plan, replay, results
+from minijac.accumulation import plan, results
 from minijac.accumulation.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
 from minijac.accumulation.recording import Prepared, prepare
 from minijac.accumulation.shadow import Ledger, Shadow, in_common_order
 from minijac.algebra.view import View
 from minijac.arguments import Options
+from minijac.ways import replay
 
 
 def prepared(f: Callable, *args: Any) -> Prepared:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import minijac as mj
-from minijac.accumulation import replay
 from minijac.memo import Memo
+from minijac.ways import replay
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(6, 6))

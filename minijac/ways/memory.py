@@ -15,6 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..accumulation.graph import Graph
+from ..accumulation.plan import Plan, accumulate, plan_for, write
+from ..accumulation.recording import Prepared, sample_places
+from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype, shown
+from ..accumulation.samples import Place
+from ..accumulation.seeds import Range, seeds, unit
+from ..accumulation.shadow import Cost, Ledger, Shadow, ShadowGraph
 from ..algebra.block import Block
 from ..algebra.labels import Axes, Label, axis_of, window
 from ..algebra.terms import Term
@@ -26,13 +33,6 @@ from ..ops.edges import Edge, Part
 from ..ops.families import Elementwise, Multilinear
 from ..tape.trace import Node
 from ..tape.traced import Traced
-from .graph import Graph
-from .plan import Plan, accumulate, plan_for, write
-from .recording import Prepared, sample_places
-from .results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype, shown
-from .samples import Place
-from .seeds import Range, seeds, unit
-from .shadow import Cost, Ledger, Shadow, ShadowGraph
 
 __all__ = ["Samples", "Way", "held_bytes", "ways", "within_bytes"]
 

@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ..accumulation.graph import Graph
+from ..accumulation.plan import Plan, is_short
+from ..accumulation.recording import Prepared
+from ..accumulation.results import assemble
 from ..algebra.labels import labels_in
 from ..arguments import Options
 from ..errors import MutationError, TraceError
@@ -26,10 +30,6 @@ from ..program.compiled import Entry, How, record
 from ..program.ir import Program
 from ..program.record import Foreign
 from ..tape.trace import Node
-from .graph import Graph
-from .plan import Plan, is_short
-from .recording import Prepared
-from .results import assemble
 
 __all__ = ["held_bytes", "held_programs", "replayed"]
 

@@ -16,10 +16,10 @@ import pytest
 from helpers import close, random
 
 import minijac as mj
-from minijac.accumulation.memory import ways
 from minijac.accumulation.recording import prepare
 from minijac.arguments import Options
 from minijac.memo import Memo
+from minijac.ways.memory import ways
 
 BOOKKEEPING = 700_000
 """What Python's own objects and the caches of plans may take beside the arrays."""
