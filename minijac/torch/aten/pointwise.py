@@ -1,0 +1,255 @@
+"""Operations entry by entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import nn, special
+from ...backend import astype, namespace, value_of
+from ...ops import elementwise
+from .registry import TABLE, aten, cast, default_float, floating, promoted
+
+
+def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x: function(floating(x))
+
+
+def _binary(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, b: function(*promoted(a, b))
+
+
+def _binary_float(function: Callable[..., Any]) -> Callable[..., Any]:
+    def on_floats(a: Any, b: Any) -> Any:
+        a, b = promoted(a, b)
+        return function(floating(a) if hasattr(a, "dtype") else a, floating(b) if hasattr(b, "dtype") else b)
+
+    return on_floats
+
+
+TABLE.update({
+    packet: _unary(elementwise.UFUNCS[ufunc])
+    for packet, ufunc in {
+        aten.exp: np.exp, aten.exp2: np.exp2, aten.expm1: np.expm1, aten.log: np.log, aten.log2: np.log2,
+        aten.log10: np.log10, aten.log1p: np.log1p, aten.sqrt: np.sqrt, aten.sin: np.sin, aten.cos: np.cos,
+        aten.tan: np.tan, aten.asin: np.arcsin, aten.acos: np.arccos, aten.atan: np.arctan, aten.sinh: np.sinh,
+        aten.cosh: np.cosh, aten.tanh: np.tanh, aten.asinh: np.arcsinh, aten.acosh: np.arccosh,
+        aten.atanh: np.arctanh, aten.reciprocal: np.reciprocal, aten.deg2rad: np.deg2rad, aten.rad2deg: np.rad2deg,
+    }.items()
+})  # fmt: skip
+TABLE.update({
+    packet: elementwise.UFUNCS[ufunc]
+    for packet, ufunc in {
+        aten.neg: np.negative, aten.abs: np.absolute, aten.square: np.square, aten.sign: np.sign, aten.sgn: np.sign,
+        aten.floor: np.floor, aten.ceil: np.ceil, aten.trunc: np.trunc, aten.isnan: np.isnan, aten.isinf: np.isinf,
+        aten.isfinite: np.isfinite, aten.logical_not: np.logical_not, aten.bitwise_not: np.invert,
+        aten.signbit: np.signbit, aten.positive: np.positive,
+    }.items()
+})  # fmt: skip
+TABLE.update({
+    packet: _binary(ufunc)
+    for packet, ufunc in {
+        aten.mul: np.multiply, aten.maximum: np.maximum, aten.minimum: np.minimum, aten.fmax: np.fmax,
+        aten.fmin: np.fmin, aten.hypot: np.hypot, aten.logaddexp: np.logaddexp, aten.logaddexp2: np.logaddexp2,
+        aten.remainder: np.remainder, aten.fmod: np.fmod, aten.nextafter: np.nextafter, aten.floor_divide:
+        np.floor_divide, aten.eq: np.equal, aten.ne: np.not_equal, aten.lt: np.less, aten.le: np.less_equal,
+        aten.gt: np.greater, aten.ge: np.greater_equal, aten.bitwise_and: np.bitwise_and,
+        aten.bitwise_or: np.bitwise_or, aten.bitwise_xor: np.bitwise_xor, aten.copysign: np.copysign,
+        aten.heaviside: np.heaviside, aten.logical_and: np.logical_and, aten.logical_or: np.logical_or,
+        aten.logical_xor: np.logical_xor, aten.__and__: np.bitwise_and, aten.__or__: np.bitwise_or,
+        aten.__xor__: np.bitwise_xor,
+    }.items()
+})  # fmt: skip
+TABLE.update({
+    packet: _unary(function)
+    for packet, function in {
+        aten.sigmoid: elementwise.sigmoid, aten.erf: special.erf, aten.erfc: special.erfc, aten.erfinv: special.erfinv,
+        aten.lgamma: special.gammaln, aten.digamma: special.digamma, aten.i0: special.i0,
+        aten.special_i0e: special.i0e, aten.special_i1: special.i1, aten.special_i1e: special.i1e,
+        aten.special_ndtri: special.ndtri, aten.special_erfcx: special.erfcx, aten.special_entr: special.entr,
+        aten.special_log_ndtr: special.log_ndtr, aten.silu: nn.silu, aten.mish: nn.mish,
+        aten.hardsigmoid: lambda x: np.where(x <= -3.0, 0.0, np.where(x >= 3.0, 1.0, x / 6.0 + 0.5)),
+        aten.hardswish: nn.hardswish, aten.selu: nn.selu, aten.log_sigmoid: nn.logsigmoid, aten.sinc: np.sinc,
+        aten.rsqrt: lambda x: 1.0 / np.sqrt(x), aten.frac: lambda x: x - np.trunc(value_of(x)),
+        aten.relu6: nn.relu6, aten.log_sigmoid_forward: lambda x: (nn.logsigmoid(x), np.zeros_like(value_of(x))),
+        aten.special_ndtr: lambda x: 0.5 * special.erfc(x * -math.sqrt(0.5)),
+    }.items()
+})  # fmt: skip
+
+
+def add(a: Any, b: Any, alpha: Any = 1) -> Any:
+    a, b = promoted(a, b)
+    return a + (b if alpha == 1 else b * alpha)
+
+
+def sub(a: Any, b: Any, alpha: Any = 1) -> Any:
+    a, b = promoted(a, b)
+    return a - (b if alpha == 1 else b * alpha)
+
+
+def div(a: Any, b: Any, rounding_mode: Any = None) -> Any:
+    a, b = promoted(a, b)
+    if rounding_mode == "floor":
+        return np.floor_divide(a, b)
+    if rounding_mode == "trunc":
+        return np.trunc(a / b) if a.dtype.kind == "f" else astype(np.trunc(a / b), a.dtype, a)
+    return floating(a) / (floating(b) if hasattr(b, "dtype") else b)
+
+
+def power(a: Any, b: Any) -> Any:
+    a, b = promoted(a, b)
+    if not hasattr(b, "dtype"):
+        if b == 2:
+            return np.square(a)
+        if b == 0.5:
+            return np.sqrt(a)
+    return np.power(a, b)
+
+
+def clamp(x: Any, low: Any = None, high: Any = None) -> Any:
+    bounds = [bound for bound in (low, high) if bound is not None]
+    x, *bounds = promoted(x, *bounds)
+    low = bounds.pop(0) if low is not None else None
+    high = bounds.pop(0) if high is not None else None
+    if any(hasattr(bound, "dtype") for bound in (low, high)):
+        x = x if low is None else np.where(x < low, low, x)
+        return x if high is None else np.where(x > high, high, x)
+    return np.clip(x, low, high)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    a, b = promoted(a, b)
+    return np.where(condition, a, b)
+
+
+def masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    return np.where(mask, astype(value, x.dtype, x) if hasattr(value, "dtype") else value, x)
+
+
+def round_to(x: Any, decimals: int = 0) -> Any:
+    return np.round(x, decimals)
+
+
+def lerp(start: Any, end: Any, weight: Any) -> Any:
+    return start + weight * (end - start)
+
+
+def threshold(x: Any, threshold: Any, value: Any) -> Any:
+    return np.where(x <= threshold, value, x)
+
+
+def softplus(x: Any, beta: Any = 1, threshold: Any = 20) -> Any:
+    return nn.softplus(x, float(beta), float(threshold))
+
+
+def elu(x: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1) -> Any:
+    negative = scale * alpha * np.expm1(x * input_scale)
+    return np.where(x > 0, x if scale == 1 else x * scale, negative)
+
+
+def gelu(x: Any, approximate: str = "none") -> Any:
+    return nn.gelu(x, approximate)
+
+
+def xlogy(x: Any, y: Any) -> Any:
+    x, y = promoted(x, y)
+    return special.xlogy(x if not hasattr(x, "dtype") else floating(x), y if not hasattr(y, "dtype") else floating(y))
+
+
+def xlog1py(x: Any, y: Any) -> Any:
+    x, y = promoted(x, y)
+    return special.xlog1py(x, y)
+
+
+def polygamma(n: Any, x: Any) -> Any:
+    return special.polygamma(n, floating(x))
+
+
+def logit(x: Any, eps: Any = None) -> Any:
+    x = x if eps is None else np.clip(x, eps, 1 - eps)
+    return np.log(x / (1 - x))
+
+
+def nan_to_num(x: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Any:
+    return np.nan_to_num(x, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf)
+
+
+def to_copy(x: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None,
+            non_blocking: bool = False, memory_format: Any = None) -> Any:  # fmt: skip
+    return cast(x, dtype) if dtype is not None else np.copy(x)
+
+
+def addcmul(x: Any, a: Any, b: Any, value: Any = 1) -> Any:
+    return x + (a * b if value == 1 else value * (a * b))
+
+
+def addcdiv(x: Any, a: Any, b: Any, value: Any = 1) -> Any:
+    return x + (a / b if value == 1 else value * (a / b))
+
+
+def rsub(a: Any, b: Any, alpha: Any = 1) -> Any:
+    return sub(b, a, alpha)
+
+
+def prelu(x: Any, weight: Any) -> Any:
+    return np.where(x > 0, x, weight * x)
+
+
+def copy(x: Any, source: Any, non_blocking: bool = False) -> Any:
+    return np.broadcast_to(astype(source, x.dtype, x), x.shape)
+
+
+def fill(x: Any, value: Any) -> Any:
+    value = astype(value, x.dtype, x) if hasattr(value, "dtype") else namespace(x).asarray(value, x.dtype)
+    return np.broadcast_to(value, x.shape)
+
+
+def zero(x: Any) -> Any:
+    return namespace(x).zeros(x.shape, x.dtype)
+
+
+def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+    close = np.abs(a - b) <= atol + rtol * np.abs(b)
+    return np.logical_or(a == b, close)
+
+
+def float_power(a: Any, b: Any) -> Any:
+    to = lambda x: astype(x, np.float64, x) if hasattr(x, "dtype") else float(x)  # noqa: E731
+    return np.power(to(a), to(b))
+
+
+def ldexp(a: Any, b: Any) -> Any:
+    return a * np.exp2(astype(b, default_float(), b) if b.dtype.kind != "f" else b)
+
+
+def hardshrink(x: Any, lambd: Any = 0.5) -> Any:
+    return np.where(np.logical_and(x >= -lambd, x <= lambd), 0.0, x)
+
+
+def softshrink(x: Any, lambd: Any = 0.5) -> Any:
+    return np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, 0.0 * x))
+
+
+TABLE.update({
+    aten.add: add, aten.sub: sub, aten.div: div, aten.true_divide: div, aten.pow: power, aten.clamp: clamp,
+    aten.clamp_min: lambda x, low: clamp(x, low), aten.clamp_max: lambda x, high: clamp(x, None, high),
+    aten.where.self: where, aten.where.ScalarSelf: where, aten.where.ScalarOther: where, aten.where.Scalar: where,
+    aten.masked_fill: masked_fill, aten.round: round_to, aten.lerp: lerp, aten.threshold: threshold,
+    aten.softplus: softplus, aten.elu: elu, aten.gelu: gelu, aten.xlogy: xlogy, aten.special_xlog1py: xlog1py,
+    aten.polygamma: polygamma, aten.logit: logit, aten.nan_to_num: nan_to_num, aten._to_copy: to_copy,
+    aten.addcmul: addcmul, aten.addcdiv: addcdiv, aten.rsub: rsub, aten._prelu_kernel: prelu, aten.copy: copy,
+    aten.fill: fill, aten.zero: zero, aten.atan2: _binary_float(np.arctan2), aten.isclose: isclose,
+    aten.float_power: float_power, aten.ldexp: ldexp, aten.hardshrink: hardshrink, aten.softshrink: softshrink,
+    aten.relu: elementwise.relu, aten.hardtanh: nn.hardtanh, aten.leaky_relu: nn.leaky_relu,
+    aten.clone: lambda x, memory_format=None: np.copy(x), aten.celu: lambda x, alpha=1.0: nn.celu(x, alpha),
+    aten.lift_fresh: lambda x: x,
+    aten.real: lambda x: x, aten.conj_physical: lambda x: x, aten._conj_physical: lambda x: x,
+    aten.mvlgamma: lambda x, p: p * (p - 1) / 4 * math.log(math.pi)
+    + sum(special.gammaln(x - 0.5 * k) for k in range(p)),
+    aten.angle: lambda x: np.where(np.isnan(x), x, np.where(x < 0, math.pi, 0.0)) * 1.0,
+    aten.sigmoid_backward: lambda g, y: g * (y * (1.0 - y)), aten.tanh_backward: lambda g, y: g * (1.0 - y * y),
+    aten.threshold_backward: lambda g, x, t: np.where(x <= t, 0.0, g),
+})  # fmt: skip

@@ -1,0 +1,110 @@
+"""The table of torch's operations, and what all of them do with dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...backend import astype, namespace, placed
+
+__all__ = ["EXACT", "FACTORIES", "TABLE", "VIEWS", "aten", "floating", "promoted", "register"]
+
+aten = torch.ops.aten
+TABLE: dict[Any, Callable[..., Any]] = {}
+"""For a packet of torch's, or one of its overloads: a function of values, with the arguments of torch's schema."""
+VIEWS: set[Any] = set()
+"""Those whose result is a view of the first argument."""
+FACTORIES: set[Any] = set()
+"""Those that look at shapes alone."""
+EXACT: dict[Any, Callable[..., Any]] = {}
+"""Those that handle tensors themselves: ``function(run, func, args, kwargs)``."""
+
+
+def register(operation: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a function of arrays that stands for an operation of torch's, with the arguments of its schema.
+
+    Args:
+        operation: An overload such as ``torch.ops.aten.sin.default``, or a packet, ``torch.ops.aten.sin``; one of a
+            library of your own likewise. The function is written in NumPy's functions, on arrays and followed values.
+
+    >>> import minijac.torch, numpy as np, torch
+    >>> @minijac.torch.register(torch.ops.aten.special_spherical_bessel_j0)
+    ... def spherical_bessel_j0(x):
+    ...     return np.sinc(x / np.pi)
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        TABLE[operation] = function
+        from .. import run
+
+        run._HANDLERS.clear()
+        return function
+
+    return decorate
+
+
+# -- dtypes ------------------------------------------------------------------------------------------------------------
+_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+
+
+def default_float() -> Any:
+    return np.dtype(np.float64 if torch.get_default_dtype() is torch.float64 else np.float32)
+
+
+def _rank(x: Any) -> int:
+    if hasattr(x, "dtype"):
+        return _RANK[x.dtype.kind]
+    return 0 if isinstance(x, bool) else 1 if isinstance(x, int) else 2 if isinstance(x, float) else 3
+
+
+def _array(x: Any) -> bool:
+    return hasattr(x, "dtype")
+
+
+def promoted(*operands: Any) -> tuple[Any, ...]:
+    """The operands with the dtype that torch gives the result: tensors with axes count before numbers of equal kind."""
+    arrays = [x for x in operands if _array(x)]
+    first = arrays[0].dtype
+    if all(x.dtype == first for x in arrays) and all(_array(x) or _rank(x) <= _RANK[first.kind] for x in operands):
+        return operands
+    best = None
+    rank = -1
+    for group in ([x for x in arrays if x.ndim], [x for x in arrays if not x.ndim]):
+        if not group or max(map(_rank, group)) <= rank:
+            continue
+        rank = max(map(_rank, group))
+        best = np.result_type(*[x.dtype for x in group if _rank(x) == rank])
+        if best.kind in "iu":
+            best = np.result_type(*[x.dtype for x in group])
+    numbers = max([_rank(x) for x in operands if not _array(x)], default=-1)
+    if numbers > rank:
+        best = default_float() if numbers == 2 else np.dtype(np.int64) if numbers == 1 else np.dtype(np.complex64)
+    return tuple([astype(x, best, x) if _array(x) else x for x in operands])
+
+
+def floating(x: Any) -> Any:
+    """An integer or boolean operand as torch's default float."""
+    return x if x.dtype.kind in "fc" else astype(x, default_float(), x)
+
+
+def array(x: Any, like: Any) -> Any:
+    """A number as an array of the dtype of `like`."""
+    return x if _array(x) else namespace(like).asarray(x, like.dtype)
+
+
+def as_numpy_dtype(dtype: Any) -> Any:
+    from ..tensors import DTYPES
+
+    if dtype not in DTYPES:
+        from ...errors import InputError
+
+        raise InputError(f"minijac.torch: expected float32, float64, integers or bools, got {dtype}.")
+    return DTYPES[dtype]
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """`x` with one of torch's dtypes; None leaves it."""
+    return x if dtype is None else astype(placed(x, x), as_numpy_dtype(dtype), x)

@@ -1,0 +1,358 @@
+"""Views, parts, positions: operations that move entries."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...backend import astype, namespace, placed, value_of
+from ...numpy.indexing import add_at, put
+from .registry import FACTORIES, TABLE, VIEWS, aten, promoted
+
+WHOLE = slice(None)
+
+
+def along(x: Any, dim: int, item: Any) -> Any:
+    """``x[..., item, ...]`` with the item at axis `dim`."""
+    return x[(WHOLE,) * (dim % x.ndim) + (item,)]
+
+
+# -- views -------------------------------------------------------------------------------------------------------------
+def squeeze(x: Any, dim: Any = None) -> Any:
+    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    gone = tuple([k % x.ndim for k in dims if x.ndim and x.shape[k] == 1])
+    return np.squeeze(x, gone) if gone else x
+
+
+def expand(x: Any, size: Any, implicit: bool = False) -> Any:
+    lead = len(size) - x.ndim
+    to = tuple([x.shape[k - lead] if n == -1 else n for k, n in enumerate(size)])
+    return np.broadcast_to(x, to)
+
+
+def view(x: Any, size: Any) -> Any:
+    return np.reshape(x, tuple(size))
+
+
+def slice_(x: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    return along(x, dim, slice(start, end, step))
+
+
+def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    return np.diagonal(x, offset, dim1, dim2)
+
+
+def split(x: Any, size: Any, dim: int = 0) -> Any:
+    n = x.shape[dim]
+    if isinstance(size, int):
+        size = [min(size, n - k) for k in range(0, n, size)] if n else [0]
+    parts, start = [], 0
+    for k in size:
+        parts.append(along(x, dim, slice(start, start + k)))
+        start += k
+    return parts
+
+
+def unbind(x: Any, dim: int = 0) -> Any:
+    return [along(x, dim, k) for k in range(x.shape[dim])]
+
+
+def as_strided(x: Any, size: Any, stride: Any, storage_offset: Any = None) -> Any:
+    from ..views import layout_of
+
+    return layout_of(x.shape, tuple(size), tuple(stride), storage_offset or 0).read(x)
+
+
+def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
+    if not x.ndim:
+        return np.broadcast_to(x, (size,))
+    dim = dimension % x.ndim
+    starts = np.arange(0, x.shape[dim] - size + 1, step)
+    windows = along(x, dim, starts[:, None] + np.arange(size))
+    return np.moveaxis(windows, dim + 1, -1)
+
+
+_VIEWS = {
+    aten.view: view, aten._unsafe_view: view, aten._reshape_alias: lambda x, size, stride: view(x, size),
+    aten.t: lambda x: np.transpose(x), aten.transpose: lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
+    aten.permute: lambda x, dims: np.transpose(x, tuple(dims)), aten.squeeze: squeeze,
+    aten.unsqueeze: lambda x, dim: np.expand_dims(x, dim % (x.ndim + 1)), aten.expand: expand,
+    aten.select: lambda x, dim, index: along(x, dim, int(index)), aten.slice: slice_, aten.diagonal: diagonal,
+    aten.split: split, aten.split_with_sizes: split, aten.unbind: unbind, aten.as_strided: as_strided,
+    aten.alias: lambda x: x, aten.detach: lambda x: x, aten.unfold: unfold, aten.lift_fresh: lambda x: x,
+    aten.view_as_real: None, aten._conj: lambda x: x, aten._neg_view: lambda x: -x,
+}  # fmt: skip
+VIEWS.update(packet for packet, function in _VIEWS.items() if function is not None)
+TABLE.update({packet: function for packet, function in _VIEWS.items() if function is not None})
+# the same as copies
+TABLE.update({
+    aten.unsafe_split: split, aten.unsafe_split_with_sizes: split, aten.squeeze_copy: squeeze,
+    aten.expand_copy: expand, aten.view_copy: view, aten.diagonal_copy: diagonal, aten.unbind_copy: unbind,
+    aten.split_copy: split, aten.split_with_sizes_copy: split, aten.as_strided_copy: as_strided,
+    aten.unfold_copy: unfold, aten.alias_copy: lambda x: x, aten.t_copy: lambda x: np.transpose(x),
+    aten.slice_copy: slice_, aten.select_copy: lambda x, dim, index: along(x, dim, int(index)),
+    aten.transpose_copy: lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
+    aten.permute_copy: lambda x, dims: np.transpose(x, tuple(dims)),
+    aten.unsqueeze_copy: lambda x, dim: np.expand_dims(x, dim % (x.ndim + 1)),
+    aten.detach_copy: lambda x: value_of(x),
+})  # fmt: skip
+FACTORIES.update((
+    aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.rand_like, aten.randn_like,
+    aten.new_empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty_strided, aten.randint_like,
+    aten.sym_size, aten.sym_stride, aten.sym_numel,
+))  # fmt: skip
+
+
+# -- parts put together ------------------------------------------------------------------------------------------------
+def cat(tensors: Any, dim: int = 0) -> Any:
+    kept = [x for x in tensors if x.shape != (0,)] or [tensors[0]]
+    return np.concatenate(promoted(*kept), dim)
+
+
+def repeat(x: Any, repeats: Any) -> Any:
+    return np.tile(x, tuple(repeats)) if len(repeats) else x
+
+
+def roll(x: Any, shifts: Any, dims: Any = ()) -> Any:
+    if not len(dims):
+        return np.roll(x, shifts[0])
+    for shift, dim in zip(shifts, dims, strict=True):
+        x = np.roll(x, shift, dim) if x.ndim and x.shape[dim] else x
+    return x
+
+
+def constant_pad(x: Any, pad: Any, value: Any = 0) -> Any:
+    widths, cut = [(0, 0)] * x.ndim, [WHOLE] * x.ndim
+    for k in range(len(pad) // 2):
+        before, after = pad[2 * k], pad[2 * k + 1]
+        widths[-1 - k] = (max(before, 0), max(after, 0))
+        n = x.shape[-1 - k]
+        cut[-1 - k] = slice(max(-before, 0), n - max(-after, 0))
+    x = x[tuple(cut)] if any(k < 0 for k in pad) else x
+    return np.pad(x, widths, constant_values=value) if any(k > 0 for k in pad) else x
+
+
+def _padded(mode: str) -> Any:
+    def pad(x: Any, padding: Any) -> Any:
+        for k in range(len(padding) // 2):  # along one axis after another, from the last
+            n, before, after = x.shape[-1 - k], padding[2 * k], padding[2 * k + 1]
+            at = np.arange(-before, n + after)
+            at = np.clip(at, 0, n - 1) if mode == "edge" else (n - 1) - np.abs((n - 1) - np.abs(at))
+            x = along(x, -1 - k, at)
+        return x
+
+    return pad
+
+
+def triangle(lower: bool) -> Any:
+    def part(x: Any, diagonal: int = 0) -> Any:
+        return np.tril(x, diagonal) if lower else np.triu(x, diagonal)
+
+    return part
+
+
+def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    n = x.shape[-1] + abs(offset)
+    inside = np.eye(n, k=offset, dtype=bool)
+    rows = np.clip(np.arange(n) + min(offset, 0), 0, max(x.shape[-1] - 1, 0))
+    spread = x[..., rows] if x.shape[-1] else np.zeros((*x.shape[:-1], n))
+    y = np.where(placed(inside, x), np.expand_dims(spread, -1), placed(np.zeros((), x.dtype), x))
+    dim1, dim2 = dim1 % y.ndim, dim2 % y.ndim
+    return np.moveaxis(y, (-2, -1), (dim1, dim2))
+
+
+# -- by position -------------------------------------------------------------------------------------------------------
+def _positions(indices: Any, x: Any = None) -> tuple[Any, ...]:
+    return tuple([WHOLE if index is None else _index(index) for index in indices])
+
+
+def _index(index: Any) -> Any:
+    index = value_of(index)
+    return index.astype(bool) if getattr(index, "dtype", None) == np.uint8 else index
+
+
+def index(x: Any, indices: Any) -> Any:
+    return x[_positions(indices)]
+
+
+def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    place = _positions(indices)
+    masks = [i for i in place if getattr(i, "dtype", None) == np.dtype(bool)]
+    if len(place) == 1 and masks and np.ndim(values) == 0 and not accumulate and masks[0].ndim <= x.ndim:
+        mask = np.reshape(masks[0], masks[0].shape + (1,) * (x.ndim - masks[0].ndim))
+        return np.where(mask, astype(values, x.dtype, x), x)
+    return add_at(x, place, values) if accumulate else put(x, place, values)
+
+
+def index_select(x: Any, dim: int, index: Any) -> Any:
+    return np.take(x, np.reshape(_index(index), (-1,)), dim) if x.ndim else np.reshape(x, ())
+
+
+def embedding(weight: Any, indices: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False,
+              sparse: bool = False) -> Any:  # fmt: skip
+    return np.take(weight, _index(indices), 0)
+
+
+def gather(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
+    if not x.ndim or not np.ndim(index):
+        return np.reshape(np.reshape(x, (-1,))[np.reshape(_index(index), (-1,))], np.shape(index))
+    dim %= x.ndim
+    index = _index(index)
+    return np.take_along_axis(_cut(x, index.shape, dim), index, dim)
+
+
+def _cut(x: Any, shape: Any, dim: int) -> Any:
+    """The part of `x` that positions of this shape, along `dim`, speak of."""
+    cut = tuple([WHOLE if k == dim or n == m else slice(0, m) for k, (n, m) in enumerate(zip(x.shape, shape, strict=False))])
+    return x if all(item == WHOLE for item in cut) else x[cut]
+
+
+def _grid(index: Any, dim: int, ndim: int) -> tuple[Any, ...]:
+    return tuple([
+        index if k == dim else np.arange(n).reshape((-1,) + (1,) * (ndim - k - 1)) for k, n in enumerate(index.shape)
+    ])  # fmt: skip
+
+
+def _scattered(function: Any) -> Any:
+    def scatter(x: Any, dim: int, index: Any, source: Any, **kwargs: Any) -> Any:
+        if not x.ndim:
+            return np.reshape(scatter(np.reshape(x, (1,)), 0, np.reshape(index, (1,)), source, **kwargs), ())
+        index, dim = np.asarray(_index(index)), dim % x.ndim
+        index = index.reshape(1) if not index.ndim else index
+        source = _cut(source, index.shape, -1) if getattr(source, "ndim", 0) == index.ndim else source
+        return function(x, _grid(index, dim, x.ndim), np.broadcast_to(source, index.shape), **kwargs)
+
+    return scatter
+
+
+def _reduced(x: Any, place: Any, source: Any, reduce: str, include_self: bool = True) -> Any:
+    """scatter_reduce and index_reduce: entries that meet at a place are summed, multiplied, averaged, or compared."""
+    xp = namespace(x)
+    hit = xp.zeros(x.shape, np.int64)
+    np.add.at(hit, place, 1)
+    reduce = {"add": "sum", "multiply": "prod"}.get(reduce, reduce)
+    fresh = np.logical_and(hit > 0, not include_self)
+    if reduce in ("sum", "mean"):
+        y = add_at(np.where(fresh, 0.0, x), place, source)
+        count = hit + (1 if include_self else 0)
+        return y / np.maximum(count, 1) if reduce == "mean" else y
+    if reduce == "prod":
+        return _products(np.where(fresh, 1.0, x), place, source)
+    sign = 1.0 if reduce == "amax" else -1.0
+    lowest = np.where(fresh, -np.inf, sign * value_of(x))
+    np.maximum.at(lowest, place, sign * value_of(source))
+    best = sign * lowest
+    own = np.logical_and(value_of(x) == best, np.logical_not(fresh))
+    other = value_of(source) == best[place]
+    shared = own * 1.0
+    np.add.at(shared, place, other * 1.0)
+    untouched = hit == 0
+    spread = add_at(np.where(own, x, 0.0), place, np.where(other, source, 0.0))
+    return np.where(untouched, x, spread / np.where(shared == 0, 1.0, shared))
+
+
+def _products(x: Any, place: Any, source: Any) -> Any:
+    """Each entry of x times all entries of source that go to its place, in rounds of one to a place."""
+    flat = np.arange(x.size).reshape(x.shape)[place].reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    ranks = np.zeros(flat.size, int)
+    ordered = flat[order]
+    starts = np.r_[0, np.flatnonzero(np.diff(ordered)) + 1] if flat.size else np.zeros(0, int)
+    ranks[order] = np.arange(flat.size) - np.repeat(starts, np.diff(np.r_[starts, flat.size]))
+    y, values = np.reshape(x, (-1,)), np.reshape(source, (-1,))
+    for rank in range(int(ranks.max(initial=-1)) + 1):
+        picked = np.flatnonzero(ranks == rank)
+        y = y * put(np.ones_like(value_of(y)), flat[picked], values[picked])
+    return np.reshape(y, x.shape)
+
+
+def _added(x: Any, place: Any, source: Any) -> Any:
+    return add_at(x, place, source)
+
+
+def _along(function: Any) -> Any:
+    """A scatter of whole slices, as index_add has it."""
+
+    def scatter(x: Any, dim: int, index: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
+        if not x.ndim:
+            source = np.reshape(source, (-1,)) if hasattr(source, "ndim") else source
+            return np.reshape(scatter(np.reshape(x, (1,)), 0, index, source, *args, **kwargs), ())
+        place = (WHOLE,) * (dim % x.ndim) + (np.reshape(_index(index), (-1,)),)
+        return function(x, place, source, *args, **kwargs)
+
+    return scatter
+
+
+def _index_reduce(x: Any, place: Any, source: Any, reduce: str, include_self: bool = True) -> Any:
+    names = {"mean": "mean", "prod": "prod", "amax": "amax", "amin": "amin"}
+    return _reduced(x, place, source, names[reduce], include_self)
+
+
+def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
+    mask = np.broadcast_to(value_of(mask), x.shape)
+    return put(x, mask, np.reshape(source, (-1,))[: int(mask.sum())])
+
+
+def masked_select(x: Any, mask: Any) -> Any:
+    mask = value_of(mask)
+    shape = np.broadcast_shapes(x.shape, mask.shape)
+    return np.broadcast_to(x, shape)[np.broadcast_to(mask, shape)]
+
+
+def put_flat(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
+    flat, index = np.reshape(x, (-1,)), np.reshape(_index(index), (-1,))
+    y = (add_at if accumulate else put)(flat, index, np.reshape(source, (-1,)))
+    return np.reshape(y, x.shape)
+
+
+def part_put(item: Any) -> Any:
+    """slice_scatter and its kin: `source` in the place of a part."""
+
+    def scatter(x: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
+        place = item(np.arange(x.size).reshape(x.shape), *args, **kwargs)
+        flat = put(np.reshape(x, (-1,)), place.reshape(-1), np.reshape(np.broadcast_to(source, place.shape), (-1,)))
+        return np.reshape(flat, x.shape)
+
+    return scatter
+
+
+def repeat_interleave(repeats: Any, output_size: Any = None) -> Any:
+    repeats = value_of(repeats)
+    return np.repeat(np.arange(len(repeats)), repeats)
+
+
+TABLE.update({
+    aten.cat: cat, aten.stack: lambda tensors, dim=0: np.stack(promoted(*tensors), dim), aten.repeat: repeat,
+    aten.roll: roll, aten.flip: lambda x, dims: np.flip(x, tuple(dims)) if x.ndim else x,
+    aten.rot90: lambda x, k=1, dims=(0, 1): np.rot90(x, k, tuple(dims)), aten.constant_pad_nd: constant_pad,
+    aten.tril: triangle(True), aten.triu: triangle(False), aten.diag_embed: diag_embed,
+    aten.trace: lambda x: np.trace(x), aten.index: index, aten._unsafe_index: index, aten.index_put: index_put,
+    aten._unsafe_index_put: index_put,
+    aten._index_put_impl: lambda x, i, v, a=False, unsafe=False: index_put(x, i, v, a),
+    aten.index_select: index_select, aten.embedding: embedding, aten.gather: gather,
+    aten.scatter.src: _scattered(put), aten.scatter.value: _scattered(put), aten.scatter_add: _scattered(_added),
+    aten.scatter.reduce: _scattered(_reduced), aten.scatter.value_reduce: _scattered(_reduced),
+    aten.scatter_reduce.two: lambda x, dim, index, source, reduce, include_self=True:
+        _scattered(_reduced)(x, dim, index, source, reduce=reduce, include_self=include_self),
+    aten.index_add: _along(lambda x, place, source, alpha=1: add_at(x, place, source * alpha)),
+    aten.index_copy: _along(put), aten.index_fill: _along(put), aten.index_reduce: _along(_index_reduce),
+    aten.masked_scatter: masked_scatter, aten.masked_select: masked_select, aten.put: put_flat,
+    aten.take: lambda x, index: np.reshape(x, (-1,))[_index(index)], aten.slice_scatter: part_put(slice_),
+    aten.select_scatter: part_put(lambda x, dim, index: along(x, dim, int(index))),
+    aten.diagonal_scatter: part_put(diagonal), aten.as_strided_scatter: part_put(as_strided),
+    aten.repeat_interleave.Tensor: repeat_interleave,
+    aten.nonzero: lambda x: np.stack(np.nonzero(value_of(x)), -1),
+    **{getattr(aten, f"reflection_pad{n}d"): _padded("reflect") for n in (1, 2, 3)},
+    **{getattr(aten, f"replication_pad{n}d"): _padded("edge") for n in (1, 2, 3)},
+    aten.masked_fill.Tensor: lambda x, mask, value: np.where(mask, astype(value, x.dtype, x), x),
+    aten.select_backward: lambda g, shape, dim, index:
+        part_put(lambda x, d, i: along(x, d, int(i)))(namespace(g).zeros(tuple(shape), g.dtype), g, dim, index),
+    aten.slice_backward: lambda g, shape, dim, start, end, step:
+        part_put(slice_)(namespace(g).zeros(tuple(shape), g.dtype), g, dim, start, end, step),
+    aten.diagonal_backward: lambda g, shape, offset, dim1, dim2:
+        part_put(diagonal)(namespace(g).zeros(tuple(shape), g.dtype), g, offset, dim1, dim2),
+    aten.embedding_dense_backward: lambda g, indices, n, padding_idx, scale:
+        add_at(namespace(g).zeros((n, g.shape[-1]), g.dtype), _index(indices), g),
+})  # fmt: skip

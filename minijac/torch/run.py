@@ -1,0 +1,389 @@
+"""One run of a function of tensors: torch's operations, as they come by below autograd, become minijac's."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..backend import Wrapped, is_array, value_of
+from ..backend import array_of as plain_array
+from ..errors import InputError, MutationError, TraceError, UnsupportedOperationError
+from ..lines import user_line
+from ..tape.trace import Trace
+from .aten.registry import EXACT, FACTORIES, TABLE, VIEWS
+from .tensors import TracedTensor, array_of, tensor_of
+
+__all__ = ["Restart", "Run", "current", "entered"]
+
+Tensor = torch.Tensor
+_active = threading.local()
+
+
+class Restart(BaseException):
+    """The function asks torch's autograd for derivatives: it is run once more, and autograd sees every operation."""
+
+
+def current() -> Run | None:
+    """The run that the calling thread is in."""
+    return getattr(_active, "run", None)
+
+
+class Run(TorchDispatchMode):  # type: ignore[misc]
+    """What a run knows: the arrays of the tensors it met, those that were lifted, those that were written."""
+
+    def __init__(self, lifts: bool = False) -> None:
+        super().__init__()
+        self.outer = Trace() if lifts else None
+        """Follows tensors that require grad, so that torch's autograd can go on from the result."""
+        self.lifted: dict[int, tuple[Any, Any]] = {}
+        self.arrays: dict[int, tuple[Any, Any]] = {}
+        self.shadows: dict[int, TracedTensor] = {}
+        """What was written into plain tensors, by their storage."""
+        self.bases: list[tuple[Any, TracedTensor]] = []
+        self.made: dict[int, Any] | None = None
+        """While a program is recorded: the storages that were made in this run."""
+        self.autograd = False
+        """Whether torch's autograd sees all operations, because the function asks it for derivatives."""
+        self.hidden = False
+        """Whether an operation on a tensor that requires grad was kept from torch's autograd."""
+        self.device = torch.device("cpu")
+        self.decomposed: dict[str, int] = {}
+
+    @property
+    def recording(self) -> bool:
+        return self.made is not None
+
+    # -- values --------------------------------------------------------------------------------------------------------
+    def lift(self, tensor: Any) -> Any:
+        """The tensor as a value of the outer trace."""
+        found = self.lifted.get(id(tensor))
+        if found is None:
+            assert self.outer is not None
+            found = tensor, self.outer.input(array_of(tensor))
+            self.lifted[id(tensor)] = found
+        return found[1]
+
+    def value(self, tensor: Any) -> Any:
+        """What a tensor stands for: a followed value, or its array."""
+        if type(tensor) is TracedTensor:
+            if tensor.run is not self:
+                raise TraceError(
+                    f"{user_line()}: got a tensor of a transformation of minijac.torch that has returned. Return it "
+                    "from the function (or as aux with has_aux=True) instead of storing it."
+                )
+            return tensor.read()
+        shadow = self.shadow(tensor) if self.shadows else None
+        if shadow is not None:
+            return shadow.read()
+        if id(tensor) in self.lifted or (self.outer is not None and tensor.requires_grad and torch.is_grad_enabled()):
+            return self.lift(tensor)
+        found = self.arrays.get(id(tensor))
+        if found is None:
+            found = tensor, array_of(tensor)
+            self.arrays[id(tensor)] = found
+        return found[1]
+
+    def shadow(self, tensor: Any) -> TracedTensor | None:
+        """For a plain tensor that a followed value was written into, what stands for it."""
+        if tensor.layout is not torch.strided:
+            return None
+        root = self.shadows.get(tensor.untyped_storage()._cdata)
+        if root is None:
+            return None
+        meta = torch.empty(0, dtype=tensor.dtype, device="meta")
+        meta = meta.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        view = root.viewed(None, meta)
+        view.version = -1
+        return view
+
+    def adopt(self, tensor: Any) -> TracedTensor:
+        """What stands for a plain tensor from now on, because a followed value is written into it."""
+        shadow = self.shadow(tensor)
+        if shadow is not None:
+            return shadow
+        storage = tensor.untyped_storage()
+        if self.made is not None and storage._cdata not in self.made:
+            raise TraceError(
+                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that lives longer than the "
+                "call of a function under minijac.torch.compile (a buffer, such as running statistics). A replay would not "
+                "write it: put the module in eval mode, or leave it uncompiled."
+            )
+        if tensor.requires_grad and tensor.is_leaf:
+            raise MutationError(
+                f"a write at {user_line()}: got a parameter of shape {tuple(tensor.shape)}, which has a derivative of "
+                "its own. Write to a .clone() of it."
+            )
+        base = tensor._base if tensor._is_view() else tensor
+        count = storage.nbytes() // tensor.element_size()
+        if not base.is_contiguous() or base.storage_offset() or base.numel() != count:
+            base = torch.empty(0, dtype=tensor.dtype).set_(storage, 0, (count,))
+        array = array_of(base)
+        root = TracedTensor(array if self.recording else array.copy(), self)
+        self.shadows[storage._cdata] = root
+        self.bases.append((base, root))
+        return self.shadow(tensor)  # type: ignore[return-value]
+
+    def commit(self) -> None:
+        """Write into plain tensors what the function wrote into them. Done once, when all went well."""
+        if self.recording:
+            return
+        with torch.no_grad():
+            for base, root in self.bases:
+                base.copy_(tensor_of(value_of(root.held)))
+
+    def tensor(self, value: Any) -> Any:
+        """A tensor for a value: one that is followed for a followed value, a plain one for an array."""
+        if isinstance(value, Wrapped):
+            return TracedTensor(value, self)
+        if is_array(value):
+            return tensor_of(value)
+        if isinstance(value, tuple | list):
+            return tuple([self.tensor(part) for part in value])
+        return value
+
+    def result(self, value: Any) -> Any:
+        return self.tensor(value if torch.is_grad_enabled() else _stopped(value))
+
+    def values(self, args: Any) -> list[Any]:
+        return [
+            self.value(arg) if isinstance(arg, Tensor) else self.values(arg) if type(arg) in (list, tuple) else arg
+            for arg in args
+        ]
+
+    def follows(self, types: Any, args: Any, kwargs: Any) -> bool:
+        """Whether an operand stands for a followed value, or is lifted to one."""
+        if TracedTensor in types:
+            return True
+        given = self.lifted if self.recording else None
+        if not given and not self.shadows:
+            return False
+        for arg in (*args, *kwargs.values()):
+            for tensor in arg if type(arg) in (list, tuple) else (arg,):
+                if isinstance(tensor, Tensor) and (
+                    (given and id(tensor) in given) or (self.shadows and self.shadow(tensor) is not None)
+                ):
+                    return True
+        return False
+
+    # -- operations ----------------------------------------------------------------------------------------------------
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.follows(types, args, kwargs):
+            return self.plain(func, args, kwargs)
+        handler = _HANDLERS.get(func)
+        if handler is None:
+            handler = _HANDLERS[func] = _resolved(func)
+        return handler(self, func, args, kwargs)
+
+    def plain(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation on plain tensors alone, by torch."""
+        if self.made is None:
+            return func(*args, **kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise TraceError(
+                f"{func} at {user_line()}: got a random draw in a function under minijac.torch.compile, which a replay "
+                "would repeat. Pass what is drawn as an argument, or call .eval() on the module (dropout)."
+            )
+        result = func(*args, **kwargs)
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
+                self.made[tensor.untyped_storage()._cdata] = tensor
+        return result
+
+
+def _stopped(value: Any) -> Any:
+    return tuple(map(_stopped, value)) if isinstance(value, tuple | list) else value_of(value)
+
+
+# -- how an operation is carried out, found once for each --------------------------------------------------------------
+Handler = Callable[[Run, Any, Any, Any], Any]
+_HANDLERS: dict[Any, Handler] = {}
+
+
+def _resolved(func: Any) -> Handler:
+    packet, schema = func.overloadpacket, func._schema
+    if func in EXACT:
+        return EXACT[func]
+    if packet in EXACT:
+        return EXACT[packet]
+    if packet in FACTORIES:
+        return _made
+    if packet in DRAWS:
+        return _drawn
+    function = TABLE.get(func) or TABLE.get(packet)
+    if packet in VIEWS and function is not None:
+        return partial(_view, function)
+    if schema.is_mutable:
+        return _written(func)
+    if function is not None:
+        return partial(_functional, function)
+    return _decomposed(func)
+
+
+def _functional(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    values = [
+        run.value(arg) if isinstance(arg, Tensor) else run.values(arg) if type(arg) in (list, tuple) else arg
+        for arg in args
+    ]
+    if kwargs:
+        kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
+    return run.result(function(*values, **kwargs))
+
+
+def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    base = args[0]
+    if type(base) is not TracedTensor:
+        if run.shadows and run.shadow(base) is not None:
+            return func(*args, **kwargs)  # lies in the same storage
+        return _functional(function, run, func, args, kwargs)
+    value = function(run.value(base), *args[1:], **kwargs)
+    meta = func(base.meta(), *args[1:], **kwargs)
+    stopped = not torch.is_grad_enabled()
+    if isinstance(meta, tuple | list):
+        return [base.viewed(_stopped(v) if stopped else v, m) for v, m in zip(value, meta, strict=True)]
+    return base.viewed(value_of(value) if stopped else value, meta, stopped)
+
+
+def _made(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    """What is made in the likeness of a tensor, without its numbers."""
+    return run.plain(func, [_empty(arg) if type(arg) is TracedTensor else arg for arg in args], kwargs)
+
+
+def _empty(tensor: Any) -> Any:
+    return torch.empty(tensor.held.shape, dtype=tensor.meta().dtype, device=tensor.run.device)
+
+
+def _drawn(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    """A random draw, by torch, so that the same seed gives the same numbers; it has no derivative."""
+    target, rest = args[0], [_numbers(run, arg) for arg in args[1:]]
+    if not func._schema.is_mutable:
+        return run.plain(func, [_numbers(run, target), *rest], kwargs)
+    own = target if type(target) is TracedTensor else run.adopt(target)
+    own.write(array_of(run.plain(func, [_empty(own), *rest], kwargs)))
+    return target
+
+
+def _numbers(run: Run, arg: Any) -> Any:
+    if not isinstance(arg, Tensor):
+        return arg
+    value = value_of(run.value(arg))
+    return torch.empty(value.shape) if isinstance(value, Wrapped) else tensor_of(value)
+
+
+_aten = torch.ops.aten
+DRAWS = {
+    _aten.bernoulli, _aten.bernoulli_, _aten.multinomial, _aten.poisson, _aten.normal, _aten.normal_, _aten.uniform,
+    _aten.uniform_, _aten.exponential_, _aten.random_, _aten.geometric_, _aten.cauchy_, _aten.log_normal_,
+    _aten.binomial,
+}  # fmt: skip
+"""Random draws, which have no derivative."""
+
+
+def _written(func: Any) -> Handler:
+    """An operation that writes: its functional form, and the result written where it belongs."""
+    name, overload = func.overloadpacket.__name__, func._overloadname
+    targets = [
+        k for k, arg in enumerate(func._schema.arguments) if arg.alias_info is not None and arg.alias_info.is_write
+    ]
+    outs = [func._schema.arguments[k].name for k in targets if func._schema.arguments[k].kwarg_only]
+    if name.endswith("_") and not name.endswith("__"):
+        packet = getattr(torch.ops.aten, name[:-1], None)
+    elif outs:
+        packet = func.overloadpacket
+    else:
+        packet = None
+    function = None
+    if packet is not None:
+        exact = getattr(packet, overload, None) if overload in packet.overloads() else None
+        function = TABLE.get(exact) or TABLE.get(packet)
+    if function is None:
+        return _missing
+
+    def handle(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+        wanted = [kwargs[key] for key in outs] if outs else [args[0]]
+        rest = {key: value for key, value in kwargs.items() if key not in outs}
+        values = run.values(args)
+        result = function(*values, **{k: run.value(v) if isinstance(v, Tensor) else v for k, v in rest.items()})
+        for target, value in zip(wanted, result if isinstance(result, tuple | list) else [result], strict=True):
+            own = target if type(target) is TracedTensor else run.adopt(target)
+            if outs and own.read().shape != value.shape:
+                raise MutationError(
+                    f"out= at {user_line()}: expected a tensor of shape {value.shape} to write into, got "
+                    f"{own.read().shape}."
+                )
+            own.write(value)
+        return wanted[0] if len(wanted) == 1 else tuple(wanted)
+
+    return handle
+
+
+def _decomposed(func: Any) -> Handler:
+    """An operation that the table lacks, by torch's own decomposition into others."""
+    decompose: Any = None
+    if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+        decompose = func.decompose
+    else:
+        from torch._decomp import decomposition_table
+
+        decompose = decomposition_table.get(func)
+    if decompose is None:
+        return _missing
+
+    def handle(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+        run.decomposed[str(func)] = run.decomposed.get(str(func), 0) + 1
+        with run:
+            result = decompose(*args, **kwargs)
+        return _missing(run, func, args, kwargs) if result is NotImplemented else result
+
+    return handle
+
+
+def _missing(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    raise UnsupportedOperationError(
+        f"{func} at {user_line()}: minijac.torch has no counterpart of this operation. Write it with others, give one "
+        "with minijac.torch.register, or apply it to x.detach() where its derivative is not wanted."
+    )
+
+
+# -- entering ----------------------------------------------------------------------------------------------------------
+@contextmanager
+def entered(run: Run) -> Iterator[Run]:
+    """The calling thread is in this run."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise InputError(
+            "minijac.torch: got a call from within a transform of torch.func (vmap, grad ...), whose tensors cannot be "
+            "followed. Put minijac's transformation outside, or torch's inside the function."
+        )
+    if torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled():
+        raise InputError(
+            "minijac.torch: got a call under autocast, which computes in half precision. Expected float32 or float64: "
+            "leave the `with torch.autocast(...)` block for this call."
+        )
+    before = current()
+    _active.run = run
+    stance: Any = nullcontext()
+    if "torch._dynamo" in sys.modules:
+        stance = torch.compiler.set_stance("force_eager")
+    try:
+        with stance, torch.enable_grad(), custom_functions(), run:
+            yield run
+    finally:
+        _active.run = before
+
+
+def custom_functions() -> Any:
+    from .custom import followed
+
+    return followed()
+
+
+def recorded(value: Any) -> bool:
+    """Whether a value belongs to a program that is being recorded."""
+    return plain_array(value) is not value_of(value)

@@ -1,0 +1,107 @@
+"""Where a view lies in its root: strides and an offset, as torch has them, read and written by minijac's operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import MutationError
+from ..lines import user_line
+
+__all__ = ["Layout", "layout_of"]
+
+Shape = tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """A view as ``root.reshape(split)[index]``, its axes in another order, then shaped and broadcast."""
+
+    root: Shape
+    split: Shape
+    index: Any
+    order: tuple[int, ...]
+    single: Shape
+    shape: Shape
+
+    def read(self, root: Any) -> Any:
+        value = root if self.split == self.root else np.reshape(root, self.split)
+        value = value[self.index]
+        if self.order != tuple(range(len(self.order))):
+            value = np.transpose(value, self.order)
+        value = value if value.shape == self.single else np.reshape(value, self.single)
+        return value if self.single == self.shape else np.broadcast_to(value, self.shape)
+
+    def write(self, root: Any, new: Any, put: Callable[..., Any]) -> Any:
+        """The root with `new` in place of the view."""
+        if self.single != self.shape:
+            raise MutationError(
+                f"a write at {user_line()}: got a view of shape {self.shape} whose entries share memory (an expanded "
+                "tensor). Write to a .clone() of it."
+            )
+        if isinstance(self.index, tuple) and self.index and isinstance(self.index[0], np.ndarray):
+            new = np.reshape(new, self.index[0].shape)
+        else:
+            picked = tuple([n for n in self.single if n != 1])
+            back = tuple([self.order.index(k) for k in range(len(self.order))])
+            new = np.transpose(np.reshape(new, picked), back) if back else np.reshape(new, ())
+            if all(item == slice(0, n, 1) for item, n in zip(self.index, self.split, strict=True)):
+                return np.reshape(new, self.root)
+        value = root if self.split == self.root else np.reshape(root, self.split)
+        value = put(value, self.index, new)
+        return value if self.split == self.root else np.reshape(value, self.root)
+
+
+def layout_of(root: Shape, shape: Shape, strides: Sequence[int], offset: int) -> Layout:
+    """The layout of a view by its strides over a contiguous root: slices where they fit, else positions."""
+    long = [(s, n, axis) for axis, (n, s) in enumerate(zip(shape, strides, strict=True)) if n != 1 and s != 0]
+    single = tuple([1 if s == 0 else n for n, s in zip(shape, strides, strict=True)])
+    long.sort(key=lambda item: -item[0])
+    for start in (root, (prod(root),)):
+        found = _slices(start, [(s, n) for s, n, _ in long], offset) if prod(shape) else None
+        if found is not None:
+            split, index = found
+            axes = [axis for _, _, axis in long]
+            return Layout(root, split, index, tuple([axes.index(k) for k in sorted(axes)]), single, shape)
+    positions = np.full(single, offset)
+    for axis, (n, s) in enumerate(zip(single, strides, strict=True)):
+        positions = positions + (np.arange(n) * s).reshape((-1,) + (1,) * (len(single) - axis - 1))
+    return Layout(root, (prod(root),), (positions,), (), single, shape)
+
+
+def _slices(root: Shape, dims: list[tuple[int, int]], offset: int) -> tuple[Shape, tuple[Any, ...]] | None:
+    """How to split a contiguous root so that each (stride, size), largest stride first, is a slice of one axis."""
+    split: list[int] = []
+    index: list[Any] = []
+    remaining = list(dims)
+    inner = prod(root)
+    for size in root:
+        inner //= size or 1
+        start = offset // inner % size if size else 0
+        own = []
+        while remaining and remaining[0][0] >= inner:
+            stride, n = remaining.pop(0)
+            if stride % inner:
+                return None
+            own.append((stride // inner, n))
+        while own:
+            stride, n = own.pop(0)
+            if not own:  # the last one takes its steps
+                if start + (n - 1) * stride >= size:
+                    return None
+                split.append(size)
+                index.append(slice(start, start + (n - 1) * stride + 1, stride))
+                if (start, n, stride) == (0, size, 1):
+                    index[-1] = slice(0, size, 1)
+                break
+            if size % stride or start // stride + n > size // stride:
+                return None
+            split.append(size // stride)
+            index.append(slice(start // stride, start // stride + n, 1))
+            size, start = stride, start % stride
+        else:
+            split.append(size)
+            index.append(start)
+    return None if remaining else (tuple(split), tuple(index))
