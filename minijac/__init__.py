@@ -1,5 +1,7 @@
 """minijac: batch-aware automatic differentiation, per-sample Jacobians without a loop over samples."""
 
+from typing import Any as _Any
+
 from . import errors, nn, numpy, ops, special, testing
 from .errors import (
     BatchMixingError,
@@ -72,3 +74,12 @@ __all__ = [
     "vjp",
     "vmap",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """``minijac.torch`` is imported when it is first asked for, since it needs torch."""
+    if name == "torch":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.torch")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

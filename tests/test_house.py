@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "lines", "errors", "backend", "memo", "algebra", "tape", "ops", "arguments", "operator", "numpy", "special", "nn",
-    "accumulation", "program", "ways", "transforms", "loops", "views", "testing", "__init__", "demo", "__main__",
+    "accumulation", "program", "ways", "transforms", "loops", "views", "testing", "torch", "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""
 
@@ -119,6 +119,8 @@ NAMESPACES = ("ops", "numpy", "special", "nn")
 OTHER_MEANINGS = {
     "arguments": {"diagonal"},  # a policy of samples that mix
     "demo.forum": {"tanh"},  # the activation of a network in torch and in NumPy
+    "torch.aten.pointwise": {"floor", "trunc"},  # torch's rounding modes
+    "torch.aten.shapes": {"add", "mean", "multiply", "sum"},  # how torch names what scatter_reduce does
     "tape.traced": {"reshape", "transpose"},  # ndarray's methods
 }
 """Words that are an operation's name, and mean something else where they stand."""

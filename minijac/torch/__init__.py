@@ -10,10 +10,11 @@ torch.Size([4, 3, 5])
 torch.Size([8, 5])
 """
 
-from . import aten as _aten  # noqa: F401 - importing fills the table
+from . import aten as _aten  # noqa: F401 - importing fills the tables
+from . import functions as _functions  # noqa: F401
 from .aten.registry import register
+from .jacobians import TensorJacobian
 from .transforms import (
-    TensorJacobian,
     divergence,
     explain,
     grad,

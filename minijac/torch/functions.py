@@ -14,8 +14,6 @@ from ..backend import value_of
 from .run import Restart, current
 from .tensors import TracedTensor
 
-__all__ = ["FUNCTIONS"]
-
 Tensor = torch.Tensor
 
 
@@ -55,7 +53,7 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
             values.append(arg)
         kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
         result = function(*values, **kwargs)
-        return NotImplemented if result is NotImplemented else run.tensor(result)
+        return NotImplemented if result is NotImplemented else run.result(result)
 
     return handle
 
@@ -124,22 +122,24 @@ def reversed_matmul(a: Any, b: Any) -> Any:
     return matmul(b, a)
 
 
-FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    torch.detach: detached,
-    Tensor.detach: detached,
-    Tensor.data.__get__: detached,
-    Tensor.data.__set__: set_data,
-    F.linear: _whole(linear),
-    torch.matmul: _whole(matmul),
-    Tensor.matmul: _whole(matmul),
-    Tensor.__matmul__: _whole(matmul),
-    Tensor.__rmatmul__: _whole(reversed_matmul),
-    torch.einsum: _whole(einsum),
-    F.scaled_dot_product_attention: attention_in_parts,
-    torch.autograd.grad: with_autograd,
-    torch.autograd.backward: with_autograd,
-    Tensor.backward: with_autograd,
-    Tensor.requires_grad_: with_autograd,
-    Tensor.requires_grad.__set__: with_autograd,
-    **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), unfused),
-}
+TracedTensor.functions.update(
+    {
+        torch.detach: detached,
+        Tensor.detach: detached,
+        Tensor.data.__get__: detached,
+        Tensor.data.__set__: set_data,
+        F.linear: _whole(linear),
+        torch.matmul: _whole(matmul),
+        Tensor.matmul: _whole(matmul),
+        Tensor.__matmul__: _whole(matmul),
+        Tensor.__rmatmul__: _whole(reversed_matmul),
+        torch.einsum: _whole(einsum),
+        F.scaled_dot_product_attention: attention_in_parts,
+        torch.autograd.grad: with_autograd,
+        torch.autograd.backward: with_autograd,
+        Tensor.backward: with_autograd,
+        Tensor.requires_grad_: with_autograd,
+        Tensor.requires_grad.__set__: with_autograd,
+        **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), unfused),
+    }
+)

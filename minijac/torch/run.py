@@ -17,7 +17,8 @@ from ..backend import array_of as plain_array
 from ..errors import InputError, MutationError, TraceError, UnsupportedOperationError
 from ..lines import user_line
 from ..tape.trace import Trace
-from .aten.registry import EXACT, FACTORIES, TABLE, VIEWS
+from .aten.registry import EXACT, FACTORIES, RESOLVED, TABLE, VIEWS
+from .custom import followed
 from .tensors import TracedTensor, array_of, tensor_of
 
 __all__ = ["Restart", "Run", "current", "entered"]
@@ -112,8 +113,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if self.made is not None and storage._cdata not in self.made:
             raise TraceError(
                 f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that lives longer than the "
-                "call of a function under minijac.torch.compile (a buffer, such as running statistics). A replay would not "
-                "write it: put the module in eval mode, or leave it uncompiled."
+                "call of a function under minijac.torch.compile (a buffer, such as running statistics). A replay would "
+                "not write it: put the module in eval mode, or leave it uncompiled."
             )
         if tensor.requires_grad and tensor.is_leaf:
             raise MutationError(
@@ -149,7 +150,12 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         return value
 
     def result(self, value: Any) -> Any:
-        return self.tensor(value if torch.is_grad_enabled() else _stopped(value))
+        """Tensors for what an operation gave. Those of floats torch's autograd may take for differentiable."""
+        if not torch.is_grad_enabled():
+            return self.tensor(_stopped(value))
+        if isinstance(value, tuple | list):
+            return tuple(map(self.result, value))
+        return TracedTensor(value, self) if is_array(value) and value.dtype.kind == "f" else self.tensor(value)
 
     def values(self, args: Any) -> list[Any]:
         return [
@@ -161,13 +167,15 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         """Whether an operand stands for a followed value, or is lifted to one."""
         if TracedTensor in types:
             return True
-        given = self.lifted if self.recording else None
-        if not given and not self.shadows:
+        lifts = self.outer is not None and torch.is_grad_enabled()
+        if not lifts and not self.lifted and not self.shadows:
             return False
         for arg in (*args, *kwargs.values()):
             for tensor in arg if type(arg) in (list, tuple) else (arg,):
                 if isinstance(tensor, Tensor) and (
-                    (given and id(tensor) in given) or (self.shadows and self.shadow(tensor) is not None)
+                    (lifts and tensor.requires_grad)
+                    or id(tensor) in self.lifted
+                    or (self.shadows and self.shadow(tensor) is not None)
                 ):
                     return True
         return False
@@ -175,11 +183,11 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
     # -- operations ----------------------------------------------------------------------------------------------------
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.follows(types, args, kwargs):
+        if not self.follows(types, args, kwargs) or (func is _DETACH and type(args[0]) is not TracedTensor):
             return self.plain(func, args, kwargs)
-        handler = _HANDLERS.get(func)
+        handler = RESOLVED.get(func)
         if handler is None:
-            handler = _HANDLERS[func] = _resolved(func)
+            handler = RESOLVED[func] = _resolved(func)
         return handler(self, func, args, kwargs)
 
     def plain(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -202,9 +210,11 @@ def _stopped(value: Any) -> Any:
     return tuple(map(_stopped, value)) if isinstance(value, tuple | list) else value_of(value)
 
 
+_DETACH = torch.ops.aten.detach.default
+
+
 # -- how an operation is carried out, found once for each --------------------------------------------------------------
 Handler = Callable[[Run, Any, Any, Any], Any]
-_HANDLERS: dict[Any, Handler] = {}
 
 
 def _resolved(func: Any) -> Handler:
@@ -220,6 +230,8 @@ def _resolved(func: Any) -> Handler:
     function = TABLE.get(func) or TABLE.get(packet)
     if packet in VIEWS and function is not None:
         return partial(_view, function)
+    if torch.Tag.inplace_view in func.tags:
+        return partial(_relaid, getattr(torch.ops.aten, packet.__name__[:-1], None))
     if schema.is_mutable:
         return _written(func)
     if function is not None:
@@ -251,6 +263,19 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
     return base.viewed(value_of(value) if stopped else value, meta, stopped)
 
 
+def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    """``x.t_()`` and its kin: the same tensor, laid out anew. It becomes a view of what it was."""
+    x, function = args[0], TABLE.get(packet)
+    if type(x) is not TracedTensor or function is None:
+        return _missing(run, func, args, kwargs) if function is None else func(*args, **kwargs)
+    value, meta = function(x.read(), *args[1:], **kwargs), packet(x.meta(), *args[1:], **kwargs)
+    if x.root is None:
+        x.root, x.version = TracedTensor(x.held, run), 0
+    x.held, x.meta_, x.layout_ = value, meta, None
+    with torch._C._DisableTorchDispatch():
+        return func(*args, **kwargs)
+
+
 def _made(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
     """What is made in the likeness of a tensor, without its numbers."""
     return run.plain(func, [_empty(arg) if type(arg) is TracedTensor else arg for arg in args], kwargs)
@@ -274,7 +299,7 @@ def _numbers(run: Run, arg: Any) -> Any:
     if not isinstance(arg, Tensor):
         return arg
     value = value_of(run.value(arg))
-    return torch.empty(value.shape) if isinstance(value, Wrapped) else tensor_of(value)
+    return torch.empty(plain_array(value).shape) if isinstance(value, Wrapped) else tensor_of(value)
 
 
 _aten = torch.ops.aten
@@ -361,7 +386,7 @@ def entered(run: Run) -> Iterator[Run]:
             "minijac.torch: got a call from within a transform of torch.func (vmap, grad ...), whose tensors cannot be "
             "followed. Put minijac's transformation outside, or torch's inside the function."
         )
-    if torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled():
+    if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
         raise InputError(
             "minijac.torch: got a call under autocast, which computes in half precision. Expected float32 or float64: "
             "leave the `with torch.autocast(...)` block for this call."
@@ -372,16 +397,10 @@ def entered(run: Run) -> Iterator[Run]:
     if "torch._dynamo" in sys.modules:
         stance = torch.compiler.set_stance("force_eager")
     try:
-        with stance, torch.enable_grad(), custom_functions(), run:
+        with stance, torch.enable_grad(), followed(), run:
             yield run
     finally:
         _active.run = before
-
-
-def custom_functions() -> Any:
-    from .custom import followed
-
-    return followed()
 
 
 def recorded(value: Any) -> bool:

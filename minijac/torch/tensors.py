@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -73,6 +74,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     layout_: Layout | None
     meta_: Any
     stopped: bool
+    functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
+    """What is met above torch's dispatcher; filled by minijac.torch.functions."""
 
     @staticmethod
     def __new__(cls, value: Any, run: Run, meta: Any = None, requires_grad: bool = False) -> TracedTensor:
@@ -135,10 +138,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from .functions import FUNCTIONS
-
         kwargs = kwargs or {}
-        function = FUNCTIONS.get(func)
+        function = cls.functions.get(func)
         if function is not None:
             result = function(func, args, kwargs)
             if result is not NotImplemented:
@@ -155,7 +156,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
             "outside of it. Return it from the function (or as aux with has_aux=True) instead of storing it."
         )
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:
         return f"TracedTensor({value_of(self.read())!r})"
 
     __str__ = __repr__
@@ -191,9 +192,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 def _unchecked(func: Any) -> Any:
     """One of torch's functions written in Python, without its look for classes like ours; what it calls has it."""
     nothing = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no)
-    copy = FunctionType(
-        func.__code__, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__
-    )
+    copy = FunctionType(func.__code__, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
     return copy
 

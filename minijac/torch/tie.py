@@ -6,15 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import optree
 import torch
 
 from ..accumulation.graph import Graph
 from ..algebra.block import Block
+from ..operator.jacobian import Jacobian
 from ..tape.trace import Node
+from ..tape.traced import Traced
 from ..transforms.products import vjp
+from .jacobians import TensorJacobian, leaves_of, tree_map
+from .run import Run, current, entered
 from .tensors import array_of, tensor_of
 
-__all__ = ["Tape", "tied"]
+__all__ = ["outermost", "value_in"]
+
+Tensor = torch.Tensor
 
 
 class Tape(NamedTuple):
@@ -84,8 +91,6 @@ def tied(tape: Tape, tensors: Sequence[Any], results: Sequence[Any]) -> tuple[An
 
 def _pulled(tape: Tape, tensors: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
     """The pullback as a result that torch's autograd can go on from."""
-    from .transforms import outermost
-
     given = [k for k, t in enumerate(cotangents) if t is not None]
     part = tape._replace(outputs=[tape.outputs[k] for k in given])
 
@@ -95,3 +100,46 @@ def _pulled(tape: Tape, tensors: Sequence[Any], cotangents: Sequence[Any]) -> Se
 
     return outermost(pulled, (*tensors, *[cotangents[k] for k in given]), {})
 
+
+# -- a transformation of it, called ------------------------------------------------------------------------------------
+def outermost(g: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A function of arrays called with tensors: its results are tensors, tied to those among its arguments, and those
+    that it captured, that require grad."""
+    run = current()
+    if run is not None:  # within a function that is followed already
+        result = g(*tree_map(value_in(run), args), **tree_map(value_in(run), kwargs))
+        return tree_map(run.tensor, result)
+    run = Run(lifts=torch.is_grad_enabled())
+    run.device = next((x.device for x in leaves_of((args, kwargs)) if isinstance(x, Tensor)), run.device)
+    value = value_in(run)
+    with entered(run):
+        result = g(*tree_map(value, args), **tree_map(value, kwargs))
+    run.commit()
+    return _as_tensors(run, result)
+
+
+def value_in(run: Run) -> Callable[[Any], Any]:
+    return lambda x: run.value(x) if isinstance(x, Tensor) else x
+
+
+def _as_tensors(run: Run, result: Any) -> Any:
+    """The leaves of a result as tensors, those that depend on lifted tensors tied to them."""
+    if run.outer is not None:
+        run.outer.close()
+    leaves, tree = optree.tree_flatten(result, namespace="minijac")
+    outputs = {n: y for n, y in enumerate(leaves) if isinstance(y, Traced) and y.home is run.outer}
+    leaves = [TensorJacobian(y) if isinstance(y, Jacobian) else _plain(y) for y in leaves]
+    if outputs:
+        assert run.outer is not None
+        inputs = [(tensor, value.index) for tensor, value in run.lifted.values()]
+        record = Tape(run.outer.nodes, [i for _, i in inputs], [y.index for y in outputs.values()])
+        results = tied(record, [tensor for tensor, _ in inputs], [leaves[n] for n in outputs])
+        for n, y in zip(outputs, results, strict=True):
+            leaves[n] = y
+    return optree.tree_unflatten(tree, leaves)
+
+
+def _plain(y: Any) -> Any:
+    if isinstance(y, Traced):
+        y = y.value
+    return tensor_of(y) if hasattr(y, "dtype") else y

@@ -8,30 +8,20 @@ from functools import update_wrapper
 from typing import Any
 from weakref import WeakSet
 
-import optree
 import torch
 
 from ..errors import InputError
-from ..operator.jacobian import Jacobian
-from ..tape.traced import Traced
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
 from ..views import plan, tape
+from .jacobians import leaves_of, tree_map
 from .run import Restart, Run, current, entered, recorded
-from .tensors import TracedTensor, tensor_of
-from .tie import Tape, tied
+from .tensors import TracedTensor
+from .tie import outermost, value_in
 
 Tensor = torch.Tensor
 _with_autograd: WeakSet[Any] = WeakSet()
 """Functions that were found to take derivatives by torch's autograd."""
-
-
-def tree_map(function: Callable[[Any], Any], *trees: Any) -> Any:
-    return optree.tree_map(function, *trees, namespace="minijac")
-
-
-def leaves_of(tree: Any) -> list[Any]:
-    return optree.tree_leaves(tree, namespace="minijac")
 
 
 # -- a function of tensors as one of arrays ----------------------------------------------------------------------------
@@ -108,81 +98,6 @@ def _remember(f: Any) -> None:
 
 def _requiring_grad(x: Any) -> Any:
     return x.requires_grad_() if type(x) is TracedTensor and x.dtype.is_floating_point else x
-
-
-# -- a transformation of it, called ------------------------------------------------------------------------------------
-def outermost(g: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """A function of arrays called with tensors: its results are tensors, tied to those among its arguments, and those
-    that it captured, that require grad."""
-    run = current()
-    if run is not None:  # within a function that is followed already
-        result = g(*tree_map(_value(run), args), **tree_map(_value(run), kwargs))
-        return tree_map(run.tensor, result)
-    run = Run(lifts=torch.is_grad_enabled())
-    run.device = next((x.device for x in leaves_of((args, kwargs)) if isinstance(x, Tensor)), run.device)
-    value = _value(run)
-    with entered(run):
-        result = g(*tree_map(value, args), **tree_map(value, kwargs))
-    run.commit()
-    return _as_tensors(run, result)
-
-
-def _value(run: Run) -> Callable[[Any], Any]:
-    return lambda x: run.value(x) if isinstance(x, Tensor) else x
-
-
-def _as_tensors(run: Run, result: Any) -> Any:
-    """The leaves of a result as tensors, those that depend on lifted tensors tied to them."""
-    if run.outer is not None:
-        run.outer.close()
-    leaves, tree = optree.tree_flatten(result, namespace="minijac")
-    outputs = {n: y for n, y in enumerate(leaves) if isinstance(y, Traced) and y.home is run.outer}
-    leaves = [TensorJacobian(y) if isinstance(y, Jacobian) else _plain(y) for y in leaves]
-    if outputs:
-        assert run.outer is not None
-        inputs = [(tensor, value.index) for tensor, value in run.lifted.values()]
-        record = Tape(run.outer.nodes, [i for _, i in inputs], [y.index for y in outputs.values()])
-        results = tied(record, [tensor for tensor, _ in inputs], [leaves[n] for n in outputs])
-        for n, y in zip(outputs, results, strict=True):
-            leaves[n] = y
-    return optree.tree_unflatten(tree, leaves)
-
-
-def _plain(y: Any) -> Any:
-    if isinstance(y, Traced):
-        y = y.value
-    return tensor_of(y) if hasattr(y, "dtype") else y
-
-
-class TensorJacobian:
-    """A structured Jacobian (`minijac.Jacobian`) whose products are tensors. It is not tied to torch's autograd."""
-
-    def __init__(self, operator: Jacobian) -> None:
-        self.operator = operator
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.operator, name)
-        if not callable(found):
-            return TensorJacobian(found) if isinstance(found, Jacobian) else found
-        return lambda *args, **kwargs: _returned(found(*map(_given, args), **kwargs))
-
-    def __matmul__(self, v: Any) -> Any:
-        return _returned(self.operator @ _given(v))
-
-    def __repr__(self) -> str:
-        return repr(self.operator)
-
-
-def _given(x: Any) -> Any:
-    from .tensors import array_of
-
-    return array_of(x) if isinstance(x, Tensor) else x.operator if isinstance(x, TensorJacobian) else x
-
-
-def _returned(y: Any) -> Any:
-    if isinstance(y, Jacobian):
-        return TensorJacobian(y)
-    return tree_map(lambda leaf: tensor_of(leaf) if hasattr(leaf, "__array_interface__") else leaf, y)
 
 
 # -- the transformations -----------------------------------------------------------------------------------------------
@@ -285,7 +200,7 @@ def trace(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
 def _looked_at(view: Callable[..., Any], f: Any, args: Any, options: Any) -> Any:
     run = Run()
     with torch.no_grad(), entered(run):
-        return view(lowered(f), *tree_map(_value(run), args), **options)
+        return view(lowered(f), *tree_map(value_in(run), args), **options)
 
 
 def stop_gradient(x: Any) -> Any:

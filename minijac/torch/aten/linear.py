@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from ...backend import namespace, value_of
+from ...errors import UnsupportedOperationError
 from ...ops.linalg import T
+from ..tensors import tensor_of
 from .reductions import vector_norm
 from .registry import TABLE, aten
-
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -49,8 +50,6 @@ def _info(a: Any) -> Any:
 
 def _factors(a: Any) -> tuple[Any, Any]:
     """torch's LU and pivots of the plain numbers."""
-    from ..tensors import tensor_of
-
     lu, pivots = torch.linalg.lu_factor(tensor_of(value_of(a)).clone())
     return lu.numpy(), pivots.numpy()
 
@@ -123,8 +122,6 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False) -> Any:
 
 
 def pinv_tolerances(a: Any, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
-    from ...errors import UnsupportedOperationError
-
     if atol is not None and np.any(value_of(atol) != 0):
         raise UnsupportedOperationError("torch.linalg.pinv: atol= is not followed; give rtol=.")
     rtol = None if rtol is None else value_of(rtol)

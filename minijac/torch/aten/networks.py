@@ -12,7 +12,7 @@ import torch
 
 from ... import nn
 from ...backend import astype, namespace, placed, value_of
-from ...numpy.indexing import add_at
+from ...numpy.indexing import add_at, put
 from .reductions import picked
 from .registry import EXACT, TABLE, aten
 from .shapes import along
@@ -58,10 +58,11 @@ def _max_pool(n: int) -> Callable[..., Any]:
     def pool(
         x: Any, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
     ) -> Any:
-        sizes = [_each(k, n) for k in (kernel, stride or kernel, padding, dilation)]
-        windows, _ = nn._pool_windows(n, x, *sizes, ceil_mode, -math.inf)
+        kernel, stride, padding, dilation = (_each(k, n) for k in (kernel, stride or kernel, padding, dilation))
+        how = kernel, stride, padding, dilation, ceil_mode
+        windows, _ = nn._pool_windows(n, x, *how, -math.inf)
         plane = np.arange(float(math.prod(x.shape[2:]))).reshape(1, 1, *x.shape[2:])
-        places, _ = nn._pool_windows(n, plane, *sizes, ceil_mode, -1.0)
+        places, _ = nn._pool_windows(n, plane, *how, -1.0)
         return _largest(windows, places.astype(np.int64), n)
 
     return _batched(n, pool)
@@ -130,8 +131,6 @@ def _unpool(n: int) -> Callable[..., Any]:
         at = np.reshape(value_of(indices), flat.shape)
         grid = tuple([np.arange(k).reshape((-1,) + (1,) * (flat.ndim - axis - 1)) for axis, k in enumerate(lead)])
         zeros = namespace(x).zeros((*lead, math.prod(output_size)), x.dtype)
-        from ...numpy.indexing import put
-
         return np.reshape(put(zeros, (*grid, at), flat), (*lead, *output_size))
 
     return unpool
@@ -166,11 +165,15 @@ def rms_norm(x: Any, shape: Any, weight: Any, eps: Any) -> Any:
     return nn._scaled(x * rstd, weight, None), rstd
 
 
-def batch_norm(run: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float,
-               eps: float) -> Any:  # fmt: skip
+def batch_norm(
+    run: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Any:
     """Batch statistics move the running ones, which are tensors; that is committed when the run has succeeded."""
     x, weight, bias = (None if t is None else run.value(t) for t in (x, weight, bias))
-    shaped = lambda a: a if a is None else nn._along_channels(a, x)  # noqa: E731
+
+    def shaped(a: Any) -> Any:
+        return a if a is None else nn._along_channels(a, x)
+
     if not training:
         own_mean, own_var = run.value(mean), run.value(var)
         y = (x - shaped(own_mean)) * shaped(1.0 / np.sqrt(own_var + eps))
@@ -188,8 +191,13 @@ def batch_norm(run: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, tr
     return run.result((y, np.reshape(centre, (-1,)), np.reshape(rstd, (-1,))))
 
 
-def _exact_batch_norm(read: Callable[..., Any]) -> Callable[..., Any]:
+def _exact_batch_norm(read: Any) -> Callable[..., Any]:
     return lambda run, func, args, kwargs: batch_norm(run, *read(*args, **kwargs))
+
+
+def _updated_batch_norm(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    x, weight, bias, mean, var, momentum, eps = args
+    return *batch_norm(run, x, weight, bias, mean, var, True, momentum, eps), torch.empty(0, dtype=torch.uint8)
 
 
 EXACT.update({
@@ -198,8 +206,7 @@ EXACT.update({
     aten._native_batch_norm_legit.no_stats: _exact_batch_norm(lambda x, w, b, *rest: (x, w, b, None, None, *rest)),
     aten._native_batch_norm_legit_no_training.default:
         _exact_batch_norm(lambda x, w, b, m, v, momentum, eps: (x, w, b, m, v, False, momentum, eps)),
-    aten._batch_norm_with_update.default: lambda run, func, args, kwargs: (
-        *batch_norm(run, *args[:5], True, *args[5:]), torch.empty(0, dtype=torch.uint8)),
+    aten._batch_norm_with_update.default: _updated_batch_norm,
     aten.cudnn_batch_norm.default: _exact_batch_norm(lambda *args: args),
 })  # fmt: skip
 
@@ -229,10 +236,10 @@ def _cubic_weights(n: int, size: int, align: bool, scale: Any) -> Any:
     low = np.floor(at).astype(int)
     t = at - low
     a = -0.75
-    near = lambda d: ((a + 2) * d - (a + 3)) * d * d + 1  # noqa: E731
-    far = lambda d: ((a * d - 5 * a) * d + 8 * a) * d - 4 * a  # noqa: E731
+    d = np.stack([t + 1, t, 1 - t, 2 - t])
+    near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     matrix = np.zeros((size, n))
-    for k, weight in zip(range(-1, 3), (far(t + 1), near(t), near(1 - t), far(2 - t)), strict=True):
+    for k, weight in zip(range(-1, 3), (far[0], near[1], near[2], far[3]), strict=True):
         np.add.at(matrix, (np.arange(size), np.clip(low + k, 0, n - 1)), weight)
     return matrix
 

@@ -63,9 +63,7 @@ TABLE.update({
         aten.__xor__: np.bitwise_xor,
     }.items()
 })  # fmt: skip
-TABLE.update({
-    packet: _unary(function)
-    for packet, function in {
+_UNARY: dict[Any, Callable[..., Any]] = {
         aten.sigmoid: elementwise.sigmoid, aten.erf: special.erf, aten.erfc: special.erfc, aten.erfinv: special.erfinv,
         aten.lgamma: special.gammaln, aten.digamma: special.digamma, aten.i0: special.i0,
         aten.special_i0e: special.i0e, aten.special_i1: special.i1, aten.special_i1e: special.i1e,
@@ -76,8 +74,8 @@ TABLE.update({
         aten.rsqrt: lambda x: 1.0 / np.sqrt(x), aten.frac: lambda x: x - np.trunc(value_of(x)),
         aten.relu6: nn.relu6, aten.log_sigmoid_forward: lambda x: (nn.logsigmoid(x), np.zeros_like(value_of(x))),
         aten.special_ndtr: lambda x: 0.5 * special.erfc(x * -math.sqrt(0.5)),
-    }.items()
-})  # fmt: skip
+}  # fmt: skip
+TABLE.update({packet: _unary(function) for packet, function in _UNARY.items()})
 
 
 def add(a: Any, b: Any, alpha: Any = 1) -> Any:
@@ -217,8 +215,8 @@ def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: b
 
 
 def float_power(a: Any, b: Any) -> Any:
-    to = lambda x: astype(x, np.float64, x) if hasattr(x, "dtype") else float(x)  # noqa: E731
-    return np.power(to(a), to(b))
+    a, b = (astype(x, np.float64, x) if hasattr(x, "dtype") else float(x) for x in (a, b))
+    return np.power(a, b)
 
 
 def ldexp(a: Any, b: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ... import special
 from ...backend import astype, value_of
+from ..tensors import tensor_of
 from .registry import EXACT, TABLE, aten, cast, floating
 
 
@@ -135,15 +136,16 @@ def _at_rank(x: Any, rank: Any, dim: Any, keepdim: bool) -> Any:
     if not x.ndim:
         return x if dim is None else (x, np.zeros((), np.int64))
     if dim is None:
-        return picked(*_ranked(np.reshape(x, (-1,)), rank, 0), 0, False)[0]
-    return picked(*_ranked(x, rank, dim), dim, keepdim)
+        flat = np.reshape(x, (-1,))
+        return picked(flat, _ranked(flat, rank, 0), 0, False)[0]
+    return picked(x, _ranked(x, rank, dim), dim, keepdim)
 
 
 def _ranked(x: Any, rank: Any, dim: int) -> Any:
     order = np.argsort(x, dim, kind="stable")
     nans = np.sum(np.isnan(value_of(x)), axis=dim, keepdims=True)
     at = np.broadcast_to(rank(x.shape[dim], nans), nans.shape).astype(np.int64)
-    return x, np.take_along_axis(order, at, dim)
+    return np.take_along_axis(order, at, dim)
 
 
 def mode(x: Any, dim: int = -1, keepdim: bool = False) -> Any:
@@ -257,8 +259,6 @@ EXACT.update({aten._local_scalar_dense: scalar, aten.is_nonzero: lambda *args: b
 
 
 def _plain(run: Any, x: Any) -> Any:
-    from ..tensors import tensor_of
-
     return tensor_of(value_of(run.value(x)))
 
 

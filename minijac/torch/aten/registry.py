@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from ...backend import astype, namespace, placed
+from ...errors import InputError
+from ..tensors import DTYPES
 
-__all__ = ["EXACT", "FACTORIES", "TABLE", "VIEWS", "aten", "floating", "promoted", "register"]
+__all__ = ["EXACT", "FACTORIES", "RESOLVED", "TABLE", "VIEWS", "aten", "floating", "promoted", "register"]
 
 aten = torch.ops.aten
 TABLE: dict[Any, Callable[..., Any]] = {}
@@ -19,6 +21,8 @@ VIEWS: set[Any] = set()
 """Those whose result is a view of the first argument."""
 FACTORIES: set[Any] = set()
 """Those that look at shapes alone."""
+RESOLVED: dict[Any, Callable[..., Any]] = {}
+"""How an operation is carried out, as was found when it was first met."""
 EXACT: dict[Any, Callable[..., Any]] = {}
 """Those that handle tensors themselves: ``function(run, func, args, kwargs)``."""
 
@@ -38,9 +42,7 @@ def register(operation: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         TABLE[operation] = function
-        from .. import run
-
-        run._HANDLERS.clear()
+        RESOLVED.clear()
         return function
 
     return decorate
@@ -96,11 +98,7 @@ def array(x: Any, like: Any) -> Any:
 
 
 def as_numpy_dtype(dtype: Any) -> Any:
-    from ..tensors import DTYPES
-
     if dtype not in DTYPES:
-        from ...errors import InputError
-
         raise InputError(f"minijac.torch: expected float32, float64, integers or bools, got {dtype}.")
     return DTYPES[dtype]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...backend import astype, namespace, placed, value_of
 from ...numpy.indexing import add_at, put
+from ..views import layout_of
 from .registry import FACTORIES, TABLE, VIEWS, aten, promoted
 
 WHOLE = slice(None)
@@ -60,8 +60,6 @@ def unbind(x: Any, dim: int = 0) -> Any:
 
 
 def as_strided(x: Any, size: Any, stride: Any, storage_offset: Any = None) -> Any:
-    from ..views import layout_of
-
     return layout_of(x.shape, tuple(size), tuple(stride), storage_offset or 0).read(x)
 
 
@@ -205,7 +203,9 @@ def gather(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
 
 def _cut(x: Any, shape: Any, dim: int) -> Any:
     """The part of `x` that positions of this shape, along `dim`, speak of."""
-    cut = tuple([WHOLE if k == dim or n == m else slice(0, m) for k, (n, m) in enumerate(zip(x.shape, shape, strict=False))])
+    cut = tuple(
+        [WHOLE if k == dim or n == m else slice(0, m) for k, (n, m) in enumerate(zip(x.shape, shape, strict=False))]
+    )
     return x if all(item == WHOLE for item in cut) else x[cut]
 
 

@@ -1,0 +1,218 @@
+"""Networks as people write them in torch, small, with the input that they take; all in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+nn, F = torch.nn, torch.nn.functional
+SDPBackend, sdpa_kernel = torch.nn.attention.SDPBackend, torch.nn.attention.sdpa_kernel
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.cells = getattr(nn, kind)(
+            3, 4, num_layers=1 + (kind == "LSTM"), batch_first=True, bidirectional=kind == "GRU"
+        )
+        self.out = nn.Linear(8 if kind == "GRU" else 4, 2)
+
+    def forward(self, x):
+        return self.out(self.cells(x)[0][:, -1])
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.norm, self.skip = nn.BatchNorm2d(4), nn.Conv2d(2, 4, 1)
+
+    def forward(self, x):
+        y = F.relu_(self.norm(self.first(x)))
+        y = self.second(y)
+        y += self.skip(x)
+        return F.adaptive_avg_pool2d(y.relu(), 2).flatten(1)
+
+
+class UNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+        self.up, self.out = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Conv2d(6, 1, 1)
+
+    def forward(self, x):
+        kept = F.silu(self.down(x))
+        y = F.silu(self.deep(F.max_pool2d(kept, 2)))
+        return self.out(torch.cat([self.up(y), kept], 1))
+
+
+class Upsampling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, x):
+        y = F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=False)
+        return F.pixel_unshuffle(y, 2).mean((2, 3))
+
+
+class Attention(nn.Module):
+    def __init__(self, need_weights: bool) -> None:
+        super().__init__()
+        self.attention, self.need = nn.MultiheadAttention(8, 2, batch_first=True), need_weights
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=self.need)[0]
+
+
+class Causal(nn.Module):
+    """Attention written out, rotary positions that the module caches, root mean square norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.norm, self.cached = nn.Linear(4, 12), nn.RMSNorm(4), None
+
+    def forward(self, x):
+        if self.cached is None:
+            angle = torch.arange(x.shape[1], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1], dtype=x.dtype)
+            self.cached = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)
+        cos, sin = self.cached
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        q, k = (t * cos + torch.cat([-t[..., 2:], t[..., :2]], -1) * sin for t in (q, k))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=x.dtype).triu(1)
+        return y + (q @ k.mT + mask).softmax(-1) @ v
+
+
+class Buffers(nn.Module):
+    """Filled buffers, writes to views and in place."""
+
+    def forward(self, x):
+        y = torch.zeros(x.shape[0], 3, dtype=x.dtype)
+        y[:, 0] = x[:, 1] * x[:, 0]
+        y[:, 1] += x[:, 0].sin()
+        h = x.clone()
+        h[:, ::2] *= 2
+        h.t()[1] = h.t()[1].clone() ** 2
+        h.view(x.shape[0], 2, 2)[:, 1, 0].add_(x[:, 0])
+        y[:, 2] = h.prod(1)
+        return y
+
+
+class Hamiltonian(nn.Module):
+    """A vector field by torch's autograd in the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def forward(self, x):
+        x = x if x.requires_grad else x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)
+        return torch.cat([slope[:, 2:], -slope[:, :2]], 1)
+
+
+class MessagePassing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.message, self.update = nn.Linear(4, 5), nn.Linear(7, 2)
+        self.register_buffer("edges", torch.tensor([[0, 1, 2, 2, 3], [1, 2, 3, 0, 1]]))
+
+    def forward(self, x):
+        source, target = self.edges
+        messages = F.elu(self.message(torch.cat([x[:, source], x[:, target]], -1)))
+        total = torch.zeros(x.shape[0], x.shape[1], 5, dtype=x.dtype).index_add_(1, target, messages)
+        return self.update(torch.cat([x, total], -1))
+
+
+class Embedded(nn.Module):
+    """Integers beside what is differentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(5, 3), nn.Bilinear(3, 3, 2)
+        self.register_buffer("which", torch.tensor([0, 3]))
+
+    def forward(self, x):
+        return self.out(self.table(self.which).sum(0).expand_as(x), x)
+
+
+class Coupling(nn.Module):
+    """A layer of a flow: masks, chunks, exp, and a log-determinant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 4))
+
+    def forward(self, x):
+        a, b = x.chunk(2, 1)
+        shift, scale = self.net(a).split(2, 1)
+        return torch.cat([a, b * scale.exp() + shift, scale.sum(1, keepdim=True)], 1)
+
+
+def mlp(*layers: Any) -> Any:
+    return nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 2))
+
+
+MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "tanh": (lambda: mlp(nn.Tanh()), (4,)),
+    "layer norm": (lambda: mlp(nn.LayerNorm(6), nn.GELU()), (4,)),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (4,)),
+    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3)), (4,)),
+    "prelu": (lambda: mlp(nn.PReLU(), nn.Softplus()), (4,)),
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+        ),
+        (1, 6, 6),
+    ),
+    "residual": (Residual, (2, 5, 5)),
+    "u-net": (UNet, (1, 4, 4)),
+    "upsampling": (Upsampling, (2, 4, 4)),
+    "one dimension": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 3, dilation=2), nn.GroupNorm(3, 3), nn.AvgPool1d(2), nn.Flatten()),
+        (2, 9),
+    ),
+    "three dimensions": (
+        lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.Mish(), nn.MaxPool3d(2), nn.Flatten()),
+        (1, 3, 3, 4),
+    ),
+    "lstm": (lambda: Recurrent("LSTM"), (2, 3)),
+    "gru": (lambda: Recurrent("GRU"), (4, 3)),
+    "attention": (lambda: Attention(False), (3, 8)),
+    "attention with weights": (lambda: Attention(True), (3, 8)),
+    "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True), (3, 8)),
+    "causal": (Causal, (3, 4)),
+    "buffers": (Buffers, (4,)),
+    "hamiltonian": (Hamiltonian, (4,)),
+    "message passing": (MessagePassing, (4, 2)),
+    "embedded": (Embedded, (3,)),
+    "coupling": (Coupling, (4,)),
+}
+
+
+def module(name: str) -> tuple[Any, Any]:
+    """The module, in eval mode, and a batch of two samples."""
+    torch.manual_seed(0)
+    make, shape = MODULES[name]
+    return make().double().eval(), torch.randn(2, *shape, dtype=torch.float64)
+
+
+def per_sample(f: Callable[..., Any], x: Any) -> Any:
+    """The Jacobians by torch's reverse mode, one sample at a time."""
+    with twice_differentiable():
+        rows = [
+            torch.autograd.functional.jacobian(lambda one: f(one[None])[0], sample, create_graph=True) for sample in x
+        ]
+    return torch.stack(rows)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Without torch's fused kernels, which it cannot differentiate twice."""
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        yield

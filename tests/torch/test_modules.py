@@ -1,0 +1,168 @@
+"""Modules as they are: Jacobians, second order and gradients through them, against torch sample by sample."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.support.torch_modules import MODULES, module, per_sample, twice_differentiable
+
+torch = pytest.importorskip("torch")
+
+import minijac as mj  # noqa: E402
+import minijac.torch as mt  # noqa: E402
+
+SMOOTH = ("tanh", "layer norm", "lstm", "attention", "coupling", "hamiltonian", "causal")
+
+
+def close(a, b, rtol=1e-11):
+    torch.testing.assert_close(a, b, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse", "auto"])
+@pytest.mark.parametrize("name", MODULES)
+def test_jacobian_is_that_of_torch(name, mode):
+    f, x = module(name)
+    close(mt.jacobian(f, mode=mode)(x).detach(), per_sample(f, x).detach())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_gradients_go_through_the_jacobian(name):
+    f, x = module(name)
+    x.requires_grad_()
+    inputs = [x, *f.parameters()]
+    wanted = torch.autograd.grad(per_sample(f, x).pow(3).sum(), inputs, allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(mt.jacobian(f)(x).pow(3).sum(), inputs, allow_unused=True, materialize_grads=True)
+    for a, b in zip(found, wanted, strict=True):
+        close(a, b, 1e-9)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_second_order_is_that_of_torch(name):
+    f, x = module(name)
+
+    def scalar(x):
+        return f(x).flatten(1).pow(2).sum(1)
+
+    with twice_differentiable():
+        wanted = torch.stack([torch.autograd.functional.hessian(lambda s: scalar(s[None])[0], s) for s in x])
+    with torch.no_grad():
+        close(mt.hessian(scalar)(x), wanted, 1e-9)
+        flat = wanted.reshape(len(x), x[0].numel(), x[0].numel())
+        diagonal = torch.diagonal(flat, dim1=1, dim2=2)
+        close(mt.hessian_diagonal(scalar)(x).flatten(1), diagonal, 1e-9)
+        close(mt.laplacian(scalar)(x), diagonal.sum(1), 1e-9)
+
+
+def test_gradients_of_gradients_go_through_the_jacobian():
+    f, x = module("tanh")
+    x.requires_grad_()
+    inputs = [x, *f.parameters()]
+
+    def twice(J):
+        first = torch.autograd.grad(J.pow(3).sum(), inputs, create_graph=True, allow_unused=True)
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in first if g is not None), inputs, allow_unused=True,
+                                   materialize_grads=True)  # fmt: skip
+
+    for a, b in zip(twice(mt.jacobian(f)(x)), twice(per_sample(f, x)), strict=True):
+        close(a, b)
+
+
+def test_backward_fills_the_gradients_of_parameters_and_input():
+    f, x = module("tanh")
+    x.requires_grad_()
+    mt.jacobian(f)(x).pow(2).mean().backward()
+    mine = [t.grad.clone() for t in (x, f[0].weight, f[0].bias, f[2].weight)]
+    for t in (x, *f.parameters()):
+        t.grad = None
+    per_sample(f, x).pow(2).mean().backward()
+    for a, b in zip(mine, (x.grad, f[0].weight.grad, f[0].bias.grad, f[2].weight.grad), strict=True):
+        close(a, b)
+
+
+def test_a_parameter_written_before_backward_is_an_error():
+    f, x = module("tanh")
+    J = mt.jacobian(f)(x)
+    with torch.no_grad():
+        f[0].weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        J.sum().backward()
+
+
+def test_closures_and_captured_tensors_are_differentiated():
+    f, x = module("tanh")
+    scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    mt.jacobian(lambda x: f(x) * scale)(x).sum().backward()
+    close(scale.grad, per_sample(f, x).sum().detach())
+
+
+def test_no_grad_gives_plain_results():
+    f, x = module("tanh")
+    with torch.no_grad():
+        assert not mt.jacobian(f)(x).requires_grad
+
+
+def test_products_and_values():
+    f, x = module("tanh")
+    J = per_sample(f, x).detach()
+    v, w = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 2, dtype=torch.float64)
+    y, along = mt.jvp(f, (x,), (v,))
+    close(y.detach(), f(x).detach())
+    close(along.detach(), torch.einsum("boi,bi->bo", J, v))
+    y, pullback = mt.vjp(f, x)
+    close(pullback(w)[0].detach(), torch.einsum("boi,bo->bi", J, w))
+    y, dense = mt.value_and_jacobian(f)(x)
+    close(y.detach(), f(x).detach())
+    close(dense.detach(), J)
+    y, structured = mt.linearize(f, x)
+    close(structured @ v, torch.einsum("boi,bi->bo", J, v))
+    close(structured.T @ w, torch.einsum("boi,bo->bi", J, w))
+    close(structured.todense(), J)
+
+
+def test_a_lowered_module_goes_through_any_transformation_of_minijac():
+    f, x = module("tanh")
+    g = mj.torch.lowered(f)
+    expected = per_sample(f, x).detach().numpy()
+    np.testing.assert_allclose(mj.jacobian(g)(x.numpy()), expected, rtol=1e-11)
+    np.testing.assert_allclose(mj.compile(mj.jacobian(g))(x.numpy()), expected, rtol=1e-11)
+    np.testing.assert_allclose(mj.jacobian(mj.vmap(g) if hasattr(mj, "vmap") else g)(x.numpy()), expected, rtol=1e-11)
+
+
+def test_transformations_nest():
+    f, x = module("tanh")
+    close(mt.jacobian(mt.jacobian(f))(x).detach(), mt.hessian(f)(x).detach())
+    inner = mt.jacobian(lambda x: mt.jacobian(f)(x).pow(2).sum((1, 2)))(x)
+    close(inner.detach(), torch.stack([torch.autograd.functional.jacobian(
+        lambda s: per_sample(f, s[None]).pow(2).sum(), s) for s in x]))  # fmt: skip
+
+
+def test_explain_and_trace_look_at_a_module():
+    f, x = module("tanh")
+    assert "chosen" in str(mt.explain(f, x))
+    assert "tanh" in str(mt.trace(f, x))
+
+
+def test_importing_minijac_imports_no_torch():
+    code = "import sys, minijac; assert 'torch' not in sys.modules; minijac.torch; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_of_a_run_is_kept():
+    import gc
+
+    f, x = module("tanh")
+    x.requires_grad_()
+
+    def step():
+        mt.jacobian(f)(x).pow(2).sum().backward()
+
+    for _ in range(3):
+        step()
+    gc.collect()
+    before = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+    for _ in range(20):
+        step()
+    gc.collect()
+    assert sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) <= before
