@@ -5,6 +5,7 @@ from typing import Any as _Any
 from . import errors, nn, numpy, ops, special, testing
 from .errors import (
     BatchMixingError,
+    ConvergenceError,
     ConversionError,
     InputError,
     MinijacError,
@@ -12,12 +13,14 @@ from .errors import (
     TraceError,
     UnsupportedOperationError,
 )
+from .loops.custom import custom
+from .loops.implicit import fixed_point, root
 from .loops.scan import checkpoint, scan
 from .operator.jacobian import Jacobian
 from .program.compiled import compile
 from .transforms.first import jacobian, linearize, value_and_jacobian
 from .transforms.partials import partials
-from .transforms.products import grad, jvp, stop_gradient, value_and_grad, vjp
+from .transforms.products import grad, hvp, jvp, stop_gradient, value_and_grad, vjp
 from .transforms.second import (
     divergence,
     hessian,
@@ -35,6 +38,7 @@ from .views.tape import Tape, trace
 __version__ = "0.1.0"
 __all__ = [
     "BatchMixingError",
+    "ConvergenceError",
     "ConversionError",
     "Explanation",
     "InputError",
@@ -45,9 +49,12 @@ __all__ = [
     "TraceError",
     "UnsupportedOperationError",
     "checkpoint",
+    "custom",
     "errors",
     "explain",
+    "fixed_point",
     "grad",
+    "hvp",
     "jacobian",
     "jvp",
     "linearize",
@@ -55,6 +62,7 @@ __all__ = [
     "numpy",
     "ops",
     "partials",
+    "root",
     "scan",
     "special",
     "stop_gradient",

@@ -6,6 +6,7 @@ from .lines import user_line
 
 __all__ = [
     "BatchMixingError",
+    "ConvergenceError",
     "ConversionError",
     "InputError",
     "MinijacError",
@@ -40,6 +41,10 @@ class TraceError(MinijacError, RuntimeError):
 
 class MutationError(MinijacError, TypeError):
     """A traced value was written in place."""
+
+
+class ConvergenceError(MinijacError, RuntimeError):
+    """`root` or `fixed_point` did not find a solution for some samples."""
 
 
 class ConversionError(MinijacError, TypeError):

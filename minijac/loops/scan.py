@@ -13,7 +13,6 @@ from ..accumulation.steps import as_step
 from ..arguments import flatten
 from ..backend import holds_array, placed, zeros
 from ..errors import InputError
-from ..lines import user_line
 from ..numpy.parts import concatenate, stack
 from ..tape.traced import Traced
 
@@ -100,7 +99,7 @@ def _length(leaves: Sequence[Any], length: Any) -> int:
     """The number of steps."""
     if isinstance(length, Traced):
         raise InputError(
-            f"scan at {user_line()}: length: expected an int, got a traced value of shape {length.shape}. The number "
+            f"scan: length: expected an int, got a traced value of shape {length.shape}. The number "
             "of steps cannot depend on what is differentiated: pass a plain int."
         )
     if length is not None and (not isinstance(length, int | np.integer) or isinstance(length, bool) or length < 0):
@@ -114,7 +113,7 @@ def _length(leaves: Sequence[Any], length: Any) -> int:
     if len(counts) != 1:
         got = " and ".join(map(str, counts)) or "neither"
         raise InputError(
-            f"scan at {user_line()}: expected one number of steps, axis 0 of all arrays in xs and `length`, got {got}. "
+            f"scan: expected one number of steps, axis 0 of all arrays in xs and `length`, got {got}. "
             "Put the steps on axis 0 (np.moveaxis), or pass length= where there are no xs."
         )
     return counts[0]
@@ -138,19 +137,19 @@ def _once(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, x: Any, expec
     result = step(carry, x)
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(
-            f"scan at {user_line()}: expected step(carry, x) to return the pair (carry, y), got "
+            f"scan: expected step(carry, x) to return the pair (carry, y), got "
             f"{type(result).__name__}. Return (carry, None) where nothing is to be stacked."
         )
     tree, described = _described(result[0])
     if tree != expected[0]:
         raise InputError(
-            f"scan at {user_line()}: expected step to return a carry of the tree {expected[0]}, got {tree}. Return the "
+            f"scan: expected step to return a carry of the tree {expected[0]}, got {tree}. Return the "
             "carry as it was given."
         )
     for before, after in zip(expected[1], described, strict=True):
         if before != after:
             raise InputError(
-                f"scan at {user_line()}: expected step to keep the carry's shapes and dtypes, {before[1]}"
+                f"scan: expected step to keep the carry's shapes and dtypes, {before[1]}"
                 f"{list(before[0])}, got {after[1]}{list(after[0])}. Start from a carry of the shape and dtype that "
                 "step returns, or convert what it returns (.astype, .reshape)."
             )
@@ -174,9 +173,7 @@ def _run(
         if form is None:
             form, columns = tree, [[] for _ in leaves]
         elif tree != form:
-            raise InputError(
-                f"scan at {user_line()}: expected every step to return a y of the tree {form}, got {tree} in step {n}."
-            )
+            raise InputError(f"scan: expected every step to return a y of the tree {form}, got {tree} in step {n}.")
         for column, leaf in zip(columns, leaves, strict=True):
             column.append(leaf)
     stacked: list[Any] = [stack(column) for column in columns]

@@ -51,11 +51,11 @@ class Inside(Trace):
         return found
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        THREAD.inside = None  # the values of what is inside are outside of it
+        before, THREAD.inside = THREAD.inside, None  # the values of what is inside are outside of it
         try:
             return super().process(op, tuple([self.entered(arg) for arg in args]), params)
         finally:
-            THREAD.inside = self
+            THREAD.inside = before
 
     def close(self) -> None:
         """End the recording. What it refers to in circles is let go of, so that memory is free without a collection."""
@@ -79,15 +79,19 @@ class Run(NamedTuple):
 
 
 class Closed:
-    """A function of its operands alone: all traced values among its arguments, then those that it captures."""
+    """A function of its operands alone: all traced values among its arguments, then those that it captures.
 
-    __slots__ = ("_call", "_leaves", "_met", "_tree", "first", "operands")
+    With `free`, the leaves of its arguments are given anew for every run, and the operands are what it captures.
+    """
 
-    def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    __slots__ = ("_call", "_free", "_leaves", "_met", "_tree", "first", "operands")
+
+    def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any, free: bool = False) -> None:
         self._leaves, self._tree = optree.tree_flatten((args, kwargs), namespace="minijac")
         self._call = f
+        self._free = free
         inside = Inside()
-        self.first: Run | None = self._run(inside)
+        self.first: Run | None = self._run(inside, [array_of(leaf) for leaf in self._leaves])
         """The run that found the operands, on plain arrays."""
         self._met: Sequence[Traced] = inside.operands
         outer: Any = THREAD.inside
@@ -99,18 +103,22 @@ class Closed:
         self.operands: Sequence[Traced] = seen
         """The operands, as the inside that is being recorded sees them."""
 
-    def run(self, values: Sequence[Any]) -> Run:
-        """What the function does where its operands have other values."""
-        return self._run(Inside(self._met, values))
+    def run(self, values: Sequence[Any], leaves: Sequence[Any] = ()) -> Run:
+        """What the function does where its operands have other values, and with `free` its arguments other leaves."""
+        return self._run(Inside(self._met, values), leaves)
 
-    def __call__(self, values: Sequence[Any]) -> Any:
+    def __call__(self, values: Sequence[Any], leaves: Sequence[Any] = ()) -> Any:
         """The function's result where its operands have other values."""
-        run = self.run(values)
+        run = self.run(values, leaves)
         return optree.tree_unflatten(run.tree, run.values)
 
-    def _run(self, inside: Inside) -> Run:
+    def _run(self, inside: Inside, leaves: Sequence[Any]) -> Run:
         with _entered(inside):
-            args, kwargs = optree.tree_unflatten(self._tree, [inside.entered(leaf) for leaf in self._leaves])
+            if self._free:
+                own = [inside.input(leaf) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
+            else:
+                own = [inside.entered(leaf) for leaf in self._leaves]
+            args, kwargs = optree.tree_unflatten(self._tree, own)
             result = self._call(*args, **kwargs)
             leaves, tree = optree.tree_flatten(result, namespace="minijac")
             leaves = [inside.entered(leaf) for leaf in leaves]

@@ -15,7 +15,7 @@ from ..arguments import argument_positions, check_tangent, checked_options, flat
 from ..backend import at_home, namespace, taken_home, value_of
 from ..errors import InputError
 
-__all__ = ["grad", "jvp", "stop_gradient", "value_and_grad", "vjp"]
+__all__ = ["grad", "hvp", "jvp", "stop_gradient", "value_and_grad", "vjp"]
 
 
 # -- products with one tangent or cotangent ----------------------------------------------------------------------------
@@ -60,6 +60,24 @@ def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, .
         block = blocks.get(i, Block(y.shape, ())) if i is not None else Block(y.shape, ())
         result.append(block.dense(y.dtype, y if i is not None else like))
     return run.value, optree.tree_unflatten(run.tree, result)
+
+
+def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """The Hessian of a scalar-valued `f` times tangents, of the tree of the primal; of several primals a tuple.
+
+    Args:
+        f: Returns one scalar.
+        primals: Tuple of arguments (pytrees).
+        tangents: The same trees and shapes.
+
+    Cost: about four times `f`; the Hessian is not formed. Raises InputError where trees or shapes differ.
+
+    >>> import numpy as np
+    >>> hvp(lambda x: (x**3).sum(), (np.ones(2),), (np.array([1.0, 2.0]),))
+    array([ 6., 12.])
+    """
+    argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
+    return jvp(grad(f, argnums), primals, tangents)[1]
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:

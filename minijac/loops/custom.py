@@ -1,0 +1,174 @@
+"""custom: a black box on plain arrays, with its derivative given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from ..algebra.labels import Axes, Label
+from ..backend import is_array, namespace
+from ..errors import InputError, UnsupportedOperationError
+from ..lines import user_line
+from ..numpy.protocol import as_arrays
+from ..ops.edges import Edge, Part, linear_map
+from ..ops.families import labelled
+from ..tape.op import Op
+from ..tape.trace import Node, apply
+from ..tape.traced import Traced
+
+__all__ = ["custom"]
+
+Function = Callable[..., Any]
+
+
+def custom(
+    f: Function, *, jacobian: Function | None = None, jvp: Function | None = None, vjp: Function | None = None
+) -> Function:
+    """`f`, a black box on plain arrays (a solver, a table, C code), with the derivative given.
+
+    Args:
+        f: Maps arrays, the samples on axis 0, to one array (B, *out). It sees plain arrays alone.
+        jacobian: ``jacobian(*args)``: (B, *out, *in), or (B, *out, *arg) for an argument that all samples share; of
+            several float arguments a tuple with one for each.
+        jvp: ``jvp(primals, tangents)``, tuples: the tangent of the output, (B, *out).
+        vjp: ``vjp(primals, cotangent)``: a tuple of cotangents, one for each argument, or the one there is.
+
+    One of the three is needed. `jvp` serves forward mode and `vjp` reverse, one call for each seed; where only one of
+    them is given it serves both. What is given may be a black box too; where it is written in NumPy or by `custom`
+    itself, it is differentiated again for second derivatives. Raises UnsupportedOperationError where it cannot be, and
+    InputError where shapes are wrong.
+
+    >>> import numpy as np, minijac as mj
+    >>> sine = mj.custom(np.sin, jacobian=lambda x: np.cos(x)[:, :, None] * np.eye(2))
+    >>> mj.jacobian(sine)(np.zeros((1, 2)))
+    array([[[1., 0.],
+            [0., 1.]]])
+    """
+    for name, function in (("f", f), ("jacobian", jacobian), ("jvp", jvp), ("vjp", vjp)):
+        if not callable(function) and (function is not None or name == "f"):
+            raise InputError(f"custom: {name}: expected a function, got {type(function).__name__}.")
+    if jacobian is jvp is vjp is None:
+        raise InputError("custom: expected a derivative, jacobian=, jvp= or vjp=, got none of them.")
+    label = getattr(f, "__name__", type(f).__name__)
+    given = _Given(label, jacobian, jvp, vjp)
+    op = Op(f"custom {label}", lambda *args: _checked(label, f(*args), args), given.edge)
+
+    @wraps(f)
+    def black_box(*args: Any) -> Any:
+        return apply(op, tuple(as_arrays(*args)), {})
+
+    return black_box
+
+
+def _checked(label: str, y: Any, args: Sequence[Any]) -> Any:
+    y = y if is_array(y) else np.asarray(y)
+    if y.dtype.kind not in "fc" and any(x.dtype.kind in "fc" for x in args):
+        raise InputError(f"custom: expected {label} to return an array of floats, got {y.dtype}{list(y.shape)}.")
+    return y
+
+
+class _Given:
+    """The derivative of a black box."""
+
+    def __init__(self, label: str, jacobian: Function | None, jvp: Function | None, vjp: Function | None) -> None:
+        self.label = label
+        self.jacobian, self.jvp, self.vjp = jacobian, jvp, vjp
+
+    def edge(self, node: Node, k: int) -> Edge:
+        x, y = node.args[k], node.out
+        paired = bool(x.ndim and y.ndim) and x.shape[0] == y.shape[0]
+        if self.jacobian is not None:
+            return self._block(node, k, self._asked("jacobian", lambda *args: self._one_of(node, k, args), *node.args))
+        push, pull = self._pushed(node, k), self._pulled(node, k)
+        if self.jvp is not None and self.vjp is not None:
+            return linear_map(x.shape, y.shape, push, pull, [(0, 0)] if paired else [])
+        source, of_units = (x, push) if self.jvp is not None else (y, pull)
+        J: Any = of_units(_units(source, paired))  # (seeds, *target)
+        within = source.shape[1:] if paired else source.shape
+        J = J.reshape((*within, *J.shape[1:]))
+        first = list(range(len(within)))
+        rest = list(range(len(within), J.ndim))
+        if self.jvp is not None:
+            return self._block(node, k, np.transpose(J, (*rest, *first)))
+        return self._block(node, k, np.transpose(J, (rest[0], *first, *rest[1:]) if paired else (*first, *rest)))
+
+    def _one_of(self, node: Node, k: int, args: Sequence[Any]) -> Any:
+        """The Jacobian by argument `k`, of those that were given."""
+        found: Any = self.jacobian(*args)  # type: ignore[misc]
+        found = found if isinstance(found, tuple | list) else (found,)
+        floats = [n for n, x in enumerate(node.args) if x.dtype.kind == "f"]
+        if len(found) not in (len(node.args), len(floats)):
+            raise InputError(
+                f"custom: expected jacobian of {self.label} to return one array for each of {len(floats)} arguments of "
+                f"floats, got {len(found)}."
+            )
+        return found[k] if len(found) == len(node.args) else found[floats.index(k)]
+
+    def _block(self, node: Node, k: int, J: Any) -> Edge:
+        shape, out_shape = node.args[k].shape, node.out.shape
+        out: Axes = tuple((Label(n),) for n in out_shape)
+        own: Axes = tuple((Label(n),) for n in shape)
+        if np.shape(J) == (*out_shape, *shape[1:]) and shape and shape[0] == out_shape[0]:
+            inp: Axes = (out[0], *own[1:])
+            over = (*out, *own[1:])
+        elif np.shape(J) == (*out_shape, *shape):
+            inp, over = own, (*out, *own)
+        else:
+            raise InputError(
+                f"custom: expected jacobian of {self.label} to return (B, *out, *in), {(*out_shape, *shape[1:])}, got "
+                f"{np.shape(J)}."
+            )
+        return Edge(out_shape, shape, [Part(out, inp, (labelled(J, over, node.out.dtype),))])
+
+    def _pushed(self, node: Node, k: int) -> Function:
+        """Tangents of argument `k`, (seeds, *in), to those of the output."""
+
+        def push(seeds: Any) -> Any:
+            def one(v: Any, *args: Any) -> Any:
+                return self.jvp(args, tuple([v if n == k else np.zeros_like(x) for n, x in enumerate(args)]))  # type: ignore[misc]
+
+            return np.stack([self._asked("jvp", one, v, *node.args) for v in seeds])
+
+        return push
+
+    def _pulled(self, node: Node, k: int) -> Function:
+        """Cotangents of the output, (seeds, *out), to those of argument `k`."""
+
+        def pull(seeds: Any) -> Any:
+            def one(v: Any, *args: Any) -> Any:
+                found = self.vjp(args, v)  # type: ignore[misc]
+                return found[k] if isinstance(found, tuple | list) else found
+
+            return np.stack([self._asked("vjp", one, v, *node.args) for v in seeds])
+
+        return pull
+
+    def _asked(self, name: str, function: Function, *operands: Any) -> Any:
+        """What was given, called: with traced values if it takes them, else as a black box of its own."""
+        if not any(isinstance(x, Traced) for x in operands):
+            return function(*operands)
+        try:
+            return function(*operands)
+        except Exception:  # whatever a black box says to what is no array
+            line = user_line()
+
+            def none_given(node: Node, k: int) -> Edge:
+                raise UnsupportedOperationError(
+                    f"custom at {line}: a second derivative of {self.label} was asked for, and its {name} is a black "
+                    f"box. Write {name} in NumPy, or make it by minijac.custom with a derivative of its own."
+                ) from None
+
+            return apply(Op(f"custom {self.label} {name}", function, none_given), operands, {})
+
+
+def _units(x: Any, paired: bool) -> Any:
+    """The unit vectors of the entries of one sample, for all samples at once: (seeds, *x)."""
+    shape = x.shape[1:] if paired else x.shape
+    n = int(np.prod(shape, dtype=int))
+    eye = namespace(x).eye(n, dtype=x.dtype)
+    if not paired:
+        return eye.reshape((n, *shape))
+    return namespace(x).broadcast_to(eye.reshape((n, 1, *shape)), (n, *x.shape)).copy()
