@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Line", "caller", "user_line"]
+__all__ = ["Line", "caller", "of_library", "user_line"]
 
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
+_STANDARD = f"{Path(os.__file__).parent}{os.sep}"
 _PROGRAM = f"{_PACKAGE / 'demo'}{os.sep}"
 _PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"))
 
@@ -47,6 +48,11 @@ def caller(depth: int = 2) -> Line | None:
             function = frame.f_code.co_name
         frame = frame.f_back
     return installed
+
+
+def of_library(file: str) -> bool:
+    """Whether a file of code is minijac's, an installed package's or Python's own, and not the user's."""
+    return file.startswith((*_LIBRARIES, _STANDARD)) or "site-packages" in file or file == "<built-in>"
 
 
 def user_line() -> str:

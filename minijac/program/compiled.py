@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import threading
+import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import update_wrapper
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial, update_wrapper
+from inspect import signature
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import optree
 
 from ..arguments import DATA, flatten
 from ..backend import is_array
-from ..errors import InputError
+from ..errors import InputError, TraceError
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
+from .held import Held, drawn_from, held
 from .ir import Program
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu
@@ -48,9 +53,13 @@ class How(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("device", "executors", "parts", "plain", "program", "sizes", "tf32", "tree")
+    __slots__ = ("device", "executors", "lifted", "parts", "plain", "program", "sizes", "tf32", "tree", "watched")
 
     def __init__(self, program: Program, tree: Any, parts: Any, how: How, device: int | None) -> None:
+        self.watched: list[Held] = []
+        """Captured arrays that a name may be bound anew of."""
+        self.lifted: list[list[Held]] = []
+        """Arrays whose names were bound anew before: inputs behind the arguments, each under all its names."""
         self.program = program
         self.plain = how.plain
         self.tf32 = how.tf32
@@ -81,6 +90,21 @@ class Entry:
             result = optree.tree_unflatten(self.parts, result)
         return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
 
+    def stale(self) -> list[Held] | None:
+        """What has to be lifted, where a name stands for another array since, or for one that does not fit.
+
+        None where the program is still that of the function.
+        """
+        try:
+            anew = [each for each in self.watched if each.read() is not each.value]
+            for first, *rest in self.lifted:
+                array = first.read()
+                if not _alike(array, first.value) or any(each.read() is not array for each in rest):
+                    anew.append(first)
+        except (AttributeError, LookupError):  # it is not there any more
+            return []
+        return [each for group in self.lifted for each in group] + anew if anew else None
+
     def buffer_bytes(self) -> int:
         """Bytes that the executors hold between calls."""
         return sum(executor.nbytes for executor in list(self.executors))
@@ -95,43 +119,137 @@ class Entry:
 LEAF = flatten(0)[1]
 
 
+def _alike(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and a.shape == b.shape and a.dtype == b.dtype
+
+
+@dataclass(frozen=True)
+class Static:
+    """An argument that chooses the program, by its value."""
+
+    value: Any
+
+
+def unmarked(x: Any) -> Any:
+    return x.value if isinstance(x, Static) else x
+
+
+class Method:
+    """A method of an instance that it keeps no hold of."""
+
+    def __init__(self, function: Callable[..., Any], instance: Any) -> None:
+        self.function = function
+        self.instance = instance
+        update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self.instance(), *args, **kwargs)
+
+
+def _positions(fn: Callable[..., Any], names: Sequence[str]) -> frozenset[Any]:
+    """The names of static arguments, and their positions."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if not names:
+        return frozenset()
+    known = list(signature(fn).parameters)[isinstance(fn, Method) :]
+    for name in names:
+        if name not in known:
+            raise InputError(f"static_argnames: expected names of arguments, {', '.join(known)}, got {name!r}.")
+    return frozenset((*names, *(known.index(name) for name in names)))
+
+
 class Compiled:
     """A function that is recorded on its first call for each signature, and replayed after."""
 
-    def __init__(self, fn: Callable[..., Any], maxsize: int, tf32: bool = False) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], maxsize: int, tf32: bool = False, static: str | Sequence[str] = ()
+    ) -> None:
         self._fn = fn
+        self._name = getattr(fn, "__name__", "the function")
+        self._static = _positions(fn, static)
+        self._bound: dict[int, tuple[Any, Compiled]] = {}
         self._maxsize = maxsize
         self._tf32 = tf32
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = 0
+        self._warned = False
         update_wrapper(self, fn, updated=())  # not its attributes, which may have our names
 
+    def __get__(self, instance: Any, owner: Any = None) -> Compiled:
+        """The method of one instance, compiled for it: what its attributes hold is captured."""
+        if instance is None:
+            return self
+        key = id(instance)
+        found = self._bound.get(key)
+        if found is None or found[0]() is not instance:
+            method = Method(self._fn, weakref.ref(instance, lambda _: self._bound.pop(key, None)))
+            static = [name for name in self._static if isinstance(name, str)]
+            found = self._bound[key] = method.instance, Compiled(method, self._maxsize, self._tf32, static)
+        return found[1]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._static:
+            args, kwargs = self._marked(args, kwargs)
         found = _signature(args, kwargs)
         if found is None:  # under another transformation the function is what it is
-            return self._fn(*args, **kwargs)
+            return self._fn(*map(unmarked, args), **{name: unmarked(x) for name, x in kwargs.items()})
         signature, arguments = found
         entry = self._entries.get(signature)
         if entry is None:
             try:
                 entry = self._recorded(signature, args, kwargs)
             except Foreign:
-                return self._fn(*args, **kwargs)
+                return self._fn(*map(unmarked, args), **{name: unmarked(x) for name, x in kwargs.items()})
         else:
-            self._hits += 1
-        return entry(arguments)
+            stale = entry.stale()
+            if stale is not None:
+                entry = self._recorded(signature, args, kwargs, stale)
+            else:
+                self._hits += 1
+        return entry([*arguments, *(same[0].read() for same in entry.lifted)] if entry.lifted else arguments)
 
-    def _recorded(self, signature: Any, args: Any, kwargs: Any) -> Entry:
-        entry = record(self._fn, args, kwargs, How(tf32=self._tf32))  # the user's code runs: no lock is held
+    def _recorded(self, signature: Any, args: Any, kwargs: Any, lifted: Sequence[Held] = ()) -> Entry:
+        """A new entry; `lifted` are arrays under names that were bound anew, which become inputs."""
+        found = held(self._fn)
+        drawn = drawn_from(found)
+        how = How(tf32=self._tf32)
+        entry = record(self._fn, args, kwargs, how, found, lifted)  # the user's code runs: no lock is held
+        if drawn():
+            raise TraceError(
+                f"compile: {self._name} drew random numbers, which would be the same in every call. Expected them as "
+                "arguments: draw outside, `f(x, noise)`, or leave the function uncompiled."
+            )
         with self._lock:
-            if signature in self._entries:  # another thread was faster
+            if signature in self._entries and not lifted:  # another thread was faster
                 return self._entries[signature]
             self._misses += 1
             self._entries[signature] = entry
             if len(self._entries) > self._maxsize:
                 self._entries.popitem(last=False)
+                self._warn_of_many()
         return entry
+
+    def _warn_of_many(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"compile: more than maxsize={self._maxsize} signatures of {self._name}: the oldest program is dropped "
+                "for each new one. Shapes, dtypes, bools and strings among the arguments make a signature: pad batches "
+                "to one size, or raise maxsize.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _marked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        for name, x in (*enumerate(args), *kwargs.items()):
+            if name in self._static and getattr(type(x), "__hash__", None) is None:
+                raise InputError(
+                    f"compile: expected a static argument that can be hashed, got {type(x).__name__}. Pass a tuple, a "
+                    "number or a string, or leave it out of static_argnames."
+                )
+        marked = tuple([Static(x) if k in self._static else x for k, x in enumerate(args)])
+        return marked, {name: Static(x) if name in self._static else x for name, x in kwargs.items()}
 
     def program(self, *args: Any, **kwargs: Any) -> Program:
         """The program for these arguments, recorded now if it was not before; ``print`` shows it."""
@@ -143,6 +261,7 @@ class Compiled:
         return source
 
     def _entry(self, name: str, args: Any, kwargs: Any) -> Entry:
+        args, kwargs = self._marked(args, kwargs)
         found = _signature(args, kwargs)
         if found is None:
             raise InputError(f"{name}: expected plain arrays and numbers as arguments, got a traced value.")
@@ -153,11 +272,8 @@ class Compiled:
 
         Raises InputError where the arguments are NumPy's.
         """
-        found = _signature(args, kwargs)
-        entry = None
-        if found is not None:
-            entry = self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
-        if entry is None or entry.device is None:
+        entry = self._entry("gpu_info", args, kwargs)
+        if entry.device is None:
             raise InputError("gpu_info: expected arrays of CuPy's among the arguments, got none.")
         return entry.ready().report
 
@@ -198,6 +314,8 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
             return None
         elif isinstance(leaf, bool | str | np.bool_):
             key.append((type(leaf), leaf))
+        elif isinstance(leaf, Static):
+            key.append((type(leaf.value), leaf))
         elif is_number(leaf):
             key.append(type(leaf))
             arguments.append(leaf)
@@ -223,29 +341,53 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
     return tuple(key), arguments
 
 
-def record(fn: Callable[..., Any], args: Any, kwargs: Any, how: How = How()) -> Entry:  # noqa: B008 - immutable
-    """Run `fn` once on symbols, and make a program of what it did."""
+def record(
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    how: How = How(),  # noqa: B008 - immutable
+    found: Sequence[Held] = (),
+    lifted: Sequence[Held] = (),
+) -> Entry:
+    """Run `fn` once on symbols, and make a program of what it did.
+
+    `found` are the arrays that it reaches by name, of which those that it captures are watched; `lifted` become inputs.
+    """
     leaves, tree = flatten((args, kwargs))
     with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()):
-        return _recorded(fn, leaves, tree, how)
+        groups: dict[int, list[Held]] = {}
+        for read, _ in lifted:
+            array = read()
+            groups.setdefault(id(array), []).append(Held(read, array))
+        entry, captured = _recorded(fn, leaves, tree, how, [same[0].value for same in groups.values()])
+        entry.lifted = list(groups.values())
+        entry.watched = [each for each in found if id(each.value) in captured - groups.keys()]
+        return entry
 
 
-def _recorded(fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How) -> Entry:
+def _recorded(
+    fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How, lifted: Sequence[Any]
+) -> tuple[Entry, set[int]]:
     recorder = Recorder()
-    symbols = [leaf if isinstance(leaf, bool | str | np.bool_) else recorder.input(leaf) for leaf in leaves]
-    inputs = tuple(symbol.index for symbol in symbols if isinstance(symbol, Symbol))
+    symbols = [
+        unmarked(leaf) if isinstance(leaf, bool | str | np.bool_ | Static) else recorder.input(leaf) for leaf in leaves
+    ]
+    behind = [recorder.lift(array) for array in lifted]
+    inputs = tuple(symbol.index for symbol in (*symbols, *behind) if isinstance(symbol, Symbol))
     args, kwargs = optree.tree_unflatten(tree, symbols)
     try:
         leaves, output_tree = flatten(fn(*args, **kwargs))
         arrays, parts = optree.tree_flatten(leaves, namespace=DATA)
         numbers = tuple([_output(recorder, y) for y in arrays])
         recorder.check_captured()
+        captured = recorder.captured_ids()
     finally:
         recorder.close()
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     device = _device(recorder)
-    plain = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
-    return Entry(released(optimised(program.verify())), output_tree, None if plain else parts, how, device)
+    alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
+    entry = Entry(released(optimised(program.verify())), output_tree, None if alone else parts, how, device)
+    return entry, captured
 
 
 def _device(recorder: Recorder) -> int | None:
@@ -284,24 +426,41 @@ def released(program: Program) -> Program:
     return program._replace(values=values)
 
 
-def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) -> Compiled:
+@overload
+def compile(
+    fn: None = None, *, static_argnames: str | Sequence[str] = (), maxsize: int = 64, tf32: bool = False
+) -> Callable[[Callable[..., Any]], Compiled]: ...
+@overload
+def compile(
+    fn: Callable[..., Any], *, static_argnames: str | Sequence[str] = (), maxsize: int = 64, tf32: bool = False
+) -> Compiled: ...
+def compile(
+    fn: Callable[..., Any] | None = None,
+    *,
+    static_argnames: str | Sequence[str] = (),
+    maxsize: int = 64,
+    tf32: bool = False,
+) -> Any:
     """`fn`, recorded on the first call for each signature and replayed after.
 
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
-    are seen. All else that is captured is as it was when recording: which array a name stands for, numbers, what Python
-    or NumPy computes from captured values alone before a traced value meets it, random draws, and indices, masks and
-    other parameters. What `fn` does beside its result, such as to print, it does when recording only. `fn` may use any
-    transformation, and be used in one.
+    are seen, and so is a global, a closure's variable or an attribute that is bound to another array: it becomes an
+    input, once. All else that is captured is as it was when recording: numbers, what Python or NumPy computes from
+    captured values alone before a traced value meets it, and indices, masks and other parameters. What `fn` does beside
+    its result, such as to print, it does when recording only. `fn` may use any transformation, and be used in one.
+
+    It also decorates functions and methods, with or without arguments: ``@mj.compile``, ``@mj.compile(maxsize=8)``.
 
     Args:
         fn: A function of pytrees that returns a pytree of arrays.
-        maxsize: Programs kept, the oldest dropped first.
+        static_argnames: Arguments that choose the program by their value, such as sizes; hashable.
+        maxsize: Programs kept, the oldest dropped first. A first one too many gives a RuntimeWarning.
         tf32: Whether matmuls of float32 on a GPU may round their operands to TF32's ten bits.
 
-    Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line; MutationError where it
-    writes to an array that it has used; InputError where an argument or a result is something else than the above. The
-    function's floating point warnings are not given at replay.
+    Raises TraceError where `fn` decides by values (``if``, ``while``, ``float``), with the line, or draws random
+    numbers; MutationError where it writes to an array that it has used; InputError where an argument or a result is
+    something else than the above. The function's floating point warnings are not given at replay.
 
     With CuPy's arrays the program is generated kernels and cuBLAS's matmuls in CUDA graphs, on the device and the
     current stream of the caller; captured arrays are not checked for writes there. ``fn.gpu_info(...)`` says what it
@@ -320,10 +479,12 @@ def compile(fn: Callable[..., Any], *, maxsize: int = 64, tf32: bool = False) ->
     >>> step(np.zeros((2, 3))).shape, step.cache_info().misses
     ((2, 3, 3), 1)
     """
+    if fn is None:
+        return partial(compile, static_argnames=static_argnames, maxsize=maxsize, tf32=tf32)
     if not callable(fn):
         raise InputError(
             f"compile: expected a function, got {type(fn).__name__}. Write compile(f), and call the result."
         )
     if type(maxsize) is not int or maxsize < 1:
         raise InputError(f"maxsize: expected a positive int, got {maxsize!r}.")
-    return Compiled(fn, maxsize, tf32)
+    return Compiled(fn, maxsize, tf32, static_argnames)

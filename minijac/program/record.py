@@ -181,6 +181,16 @@ class Recorder(Trace):
             self._captured[id(array)] = found
         return found[0]
 
+    def lift(self, array: Any) -> Symbol:
+        """An input for an array that the function captures."""
+        symbol = self.input(array)
+        self._captured[id(array)] = symbol, _checksum(array), user_line()
+        return symbol
+
+    def captured_ids(self) -> set[int]:
+        """The identities of the arrays that were captured."""
+        return set(self._captured)
+
     def check_captured(self) -> None:
         """Raise MutationError for a captured array that was written while the function ran: a replay would not."""
         for symbol, before, line in self._captured.values():

@@ -88,7 +88,7 @@ class Trace:
         values = tuple([arg.value if isinstance(arg, Traced) and arg.home is self else arg for arg in args])
         parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is self else -1 for arg in args])
         both = None
-        if Trace.eager is not None and "cupy" in sys.modules:
+        if Trace.eager is not None and sys.modules.get("cupy") is not None:
             both = Trace.eager(op, values, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
         out, slopes = both or (apply(op, values, params), None)
         check_operand(op.name, out)
@@ -153,7 +153,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     if THREAD.inside is not None and trace is not None and trace.serial < THREAD.inside.serial:
         trace = THREAD.inside
     if trace is None:
-        if "cupy" in sys.modules:
+        if sys.modules.get("cupy") is not None:
             return carried_out(op.name, op.value, args, params)
         return op.value(*args, **params)
     if not trace.open:

@@ -1,0 +1,119 @@
+"""What a function holds on to by name: arrays that a name may be bound anew of, and generators of random numbers."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import getitem
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+from weakref import ReferenceType
+
+import numpy as np
+
+from ..backend import is_array
+from ..lines import of_library
+
+__all__ = ["Held", "drawn_from", "held"]
+
+MOST_VISITED = 10_000
+"""Objects that are looked at, so that a function that holds a large collection is not searched for long."""
+
+
+class Held(NamedTuple):
+    """An array or a generator, and the call that reads what stands in its place now."""
+
+    read: Callable[[], Any]
+    value: Any
+
+
+def held(fn: Callable[..., Any]) -> list[Held]:
+    """The arrays and generators that a function reaches by its closure, its globals, attributes, and what they hold.
+
+    An array that is reached in several ways comes once for each.
+    """
+    found: list[Held] = []
+    seen: set[int] = set()
+    waiting: list[tuple[Callable[[], Any], Any]] = [(lambda: fn, fn)]
+    while waiting and len(seen) < MOST_VISITED:
+        read, value = waiting.pop()
+        if is_array(value) or isinstance(value, GENERATORS):
+            found.append(Held(read, value))
+        elif id(value) not in seen:
+            seen.add(id(value))
+            waiting += _inside(read, value)
+    return found
+
+
+GENERATORS = (np.random.Generator, np.random.RandomState)
+
+
+def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], Any], Any]]:
+    """What a value holds, each with the call that reads it."""
+    if isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            try:
+                yield partial(getattr, cell, "cell_contents"), cell.cell_contents
+            except ValueError:  # not bound yet
+                continue
+        if not of_library(value.__code__.co_filename):
+            names = set(_names(value.__code__))
+            yield from _named(value.__globals__, names)
+            for module in (value.__globals__.get(name) for name in names):
+                if isinstance(module, ModuleType) and not of_library(getattr(module, "__file__", None) or "<built-in>"):
+                    yield from _named(vars(module), names)
+        for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
+            yield partial(_same, default), default
+    elif isinstance(value, MethodType | partial):
+        parts = (value.__self__, value.__func__) if isinstance(value, MethodType) else (
+            value.func, *value.args, *value.keywords.values())  # fmt: skip
+        yield from ((partial(_same, part), part) for part in parts)
+    elif isinstance(value, ReferenceType):
+        yield value, value()
+    elif isinstance(value, dict):
+        yield from ((_step(read, key), inner) for key, inner in list(value.items()))
+    elif isinstance(value, list | tuple):
+        yield from ((_step(read, k), inner) for k, inner in enumerate(value))
+    elif not isinstance(value, type | ModuleType | str | bytes | int | float):
+        attributes = getattr(value, "__dict__", {})
+        yield from ((partial(_attribute, read, name), inner) for name, inner in list(attributes.items()))
+
+
+def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[tuple[Callable[[], Any], Any]]:
+    for name in names & namespace.keys():
+        if not isinstance(namespace[name], ModuleType):
+            yield partial(getitem, namespace, name), namespace[name]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names that a function, and the functions written in it, may look up."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _step(read: Callable[[], Any], key: Any) -> Callable[[], Any]:
+    return lambda: read()[key]
+
+
+def _attribute(read: Callable[[], Any], name: str) -> Any:
+    return getattr(read(), name)
+
+
+def drawn_from(found: list[Held]) -> Callable[[], bool]:
+    """A question for later: whether random numbers were drawn since, from what was found or from global generators."""
+    generators = [each.value for each in found if isinstance(each.value, GENERATORS)]
+
+    def states() -> bytes:
+        own = [g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state() for g in generators]
+        return pickle.dumps((own, np.random.get_state(), random.getstate()))
+
+    before = states()
+    return lambda: states() != before

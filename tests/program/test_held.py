@@ -1,0 +1,166 @@
+"""What a compiled function holds on to by name: bound anew it is seen; random draws, methods, static sizes."""
+
+from __future__ import annotations
+
+import gc
+import random
+import subprocess
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import minijac as mj
+
+X = np.arange(6.0).reshape(2, 3) / 7
+WEIGHTS = np.ones(3)
+TABLE = {"scale": [np.ones(3), np.ones(3)]}
+
+
+class Model:
+    def __init__(self, factor: float = 1.0) -> None:
+        self.w = np.ones((3, 2)) * factor
+        self.layers = [np.ones(2)]
+        self.calls = 0
+
+    def __call__(self, x: Any) -> Any:
+        self.calls += 1
+        return np.tanh(x @ self.w) * self.layers[0]
+
+    @mj.compile
+    def step(self, x: Any) -> Any:
+        """One step."""
+        return x @ self.w
+
+    @mj.compile(static_argnames="n", maxsize=4)
+    def power(self, x: Any, n: int = 1) -> Any:
+        return x**n if n > 1 else x @ self.w
+
+
+def test_an_attribute_bound_anew_is_seen_and_recorded_once_for_it() -> None:
+    model = Model()
+    compiled = mj.compile(mj.jacobian(model.__call__))
+    for n in range(6):
+        assert_array_equal(compiled(X), mj.jacobian(model.__call__)(X))
+        model.w = model.w - 0.1 * n
+    assert compiled.cache_info().misses == 2
+
+
+def test_what_containers_hold_is_seen() -> None:
+    model = Model()
+    compiled = mj.compile(model.__call__)
+    compiled(X)
+    model.layers[0] = np.full(2, 3.0)
+    assert_array_equal(compiled(X), model(X))
+    model.layers = [np.full(2, 5.0)]
+    assert_array_equal(compiled(X), model(X))
+    model.w, model.layers = np.ones((3, 4)), [np.ones(4)]  # of other shapes
+    assert_array_equal(compiled(X), model(X))
+
+
+def test_globals_and_closures_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = mj.compile(lambda x: x * WEIGHTS * TABLE["scale"][1])
+    compiled(X)
+    monkeypatch.setitem(globals(), "WEIGHTS", np.arange(3.0))
+    assert_array_equal(compiled(X), X * np.arange(3.0))
+    monkeypatch.setitem(TABLE, "scale", [np.ones(3), np.full(3, 2.0)])
+    assert_array_equal(compiled(X), 2 * X * np.arange(3.0))
+
+    w = np.ones(3)
+    inner = mj.compile(lambda x: x * w)
+    inner(X)
+    for factor in (2.0, 3.0):
+        w = np.full(3, factor)
+        assert_array_equal(inner(X), X * factor)
+
+
+def test_one_array_under_two_names_may_come_apart() -> None:
+    model = Model()
+    model.other = model.w  # type: ignore[attr-defined]
+    f = lambda x: x @ model.w + x @ model.other  # type: ignore[attr-defined]
+    compiled = mj.compile(f)
+    compiled(X)
+    model.w = np.zeros((3, 2))
+    assert_array_equal(compiled(X), f(X))
+    model.w = model.other = np.full((3, 2), 2.0)  # type: ignore[attr-defined]
+    assert_array_equal(compiled(X), f(X))
+    model.other = np.zeros((3, 2))  # type: ignore[attr-defined]
+    assert_array_equal(compiled(X), f(X))
+
+
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [
+        lambda x: x + GENERATOR.normal(size=3),
+        lambda x: x + np.random.normal(size=3),
+        lambda x: x * random.random(),
+        lambda x: mj.jacobian(lambda x: x * GENERATOR.normal(size=3))(x),
+    ],
+)
+def test_random_draws_are_refused(draws: Any) -> None:
+    with pytest.raises(mj.TraceError, match=r"drew random numbers.*as arguments"):
+        mj.compile(draws)(X)
+
+
+def test_a_generator_of_its_own_seed_gives_constants() -> None:
+    f = lambda x: x + np.random.default_rng(0).normal(size=3)
+    assert_array_equal(mj.compile(f)(X), f(X))
+
+
+def test_methods_are_compiled_for_each_instance() -> None:
+    one, two = Model(), Model(2.0)
+    assert_array_equal(one.step(X), X @ one.w)
+    assert_array_equal(two.step(X), X @ two.w)
+    one.w = 5 * one.w
+    assert_array_equal(one.step(X), X @ one.w)
+    assert Model.step.__doc__ == "One step."
+    gone = weakref.ref(two)
+    del two
+    gc.collect()
+    assert gone() is None
+
+
+def test_static_arguments_choose_the_program() -> None:
+    @mj.compile(static_argnames=("n", "kind"))
+    def repeated(x: Any, n: int, flag: bool = True, kind: Any = ("a",)) -> Any:
+        return sum(x * i for i in range(n)) if kind == ("a",) else x
+
+    assert_array_equal(repeated(X, 4), 6 * X)
+    assert_array_equal(repeated(X, n=3), 3 * X)
+    assert_array_equal(repeated(X, 3, kind=("b",)), X)
+    assert repeated.cache_info().misses == 3
+    assert_array_equal(mj.jacobian(lambda x: repeated(x, 4))(X), mj.jacobian(lambda x: 6 * x)(X))
+    model = Model()
+    assert_array_equal(model.power(X, 3), X**3)
+    assert_array_equal(model.power(X, n=1), X @ model.w)
+    with pytest.raises(mj.InputError, match="that can be hashed, got list"):
+        repeated(X, [1])
+    with pytest.raises(mj.InputError, match="expected names of arguments, x, got 'n'"):
+        mj.compile(lambda x: x, static_argnames="n")
+
+
+def test_more_signatures_than_are_kept_warn_once() -> None:
+    compiled = mj.compile(np.sin, maxsize=2)
+    compiled(np.ones(1)), compiled(np.ones(2))
+    with pytest.warns(RuntimeWarning, match="more than maxsize=2 signatures of sin") as caught:
+        assert [len(compiled(np.ones(n))) for n in range(3, 7)] == [3, 4, 5, 6]
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_a_blocked_import_of_cupy_breaks_nothing() -> None:
+    code = """
+import sys; sys.modules["cupy"] = None
+import numpy as np, minijac as mj
+f = lambda x: np.tanh(x) * x
+assert mj.jacobian(f)(np.ones((2, 3))).shape == mj.compile(mj.jacobian(f))(np.ones((2, 3))).shape == (2, 3, 3)
+mj.hessian(f)(np.ones((2, 3))), mj.jacobian(f, structured=True)(np.ones((2, 3))).todense()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
