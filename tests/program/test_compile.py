@@ -356,11 +356,11 @@ def test_what_is_no_function_is_refused():
         mj.compile(net(X))
 
 
-def test_captured_numbers_and_names_are_those_of_the_recording():
-    scale, W = 2.0, np.ones(5)
-    compiled = mj.compile(lambda x: x * W * scale)
+def test_captured_numbers_are_those_of_the_recording():
+    scale = 2.0
+    compiled = mj.compile(lambda x: x * scale)
     same(compiled(X), 2.0 * X)
-    scale, W = 3.0, np.zeros(5)
+    scale = 3.0
     same(compiled(X), 2.0 * X)
 
 
