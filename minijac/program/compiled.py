@@ -80,7 +80,7 @@ class Entry:
             from .gpu import executor as cuda
             from .gpu import runtime as cuda_runtime
 
-            return cuda.Executor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
+            return cuda.GraphExecutor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         executor = self.executor()

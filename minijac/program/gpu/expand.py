@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...algebra.factors import contract_to_one, spread
-from ...algebra.labels import Label
+from ...algebra.labels import Label, Window
 from ...ops import REGISTRY
 from ...ops.families import labelled_repeated
 from ...ops.multilinear import _einsum_signature as einsum_axes
@@ -65,8 +66,24 @@ def _superpose(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
     return total
 
 
+def _unpatches(y: Any, kernel: Any, stride: Any, dilation: Any, size: Any) -> Any:
+    """Each entry of the windows in turn where it came from, and their sum."""
+    lead, windows = y.shape[: -2 * len(kernel)], y.shape[-2 * len(kernel) : -len(kernel)]
+    labels = [Label(n) for n in (*lead, *windows)]
+    whole, front = tuple((label,) for label in labels), tuple((label,) for label in labels[: len(lead)])
+    total = None
+    for offsets in product(*map(range, kernel)):
+        inp = (*whole, *((Window(None, n, k, 1),) for n, k in zip(kernel, offsets, strict=True)))
+        places = zip(labels[len(lead) :], size, offsets, dilation, stride, strict=True)
+        out = (*front, *((Window(label, n, k * d, s),) for label, n, k, d, s in places))
+        part = REGISTRY["relabel"](y, inp=inp, out=out, shape=(*lead, *size))
+        total = part if total is None else REGISTRY["add"](total, part)
+    return total
+
+
 EXPANSIONS: dict[str, Callable[..., Any]] = {
     "mean": _mean, "peak": _peak, "logsumexp": _logsumexp, "einsum": _einsum, "superpose": _superpose,
+    "unpatches": _unpatches,
 }  # fmt: skip
 
 

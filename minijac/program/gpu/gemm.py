@@ -6,8 +6,8 @@ from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
+from ...algebra.view import View
 from ..ir import Value
-from .access import View, broadcast, row_major
 from .math import Unsupported
 
 __all__ = ["Gemm", "products"]
@@ -63,8 +63,8 @@ def products(out: int, a: View, b: View, value: Value, copied: Callable[..., Vie
     depth = max(len(a.shape), len(b.shape)) - 2
     lead = tuple(max(_size(a.shape, depth, axis), _size(b.shape, depth, axis)) for axis in range(depth))
     a, b = (view if matrix_of(view) else _compact(view, copied) for view in (a, b))
-    a, b = broadcast(a, (*lead, m, k)), broadcast(b, (*lead, k, n))
-    c = View(out, (*lead, m, n), row_major((*lead, m, n)))
+    a, b = a.broadcast((*lead, m, k)), b.broadcast((*lead, k, n))
+    c = View.whole((*lead, m, n), out)
     axes = _folded(a, b, c)
     left, right = matrix_of(a), matrix_of(b)
     assert left is not None and right is not None
@@ -81,7 +81,7 @@ def products(out: int, a: View, b: View, value: Value, copied: Callable[..., Vie
         left = left._replace(leading=down)
     if len(axes) > 1 and prod(axis[0] for axis in axes) // max(axis[0] for axis in axes) > MOST_PRODUCTS:
         # no common stride: both as they are wanted
-        a, b = (copied(view) if 0 in view.strides[:-2] or not view.contiguous else view for view in (a, b))
+        a, b = (view if view.contiguous else copied(view) for view in (a, b))
         return products(out, a, b, value, copied)
     if max(rows, n, k, left.leading, right.leading) >= 2**31:
         raise Unsupported("a matrix of more than 2**31 rows")
@@ -105,7 +105,7 @@ def _size(shape: tuple[int, ...], depth: int, axis: int) -> int:
 def _compact(view: View, copied: Callable[..., View]) -> View:
     """A copy, each entry once: an axis along which the operand is the same stays so."""
     lead = tuple(1 if s == 0 else n for n, s in zip(view.shape[:-2], view.strides[:-2], strict=True))
-    return broadcast(copied(view._replace(shape=(*lead, *view.shape[-2:]))), view.shape)
+    return copied(view._replace(shape=(*lead, *view.shape[-2:]))).broadcast(view.shape)
 
 
 def _folded(a: View, b: View, c: View) -> list[tuple[int, int, int, int]]:

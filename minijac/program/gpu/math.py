@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from ...ops.elementwise import UFUNCS
 from ..ir import Instruction, Value
 
 __all__ = [
-    "CTYPE", "HELPERS", "PRELUDE", "Unsupported", "convert", "expression", "helper", "helpers_of", "is_known",
-    "literal", "loop_dtypes",
+    "CTYPE", "HELPERS", "PRELUDE", "Unsupported", "check_dtype", "convert", "expression", "helper", "helpers_of",
+    "in_c", "is_known", "literal", "loop_dtypes",
 ]  # fmt: skip
 
 CTYPE = {
@@ -214,7 +215,7 @@ def is_known(name: str) -> bool:
     return name == "where" or NAMES.get(name, name) in TABLES["f"].keys() | FLOAT_HELPERS.keys()
 
 
-def loop_dtypes(step: Instruction, values: list[Value]) -> list[np.dtype[Any]]:
+def loop_dtypes(step: Instruction, values: Sequence[Value]) -> list[np.dtype[Any]]:
     """The dtypes that the operands are converted to, and that of the result before it is stored: NumPy's loop."""
     operands, out = [values[n] for n in step.args], values[step.out]
     ufunc = LOOPS.get(step.op.name)
@@ -238,7 +239,7 @@ def loop_dtypes(step: Instruction, values: list[Value]) -> list[np.dtype[Any]]:
     return list(found)
 
 
-def expression(step: Instruction, values: list[Value], operands: list[str]) -> tuple[str, set[tuple[str, str]]]:
+def expression(step: Instruction, values: Sequence[Value], operands: list[str]) -> tuple[str, set[tuple[str, str]]]:
     """C for one elementwise operation of operands already in its loop's dtypes, and the helpers that it calls.
 
     Raises Unsupported where there is none.
@@ -259,7 +260,21 @@ def expression(step: Instruction, values: list[Value], operands: list[str]) -> t
         raise Unsupported("a derivative of sinc")
     if name in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal") and loop[0] != loop[1]:
         raise Unsupported(f"{name} of {loop[0]} and {loop[1]}")  # NumPy's loop for int64 beside uint64
-    dtype = loop[0]
+    return _in_c(name, loop[0], operands)
+
+
+def in_c(ufunc: Any, dtype: np.dtype[Any], operands: list[str]) -> tuple[str, set[tuple[str, str]]]:
+    return _in_c(UFUNCS[ufunc].name, dtype, operands)
+
+
+def check_dtype(*dtypes: Any) -> None:
+    """Raise Unsupported for a dtype that no kernel takes."""
+    for dtype in dtypes:
+        if np.dtype(dtype).name not in CTYPE:
+            raise Unsupported(f"an array of {dtype}")
+
+
+def _in_c(name: str, dtype: np.dtype[Any], operands: list[str]) -> tuple[str, set[tuple[str, str]]]:
     template = TABLES[dtype.kind].get(name)
     if template is None:
         if name not in HELPERS[dtype.kind]:

@@ -18,27 +18,27 @@ from hypothesis import strategies as st
 
 import minijac as mj
 from minijac.program.compiled import record
-from minijac.program.gpu.executor import SMALL, Executor
-from minijac.program.gpu.memory import ALIGNMENT, arranged
-from minijac.program.gpu.plan import Foreign
+from minijac.program.gpu.executor import GraphExecutor
+from minijac.program.gpu.memory import ALIGNMENT, SMALL, arranged
+from minijac.program.gpu.steps import CupyCall
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
 
 X = random(3, 5, seed=1)
 
 
-def bound(function: Callable[..., Any], *arguments: Any, device: Device | None = None, **more: Any) -> Executor:
-    return Executor(record(function, arguments, {}).program, device or Device(), **more)
+def bound(function: Callable[..., Any], *arguments: Any, device: Device | None = None, **more: Any) -> GraphExecutor:
+    return GraphExecutor(record(function, arguments, {}).program, device or Device(), **more)
 
 
-def launches(run: Executor, *arguments: Any) -> list[str]:
+def launches(run: GraphExecutor, *arguments: Any) -> list[str]:
     """What one call asked the device for."""
     run.runtime.calls.clear()  # type: ignore[attr-defined]
     run.run(*arguments)
     return list(run.runtime.calls)  # type: ignore[attr-defined]
 
 
-def agrees_silently(run: Executor, calls: int) -> None:
+def agrees_silently(run: GraphExecutor, calls: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for k in range(calls):
@@ -68,7 +68,8 @@ def test_what_has_no_kernel_is_called_between_two_graphs_and_named():
 
     run = bound(f, X)
     assert set(run.report.uncaptured) == {"argsort", "inv"}
-    kinds = ["foreign" if isinstance(segment, Foreign) else "graph" for segment in run._segments(run._addresses)]
+    segments = run._launcher.segments(run.memory.layout.early, run.memory.addresses)
+    kinds = ["foreign" if isinstance(segment, CupyCall) else "graph" for segment in segments]
     assert kinds.count("foreign") == 2
     assert all(a != b or a == "foreign" for a, b in pairwise(kinds))
     for k in range(3):
@@ -165,10 +166,10 @@ def test_numbers_stay_on_the_host_through_any_operation():
 def test_results_are_new_arrays_that_no_later_call_writes_to(name):
     f = RESULTS[name]
     entry = record(f, (X,), {})
-    run = Executor(entry.program, Device())
+    run = GraphExecutor(entry.program, Device())
     inputs = [X, X + 1.0, X - 2.0, X * 3.0]
     results = [run.run(x) for x in inputs]
-    start, end = run.runtime.address(run._block), run.runtime.address(run._block) + run._block.nbytes
+    start, end = run.runtime.address(run.memory.block), run.runtime.address(run.memory.block) + run.memory.block.nbytes
     for x, found in zip(inputs, results, strict=True):
         expected = optree.tree_leaves(f(x))
         for y, z in zip(found, expected, strict=True):
@@ -236,9 +237,9 @@ def test_memory_is_reused_along_a_chain():
     x = random(64, 64, seed=20)
     run = bound(f, x)
     assert run.report.matmuls == 12
-    assert run._size <= 3 * x.nbytes + 4 * ALIGNMENT
+    assert run.memory.layout.size <= 3 * x.nbytes + 4 * ALIGNMENT
     same(run.run(x)[0], f(x), rtol=1e-10)
-    assert run.nbytes == run._size + run.runtime.workspace
+    assert run.nbytes == run.memory.layout.size + run.runtime.workspace
 
 
 def test_tf32_is_off_unless_it_is_asked_for():

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvrtc import compiles
 
+from minijac.algebra.view import View
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise
 from minijac.program.compiled import record
-from minijac.program.gpu.access import View, accessed, whole
-from minijac.program.gpu.executor import Executor
+from minijac.program.gpu.access import accessed
+from minijac.program.gpu.executor import GraphExecutor
+from minijac.program.gpu.kernels import map_kernel, module_source
 from minijac.program.gpu.math import CTYPE
-from minijac.program.gpu.source import Load, Point, map_kernel, module_source
+from minijac.program.gpu.operands import Load, Point
 from minijac.program.ir import Value
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
@@ -44,9 +46,9 @@ ON_ITS_DOMAIN = {*EMULATED, "gamma", "gammaln", "loggamma", "exp10", "logit", "x
 """SciPy's functions: compared on the domain of their samples."""
 
 
-def executor(function: Any, *arguments: Any, device: Device | None = None) -> Executor:
+def executor(function: Any, *arguments: Any, device: Device | None = None) -> GraphExecutor:
     with np.errstate(all="ignore"):
-        return Executor(record(function, arguments, {}).program, device or Device())
+        return GraphExecutor(record(function, arguments, {}).program, device or Device())
 
 
 class Planning(Device):
@@ -267,11 +269,11 @@ def test_tails_that_no_vector_holds(size, dtype):
     """The last entries are computed, and nothing is written behind them."""
     x = np.random.default_rng(size).standard_normal(size).astype(dtype)
     run = executor(lambda x: (np.exp(x), x * 2.0 > 0.5), x)
-    n = run.plan.outputs[0]
+    n = run.schedule.outputs[0]
     for y, expected in zip(run.run(x), (np.exp(x), x * 2.0 > 0.5), strict=True):
         agree(y, expected)
-    start, nbytes = run._offsets[n], x.nbytes
-    assert set(run._block[start + nbytes : start + -(-nbytes // 512) * 512]) <= {0xA5}
+    start, nbytes = run.memory.layout.offsets[n], x.nbytes
+    assert set(run.memory.block[start + nbytes : start + -(-nbytes // 512) * 512]) <= {0xA5}
 
 
 def test_vectors_are_used_where_operands_allow_them():
@@ -323,7 +325,7 @@ def test_reductions(name):
 def test_long_reductions_are_split_over_blocks(shape, axis):
     x = np.random.default_rng(4).standard_normal(shape)
     run = executor(lambda x: (x.sum(axis), np.exp(x).max(axis)), x)
-    assert any(step.grid[1] > 1 for step in run.plan.steps)
+    assert any(step.grid[1] > 1 for step in run.schedule.launches)
     for y, expected in zip(run.run(x), (x.sum(axis), np.exp(x).max(axis)), strict=True):
         agree(y, expected, tolerance=1e-12)
 
@@ -331,10 +333,10 @@ def test_long_reductions_are_split_over_blocks(shape, axis):
 def test_a_run_that_is_only_reduced_is_no_kernel_of_its_own():
     x = np.random.default_rng(5).standard_normal((30, 40))
     run = executor(lambda x: np.exp(x * 2.0 + x[:, :1]).sum(1), x)
-    assert len(run.plan.steps) == 1
+    assert len(run.schedule.launches) == 1
     agree(run.run(x)[0], np.exp(x * 2.0 + x[:, :1]).sum(1), tolerance=1e-12)
     run = executor(lambda x: (y := np.exp(x), y.sum(0)), x)  # which has another reader
-    assert len(run.plan.steps) == 2
+    assert len(run.schedule.launches) == 2
 
 
 # --- structure --------------------------------------------------------------------------------------------
@@ -344,7 +346,7 @@ def test_views_cost_nothing():
     x = np.arange(24.0).reshape(2, 3, 4)
     f = lambda x: (x.transpose(2, 0, 1)[1:, ::-1, None] + np.diagonal(x, axis1=1, axis2=2).T[:1, :, None, None]).sum(0)
     run = executor(f, x)
-    assert len(run.plan.steps) == 1
+    assert len(run.schedule.launches) == 1
     agree(run.run(x)[0], f(x), tolerance=1e-14)
 
 
@@ -370,7 +372,7 @@ def test_matmuls_of_every_layout():
 
 def test_a_shared_matrix_is_one_product():
     run = executor(lambda x, w: x @ w, np.ones((3, 5, 4)), np.ones((4, 2)))
-    (gemm,) = run.plan.steps
+    (gemm,) = run.schedule.launches
     assert (gemm.batch, gemm.sizes) == (1, (2, 15, 4))
 
 
@@ -392,11 +394,11 @@ def test_all_pairs_of_dtypes_in_one_expression():
 def test_positions_beyond_two_billion_are_long():
     shape = (2**32 + 4,)
     values = [Value(shape, np.dtype(np.float32), kind) for kind in ("input", "computed")]
-    kernel = map_kernel([Point(1, (Load(accessed(whole(0, shape))),))], [1], shape[0], values)
+    kernel = map_kernel([Point(1, (Load(accessed(View.whole(shape, 0))),))], [1], shape[0], values)
     source, _ = module_source([kernel])
     assert "long long i = " in source
     assert kernel.grid[0] * kernel.block * 4 >= shape[0]
     compiles(source)
-    strided = View(0, (1000,), (2**22,))  # few entries, far apart
+    strided = View((1000,), (2**22,), 0, 0)  # few entries, far apart
     source, _ = module_source([map_kernel([Point(1, (Load(accessed(strided)),))], [1], 1000, values)])
     assert "long long i = " in source

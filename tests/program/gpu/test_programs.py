@@ -16,7 +16,7 @@ from nvrtc import compiles
 
 import minijac as mj
 from minijac.program.compiled import record
-from minijac.program.gpu.executor import Executor
+from minijac.program.gpu.executor import GraphExecutor
 
 pytest.importorskip("torch")
 from registry import GROUPS, calls, value_and_jacobians
@@ -35,7 +35,7 @@ def test_every_operation_with_its_jacobians(group):
     numbers = [list(each) for each in zip(*(calls(case) for case in group), strict=True)]
     with np.errstate(all="ignore"):
         entry = record(f, (numbers[0],), {})
-        run = Executor(entry.program, Device())
+        run = GraphExecutor(entry.program, Device())
         for operands in numbers:
             found = run.run(*optree.tree_leaves(operands))
             expected = f(operands)
@@ -60,7 +60,7 @@ def test_workloads(name):
     call = workload.minijac(data)
     entry = record(call.function, call.arguments, {})
     device = Device()
-    run = Executor(entry.program, device)
+    run = GraphExecutor(entry.program, device)
     assert not run.report.uncaptured
     assert run.report.captured
     for k in range(3):

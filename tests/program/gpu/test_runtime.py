@@ -23,7 +23,7 @@ from helpers import net, random
 import minijac as mj
 from minijac.program.compiled import record
 from minijac.program.gpu import runtime as seam
-from minijac.program.gpu.executor import Executor
+from minijac.program.gpu.executor import GraphExecutor
 from minijac.program.gpu.gemm import Gemm
 from minijac.program.ir import Program
 
@@ -277,15 +277,15 @@ def bindings(monkeypatch: pytest.MonkeyPatch) -> Bindings:
 X = random(6, 5, seed=1)
 
 
-def on_cuda(function: Any, *arguments: Any, tf32: bool = False) -> Executor:
+def on_cuda(function: Any, *arguments: Any, tf32: bool = False) -> GraphExecutor:
     return uploaded(record(function, arguments, {}).program, tf32)
 
 
-def uploaded(program: Program, tf32: bool = False) -> Executor:
+def uploaded(program: Program, tf32: bool = False) -> GraphExecutor:
     """An executor of a program whose captured arrays are on the device."""
     values = [v._replace(content=_uploaded(v.content)) if v.kind == "captured" and v.content is not None else v
               for v in program.values]  # fmt: skip
-    return Executor(program._replace(values=tuple(values)), seam.CupyRuntime(0), tf32)
+    return GraphExecutor(program._replace(values=tuple(values)), seam.CupyRuntime(0), tf32)
 
 
 def test_the_runtime_replays_graphs_that_it_captured(cuda, bindings):
@@ -298,7 +298,7 @@ def test_the_runtime_replays_graphs_that_it_captured(cuda, bindings):
         sequences.append(list(Cuda.done))
         np.testing.assert_allclose(J.host, f(X + k), rtol=1e-12)
     assert "gemm" in sequences[0] and not any(each.startswith("graph") for each in sequences[0])
-    assert sequences[2] == sequences[3] == ["copy", f"graph of {len(run.plan.steps)}", "copy"]
+    assert sequences[2] == sequences[3] == ["copy", f"graph of {len(run.schedule.launches)}", "copy"]
     assert bindings.state["math"] == seam.DEFAULT_MATH
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..ir import Value
-from .access import Access, Digit, View
-from .source import Computed, Load, Operand, Point, Register, accesses_of, reads_of
+from .operands import Computed, Load, Operand, Point, Register, reads_of
+from .steps import Reduce, Run, Step, needed_for
 
-__all__ = ["MOST_POINTS", "MOST_READS", "Fusion", "Reduce", "Run"]
+__all__ = ["MOST_POINTS", "MOST_READS", "Fusion"]
 
 MOST_POINTS, MOST_READS = 64, 24
 """Operations and operands in memory of one kernel."""
@@ -28,62 +28,10 @@ CHEAP = {
 """Operations that cost less than a read of memory."""
 
 
-class Run:
-    """Elementwise operations over the same positions, which become one kernel."""
-
-    def __init__(self, size: int, point: Point) -> None:
-        self.size = size
-        self.points: list[Point] = []
-        self.members: set[int] = set()
-        self.touched: set[int] = set()
-        """The values whose memory is read."""
-        self.add(point)
-
-    def add(self, point: Point) -> None:
-        self.points.append(point)
-        self.members.add(point.out)
-        self.touched |= set(reads_of([point]))
-
-    def become(self, points: Sequence[Point]) -> None:
-        self.points = list(points)
-        self.members = {point.out for point in points}
-        self.touched = set(reads_of(points))
-
-    def keep(self, stored: set[int]) -> None:
-        """Drop what nothing needs any more."""
-        self.become(needed_for(self.points, stored))
-
-    def load(self, n: int) -> Load:
-        """A value of as many entries, read at the run's own positions."""
-        return Load(Access(n, (Digit(self.size, 1),) if self.size > 1 else ()))
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return reads_of(self.points)
-
-
-class Reduce(NamedTuple):
-    """A reduction of a view; or of what `points` compute, at the positions of an array of the view's shape."""
-
-    name: str
-    out: int
-    view: View
-    axes: tuple[int, ...]
-    points: tuple[Point, ...] = ()
-
-    @property
-    def size(self) -> int:
-        return self.view.size
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return reads_of(self.points) if self.points else (self.view.root,)
-
-
 class Fusion:
     """The passes over the steps of a plan."""
 
-    def __init__(self, steps: list[Any], made: dict[int, int], values: Sequence[Value], outputs: set[int]) -> None:
+    def __init__(self, steps: list[Step], made: dict[int, int], values: Sequence[Value], outputs: set[int]) -> None:
         self.steps = steps
         self.made = made
         self.values = values
@@ -97,22 +45,23 @@ class Fusion:
 
     def stored(self, position: int) -> set[int]:
         """What of a run's values something else needs."""
-        return {n for n in self.steps[position].members if n in self.outputs or self._readers(n) - {position}}
+        step = self.steps[position]
+        members = step.members if isinstance(step, Run) else ()
+        return {n for n in members if n in self.outputs or self._readers(n) - {position}}
 
     def _readers(self, n: int) -> set[int]:
         """The positions of the steps that read a value's memory."""
         if self._known is None:
             self._known = {}
             for position, step in enumerate(self.steps):
-                for each in step if isinstance(step, list) else [step]:
-                    for m in () if each is None else each.reads:
-                        self._known.setdefault(m, set()).add(position)
+                for m in step.reads:
+                    self._known.setdefault(m, set()).add(position)
         return self._known.get(n, set())
 
     def _changed(self, *positions: int) -> None:
         self._known = None
         for position in positions:
-            self.steps[position].keep(self.stored(position))
+            self.steps[position].keep(self.stored(position))  # type: ignore[union-attr]
         self._known = None
 
     def _fresh(self, names: Sequence[int], size: int) -> set[int]:
@@ -134,7 +83,7 @@ class Fusion:
         chain = needed_for(run.points, {root})
         alone = self.stored(maker) == {root}
         if self._readers(root) == {position} and (alone or len(self._fresh(reads_of(chain), run.size)) <= 2):
-            self.steps[position] = step._replace(points=tuple(chain))
+            self.steps[position] = step.become(chain)
             self._changed(maker)
 
     def _into_later_runs(self, maker: int) -> None:
@@ -176,7 +125,7 @@ class Fusion:
     def _is_read_in_place(self, names: set[int], target: Run) -> bool:
         """Whether a run reads values at its own positions and nowhere else."""
         operands = [x for point in target.points for x in point.operands]
-        return all(x == target.load(access.root) for x in operands for access in accesses_of(x) if access.root in names)
+        return all(x == target.load(access.root) for x in operands for access in x.accesses if access.root in names)
 
     def _into_readers(self, maker: int) -> None:
         """What is read at other positions is computed there: once in another order, or cheaply for many entries."""
@@ -191,18 +140,14 @@ class Fusion:
             targets = [self.steps[k] for k in readers]
             if all(self._may_repeat(n, chain, run, target, len(readers)) for target in targets):
                 for position, target in zip(readers, targets, strict=True):
-                    points = _repeated(target.points, n, chain)
-                    if isinstance(target, Run):
-                        target.become(points)
-                    else:
-                        self.steps[position] = target._replace(points=tuple(points))
+                    self.steps[position] = target.become(_repeated(target.points, n, chain))  # type: ignore[union-attr]
                 self._changed(maker)
 
     def _may_repeat(self, n: int, chain: Sequence[Point], run: Run, target: Any, readers: int) -> bool:
         if not isinstance(target, Run | Reduce) or not target.points:
             return False
         operands = [x for point in target.points for x in point.operands]
-        reading = [x for x in operands if any(access.root == n for access in accesses_of(x))]
+        reading = [x for x in operands if any(access.root == n for access in x.accesses)]
         if not all(isinstance(x, Load) for x in reading) or len({*reads_of(chain), *target.reads}) > MOST_READS:
             return False
         if target.size == run.size and readers == len(reading) == 1 and reading[0] != run.load(n):
@@ -225,14 +170,3 @@ def _repeated(points: Sequence[Point], n: int, chain: Sequence[Point]) -> list[P
 def with_operands(points: Sequence[Point], other: Mapping[Any, Operand]) -> list[Point]:
     """The operations with some operands exchanged."""
     return [point._replace(operands=tuple(other.get(x, x) for x in point.operands)) for point in points]
-
-
-def needed_for(points: Sequence[Point], wanted: set[int]) -> list[Point]:
-    """The operations that values of a run are computed by."""
-    needed, kept = set(wanted), []
-    for point in reversed(points):
-        if point.out in needed:
-            kept.append(point)
-            needed |= {operand.n for operand in point.operands if isinstance(operand, Register)}
-    kept.reverse()
-    return kept

@@ -1,0 +1,217 @@
+"""What each operation becomes on the GPU, by what its record declares: a view, part of a run, kernels or matmuls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...algebra.labels import Label, labels_in
+from ...algebra.view import View, relabelled, row_major
+from ..ir import Instruction
+from . import asked
+from .access import Access, accessed, placed
+from .draft import Draft
+from .gemm import products
+from .kernels import fill, running_sum, scatter
+from .math import Unsupported, check_dtype, expression, loop_dtypes
+from .operands import Constant, Load, Operand, Placed, Taken
+from .steps import Reduce
+
+__all__ = ["lower"]
+
+LONGEST_SCAN = 4096
+
+
+def lower(draft: Draft, step: Instruction) -> None:
+    """Add an operation to a draft; one without a kernel as a call of CuPy's."""
+    if all(n in draft.on_host for n in step.args) and draft.values[step.out].shape == ():
+        draft.host.append(step)
+        draft.on_host.add(step.out)
+        return
+    try:
+        _lower(draft, step)
+    except Unsupported:
+        draft.called(step, [n if n in draft.on_host else draft.views[n] for n in step.args])
+
+
+def _lower(draft: Draft, step: Instruction) -> None:
+    op = step.op
+    if 0 in draft.values[step.out].shape:
+        draft.ready(step.out)
+    elif op.name == "matmul":
+        _matmul(draft, step)
+    elif op.name in asked.REDUCTIONS:
+        _reduce(draft, step)
+    elif op.name in asked.PICKS:
+        _take(draft, step)
+    elif op.name in asked.ADDS:
+        _scatter(draft, step)
+    elif op.name == "cumsum":
+        _running_sum(draft, step)
+    elif op.name == "patches":
+        view = draft.device(step.args[0])
+        strides = asked.strides(op, view.shape, view.strides, **step.params)
+        draft.views[step.out] = view._replace(shape=draft.values[step.out].shape, strides=strides)
+    elif op.family == "structural":
+        _structural(draft, step)
+    else:
+        _elementwise(draft, step)
+
+
+def _elementwise(draft: Draft, step: Instruction) -> None:
+    loop_dtypes(step, draft.values)
+    expression(step, draft.values, ["x"] * len(step.args))
+    check_dtype(*(draft.dtype(n) for n in (step.out, *step.args)))
+    shape = draft.values[step.out].shape
+    operands: list[Operand] = []
+    for n in step.args:
+        value = draft.values[n]
+        if n in draft.on_host and value.kind == "constant":
+            operands.append(Constant(value.content))
+        else:
+            view = draft.slot(n) if n in draft.on_host else draft.views[n]
+            operands.append(Load(accessed(view.broadcast(shape))))
+    draft.point(step.out, operands, step)
+
+
+# -- by labels ---------------------------------------------------------------------------------------------------------
+def _structural(draft: Draft, step: Instruction) -> None:
+    out, shapes = draft.values[step.out], [draft.values[n].shape for n in step.args]
+    views = [draft.device(n) for n in step.args]
+    found: list[Access] = []
+    for k, view in enumerate(views):
+        if not view.size:
+            continue
+        parts = asked.relation(step.op, k, out.shape, *shapes, **step.params)
+        if parts is None:  # the entries in another shape, whose axes have no digits in common
+            draft.views[step.out] = _reshaped(draft, view, out.shape)
+            return
+        if any(part.scale != 1.0 or part.factors for part in parts):
+            raise Unsupported(step.op.name)
+        for part in parts:
+            strides, starts = view.labelled(part.inp)
+            offset = view.offset + sum(n * s for n, s in zip(starts, view.strides, strict=True))
+            root, strides, offset = _summed(draft, view.root, strides, offset, labels_in(part.out))
+            one = relabelled(strides, offset, part.out, out.shape, root)
+            if one is not None and len(views) == len(parts) == 1:
+                draft.views[step.out] = one
+                return
+            found.append(placed(root, strides, offset, part.out))
+    background = step.params.get("constant", 0)
+    if np.ndim(background):
+        raise Unsupported("pad with a constant for each side")
+    if not found:
+        draft.point(step.out, [Constant(background)])
+    elif len(found) == 1 and found[0].plain:
+        draft.point(step.out, [Load(found[0])])
+    else:
+        check_dtype(*(draft.dtype(access.root) for access in found))
+        draft.point(step.out, [Placed(tuple(_converted(draft, access, out.dtype) for access in found), background)])
+
+
+def _reshaped(draft: Draft, view: View, shape: tuple[int, ...]) -> View:
+    found = view.reshaped(shape) or draft.copied(view).reshaped(shape)
+    assert found is not None
+    return found
+
+
+def _converted(draft: Draft, access: Access, dtype: Any) -> Access:
+    """Parts of one result have one type."""
+    value = draft.values[access.root]
+    if value.dtype == dtype:
+        return access
+    return access._replace(root=draft.copied(View.whole(value.shape, access.root), dtype).root)
+
+
+def _summed(
+    draft: Draft, root: int, strides: dict[Label, int], offset: int, kept: dict[Label, None]
+) -> tuple[int, dict[Label, int], int]:
+    """The entries summed over the labels that the result lacks."""
+    gone = [label for label in strides if label not in kept and label.size > 1]
+    if not gone:
+        return root, strides, offset
+    rest = [label for label in strides if label not in gone]
+    labels = [*rest, *gone]
+    view = View(tuple(x.size for x in labels), tuple(strides[x] for x in labels), offset, root)
+    n = draft.new(view.shape[: len(rest)], draft.dtype(root))
+    _define_reduction(draft, asked.REDUCTIONS["sum"], n, view, range(len(rest), len(labels)))
+    return n, dict(zip(rest, row_major(draft.values[n].shape), strict=True)), 0
+
+
+# -- reductions, running sums ------------------------------------------------------------------------------------------
+def _reduce(draft: Draft, step: Instruction) -> None:
+    view = draft.device(step.args[0])
+    if set(step.params) - {"axis", "keepdims"}:
+        raise Unsupported(f"{step.op.name} with {', '.join(step.params)}")
+    axis = step.params.get("axis")
+    axes = range(len(view.shape)) if axis is None else (axis,) if isinstance(axis, int | np.integer) else axis
+    _define_reduction(draft, asked.REDUCTIONS[step.op.name], step.out, view, [int(k) % len(view.shape) for k in axes])
+
+
+def _define_reduction(draft: Draft, how: Any, out: int, view: View, axes: Sequence[int]) -> None:
+    check_dtype(draft.dtype(out), draft.dtype(view.root))
+    if not view.size and how.identity is None:
+        raise Unsupported("the extreme of nothing")
+    draft.define(out, Reduce(how, out, view, tuple(axes)))
+
+
+def _running_sum(draft: Draft, step: Instruction) -> None:
+    view, axis = draft.device(step.args[0]), step.params["axis"]
+    check_dtype(draft.dtype(step.out), draft.dtype(view.root))
+    if view.shape[axis] > LONGEST_SCAN:
+        raise Unsupported("a long running sum")
+    draft.ready(step.out, running_sum(step.out, view, axis, step.params.get("reverse", False), draft.values))
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+def _take(draft: Draft, step: Instruction) -> None:
+    view, positions = (draft.device(n) for n in step.args)
+    check_dtype(draft.dtype(step.out), draft.dtype(positions.root))
+    if draft.dtype(positions.root).kind not in "iu" or view.size == 0:
+        raise Unsupported("take at what are no numbers")
+    shape, axis = asked.PICKS[step.op.name](view.shape, **step.params)
+    view = _reshaped(draft, view, shape)
+    rest, at = _along(view, axis, positions)
+    draft.point(step.out, [Taken(accessed(rest), accessed(at), view.strides[axis], shape[axis])])
+
+
+def _scatter(draft: Draft, step: Instruction) -> None:
+    view, positions = (draft.device(n) for n in step.args)
+    out = draft.values[step.out]
+    if out.dtype.name not in ("float32", "float64", "int32", "uint32", "int64", "uint64"):
+        raise Unsupported(f"sums of {out.dtype} at positions")
+    if draft.dtype(positions.root).kind not in "iu" or draft.dtype(view.root) != out.dtype:
+        raise Unsupported("sums at what are no numbers")
+    shape, axis = asked.ADDS[step.op.name](out.shape, **step.params)
+    target = View.whole(shape, step.out)
+    rest, at = map(accessed, _along(target, axis, positions))
+    launches = [fill(step.out, target.size, draft.values)]
+    if view.size:
+        stride, size = target.strides[axis], shape[axis]
+        launches.append(scatter(step.out, accessed(view), rest, at, stride, size, draft.values))
+    draft.ready(step.out, *launches)
+
+
+def _along(view: View, axis: int, positions: View) -> tuple[View, View]:
+    """Of results whose axis is replaced by those of the positions: what is read of the rest, and of the positions."""
+    lead, tail = view.shape[:axis], view.shape[axis + 1 :]
+    shape, zeros = (*lead, *positions.shape, *tail), (0,) * len(positions.shape)
+    rest = (*view.strides[:axis], *zeros, *view.strides[axis + 1 :])
+    at = ((0,) * len(lead), positions.strides, (0,) * len(tail))
+    return view._replace(shape=shape, strides=rest), positions._replace(shape=shape, strides=sum(at, ()))
+
+
+# -- matmul ------------------------------------------------------------------------------------------------------------
+def _matmul(draft: Draft, step: Instruction) -> None:
+    out = draft.values[step.out]
+    if out.dtype.name not in ("float32", "float64"):
+        raise Unsupported(f"matmul of {out.dtype}")
+    views = [draft.device(n) for n in step.args]
+    a, b = (view if draft.dtype(view.root) == out.dtype else draft.copied(view, out.dtype) for view in views)
+    if a.size:
+        draft.ready(step.out, *products(step.out, a, b, out, draft.copied))
+    else:
+        draft.ready(step.out, fill(step.out, prod(out.shape), draft.values))
