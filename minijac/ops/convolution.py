@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..algebra.factors import Shape
-from ..algebra.labels import Axes, Label
+from ..algebra.labels import Axes, Label, Window
+from ..algebra.view import View
 from ..backend import namespace
 from ..tape.trace import Node
 from . import into
 from .edges import Edge, Linear, Part
 from .families import Example, define
+from .structural import relabel
 
 __all__ = ["patches", "unpatches"]
 
@@ -27,14 +29,14 @@ def _positions(size: int, kernel: int, stride: int, dilation: int) -> int:
 def _patches_value(x: Any, kernel: Shape, stride: Shape, dilation: Shape) -> Any:
     lead = x.ndim - len(kernel)
     windows = [_positions(*sizes) for sizes in zip(x.shape[lead:], kernel, stride, dilation, strict=True)]
-    steps = x.strides[lead:]
-    strides = (
-        *x.strides[:lead],
-        *(s * n for s, n in zip(stride, steps, strict=True)),
-        *(d * n for d, n in zip(dilation, steps, strict=True)),
-    )
-    shape = (*x.shape[:lead], *windows, *kernel)
-    return namespace(x).lib.stride_tricks.as_strided(x, shape, strides)
+    view = _windows(View(x.shape, x.strides), (*x.shape[:lead], *windows, *kernel), kernel, stride, dilation)
+    return namespace(x).lib.stride_tricks.as_strided(x, view.shape, view.strides)
+
+
+def _windows(view: View, out_shape: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> View:
+    lead, steps = view.strides[: -len(kernel) or None], view.strides[len(view.strides) - len(kernel) :]
+    moved = [n * step for sizes in (stride, dilation) for n, step in zip(sizes, steps, strict=True)]
+    return view._replace(shape=out_shape, strides=(*lead, *moved))
 
 
 def _unpatches_value(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape) -> Any:
@@ -48,6 +50,21 @@ def _unpatches_value(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size
         )
         result[(..., *target)] += y[(..., *offset)]
     return result
+
+
+def _unpatches_expansion(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape) -> Any:
+    """Each entry of the windows in turn, where it came from, and their sum."""
+    n = len(kernel)
+    lead = y.shape[: y.ndim - 2 * n]
+    labels = [Label(m) for m in y.shape[: y.ndim - n]]
+    front, whole = (tuple((label,) for label in some) for some in (labels[: len(lead)], labels))
+    parts = []
+    for offset in product(*map(range, kernel)):
+        entry = tuple((Window(None, m, k, 1),) for m, k in zip(kernel, offset, strict=True))
+        places = zip(labels[len(lead) :], size, offset, dilation, stride, strict=True)
+        target = tuple((Window(label, m, k * d, s),) for label, m, k, d, s in places)
+        parts.append(relabel(y, inp=(*whole, *entry), out=(*front, *target), shape=(*lead, *size)))
+    return sum(parts[1:], parts[0])
 
 
 def _relation(k: int, target: Shape, source: Shape, kernel: Shape, **_: Any) -> Sequence[Part]:
@@ -80,6 +97,7 @@ patches = define(
     [Example(((3, 5),), _ONE), Example(((3, 2, 5, 6),), _TWO)],
     relation=_relation,
     flat=True,
+    strided=_windows,
 )
 """The windows of the last axes: ``(..., *size) -> (..., *windows, *kernel)``."""
 
@@ -91,5 +109,6 @@ unpatches = define(
     relation=_relation,
     flat=True,
     into=into.unpatches,
+    expansion=_unpatches_expansion,
 )
 """Its transpose: each entry of each window added where it came from, ``(..., *windows, *kernel) -> (..., *size)``."""

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import astype, special
-from ..tape.op import Op, Scalar
+from ..tape.op import Op
 from . import into
 from .families import Example, along, elementwise
+from .scalars import SCALARS
 
 __all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "round", "sinc", "unwrap", "where"]
 
@@ -47,6 +48,19 @@ def _power_exponent(y: Any, x: Any, p: Any) -> Any:
     # 0**p is 0 for every p > 0, so its derivative in p is 0, not 0 * log(0); at p = 0 the slope of the right side
     zero = np.logical_and(x == 0, p >= 0)
     return np.where(zero, 0.0, y * np.log(np.where(zero, 1.0, x)))
+
+
+def _small_power(x: Any, p: Any) -> Any:
+    """Products in place of an exponent that is a small number, and the root that NumPy takes for a half."""
+    if x.dtype.kind != "f" or not isinstance(p, int | float) or p not in (0, 0.5, 1, 2, 3, 4, -1, -2):
+        return NotImplemented
+    if p == 0.5:
+        return np.sqrt(x)
+    if p == 0:
+        return np.where(True, 1.0, x)
+    square = np.square(x) if abs(p) > 1 else x
+    found = square if abs(p) < 3 else square * (x if p == 3 else square)
+    return np.reciprocal(found) if p < 0 else np.positive(found) if p == 1 else found
 
 
 def _abs_sign(y: Any, x: Any) -> Any:
@@ -135,7 +149,8 @@ UFUNCS: dict[Any, Any] = {
         "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR
     ),
     np.power: elementwise(
-        "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={2: _square}
+        "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={2: _square},
+        expansion=_small_power,
     ),
     np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR),
     np.maximum: elementwise(
@@ -251,7 +266,7 @@ astype_op = elementwise(
     lambda x, dtype: x.astype(dtype),
     lambda y, x, dtype: 1.0,
     examples=[Example(((3, 4),), {"dtype": np.float64})],
-    scalar=Scalar(cheap=True),
+    scalar=SCALARS["astype"],
     unchanged=lambda shape, dtype: True,
     into=into.converted,
 )
@@ -262,6 +277,8 @@ sinc: Op = elementwise(
     _sinc_value,
     lambda y, x, order=0: sinc(x, order=order + 1),
     examples=[Example(((3, 4),)), Example(((3, 4),), {"order": 2})],
+    scalar=SCALARS[np.sinc],
+    expansion=lambda x, order=0: _sinc_value(x, order) if order else NotImplemented,
 )
 unwrap = elementwise(
     "unwrap",
@@ -271,18 +288,33 @@ unwrap = elementwise(
     relation=along,
 )
 """Multiples of the period are added: the derivative is that of `x`, entry by entry."""
-exponent = elementwise("exponent", lambda x: np.frexp(x)[1], None, examples=ONE)
+exponent = elementwise("exponent", lambda x: np.frexp(x)[1], None, examples=ONE, scalar=SCALARS["exponent"])
 """The power of two of a float's representation."""
 cast = elementwise(
     "cast",
     lambda x, dtype: x.astype(dtype),
     None,
     examples=[Example(((3, 4),), {"dtype": np.dtype(int)})],
-    scalar=Scalar(cheap=True),
+    scalar=SCALARS["astype"],
     into=into.converted,
 )
+
+
+def _rounded(x: Any, decimals: int) -> Any:
+    if x.dtype.kind != "f":
+        return np.positive(x) if decimals >= 0 and x.dtype.kind != "b" else NotImplemented
+    scale = 10.0 ** abs(decimals)
+    if decimals == 0:
+        return np.rint(x)
+    return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
+
+
 round = elementwise(
-    "round", lambda x, decimals: np.round(x, decimals), None, examples=[Example(((3, 4),), {"decimals": 1})]
+    "round",
+    lambda x, decimals: np.round(x, decimals),
+    None,
+    examples=[Example(((3, 4),), {"decimals": 1})],
+    expansion=_rounded,
 )
 
 
@@ -308,5 +340,9 @@ relu = elementwise(
     overwrites=0,
 )
 erf = elementwise(
-    "erf", lambda x: special("erf", x)(x), lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x), examples=ONE
+    "erf",
+    lambda x: special("erf", x)(x),
+    lambda y, x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x),
+    examples=ONE,
+    scalar=SCALARS["erf"],
 )

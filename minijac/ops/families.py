@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..algebra.factors import Factor, Shape, contract
+from ..algebra.factors import Factor, Shape, contract, contract_to_one, spread
 from ..algebra.labels import Axes, Label
 from ..errors import InputError
 from ..tape.op import Op, Reduction, Scalar
@@ -18,8 +18,8 @@ from .edges import Edge, Part
 from .scalars import spelled
 
 __all__ = [
-    "REGISTRY", "Elementwise", "Example", "Multilinear", "Structural", "along", "define", "elementwise", "labelled",
-    "multilinear", "opaque", "register", "structural",
+    "REGISTRY", "Elementwise", "Example", "Multilinear", "Structural", "along", "contracted", "define", "elementwise",
+    "labelled", "multilinear", "opaque", "register", "structural",
 ]  # fmt: skip
 
 REGISTRY: dict[str, Op] = {}
@@ -168,6 +168,11 @@ def multilinear(
     The names are any hashables; one that several operands have is multiplied along, one that the output lacks is
     summed over. An axis of length one broadcasts. The derivative for one operand is the others, held.
     """
+
+    def expansion(*operands: Any, **params: Any) -> Any:
+        return contracted(*signature(*(x.shape for x in operands), **params), operands)
+
+    facts.setdefault("expansion", expansion)
     return register(Multilinear(name, value, _multilinear_edge, examples, signature=signature, **facts))
 
 
@@ -211,6 +216,19 @@ def labelled_repeated(array: Any, labels: list[Label], dtype: Any) -> Factor:
             array = array.diagonal(axis1=first, axis2=second)
             labels = [x for i, x in enumerate(labels) if i not in (first, second)] + [label]
     return labelled(array, tuple((label,) for label in labels), dtype)
+
+
+def contracted(names: Sequence[Sequence[Any]], out: Sequence[Any], operands: Sequence[Any]) -> Any:
+    """A contraction by named axes, each pair of operands as a matmul, also a small one."""
+    sizes: dict[Any, int] = {}
+    for letters, x in zip(names, operands, strict=True):
+        for letter, n in zip(letters, x.shape, strict=True):
+            sizes[letter] = max(n, sizes.get(letter, 1)) if n else 0
+    label = {letter: Label(n) for letter, n in sizes.items()}
+    dtype = np.result_type(*(x.dtype for x in operands))
+    factors = [labelled_repeated(x, [label[c] for c in own], dtype) for x, own in zip(operands, names, strict=True)]
+    target = [label[c] for c in out if sizes[c] > 1]
+    return spread(contract_to_one(factors, set(target)), target).reshape(tuple(sizes[c] for c in out))
 
 
 def _tidy(out: Axes, inp: Axes, factors: list[Factor]) -> Part:

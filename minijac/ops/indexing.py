@@ -67,6 +67,11 @@ def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Example:
     return Example((*shapes, positions.shape), params, shared=(len(shapes),), given={len(shapes): positions})
 
 
+def _flat(shape: Shape, lead: int = 0, **_: Any) -> tuple[Shape, int]:
+    """The shape with the axes behind `lead` as one, which is that of the positions."""
+    return (*shape[:lead], prod(shape[lead:])), lead
+
+
 _POSITIONS = np.array([[0, 2, 2], [3, 0, 1]])
 take = define(
     "take",
@@ -79,6 +84,7 @@ take = define(
     ],
     flat=True,
     into=into.take,
+    picks=lambda shape, axis: (shape, axis % len(shape)),
     inert=(1,),
 )
 deposit = define(
@@ -90,6 +96,7 @@ deposit = define(
         _at(((3, 3, 2),), np.array([3, 0, 2]), axis=1, size=4),
     ],
     flat=True,
+    adds=lambda shape, axis, size: (shape, axis),
     inert=(1,),
 )
 """The transpose of `take`: entries add up at their positions along the axis."""
@@ -157,6 +164,7 @@ gather = define(
     ],
     flat=True,
     into=into.gather,
+    picks=_flat,
     prebound=True,
     inert=(1,),
 )
@@ -175,6 +183,7 @@ scatter = define(
         _at(((3, 2, 3),), _POSITIONS, passing=(), shape=(5,), lead=1),
     ],
     flat=True,
+    adds=lambda out_shape, lead=0, **_: _flat(out_shape, lead),
     inert=(1,),
 )
 """The transpose of `gather`: zeros of `shape`, with entries added at positions; `passing`: (of `y`, of the result)."""

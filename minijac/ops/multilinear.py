@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import Shape, contract_to_one, spread
-from ..algebra.labels import Label
+from ..algebra.factors import Shape
 from . import into
-from .families import Example, labelled_repeated, multilinear
+from .families import Example, contracted, multilinear
 
 __all__ = ["LETTERS", "einsum", "matmul", "parse_einsum", "spelled"]
 
@@ -39,6 +38,7 @@ matmul = multilinear(
         Example(((2, 1, 4), (3, 1, 4, 5)), shared=(0,)),
     ],
     into=into.matmul,
+    expansion=None,
 )
 
 
@@ -98,12 +98,7 @@ def _einsum_value(*operands: Any, subscripts: str) -> Any:
             sizes[letter] = max(n, sizes.get(letter, 1)) if n else 0
     if not fits or len(operands) < 2 or prod(sizes.values()) < SMALL or not sizes.keys() >= set(out):
         return np.einsum(subscripts, *operands)
-    label = {letter: Label(n) for letter, n in sizes.items()}
-    dtype = np.result_type(*operands)
-    factors = [labelled_repeated(x, [label[c] for c in own], dtype) for x, own in zip(operands, names, strict=True)]
-    target = [label[c] for c in out if sizes[c] > 1]
-    result = spread(contract_to_one(factors, set(target)), target)
-    return result.reshape(tuple(sizes[c] for c in out))
+    return contracted(names, out, operands)
 
 
 einsum = multilinear(

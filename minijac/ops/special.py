@@ -18,6 +18,7 @@ from ..tape.trace import Node
 from .edges import Edge, Part
 from .elementwise import INSIDE, LN10, ONE, POSITIVE, POSITIVE_PAIR, erf
 from .families import Example, along, define, elementwise, labelled, opaque
+from .scalars import SCALARS
 from .structural import fresh
 
 __all__ = ["SPECIAL", "iv", "ive", "logsumexp", "peak", "polygamma"]
@@ -106,7 +107,7 @@ TABLE: list[tuple[Any, ...]] = [
 
 SPECIAL: dict[str, Op] = {"erf": erf}
 for _name, _examples, *_partials in TABLE:
-    SPECIAL[_name] = elementwise(_name, scipy_value(_name), *_partials, examples=_examples)
+    SPECIAL[_name] = elementwise(_name, scipy_value(_name), *_partials, examples=_examples, scalar=SCALARS.get(_name))
 
 
 def _psi_gap(a: Any, b: Any) -> Any:
@@ -149,7 +150,18 @@ def _logsumexp_edge(node: Node, k: int) -> Edge:
     return Edge(node.out.shape, x.shape, [Part(out, inp, (labelled(weights, inp, y.dtype),))])
 
 
-peak = opaque("peak", _peak_value, [Example(((3, 4, 2),), {"axis": (1,)})], relation=along)
+def _peak_expansion(x: Any, axis: tuple[int, ...]) -> Any:
+    top = np.max(x, axis=axis, keepdims=True)
+    return np.where(np.isfinite(top), top, 0.0)
+
+
+def _logsumexp_expansion(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    shift = _peak_expansion(x, axis)
+    y = np.log(np.sum(np.exp(x - shift), axis=axis, keepdims=True)) + shift
+    return y if keepdims else np.squeeze(y, axis)
+
+
+peak = opaque("peak", _peak_value, [Example(((3, 4, 2),), {"axis": (1,)})], relation=along, expansion=_peak_expansion)
 """The maximum along axes, which are kept; 0 where it is infinite: a shift that cancels, and so needs no derivative."""
 
 logsumexp = define(
@@ -161,4 +173,5 @@ logsumexp = define(
         Example(((3, 4, 2),), {"axis": (1, 2), "keepdims": True}),
     ],
     relation=along,
+    expansion=_logsumexp_expansion,
 )

@@ -83,12 +83,25 @@ def _tridiagonal(n: int) -> tuple[tuple[Shape, ...], dict[str, Any]]:
     return ((3, n), (n - 1,), (3, 2)), {"parts": parts, "shape": (3, n, n)}
 
 
+def _superpose_expansion(*arrays: Any, parts: Any, shape: Shape) -> Any:
+    """What meets nothing is written, in one pass; what meets an earlier part is added to it."""
+    apart = [k for k, (_, _, may_meet) in enumerate(parts) if not may_meet]
+    if len(apart) == len(parts):
+        return NotImplemented
+    total = superpose(*[arrays[k] for k in apart], parts=tuple([parts[k] for k in apart]), shape=shape)
+    for x, (labels, axes, may_meet) in zip(arrays, parts, strict=True):
+        if may_meet:
+            total = total + relabel(x, inp=tuple((label,) for label in labels), out=axes, shape=shape)
+    return total
+
+
 superpose = structural(
     "superpose",
     _superpose_value,
     _superpose_relation,
     [Example(_tridiagonal(4)[0], _tridiagonal(4)[1], shared=(1,))],
     into=into.superpose,
+    expansion=_superpose_expansion,
     keeps=into.apart,
 )
 """The sum of arrays, each in its place among zeros, as one array that is written once.
@@ -229,6 +242,7 @@ reshape = structural(
     carries_one=True,
     view=True,
     unchanged=lambda own, shape: True,
+    strided=lambda view, out_shape, shape: view.reshaped(out_shape),
     merged=lambda first, second: second,
     into=into.reshape,
 )
@@ -330,7 +344,16 @@ sum = structural(
     reduction=Reduction(np.add, 0),
     into=into.reduced(np.add),
 )
-mean = structural("mean", lambda x, **p: x.mean(**p), _mean_relation, _REDUCTIONS, into=into.mean)
+
+
+def _mean_expansion(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
+    x = x if x.dtype.kind == "f" else x.astype(float)
+    return np.sum(x, axis=axis, keepdims=keepdims) / float(prod(x.shape[k] for k in normalised(axis, x.ndim)))
+
+
+mean = structural(
+    "mean", lambda x, **p: x.mean(**p), _mean_relation, _REDUCTIONS, into=into.mean, expansion=_mean_expansion
+)
 
 
 def _diagonal_relation(k: int, out_shape: Shape, shape: Shape, offset: int, axis1: int, axis2: int) -> Sequence[Part]:
@@ -399,6 +422,7 @@ cumsum = structural(
     [Example(((3, 4),), {"axis": 1}), Example(((3, 4, 2),), {"axis": 1, "reverse": True})],
     edge=_cumsum_edge,
     into=into.cumsum,
+    accumulates=True,
 )
 
 

@@ -14,6 +14,7 @@ from ..errors import MutationError, TraceError
 from ..lines import user_line
 from ..ops.elementwise import UFUNCS
 from ..ops.families import Elementwise
+from ..ops.scalars import SCALARS
 from ..tape.op import Op
 from ..tape.trace import Trace
 from ..tape.traced import Indexable, Traced
@@ -104,7 +105,9 @@ class OnNumbers(Elementwise):
 
 
 NUMBER_OPS = {
-    method.__name__.strip("_"): OnNumbers(UFUNCS[ufunc].name, method, partials=(None,) * ufunc.nin)
+    method.__name__.strip("_"): OnNumbers(
+        UFUNCS[ufunc].name, method, partials=(None,) * ufunc.nin, scalar=SCALARS[ufunc]._replace(loop=None)
+    )
     for ufunc, method in METHODS.items()
 }
 """By the names of Python's methods."""

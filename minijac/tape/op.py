@@ -17,11 +17,15 @@ class Scalar(NamedTuple):
     loop: str | None = None
     """Python of IEEE arithmetic, whose results are NumPy's to the last bit; None where NumPy's call is better."""
     c: Mapping[str, str] = {}
-    """C, by the kind of the loop's dtype."""
+    """C, by the kind of the loop's dtype; without, an operation whose value is made of others is taken apart."""
     cheap: bool = False
     """Whether it costs less than a read of memory."""
     chooses: bool = False
     """Whether the first operand is true or false, and the others what it chooses between."""
+    ufunc: Any = None
+    """Whose loops are used: operands are converted to what it takes, or else to the result's dtype."""
+    own: tuple[int, ...] = ()
+    """Operands that are read in their own dtype all the same."""
 
 
 class Reduction(NamedTuple):
@@ -78,7 +82,19 @@ class Op:
     prebound: bool = False
     """Whether it is cheaper where the operand's array is the same in every call."""
     expansion: Callable[..., Any] | None = None
-    """The same in simpler operations, where calls cost more than they: takes what `value` takes."""
+    """The same in simpler operations, where calls cost more than they: takes what `value` takes.
+
+    NotImplemented where there is nothing simpler.
+    """
+    strided: Callable[..., Any] | None = None
+    """``strided(view, out_shape, **params)``: the view (`algebra.view`) that it makes of any operand; None: a copy."""
+    picks: Callable[..., tuple[Any, int]] | None = None
+    """``picks(shape, **params)``: where the last operand's numbers pick entries of the first, along an axis of it in
+    another shape: that shape, and the axis. What stands there is replaced by the axes of the numbers."""
+    adds: Callable[..., tuple[Any, int]] | None = None
+    """``adds(out_shape, **params)``: its transpose; shape and axis are those of the result."""
+    accumulates: bool = False
+    """Whether it sums along `axis` up to each entry, or from it on if `reverse`."""
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         return apply(self, args, params)

@@ -2,8 +2,9 @@
 
 The kernels are generated from the partials that an operation declares, recorded on symbols as `compile` records a
 function; so there is one definition of each. Partials that are no work (a number, an operand, the value itself) take
-no part in it, nor do those that no derivative is asked for. An operation that a user defines has no C expression: it is
-carried out as on the host, and so is one whose operands broadcast, as the partials of small operands stay small there.
+no part in it, nor do those that no derivative is asked for. An operation that cannot be recorded, or has no expression
+in C, is carried out as on the host, and so is one whose operands broadcast, as the partials of small operands stay
+small there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ...tape.op import Op
 from ...tape.trace import Trace
 from ..ir import Program, without_dead_code
 from ..record import Recorder, Symbol, is_number
-from .math import CTYPE, PRELUDE, Unsupported, convert, expression, helpers_of, is_known, literal, loop_dtypes
+from .expand import expanded
+from .math import CTYPE, PRELUDE, Unsupported, expression, functions_of, literal
 
 __all__ = ["Source", "source_of", "value_and_partials"]
 
@@ -60,7 +62,7 @@ def value_and_partials(op: Op, args: Sequence[Any], params: dict[str, Any], want
 
 def _is_exponent(op: Op, x: Any) -> bool:
     """Whether a number is a part of the kernel, of which products are made, and not an operand."""
-    return op.name in ("power", "float_power") and type(x) is int
+    return op.expansion is not None and type(x) is int
 
 
 def _kind(op: Op, x: Any) -> Any:
@@ -80,7 +82,7 @@ def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source
     """The kernel for operands of some kinds: the name of a dtype, a type of Python's numbers, or a whole exponent."""
     assert isinstance(op, Elementwise)
     declared = {k: partial for k in wanted if callable(partial := op.partials[k])}
-    if not declared or not is_known(op.name):
+    if not declared:
         return None
     recorder = Recorder()
     with np.errstate(all="ignore"):  # of the numbers only shapes and dtypes are of interest
@@ -89,6 +91,8 @@ def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source
                         for k in kinds]  # fmt: skip
             y = recorder.process(op, tuple(operands), {})
             made = {k: partial(y, *operands) for k, partial in declared.items()}
+        except Exception:  # what a user defines may decide by numbers: on the host it may
+            return None
         finally:
             recorder.close()
     slopes = {k: x for k, x in made.items() if isinstance(x, Symbol) and x.index > y.index and x.shape}
@@ -98,34 +102,32 @@ def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source
     outputs = (y.index, *[x.index for x in slopes.values()])
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, outputs)
     try:
-        operation, preamble = _body(without_dead_code(program))
+        program = expanded(without_dead_code(program), np.ones)
+        operation, preamble = _body(program)
     except Unsupported:
         return None
     keywords = {"preamble": preamble, "options": ("--std=c++17",)}
-    typed = [[f"{recorder.values[n].dtype} {letter}{n}" for n in numbers]
-             for letter, numbers in (("v", inputs), ("out", outputs))]  # fmt: skip
+    typed = [[f"{program.values[n].dtype} {letter}{n}" for n in numbers]
+             for letter, numbers in (("v", program.inputs), ("out", program.outputs))]  # fmt: skip
     name = f"minijac_{op.name}"
     return Source(", ".join(typed[0]), ", ".join(typed[1]), operation, name, keywords, tuple(slopes))
 
 
 def _body(program: Program) -> tuple[str, str]:
     """The instructions as C, and the functions that they call."""
-    values, lines, called = list(program.values), [], set()
+    values, lines, called = program.values, [], set()
     for step in program.instructions:
-        *loop, result = loop_dtypes(step, values)
-        operands = [
-            literal(values[n].content, dtype)
-            if values[n].kind == "constant"
-            else convert(f"v{n}", values[n].dtype, dtype)
-            for n, dtype in zip(step.args, loop, strict=True)
-        ]
-        text, used = expression(step, values, operands)
+
+        def operand(k: int, dtype: Any, args: Sequence[int] = step.args) -> tuple[str, Any]:
+            value = values[args[k]]
+            constant = value.kind == "constant"
+            return (literal(value.content, dtype), dtype) if constant else (f"v{args[k]}", value.dtype)
+
+        text, used = expression(step, values, operand)
         called |= used
-        out = values[step.out].dtype
-        text = convert(f"({CTYPE[result.name]})({text})", result, out)
-        lines.append(f"const {CTYPE[out.name]} v{step.out} = {text};")
+        lines.append(f"const {CTYPE[values[step.out].dtype.name]} v{step.out} = {text};")
     lines += [f"out{n} = v{n};" for n in program.outputs]
-    return "\n".join(lines), "\n".join([PRELUDE, *helpers_of(called)])
+    return "\n".join(lines), "\n".join([PRELUDE, *functions_of(called)])
 
 
 Trace.eager = value_and_partials

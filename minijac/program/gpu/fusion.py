@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from ..ir import Value
+from .math import scalar_of
 from .operands import Computed, Load, Operand, Point, Register, reads_of
 from .steps import Reduce, Run, Step, needed_for
 
@@ -20,12 +21,6 @@ MOST_POINTS, MOST_READS = 64, 24
 """Operations and operands in memory of one kernel."""
 REPEATED = 1 << 20
 """Bytes of a result up to which cheap operations on smaller arrays are done again for every entry."""
-CHEAP = {
-    "add", "subtract", "multiply", "divide", "negative", "where", "maximum", "minimum", "astype", "cast", "square",
-    "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_not",
-    "isfinite", "isinf", "isnan", "abs", "sign", "relu", "sqrt",
-}  # fmt: skip
-"""Operations that cost less than a read of memory."""
 
 
 class Fusion:
@@ -152,7 +147,7 @@ class Fusion:
             return False
         if target.size == run.size and readers == len(reading) == 1 and reading[0] != run.load(n):
             return len(self._fresh(reads_of(chain), run.size)) <= 2
-        cheap = len(chain) <= 6 and all(point.step is None or point.step.op.name in CHEAP for point in chain)
+        cheap = len(chain) <= 6 and all(point.step is None or scalar_of(point.step.op).cheap for point in chain)
         return cheap and readers <= 3 and target.size >= run.size and target.size * 4 <= REPEATED
 
 

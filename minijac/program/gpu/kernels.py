@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...algebra.view import View
+from ...ops.scalars import SCALARS
+from ...tape.op import Reduction
 from ..ir import Value
 from .access import Access, accessed
-from .asked import Reduction
-from .math import CTYPE, PRELUDE, helpers_of, in_c, literal
+from .math import CTYPE, PRELUDE, functions_of, in_c, literal
 from .operands import Body, Constant, Point
 
 __all__ = [
@@ -35,7 +36,7 @@ class Kernel(NamedTuple):
     """The values whose memory it takes, in the order of its parameters; then those that it writes."""
     writes: tuple[int, ...]
     grid: tuple[int, int]
-    helpers: frozenset[tuple[str, str]] = frozenset()
+    called: frozenset[tuple[str, str]] = frozenset()
     vectors: frozenset[tuple[str, int]] = frozenset()
     block: int = THREADS
 
@@ -49,7 +50,7 @@ def module_source(kernels: Sequence[Kernel]) -> tuple[str, list[str]]:
     parts = [
         PRELUDE,
         *(f"VECTOR({_vector(T, W)}, {T}, {W});\n" for T, W in vectors),
-        *helpers_of({each for kernel in kernels for each in kernel.helpers}),
+        *functions_of({each for kernel in kernels for each in kernel.called}),
     ]
     parts += [text.replace("@", name) for text, name in names.items()]
     return "\n".join(parts), [names[kernel.text] for kernel in kernels]
@@ -61,7 +62,7 @@ def _kernel(
     """The kernel of some lines, which may call the function `own`."""
     inner = "\n  ".join(lines)
     text = f"{own}KERNEL @({body.parameters(writes)}) {{\n  {inner}\n}}\n"
-    return Kernel(text, tuple(body.reads), tuple(writes), grid, frozenset(body.helpers), frozenset(vectors))
+    return Kernel(text, tuple(body.reads), tuple(writes), grid, frozenset(body.called), frozenset(vectors))
 
 
 def _each(body: Body, count: int, lines: Sequence[str], out: int) -> Kernel:
@@ -219,8 +220,8 @@ def _reduced(
         element = f"{body.type(source)} v = {body.pointer(source)}[{at}];"
 
     def combined(a: str, b: str) -> str:
-        text, helpers = in_c(how.combine, dtype, [a, b])
-        body.helpers.update(helpers)
+        text, called = in_c(SCALARS[how.combine], dtype, [a, b])
+        body.called.update(called)
         return f"{a} = {text};"
 
     entry = f"({T})(v != 0)" if how.counts else f"({T})v"

@@ -10,13 +10,13 @@ import numpy as np
 
 from ...algebra.labels import Label, labels_in
 from ...algebra.view import View, relabelled, row_major
+from ...ops.families import ADDED, Multilinear, Structural
 from ..ir import Instruction
-from . import asked
 from .access import Access, accessed, placed
 from .draft import Draft
 from .gemm import products
 from .kernels import fill, running_sum, scatter
-from .math import Unsupported, check_dtype, expression, loop_dtypes
+from .math import Unsupported, check_dtype, expression
 from .operands import Constant, Load, Operand, Placed, Taken
 from .steps import Reduce
 
@@ -41,29 +41,28 @@ def _lower(draft: Draft, step: Instruction) -> None:
     op = step.op
     if 0 in draft.values[step.out].shape:
         draft.ready(step.out)
-    elif op.name == "matmul":
+    elif isinstance(op, Multilinear):
         _matmul(draft, step)
-    elif op.name in asked.REDUCTIONS:
+    elif op.reduction is not None:
         _reduce(draft, step)
-    elif op.name in asked.PICKS:
+    elif op.picks is not None:
         _take(draft, step)
-    elif op.name in asked.ADDS:
+    elif op.adds is not None:
         _scatter(draft, step)
-    elif op.name == "cumsum":
+    elif op.accumulates:
         _running_sum(draft, step)
-    elif op.name == "patches":
-        view = draft.device(step.args[0])
-        strides = asked.strides(op, view.shape, view.strides, **step.params)
-        draft.views[step.out] = view._replace(shape=draft.values[step.out].shape, strides=strides)
-    elif op.family == "structural":
+    elif op.strided is not None:
+        view, shape = draft.device(step.args[0]), draft.values[step.out].shape
+        found = op.strided(view, shape, **step.params)
+        draft.views[step.out] = found or op.strided(draft.copied(view), shape, **step.params)
+    elif isinstance(op, Structural):
         _structural(draft, step)
     else:
         _elementwise(draft, step)
 
 
 def _elementwise(draft: Draft, step: Instruction) -> None:
-    loop_dtypes(step, draft.values)
-    expression(step, draft.values, ["x"] * len(step.args))
+    expression(step, draft.values, lambda k, dtype: ("x", dtype))  # Unsupported where there is none
     check_dtype(*(draft.dtype(n) for n in (step.out, *step.args)))
     shape = draft.values[step.out].shape
     operands: list[Operand] = []
@@ -81,14 +80,13 @@ def _elementwise(draft: Draft, step: Instruction) -> None:
 def _structural(draft: Draft, step: Instruction) -> None:
     out, shapes = draft.values[step.out], [draft.values[n].shape for n in step.args]
     views = [draft.device(n) for n in step.args]
+    if any(meets for *_, meets in step.params.get("parts", ())):
+        raise Unsupported("parts that meet")
     found: list[Access] = []
     for k, view in enumerate(views):
         if not view.size:
             continue
-        parts = asked.relation(step.op, k, out.shape, *shapes, **step.params)
-        if parts is None:  # the entries in another shape, whose axes have no digits in common
-            draft.views[step.out] = _reshaped(draft, view, out.shape)
-            return
+        parts = step.op.relation(k, out.shape, *shapes, **step.params)  # type: ignore[misc]
         if any(part.scale != 1.0 or part.factors for part in parts):
             raise Unsupported(step.op.name)
         for part in parts:
@@ -112,12 +110,6 @@ def _structural(draft: Draft, step: Instruction) -> None:
         draft.point(step.out, [Placed(tuple(_converted(draft, access, out.dtype) for access in found), background)])
 
 
-def _reshaped(draft: Draft, view: View, shape: tuple[int, ...]) -> View:
-    found = view.reshaped(shape) or draft.copied(view).reshaped(shape)
-    assert found is not None
-    return found
-
-
 def _converted(draft: Draft, access: Access, dtype: Any) -> Access:
     """Parts of one result have one type."""
     value = draft.values[access.root]
@@ -137,7 +129,7 @@ def _summed(
     labels = [*rest, *gone]
     view = View(tuple(x.size for x in labels), tuple(strides[x] for x in labels), offset, root)
     n = draft.new(view.shape[: len(rest)], draft.dtype(root))
-    _define_reduction(draft, asked.REDUCTIONS["sum"], n, view, range(len(rest), len(labels)))
+    _define_reduction(draft, ADDED, n, view, range(len(rest), len(labels)))
     return n, dict(zip(rest, row_major(draft.values[n].shape), strict=True)), 0
 
 
@@ -148,7 +140,7 @@ def _reduce(draft: Draft, step: Instruction) -> None:
         raise Unsupported(f"{step.op.name} with {', '.join(step.params)}")
     axis = step.params.get("axis")
     axes = range(len(view.shape)) if axis is None else (axis,) if isinstance(axis, int | np.integer) else axis
-    _define_reduction(draft, asked.REDUCTIONS[step.op.name], step.out, view, [int(k) % len(view.shape) for k in axes])
+    _define_reduction(draft, step.op.reduction, step.out, view, [int(k) % len(view.shape) for k in axes])
 
 
 def _define_reduction(draft: Draft, how: Any, out: int, view: View, axes: Sequence[int]) -> None:
@@ -172,8 +164,8 @@ def _take(draft: Draft, step: Instruction) -> None:
     check_dtype(draft.dtype(step.out), draft.dtype(positions.root))
     if draft.dtype(positions.root).kind not in "iu" or view.size == 0:
         raise Unsupported("take at what are no numbers")
-    shape, axis = asked.PICKS[step.op.name](view.shape, **step.params)
-    view = _reshaped(draft, view, shape)
+    shape, axis = step.op.picks(view.shape, **step.params)  # type: ignore[misc]
+    view = view.reshaped(shape) or draft.copied(view)._replace(shape=shape, strides=row_major(shape))
     rest, at = _along(view, axis, positions)
     draft.point(step.out, [Taken(accessed(rest), accessed(at), view.strides[axis], shape[axis])])
 
@@ -185,7 +177,7 @@ def _scatter(draft: Draft, step: Instruction) -> None:
         raise Unsupported(f"sums of {out.dtype} at positions")
     if draft.dtype(positions.root).kind not in "iu" or draft.dtype(view.root) != out.dtype:
         raise Unsupported("sums at what are no numbers")
-    shape, axis = asked.ADDS[step.op.name](out.shape, **step.params)
+    shape, axis = step.op.adds(out.shape, **step.params)  # type: ignore[misc]
     target = View.whole(shape, step.out)
     rest, at = map(accessed, _along(target, axis, positions))
     launches = [fill(step.out, target.size, draft.values)]
@@ -207,8 +199,8 @@ def _along(view: View, axis: int, positions: View) -> tuple[View, View]:
 # -- matmul ------------------------------------------------------------------------------------------------------------
 def _matmul(draft: Draft, step: Instruction) -> None:
     out = draft.values[step.out]
-    if out.dtype.name not in ("float32", "float64"):
-        raise Unsupported(f"matmul of {out.dtype}")
+    if out.dtype.name not in ("float32", "float64") or step.op.expansion is not None:
+        raise Unsupported(f"a product of {out.dtype}")
     views = [draft.device(n) for n in step.args]
     a, b = (view if draft.dtype(view.root) == out.dtype else draft.copied(view, out.dtype) for view in views)
     if a.size:

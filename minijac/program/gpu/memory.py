@@ -135,13 +135,18 @@ class DeviceMemory:
 
     def array(self, view: View, elsewhere: Mapping[int, Any]) -> Any:
         """An array of CuPy's over planned memory, or over an array that is there already."""
-        n, dtype = view.root, self.values[view.root].dtype
-        base, offset = elsewhere.get(n, self.constants.get(n)), view.offset * dtype.itemsize
-        if base is None and n not in self.layout.offsets:  # without entries
-            return self.runtime.empty(view.shape, dtype)
-        if base is None:
-            base, offset = self.block, offset + self.layout.offsets[n]
-        return self.runtime.array(base, offset, view.shape, tuple(s * dtype.itemsize for s in view.strides), dtype)
+        n = view.root
+        base = elsewhere.get(n, self.constants.get(n))
+        if base is not None:
+            return self._over(base, 0, view)
+        if n not in self.layout.offsets:  # without entries
+            return self.runtime.empty(view.shape, self.values[n].dtype)
+        return self._over(self.block, self.layout.offsets[n], view)
+
+    def _over(self, base: Any, offset: int, view: View) -> Any:
+        dtype = self.values[view.root].dtype
+        strides = tuple(s * dtype.itemsize for s in view.strides)
+        return self.runtime.array(base, offset + view.offset * dtype.itemsize, view.shape, strides, dtype)
 
     def copied_out(self) -> dict[int, Any]:
         """Results that lie in planned memory, in memory of their own: the small ones by one copy."""
@@ -150,9 +155,7 @@ class DeviceMemory:
             block = runtime.block(layout.together_size)
             runtime.copy(runtime.address(block), runtime.address(self.block), layout.together_size)
             for n in layout.together:
-                view, dtype = View.whole(self.values[n].shape), self.values[n].dtype
-                strides = tuple(s * dtype.itemsize for s in view.strides)
-                found[n] = runtime.array(block, layout.offsets[n], view.shape, strides, dtype)
+                found[n] = self._over(block, layout.offsets[n], View.whole(self.values[n].shape, n))
         for n in layout.copied:
             found[n] = self.new(n)
             runtime.copy(runtime.address(found[n]), self.addresses[n], self.nbytes_of(n))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..ir import Instruction, Value
 from .access import Access
-from .math import CTYPE, convert, expression, literal, loop_dtypes
+from .math import CTYPE, convert, expression, literal
 
 __all__ = ["Body", "Computed", "Constant", "Load", "Operand", "Placed", "Point", "Register", "Taken", "reads_of"]
 
@@ -159,7 +159,7 @@ class Body:
         self.index = "int" if reach < 2**31 - 2**12 else "long long"
         self.reads: dict[int, str] = {}  # the value whose memory is read, to the name of its pointer
         self.loads: dict[Access, str] = {}
-        self.helpers: set[tuple[str, str]] = set()
+        self.called: set[tuple[str, str]] = set()
         self.pointers: set[int] = set()  # of those, the ones that the body itself reads through
         self.reads_directly = False
         self._inner: list[str] = []  # functions that the body calls
@@ -206,13 +206,10 @@ class Body:
 
     def line(self, point: Point) -> str:
         """One operation in C."""
-        out = self.values[point.out].dtype
+        out, operands = self.values[point.out].dtype, point.operands
         if point.step is None:
-            text = convert(*point.operands[0].read(self, out), out)
+            text = convert(*operands[0].read(self, out), out)
         else:
-            *loop, result = loop_dtypes(point.step, self.values)
-            texts = [convert(*x.read(self, dtype), dtype) for x, dtype in zip(point.operands, loop, strict=True)]
-            text, helpers = expression(point.step, self.values, texts)
-            self.helpers |= helpers
-            text = convert(f"({CTYPE[result.name]})({text})", result, out)
+            text, called = expression(point.step, self.values, lambda k, dtype: operands[k].read(self, dtype))
+            self.called |= called
         return f"{self.type(point.out)} v{point.out} = {text};"

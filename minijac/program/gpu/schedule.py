@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...algebra.view import View
-from ...tape.trace import Op
+from ...ops.families import Structural
 from ..ir import Instruction, Program, Value
 from .draft import Draft, Memory
 from .fusion import Fusion
@@ -19,7 +19,7 @@ from .steps import Launch
 
 __all__ = ["Schedule", "scheduled"]
 
-COPY = Op("copy", lambda x: x.copy(), None, "structural")
+COPY = Structural("copy", lambda x: x.copy())
 
 
 class Schedule(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ...algebra.view import View
+from ...tape.op import Reduction
 from ..ir import Instruction, Value
 from .access import Access, Digit
 from .gemm import Gemm
@@ -47,7 +48,7 @@ class Ready(NamedTuple):
 class Reduce(NamedTuple):
     """A reduction of a view; or of what `points` compute, at the positions of an array of the view's shape."""
 
-    how: Any
+    how: Reduction
     out: int
     view: View
     axes: tuple[int, ...]
