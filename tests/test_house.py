@@ -126,12 +126,6 @@ OTHER_MEANINGS = {
 }
 """Words that are an operation's name, and mean something else where they stand."""
 STILL_NAMED = {
-    "program.gpu.eager": 2,
-    "program.gpu.expand": 20,
-    "program.gpu.fuse": 27,
-    "program.gpu.math": 169,
-    "program.gpu.plan": 16,
-    "program.gpu.source": 17,
 }
 """How often a module still decides by an operation's name, where it should ask its record: a list that only shrinks."""
 
@@ -197,8 +191,6 @@ STILL_OVER = 0
 """What the engine may have beyond, for now: a number that only shrinks."""
 STILL_TOO_LARGE = {
     "minijac/operator/solving.py solve_banded",
-    "minijac/program/gpu/executor.py Executor",
-    "minijac/program/gpu/plan.py _Planner",
 }
 """A list that only shrinks."""
 

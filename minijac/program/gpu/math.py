@@ -99,9 +99,10 @@ def _loop_dtypes(step: Instruction, values: Sequence[Value]) -> list[np.dtype[An
 
 def scalar_of(op: Op) -> Scalar:
     """How one entry is computed; Unsupported where that is not known."""
-    if not isinstance(op, Elementwise) or op.scalar is None:
+    scalar = op.spelling if isinstance(op, Elementwise) else None
+    if scalar is None:
         raise Unsupported(op.name)
-    return op.scalar
+    return scalar
 
 
 def in_c(scalar: Scalar, dtype: np.dtype[Any], operands: Sequence[str]) -> tuple[str, set[tuple[str, str]]]:
