@@ -125,8 +125,7 @@ OTHER_MEANINGS = {
     "tape.traced": {"reshape", "transpose"},  # ndarray's methods
 }
 """Words that are an operation's name, and mean something else where they stand."""
-STILL_NAMED = {
-}
+STILL_NAMED = {}
 """How often a module still decides by an operation's name, where it should ask its record: a list that only shrinks."""
 
 

@@ -187,7 +187,7 @@ def _launcher(library: Any, name: str, parameters: Sequence[str], barriers: bool
 
 # -- the runtime that the executor runs on in the tests ----------------------------------------------------------------
 class Device:
-    """A `minijac.program.gpu.executor.Runtime` on the CPU that keeps a list of what it was asked for."""
+    """A `minijac.program.gpu.runtime.CupyRuntime` on the CPU that keeps a list of what it was asked for."""
 
     workspace = 4096
 

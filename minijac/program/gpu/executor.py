@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .expand import expanded
 from .gemm import Gemm
 from .kernels import Kernel, module_source, scalars_kernel
 from .memory import DeviceMemory, strides_of
-from .runtime import Runtime, Turn
+from .runtime import CupyRuntime, Turn
 from .schedule import Schedule, scheduled
 from .steps import CupyCall, Launch
 
@@ -50,10 +50,13 @@ class Report(NamedTuple):
         return f"{self.kernels} kernels, {self.matmuls} matmuls, {self.nbytes} bytes, {how}{others}"
 
 
+Segment: TypeAlias = list[Turn] | CupyCall
+
+
 class Launcher:
     """The launches of a schedule as calls, given where everything lies."""
 
-    def __init__(self, schedule: Schedule, memory: DeviceMemory, runtime: Runtime, tf32: bool) -> None:
+    def __init__(self, schedule: Schedule, memory: DeviceMemory, runtime: CupyRuntime, tf32: bool) -> None:
         self.memory, self.runtime, self.tf32 = memory, runtime, tf32
         self.gemms = any(isinstance(launch, Gemm) for launch in schedule.launches)
         self.nbytes = runtime.workspace if self.gemms else 0
@@ -84,21 +87,28 @@ class Launcher:
         a, b, c = (base + itemsize * offset for base, offset in zip(places, launch.offsets, strict=True))
         return self.runtime.gemm(launch, (a, b, c), self.tf32, self.runtime.address(self._workspace))
 
-    def segments(self, launches: Sequence[Launch], addresses: Mapping[int, int]) -> list[list[Turn] | CupyCall]:
+    def segments(self, launches: Sequence[Launch], addresses: Mapping[int, int]) -> list[Segment]:
         """Launches in a row, and between them what CuPy is called for."""
-        segments: list[list[Turn] | CupyCall] = []
-        row: list[Turn] | None = None
+        segments: list[Segment] = []
         for launch in launches:
             if isinstance(launch, CupyCall):
                 segments.append(launch)
-                row = None
                 continue
-            if row is None:
-                segments.append(row := [])
-            row.append(self.turn(launch, addresses))
+            if not segments or isinstance(segments[-1], CupyCall):
+                segments.append([])
+            segments[-1].append(self.turn(launch, addresses))  # type: ignore[union-attr]
         return segments
 
-    def call(self, launch: CupyCall, elsewhere: Mapping[int, Any], host: Mapping[int, Any]) -> None:
+    def launch(self, segments: Sequence[Segment], elsewhere: Mapping[int, Any], host: Mapping[int, Any]) -> None:
+        """Carry out segments: `elsewhere` are arrays that are not in planned memory, `host` what the host knows."""
+        for segment in segments:
+            if isinstance(segment, CupyCall):
+                self._call(segment, elsewhere, host)
+                continue
+            for turn in segment:
+                turn()
+
+    def _call(self, launch: CupyCall, elsewhere: Mapping[int, Any], host: Mapping[int, Any]) -> None:
         """Call CuPy's function, and copy its result to where it is read."""
         op, params = launch.step.op, launch.step.params
         numbers = op.takes_numbers(len(launch.operands))
@@ -118,7 +128,7 @@ class Launcher:
 class GraphExecutor:
     """A program bound to device memory of its own; one thread at a time may call `run`, which takes the inputs."""
 
-    def __init__(self, program: Program, runtime: Runtime, tf32: bool = False) -> None:
+    def __init__(self, program: Program, runtime: CupyRuntime, tf32: bool = False) -> None:
         self.runtime = runtime
         with runtime.device():
             program = expanded(program, runtime.empty)
@@ -130,7 +140,7 @@ class GraphExecutor:
         self._inputs = [(k, n) for k, n in enumerate(program.inputs) if n not in on_host and n in read]
         self._host_inputs = [(k, n) for k, n in enumerate(program.inputs) if n in on_host]
         self._host = {n: v.content for n, v in enumerate(program.values) if n in on_host and v.kind == "constant"}
-        self._graphs: dict[Any, list[Turn | CupyCall]] = {}
+        self._graphs: dict[Any, list[Segment]] = {}
         self._last_binding: Any = None
         self._reason: str | None = None
         if self._launcher.gemms and runtime.why_no_graphs is not None:
@@ -164,11 +174,8 @@ class GraphExecutor:
             self._replay(binding, addresses, elsewhere, host)
             fresh = {n: self.memory.new(n) for n in self.memory.layout.fresh}
             places = addresses | self._places(fresh)
-            for launch in self.memory.layout.late:
-                if isinstance(launch, CupyCall):
-                    self._launcher.call(launch, elsewhere | fresh, host)
-                else:
-                    self._launcher.turn(launch, places)()
+            late = self._launcher.segments(self.memory.layout.late, places)
+            self._launcher.launch(late, elsewhere | fresh, host)
             found = host | fresh | self.memory.copied_out()
             return tuple([found[n] if n in found else self.memory.new(n) for n in self.schedule.outputs])
 
@@ -215,23 +222,19 @@ class GraphExecutor:
             if graphs is None:
                 self._graphs = {key: self._graphs[key] for key in self._graphs if key == ()}  # an older one's are gone
                 self._graphs[binding] = []  # met once
-                graphs = [_one_by_one(segment) for segment in segments]
+                graphs = segments
             else:
                 graphs = self._graphs[binding] = self._captured(segments)
-        for segment in graphs:
-            if isinstance(segment, CupyCall):
-                self._launcher.call(segment, elsewhere, host)
-            else:
-                segment()
+        self._launcher.launch(graphs, elsewhere, host)
 
-    def _captured(self, segments: Sequence[list[Turn] | CupyCall]) -> list[Turn | CupyCall]:
+    def _captured(self, segments: list[Segment]) -> list[Segment]:
         """The segments as graphs; launched one by one where that cannot be, which is said once."""
         if self._reason is None:
             try:
-                return [each if isinstance(each, CupyCall) else self.runtime.captured(each) for each in segments]
+                return [each if isinstance(each, CupyCall) else [self.runtime.captured(each)] for each in segments]
             except Exception as error:  # whatever CUDA says: the launches themselves still work
                 self._say_why(f"capture failed with {type(error).__name__}: {error}")
-        return [_one_by_one(segment) for segment in segments]
+        return segments
 
     def _say_why(self, reason: str) -> None:
         self._reason = reason
@@ -240,17 +243,6 @@ class GraphExecutor:
             RuntimeWarning,
             stacklevel=2,
         )
-
-
-def _one_by_one(segment: list[Turn] | CupyCall) -> Turn | CupyCall:
-    if isinstance(segment, CupyCall):
-        return segment
-
-    def launched() -> None:
-        for turn in segment:
-            turn()
-
-    return launched
 
 
 def _in_order(array: Any) -> bool:

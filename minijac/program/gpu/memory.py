@@ -11,7 +11,7 @@ import numpy as np
 from ...algebra.view import View
 from ...errors import InputError
 from ..ir import Program
-from .runtime import Runtime
+from .runtime import CupyRuntime
 from .schedule import Schedule
 from .steps import Launch
 
@@ -108,7 +108,7 @@ def _apart(schedule: Schedule, sizes: Mapping[int, int]) -> tuple[list[Launch], 
 class DeviceMemory:
     """The memory that a program holds between calls, and arrays over it."""
 
-    def __init__(self, program: Program, schedule: Schedule, runtime: Runtime) -> None:
+    def __init__(self, program: Program, schedule: Schedule, runtime: CupyRuntime) -> None:
         self.runtime, self.values = runtime, schedule.values
         read = {n for launch in schedule.launches for n in launch.reads}
         self.constants: dict[int, Any] = {}  # kept, so that their memory stays

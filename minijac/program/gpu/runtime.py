@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .gemm import Gemm
 
-__all__ = ["CupyRuntime", "Runtime", "Turn"]
+__all__ = ["CupyRuntime", "Turn"]
 
 Turn = Callable[[], None]
 
@@ -45,30 +45,16 @@ def _nvmath() -> Any:
     return cublas
 
 
-class Runtime(Protocol):
-    """What the executor asks of CUDA. Addresses are integers; everything happens on the caller's current stream."""
+class CupyRuntime:
+    """What the executor asks of CUDA, on one device of CuPy's.
 
-    why_no_graphs: str | None
+    Addresses are integers; everything is put on the caller's current stream.
+    """
+
+    why_no_graphs: str | None = None
     """Why matmuls cannot be part of a graph, where they cannot."""
     workspace: int
     """Bytes that a program with matmuls needs for them."""
-
-    def block(self, nbytes: int) -> Any: ...
-    def address(self, array: Any) -> int: ...
-    def array(self, block: Any, offset: int, shape: Any, strides: Any, dtype: Any) -> Any: ...
-    def empty(self, shape: Any, dtype: Any) -> Any: ...
-    def upload(self, array: Any) -> Any: ...
-    def as_array(self, value: Any) -> Any: ...
-    def copy(self, target: int, source: int, nbytes: int) -> None: ...
-    def kernels(self, source: str, names: Sequence[str]) -> list[Callable[..., None]]: ...
-    def gemm(self, call: Gemm, addresses: tuple[int, int, int], tf32: bool, workspace: int) -> Turn: ...
-    def captured(self, turns: Sequence[Turn]) -> Turn: ...
-    def order(self) -> None: ...
-    def device(self) -> Any: ...
-
-
-class CupyRuntime:
-    """A `Runtime` on one device of CuPy's. Everything is put on the caller's current stream."""
 
     def __init__(self, device: int) -> None:
         import cupy
@@ -77,7 +63,6 @@ class CupyRuntime:
         self._device = device
         self._last: Any = None
         bindings = _nvmath()
-        self.why_no_graphs = None
         if isinstance(bindings, str):
             self.why_no_graphs = (
                 f"matmuls are captured through nvmath-python, which cannot be imported ({bindings}); "

@@ -16,7 +16,7 @@ from nvrtc import compiles
 
 from minijac.algebra.view import View
 from minijac.ops import REGISTRY
-from minijac.ops.families import Elementwise
+from minijac.ops.families import Elementwise, elementwise, multilinear
 from minijac.program.compiled import record
 from minijac.program.gpu.access import accessed
 from minijac.program.gpu.executor import GraphExecutor
@@ -189,6 +189,46 @@ def test_operations_without_a_kernel_are_those_that_cuda_has_no_function_for():
         run = executor(lambda xs, op=op, sample=sample: op(*xs, **sample.params), operands, device=Planning())
         found |= set(run.report.uncaptured)
     assert found == WITHOUT_KERNEL
+
+
+def test_a_new_operation_needs_no_kernel_of_its_own():
+    """An elementwise value made of known functions, a known function, and a contraction by names of axes."""
+    try:
+        mish = elementwise("test_mish", lambda x: x * np.tanh(np.logaddexp(x, 0.0)), None)
+        slope = elementwise("test_slope", np.arctan, lambda y, x: 1.0 / (1.0 + x * x))
+        outer = multilinear("test_outer", lambda a, b: a[:, :, None] * b[:, None, :], lambda *_: (("bi", "bj"), "bij"))
+        f = lambda x: (mish(x), slope(x) + mish(x) ** 2, outer(x, mish(x)), mish(slope(x)).sum(1))
+        for dtype in FLOATS:
+            x = np.random.default_rng(7).standard_normal((3, 5)).astype(dtype)
+            run = executor(f, x)
+            assert not run.report.uncaptured
+            for y, expected in zip(run.run(x), f(x), strict=True):
+                agree(y, expected, tolerance=1e-5 if dtype == np.float32 else 1e-12)
+            compiles(run.source)
+    finally:
+        for name in ("test_mish", "test_slope", "test_outer"):
+            REGISTRY.pop(name, None)
+
+
+def test_an_operation_that_looks_at_numbers_is_called():
+    try:
+        signed = elementwise("test_signed", lambda x: x if x.sum() > 0 else -x, None)
+        x = np.ones((3, 5))
+        run = executor(lambda x: signed(x) * 2.0, x)
+        assert run.report.uncaptured == ("test_signed",)
+        for y in (x, -3.0 * x):
+            agree(run.run(y)[0], signed(y) * 2.0)
+    finally:
+        REGISTRY.pop("test_signed", None)
+
+
+def test_sums_of_windows_are_one_kernel():
+    unpatches, rng = REGISTRY["unpatches"], np.random.default_rng(8)
+    for example in unpatches.examples:
+        y = rng.standard_normal(example.shapes[0])
+        run = executor(lambda y, params=example.params: unpatches(y, **params), y)
+        assert (run.report.kernels, run.report.uncaptured) == (1, ())
+        agree(run.run(y)[0], unpatches(y, **example.params), tolerance=1e-14)
 
 
 def test_powers_with_small_constant_exponents_are_products():
