@@ -91,3 +91,11 @@ def __getattr__(name: str) -> _Any:
 
         return import_module(f"{__name__}.torch")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+for _module in (errors, nn, ops, special, testing):  # dir() of each shows its interface, as minijac.numpy's does
+    _module.__dict__["__dir__"] = _module.__all__.copy
