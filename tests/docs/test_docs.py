@@ -1,5 +1,6 @@
 """The code in the documentation runs as it is printed."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def test_the_code_of_a_page_runs(page, monkeypatch):
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
+
+
+def test_the_jacobian_that_is_walked_through_the_house_is_as_told():
+    failed, tried = doctest.testfile(str(ROOT / "docs/design.md"), module_relative=False)
+    assert tried and not failed
 
 
 # --- docs/gpu.md ------------------------------------------------------------------------------------------------------
