@@ -16,8 +16,8 @@ PACKAGE = ROOT / "minijac"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "lines", "errors", "backend", "memo", "algebra", "tape", "ops", "arguments", "operator", "numpy", "special", "nn",
-    "accumulation", "program", "ways", "transforms", "loops", "views", "testing", "torch",
+    "lines", "errors", "backend", "memo", "prices", "algebra", "tape", "ops", "arguments", "operator", "numpy",
+    "special", "nn", "accumulation", "program", "ways", "transforms", "loops", "views", "testing", "torch",
     "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""

@@ -23,8 +23,9 @@ from ..algebra.writing import covers
 from ..errors import InputError
 from ..memo import Memo
 from ..ops.families import Elementwise, Multilinear
+from ..prices import MATMUL, MOVE
 from .graph import Graph
-from .shadow import MATMUL, MOVE, Cost, Ledger, Shadow, ShadowGraph
+from .shadow import Cost, Ledger, Shadow, ShadowGraph
 
 __all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "structure_of"]
 

@@ -14,13 +14,10 @@ from ..algebra.view import View, row_major
 from ..algebra.writing import Placed
 from ..backend import array_of, zeros
 from ..ops.edges import Edge, Linear, Part
+from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
 from .graph import Graph
 
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
-
-# What a multiply-add in a matmul, an entry read or written elsewhere, and a call cost on a CPU, in nanoseconds. Only
-# their ratios matter for the choice; measured with float32 on one core (benchmarks/plans.py).
-MATMUL, MOVE, CALL, CALL_PER_MATRIX = 0.02, 0.4, 1500.0, 100.0
 
 
 class Cost(NamedTuple):

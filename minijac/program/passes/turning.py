@@ -15,6 +15,7 @@ import numpy as np
 
 from ...ops.multilinear import matmul
 from ...ops.structural import reshape, transpose
+from ...prices import CALL_PER_MATRIX, MATMUL, MOVE, SMALL, STRIDED
 from ...tape.op import Op
 from ..ir import Instruction, Program, Value, without_dead_code
 
@@ -26,9 +27,6 @@ LEAST = 1024
 """Entries of a value below which its order does not matter."""
 MOST = 128
 """Chains that are tried, the last ones of a program."""
-ENTRY, STRIDED, FLOP, SMALL_FLOP, MATRIX = 0.2, 0.6, 0.005, 0.02, 300.0
-"""Nanoseconds, roughly: an entry read or written in order, and out of order; an operation of a large product and of a
-small one, and the call for each matrix of a stack. Only their proportions matter."""
 
 
 def turned_chains(program: Program) -> Program:
@@ -170,23 +168,24 @@ def _cost(program: Program) -> float:
     total = 0.0
     for step in program.instructions:
         out = program.values[step.out]
-        moved = [program.values[n].size * (STRIDED if n in strided else ENTRY) for n in step.args]
+        moved = [program.values[n].size * (STRIDED if n in strided else MOVE) for n in step.args]
         if step.op is reshape:
-            total += out.size * (ENTRY + STRIDED) * (step.args[0] in strided)
+            total += out.size * (MOVE + STRIDED) * (step.args[0] in strided)
         elif step.op.view:
             if (step.args[0] in strided) != (step.op is transpose):
                 strided.add(step.out)
         elif step.op is matmul:
             total += _product_cost(program, step)
         else:
-            total += out.size * ENTRY + sum(moved)
+            total += out.size * MOVE + sum(moved)
     return total + sum(prod(program.values[n].shape) * STRIDED for n in program.outputs if n in strided)
 
 
 def _product_cost(program: Program, step: Instruction) -> float:
     a, b = (program.values[n].shape for n in step.args)
     out = program.values[step.out].shape
-    flops = 2 * prod(out) * a[-1]
+    multiplied = prod(out) * a[-1]
     if len(a) == len(b) == 2 or len(out) < 3:
-        return flops * FLOP
-    return prod(out[:-2]) * MATRIX + flops * (SMALL_FLOP if min(*out[-2:], a[-1]) < 32 else 2 * FLOP)
+        return multiplied * MATMUL
+    small = min(*out[-2:], a[-1]) < 32
+    return prod(out[:-2]) * CALL_PER_MATRIX + multiplied * (SMALL if small else 2 * MATMUL)
