@@ -14,8 +14,6 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..algebra.block import Block
 from ..algebra.factors import product, size_of
 from ..algebra.labels import Label, Window
@@ -25,7 +23,7 @@ from ..memo import Memo
 from ..ops.families import Elementwise, Multilinear
 from ..prices import MATMUL, MOVE
 from .graph import Graph
-from .shadow import Cost, Ledger, Shadow, ShadowGraph
+from .shadow import Cost, Ledger, ShadowGraph
 
 __all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "structure_of"]
 
@@ -116,7 +114,7 @@ def cheapest_order(graph: Graph, chain: Sequence[int], ledger: Ledger) -> Order:
     Blocks keep products of factors apart, so what a composition costs is what it contracts, not what it collects.
     """
     n = len(chain) - 1
-    one = _one(ledger)
+    one = ledger.one
     best: dict[tuple[int, int], tuple[float, Order, Block]] = {}
     for k in range(n):
         best[k, k] = min(_either_way(graph, chain, k, ledger, one), key=lambda found: found[0])
@@ -205,14 +203,10 @@ def mixed_plan(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> P
     return Plan("mixed", orders)
 
 
-def _one(ledger: Ledger) -> Shadow:
-    return Shadow((), np.dtype(np.float32), ledger)
-
-
 def price(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequence[int]) -> Cost:
     """Carry a plan out on shadows."""
     ledger = Ledger()
-    blocks = accumulate(ShadowGraph(graph, ledger), plan, inputs, outputs, _one(ledger))
+    blocks = accumulate(ShadowGraph(graph, ledger), plan, inputs, outputs, ledger.one)
     for block in blocks.values():
         write(block, ledger)
     return ledger.cost()

@@ -18,7 +18,7 @@ from ..memo import Memo
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from .graph import Graph
-from .plan import structure_of
+from .plan import Plan, plan_for, structure_of
 from .samples import ANYWHERE, Mixing, Place, follow_samples, raise_mixing
 
 __all__ = ["Prepared", "Recorded", "open_trace", "prepare", "run_on_tape", "sample_places"]
@@ -160,6 +160,10 @@ class Prepared(NamedTuple):
         found = [sum(x.size if axis is None else x.size // (self.batch or 1) for x, axis in zip(*end, strict=True))
                  for end in ends]  # fmt: skip
         return found[0], found[1]
+
+    def plan(self, mode: Any) -> Plan:
+        """The plan of a mode (`plan.plan_for`)."""
+        return plan_for(self.graph, mode, self.run.inputs, self.nodes, self.structure, self.seeds)
 
 
 def prepare(

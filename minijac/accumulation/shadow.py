@@ -51,6 +51,11 @@ class Ledger:
         self.matmul = self.multiplied = self.moved = self.live = self.peak = 0
         self.calls = 0.0
 
+    @property
+    def one(self) -> Shadow:
+        """The number one, of the narrowest type."""
+        return Shadow((), np.dtype(np.float32), self)
+
     def cost(self) -> Cost:
         time = self.matmul * MATMUL + self.moved * MOVE + self.calls * CALL
         return Cost(self.matmul + self.multiplied, self.moved, self.peak, time)

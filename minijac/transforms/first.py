@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..accumulation.plan import plan_for
 from ..accumulation.recording import Prepared, Recorded, prepare
 from ..accumulation.results import assemble
 from ..arguments import (
@@ -130,7 +129,7 @@ def _jacobian(
         return ready.run, as_trees(within_bytes(ready, args, options), ready, args, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
-        plan = plan_for(ready.graph, mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
+        plan = ready.plan(mode)
         pairs = replayed(ready, plan, options) or assemble(ready, plan, options)
     return ready.run, as_trees(pairs, ready, args, options)
 

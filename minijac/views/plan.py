@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, plan_for, price, segment
+from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, price, segment
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first
 from ..accumulation.samples import ANYWHERE, Place, follow_samples
-from ..accumulation.shadow import Ledger, Shadow, ShadowGraph
+from ..accumulation.shadow import Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..arguments import checked_options
 from ..backend import at_home
@@ -57,7 +57,7 @@ class Explanation:
         self.outputs = nodes
         self.asked = mode if isinstance(mode, str) else "an explicit plan"
         self.candidates: list[Candidate] = candidates(ready.graph, inputs, nodes)
-        self.plan: Plan = plan_for(ready.graph, mode, inputs, nodes, ready.structure, ready.seeds)
+        self.plan: Plan = ready.plan(mode)
         if not isinstance(mode, str):
             self.candidates.append(Candidate(self.plan, price(ready.graph, self.plan, inputs, nodes)))
         self.held = held_bytes(ready, args)
@@ -87,7 +87,7 @@ class Explanation:
         for end in ready.run.inputs if forward else ready.nodes:
             ledger = Ledger()
             graph = ShadowGraph(ready.graph, ledger)
-            seed = {end: Block.identity(self.nodes[end].out.shape, _one(ledger))}
+            seed = {end: Block.identity(self.nodes[end].out.shape, ledger.one)}
             graph.outputs = [i for i in graph.order if i != end]  # keep the block of every node
             blocks = graph.forward(seed) if forward else _reverse_everywhere(graph, seed)
             for i, block in sorted(blocks.items(), reverse=not forward):
@@ -113,7 +113,7 @@ class Explanation:
                 self.orders.append(f"output %{o} by input %{i}: J = {_written(order, named)}{meeting}")
                 whole: Block | None = None
                 for k, (a, b) in enumerate(pairwise(chain)):
-                    block = segment(graph, a, b, _one(ledger), k in _backward(order))
+                    block = segment(graph, a, b, ledger.one, k in _backward(order))
                     whole = block if whole is None else block.after(whole)
                     cut = "meet" if k + 1 in meets else "cut" if b != o else ""
                     yield Step(b, a, directions[k], words(block, b, a), _bytes(block), cut)
@@ -252,10 +252,6 @@ def explain(
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------------
-def _one(ledger: Ledger) -> Shadow:
-    return Shadow((), np.dtype(np.float32), ledger)
-
-
 def _bytes(block: Block) -> int:
     arrays = {id(f.array): f.array for term in block.terms for f in term.factors if hasattr(f.array, "nbytes")}
     return sum(array.nbytes for array in arrays.values())

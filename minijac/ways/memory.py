@@ -21,7 +21,7 @@ from ..accumulation.recording import Prepared, sample_places
 from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype, shown
 from ..accumulation.samples import Place
 from ..accumulation.seeds import Range, seeds, unit
-from ..accumulation.shadow import Cost, Ledger, Shadow, ShadowGraph
+from ..accumulation.shadow import Cost, Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..algebra.labels import Axes, Label, axis_of, window
 from ..algebra.terms import Term
@@ -198,7 +198,7 @@ class _Rehearsal:
     def _whole(self, plan: Plan, graph: Graph) -> Cost:
         """All at once: the result is written once, not added to."""
         ready, ledger = self.ready, Ledger()
-        blocks = accumulate(ShadowGraph(graph, ledger), plan, ready.run.inputs, ready.nodes, _one(ledger))
+        blocks = accumulate(ShadowGraph(graph, ledger), plan, ready.run.inputs, ready.nodes, ledger.one)
         before = ledger.peak
         if not self.options.structured:  # the result does not exist yet
             before -= sum(_result_bytes(ready, y, x) for y in ready.outputs for x in ready.sources)
@@ -210,9 +210,9 @@ class _Rehearsal:
         total = Cost(0, 0, 0, 0.0)
         for end in self.ends(plan):
             ledger = Ledger()
-            seeds = list(self.seeds(plan, end, chunk_size, samples, _one(ledger)))
+            seeds = list(self.seeds(plan, end, chunk_size, samples, ledger.one))
             if seeds:  # all alike: the first stands for the others
-                blocks = self.piece(ShadowGraph(graph, ledger), plan, end, seeds[0], _one(ledger))
+                blocks = self.piece(ShadowGraph(graph, ledger), plan, end, seeds[0], ledger.one)
                 self._write(blocks, samples, ledger, False)
                 total = total.and_then(ledger.cost(), len(seeds) * pieces)
         return total
@@ -313,10 +313,6 @@ def _result_bytes(ready: Prepared, y: Any, x: Any) -> int:
     return y.size * x.size // max(ready.batch or 1, 1) * result_dtype(y, x).itemsize
 
 
-def _one(ledger: Ledger) -> Shadow:
-    return Shadow((), np.dtype(np.float32), ledger)
-
-
 def ways(ready: Prepared, args: Sequence[Any], options: Options, room: float = np.inf) -> list[Way]:
     """What may be done with a recorded function within so many bytes: for each order the way of fewest pieces."""
     with np.errstate(all="ignore"):  # local derivatives are computed here; the function's own warnings were given
@@ -331,7 +327,7 @@ def within_bytes(ready: Prepared, args: tuple[Any, ...], options: Options) -> li
     """
     with np.errstate(all="ignore"):
         if any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
-            plan = plan_for(ready.graph, options.mode, ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
+            plan = ready.plan(options.mode)
             return assemble(ready, plan, options)
         rehearsal, room = _Rehearsal(ready, args, options), options.max_bytes * (1 - MARGIN)
         found = rehearsal.ways(room)
