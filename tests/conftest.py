@@ -10,6 +10,7 @@ from gpu import Device
 from hypothesis import HealthCheck, settings
 
 from minijac.memo import Memo
+from minijac.program.gpu import runtime
 
 # no deadline: a test that is slow once, on a busy machine, is not wrong
 settings.register_profile(
@@ -42,6 +43,16 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     import cupyx
 
     yield Device(cupy, cupyx, None)
+
+
+@pytest.fixture
+def place(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """The device, with kernels that run on it."""
+    if device.log is not None:
+        import kernels
+
+        monkeypatch.setattr(runtime, "CupyRuntime", kernels.OnStandIn)
+    return device
 
 
 @cache

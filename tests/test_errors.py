@@ -164,3 +164,9 @@ def test_marks_are_unique():
     """The tests above look for one marked line in each function."""
     for f in (*CONVERSIONS, *MUTATIONS, *UNSUPPORTED.values()):
         assert marked_line(f) > 0
+
+
+def test_an_error_inside_another_package_names_the_users_line():
+    special = pytest.importorskip("scipy.special")
+    with pytest.raises(mj.MinijacError, match=r"test_errors\.py:\d+"):
+        mj.jacobian(lambda x: special.softmax(x, axis=1))(random(3, 4, seed=7))

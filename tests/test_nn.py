@@ -343,3 +343,10 @@ def test_compiled_networks_are_the_same():
         compiled = mj.compile(mj.jacobian(f))
         compiled(y)
         close(compiled(x), mj.jacobian(f)(x))
+
+
+def test_softplus_at_infinity():
+    x = np.array([[-np.inf, 0.0, np.inf]])
+    expected = [[0.0, np.log(2.0), np.inf]]
+    np.testing.assert_allclose(mj.nn.softplus(x), expected)
+    np.testing.assert_allclose(mj.compile(mj.nn.softplus)(x), expected)

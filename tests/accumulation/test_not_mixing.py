@@ -301,3 +301,15 @@ def test_an_output_that_is_no_batch_of_samples_is_never_taken_for_one(f, mode):
     # A tracked batch axis may stand anywhere: then this is (B, *out, *in) with the rest of the axes in order.
     assert f(x).ndim == 3
     close(J, np.broadcast_to(np.eye(N), (B, 2, N, N)))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x.reshape(len(x), 2, 2) * 2.0,
+        lambda x: np.median(x, axis=1),
+        lambda x: (x.reshape(-1, 2) @ np.ones((2, 3))).reshape(len(x), 6),
+    ],
+)
+def test_no_samples_mix_with_none(f):
+    assert mj.jacobian(f)(random(3, 4, seed=7)[:0]).shape == (0, *f(random(3, 4, seed=7)).shape[1:], 4)

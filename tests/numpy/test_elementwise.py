@@ -220,3 +220,8 @@ def test_what_would_lose_a_derivative_raises(refused):
     f, error, hint = refused
     with pytest.raises(error, match=hint):
         mj.jvp(lambda x: (f(x), x * 1.0)[1], (X,), (X,))
+
+
+def test_python_zero_as_a_divisor_is_numpys():
+    with np.errstate(divide="ignore"):
+        assert mj.jacobian(lambda x: x / 0.0)(np.ones((3, 4)))[0, 0, 0] in (np.inf, -np.inf)

@@ -123,3 +123,24 @@ def test_linearize_at_another_batch_axis():
     y, J = mj.linearize(lambda t: net(t.T), x, batch_axis=1)
     close(y, net(x.T))
     close(J.todense(), net_jacobian(x.T))
+
+
+def test_a_structured_diagonal_leaves_the_coupling_out_of_products_too():
+    def f(x):
+        return (x - x.mean(0)) / x.std(0)
+
+    x = random(3, 4, seed=7)
+    J = mj.jacobian(f, on_mixing="diagonal", structured=True)(x)
+    dense = mj.jacobian(f, on_mixing="diagonal")(x)
+    np.testing.assert_allclose(J.todense(), dense, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(J @ x, np.einsum("bij,bj->bi", dense, x), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(J.T @ x, np.einsum("bij,bi->bj", dense, x), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose((J @ J).todense(), dense @ dense, rtol=1e-12, atol=1e-14)
+
+
+def test_a_structured_jacobian_is_no_array():
+    J = mj.jacobian(np.sin, structured=True)(random(3, 4, seed=7))
+    with pytest.raises(mj.ConversionError, match="todense"):
+        np.asarray(J)
+    with pytest.raises(TypeError):
+        random(3, 4, seed=7) @ J

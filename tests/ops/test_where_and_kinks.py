@@ -431,3 +431,24 @@ def test_renaming_the_arguments_of_a_tie_changes_nothing(mode):
         close(one[0], [0.5, 0.5])
         close(one[0], other[0])
         close(one[1], other[1])
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        lambda y: y.max(1, keepdims=True),
+        lambda y: np.einsum("bi,bi->b", y, y)[:, None],
+        lambda y: np.linalg.norm(y, axis=1, ord=np.inf)[:, None],
+        lambda y: (y @ y.swapaxes(0, 1) if y.shape[0] == 1 else y) * 1.0,
+    ],
+)
+def test_a_dead_branch_with_data_of_its_own_spoils_nothing(branch):
+    x = -np.ones((1, 2))
+
+    def f(x):
+        return np.where(x > 9.0, branch(np.log(x)), x)
+
+    with np.errstate(invalid="ignore"):
+        for mode in ("forward", "reverse", "mixed"):
+            np.testing.assert_array_equal(mj.jacobian(f, mode=mode, batch_axis=None)(x).reshape(2, 2), np.eye(2))
+        assert not mj.hessian(f, batch_axis=None)(x).any()

@@ -390,3 +390,59 @@ def test_generated_code_can_be_read():
     assert "# %2 = matmul(%0, %1)" in text
     assert "tanh" in text
     assert not any(word in text for word in ("12345", "0.123", "secret", "lambda"))
+
+
+def test_compile_keeps_the_sign_of_zero():
+    g = mj.compile(lambda x: 1.0 / (x + 0.0))
+    for _ in range(2):
+        assert g(np.array([-0.0]))[0] == np.inf
+
+
+@pytest.mark.parametrize("transform", [mj.jacobian, lambda f: mj.hessian(lambda x: f(x).sum(-1))])
+def test_a_transformation_of_a_compiled_function_compiled(transform):
+    x = np.linspace(0, 1, 18).reshape(6, 3)
+    f = transform(mj.compile(lambda x: np.tanh(x) * x))
+    same(mj.compile(f)(x), f(x), rtol=1e-12)
+
+
+def test_a_callable_with_attributes_of_the_same_names():
+    class Net:
+        def __init__(self):
+            self._fn = np.cos
+
+        def __call__(self, x):
+            return np.sin(self._fn(x))
+
+    x = np.ones(3)
+    same(mj.compile(Net())(x), np.sin(np.cos(x)), rtol=1e-15)
+    assert mj.compile(mj.compile(np.sin), maxsize=2).cache_info().maxsize == 2
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_products_of_two_dtypes_are_those_of_the_wider(swapped):
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(8, 8)), rng.normal(size=(64, 8, 8))
+    w, x = (w.astype(np.float32), x) if swapped else (w, x.astype(np.float32))
+    f = lambda x: np.swapaxes(w @ x, 1, 2) * 1.5
+    same(mj.compile(f)(x), f(x), rtol=1e-14)
+
+
+
+
+def test_complex_constants():
+    x = np.ones(3)
+    for f in (lambda x: x * (1 + 0j), lambda x: (x + 1j) * (1 + 0j), lambda x: (x - 0j) / (1 + 0j)):
+        same(mj.compile(f)(x), f(x), rtol=0)
+
+
+def test_signs_of_zero():
+    x = np.array([-0.0, 0.0])
+    for f in (lambda x: x - (-0.0), lambda x: x - 0.0, lambda x: (np.pad(x, 1), np.pad(x, 1, constant_values=-0.0))):
+        for found, expected in zip(np.atleast_2d(mj.compile(f)(x)), np.atleast_2d(f(x)), strict=True):
+            np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+
+
+@pytest.mark.parametrize("array", [np.ma.array([1.0, 2.0], mask=[0, 1])])
+def test_arrays_with_other_operations_are_refused(array):
+    with pytest.raises(mj.InputError, match="plain arrays as arguments, got"):
+        mj.compile(lambda x: x.sum())(array)

@@ -476,3 +476,42 @@ def test_a_replay_gives_no_floating_point_warnings():
         np.testing.assert_array_equal(compiled(-X), expected)
         with pytest.raises(FloatingPointError):
             np.log(np.zeros(1))
+
+
+@pytest.mark.parametrize("change", [
+    lambda y: y.setflags(write=False), lambda y: setattr(y, "shape", (-1,)), lambda y: setattr(y, "dtype", np.int64),
+])  # fmt: skip
+def test_results_that_the_caller_altered(change):
+    f = mj.compile(lambda x: np.sin(x))
+    x = np.ones((200, 200))
+    for _ in range(4):
+        y = f(x)
+        same(y, np.sin(x), rtol=1e-15)
+        change(y)
+        del y
+
+
+def test_results_that_are_still_seen_are_not_written():
+    f = mj.compile(lambda x: np.sin(x))
+    kept = [f(np.full((200, 200), float(k)))[:: 1 + k] for k in range(5)]
+    for k, y in enumerate(kept):
+        assert (y == np.sin(float(k))).all()
+
+
+def test_numbers_and_arrays_without_axes_stay_what_they_are():
+    for f in (lambda x: x * 1.0, lambda x: x / 1.0, lambda x: x - 0.0):
+        for x in (np.array(2.0), np.float64(2.0)):
+            assert type(mj.compile(f)(x)) is type(f(x))
+
+
+def test_dropped_functions_are_let_go_of_at_once():
+    f = mj.compile(mj.jacobian(lambda x: np.tanh(x @ np.ones((50, 50)))))
+    f(np.ones((200, 50)))
+    (entry,) = f._entries.values()
+    held = weakref.ref(entry.executors[0])
+    gc.disable()
+    try:
+        del entry, f
+        assert held() is None
+    finally:
+        gc.enable()

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
+import minijac as mj
+
 
 class Device(NamedTuple):
     """CuPy, or its stand-in: how arrays get there and back, and where looking at them from the host is an error."""
@@ -63,3 +65,20 @@ def on_device(f: Callable[..., Any], device: Device) -> Callable[..., Any]:
 
 def _codes(code: Any) -> list[Any]:
     return [code, *(inner for x in code.co_consts if isinstance(x, type(code)) for inner in _codes(x))]
+
+
+def agree(found: Any, expected: Any, device: Device, rtol: float = 1e-10) -> None:
+    """Arrays of the device where NumPy gives arrays, with the same entries; dense where both are structured."""
+    found, expected = (
+        [leaf.todense() if isinstance(leaf, mj.Jacobian) else leaf for leaf in optree.tree_leaves(tree)]
+        for tree in (found, expected)
+    )
+    assert len(found) == len(expected)
+    for y, z in zip(found, expected, strict=True):
+        if not isinstance(z, np.ndarray | np.generic):
+            assert y == z
+            continue
+        y = device.get(y)
+        assert (y.shape, y.dtype) == (np.shape(z), z.dtype)
+        scale = np.abs(z[np.isfinite(z)]).max(initial=1.0) if np.asarray(z).dtype.kind == "f" else 1.0
+        np.testing.assert_allclose(y, z, rtol, rtol * scale)

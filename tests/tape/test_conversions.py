@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -305,3 +306,8 @@ def test_if_on_a_traced_value_under_compile_raises():
         mj.compile(mj.grad(lambda x: branches(x).sum()))(X)
     names_place(caught.value, branches)
     mentions(caught.value, r"where")
+
+
+def test_pickling_a_traced_value_raises():
+    with pytest.raises(mj.ConversionError, match="pickling"):
+        mj.jacobian(lambda x: pickle.loads(pickle.dumps(x)) * 2.0)(random(3, 4, seed=7))

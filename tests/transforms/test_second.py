@@ -293,3 +293,15 @@ def test_inner_and_outer_perturbations_are_not_confused(inner):
     np.testing.assert_allclose(mj.grad(lambda x: x * inner(x))(x), 4.0 * x)
     np.testing.assert_allclose(mj.jvp(lambda x: x * inner(x), (np.asarray(x),), (np.ones(()),))[1], 4.0 * x)
     np.testing.assert_allclose(mj.grad(mj.grad(lambda x: x * inner(x)))(x), 4.0)
+
+
+def test_second_derivatives_are_not_rounded_to_single_precision():
+    """A scale met data of ones that was made in single precision."""
+
+    def f(x):
+        y = np.cumsum(x[:, ::-1], axis=1)
+        return np.einsum("bi,bj->bij", x, -y) * 1.7905963
+
+    whole = mj.hessian(f)(X)
+    np.testing.assert_allclose(mj.hessian_diagonal(f)(X), np.diagonal(whole, axis1=-2, axis2=-1), rtol=1e-13)
+    np.testing.assert_allclose(mj.laplacian(f)(X), np.trace(whole, axis1=-2, axis2=-1), rtol=1e-13)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import random
 
 import minijac as mj
 from minijac.memo import Memo
@@ -109,3 +110,20 @@ def test_large_weights_are_not_copied_into_a_structured_result(monkeypatch):
     for _ in range(3):
         J = mj.jacobian(lambda x: x @ weights, structured=True)(np.ones((2, 200)))
         assert any(np.shares_memory(f.array, weights) for term in J.block.terms for f in term.factors)
+
+
+def test_replay_tells_zero_from_minus_zero_and_returns_arrays():
+    found = [mj.jacobian(lambda x, c=c: np.copysign(x, c) * x)(np.ones((1, 1))) for c in (0.0, 0.0, 0.0, -0.0, -0.0)]
+    assert [float(J[0, 0, 0]) for J in found] == [2.0, 2.0, 2.0, -2.0, -2.0]
+    for _ in range(3):
+        assert type(mj.jacobian(np.sin, batch_axis=None)(np.float64(0.3))) is np.ndarray
+
+
+def test_replay_follows_data_and_constants():
+    weights = random(3, 4, seed=7)
+    for n in range(6):
+        x = random(3, 4, seed=7) + n
+        weights[:] = random(3, 4, seed=7) * n
+        scale = float(n % 3)
+        J = mj.jacobian(lambda x, s=scale: np.sin(x * weights) * s)(x)
+        np.testing.assert_allclose(np.diagonal(J, axis1=1, axis2=2), scale * weights * np.cos(x * weights), atol=1e-14)

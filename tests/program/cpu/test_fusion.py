@@ -227,3 +227,20 @@ def test_stages_come_after_what_they_read(monkeypatch, seed):
     assert known.issuperset(program.outputs)
     assert steps == len(program.instructions)
     assert any(isinstance(stage, Fused) for stage in stages)
+
+
+def test_loops_are_not_made_of_small_arrays_and_not_too_long(monkeypatch):
+    monkeypatch.setattr(fusion, "available", lambda: True)
+
+    def f(x):
+        for _ in range(1000):
+            x = x * 1.5 + 1.0
+        return x
+
+    def longest(x):
+        program = mj.compile(f).program(x)
+        loops = fused(program.instructions, program.values, program.outputs)
+        return max((len(loop.steps) for loop in loops if isinstance(loop, Fused)), default=0)
+
+    assert longest(np.ones((4, 2))) == 0
+    assert 0 < longest(np.ones((100, 50))) <= fusion.LONGEST

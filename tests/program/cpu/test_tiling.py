@@ -15,7 +15,7 @@ from minijac.program.cpu.tiling import Region, stages
 
 pytest.importorskip("torch")
 import fuzz
-from registry import CASES, SMOOTH, calls, cases
+from tiles import run, tile_everything
 
 B, D, H = 12, 5, 7
 N = 40 * B
@@ -23,17 +23,7 @@ N = 40 * B
 
 @pytest.fixture(autouse=True)
 def everything_is_tiled(monkeypatch):
-    """However small; on two threads, and at the smallest tile size."""
-    monkeypatch.setattr(tiling, "WORTH", 0)
-    monkeypatch.setattr(regions, "SETTLE", 0.0)
-    monkeypatch.setattr(regions, "SECONDS", 0.0)
-    monkeypatch.setattr(regions, "threads", lambda: 2)
-    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(1, 2), arrays))
-
-
-def run(plan, arrays):
-    plan(arrays)
-    return plan
+    tile_everything(monkeypatch)
 
 
 def regions_of(compiled, *args) -> list[Region]:
@@ -43,23 +33,6 @@ def regions_of(compiled, *args) -> list[Region]:
 def network(rng, dtype=float):
     W, V = rng.normal(size=(D, H)).astype(dtype), rng.normal(size=(H, D)).astype(dtype)
     return lambda x: np.tanh(x @ W) @ V
-
-
-@cases(CASES)
-def test_values_of_every_operation(case):
-    compiled = mj.compile(case)
-    for operands in calls(case):
-        with np.errstate(all="ignore"):
-            same(compiled(*operands), case(*operands), rtol=1e-13)
-
-
-@cases(SMOOTH)
-def test_jacobians_of_every_operation(case):
-    for k in case.differentiable:
-        f = mj.value_and_jacobian(case, k, batch_axis=case.batch_axis)
-        compiled = mj.compile(f)
-        for operands in calls(case):
-            same(compiled(*operands), f(*operands), rtol=1e-10)
 
 
 @pytest.mark.parametrize("part", range(4))

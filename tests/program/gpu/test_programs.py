@@ -1,4 +1,4 @@
-"""Whole programs on the emulated device: every operation of the registry with its Jacobians, and the workloads.
+"""Whole programs on the emulated device: the workloads of the benchmarks.
 
 Each source that is run is compiled by NVRTC too.
 """
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
-from compiled import same
 from emulated import COMPILER, WHY_NOT, Device
 from nvrtc import compiles
 
@@ -19,36 +18,9 @@ from minijac.program.compiled import record
 from minijac.program.gpu.executor import GraphExecutor
 
 pytest.importorskip("torch")
-from registry import GROUPS, calls, value_and_jacobians
 from workloads import WORKLOADS
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
-
-
-@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group[0].name}-to-{group[-1].name}")
-def test_every_operation_with_its_jacobians(group):
-    """Twelve of them in one program, on the operands of the recording and on others."""
-
-    def f(operands: Any) -> Any:
-        return [value_and_jacobians(case, xs) for case, xs in zip(group, operands, strict=True)]
-
-    numbers = [list(each) for each in zip(*(calls(case) for case in group), strict=True)]
-    with np.errstate(all="ignore"):
-        entry = record(f, (numbers[0],), {})
-        run = GraphExecutor(entry.program, Device())
-        for operands in numbers:
-            found = run.run(*optree.tree_leaves(operands))
-            expected = f(operands)
-            position = 0
-            for case, results in zip(group, expected, strict=True):
-                for y in results:
-                    try:
-                        same(np.asarray(found[position]), np.asarray(y), rtol=1e-9)
-                    except AssertionError as error:
-                        raise AssertionError(f"{case.name}-{case.number}: {error}") from None
-                    position += 1
-    if run.source.count("KERNEL") > 1:
-        compiles(run.source)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

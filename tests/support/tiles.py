@@ -1,0 +1,23 @@
+"""Tiles of whatever size, where only what is worth it would be tiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from minijac.program.cpu import regions, tiling
+
+
+def tile_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small; on two threads, and at the smallest tile size."""
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "SETTLE", 0.0)
+    monkeypatch.setattr(regions, "SECONDS", 0.0)
+    monkeypatch.setattr(regions, "threads", lambda: 2)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(1, 2), arrays))
+
+
+def run(plan: Any, arrays: Any) -> Any:
+    plan(arrays)
+    return plan
