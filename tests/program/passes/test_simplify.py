@@ -20,8 +20,6 @@ def test_a_product_that_is_zero_times_a_negative_number_is_minus_zero(name):
         same(mj.compile(f)(x, W), f(x, W))
 
 
-
-
 def test_no_later_pass_counts_the_cost_of_a_product_that_was_scaled(monkeypatch):
     monkeypatch.setattr(simplify, "PASSES", (simplify.scaled_early,))
     program = mj.compile(lambda x, W: 0.5 * (x @ W)).program(np.ones((40, 3)), np.ones((3, 9)))
