@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from ..algebra.factors import Array, Factor, size_of, spread
 from ..algebra.labels import Axes, Axis, Label, Window, label_of, labels_in, window
 from ..algebra.terms import Term
-from ..algebra.writing import superposed
+from ..algebra.writing import stands_in, superposed
 from ..backend import astype, namespace
-from ..tape.traced import is_traced
 
 __all__ = ["merged", "offsets"]
 
@@ -139,7 +138,7 @@ def _joined(large: Term, small: Term, fits: dict[Label, Fit], dtype: Any, like: 
 
 def _total(parts: Any, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
     """The sum of factors, each in its window of an array of `shape`."""
-    if not is_traced(like) and not any(is_traced(factor.array) for factor, *_ in parts):
+    if not any(map(stands_in, (like, *(factor.array for factor, *_ in parts)))):
         total = namespace(like).zeros(shape, dtype)
         for factor, labels, starts, sizes in parts:
             where = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))

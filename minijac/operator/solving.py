@@ -10,8 +10,8 @@ import numpy as np
 from ..algebra.block import Block
 from ..algebra.factors import Array
 from ..algebra.terms import Term
+from ..algebra.writing import stands_in
 from ..backend import namespace, on_host
-from ..tape.traced import is_traced
 from .bands import offsets
 
 __all__ = ["solve", "solve_banded"]
@@ -41,7 +41,7 @@ def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
 
 def _bands(block: Block, dtype: Any, like: Array) -> dict[int, Array] | None:
     """The diagonals of each sample's matrix by offset, ``(B, n)`` by row; None where it is not banded, or traced."""
-    if is_traced(like) or any(is_traced(factor.array) for term in block.terms for factor in term.factors):
+    if any(map(stands_in, (like, *(factor.array for term in block.terms for factor in term.factors)))):
         return None
     shape = block.out_shape[1:]
     if shape != block.inp_shape[1:]:
@@ -120,8 +120,13 @@ def solve_banded(bands: dict[int, Array], rhs: Array) -> Array:
         following[:, -1] = rows[:, k + 1 + below]
         rest[:, -1] = b[:, k + 1 + below]
         active, right = following, rest
+    return _substituted(upper, value)
 
-    x = xp.zeros((batch, n + width - 1, count), rhs.dtype)
+
+def _substituted(upper: Array, value: Array) -> Array:
+    """The solution of an upper triangular band, row i of which begins at column i, from the last row on."""
+    batch, n, width = upper.shape
+    x = namespace(value).zeros((batch, n + width - 1, value.shape[2]), value.dtype)
     for k in range(n - 1, -1, -1):
         known = (upper[:, k, 1:, None] * x[:, k + 1 : k + width]).sum(axis=1)
         x[:, k] = (value[:, k] - known) / upper[:, k, :1]
