@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import optree
 
 from .backend import check_operand, holds_array, is_array, namespace
 from .errors import InputError
+from .foreign import kind_of, remedy_for
 from .lines import user_line
 from .tape.traced import Traced
 
@@ -60,6 +61,11 @@ def checked_options(**given: Any) -> Options:
             raise InputError(f"{name}: expected a positive int or None, got {value!r}.")
     argnums = options.argnums
     if not _is_int(argnums) and not (isinstance(argnums, tuple | list) and all(map(_is_int, argnums))):
+        if hasattr(argnums, "shape"):
+            raise InputError(
+                "argnums: expected an int or a tuple of ints, got an array. A transformation takes the function, and "
+                "what it returns takes the arguments: minijac.jacobian(f)(x), not minijac.jacobian(f, x)."
+            )
         raise InputError(f"argnums: expected an int or a tuple of ints, got {argnums!r}.")
     if not _is_int(argnums) and not argnums:
         raise InputError("argnums: expected at least one position, got an empty tuple.")
@@ -128,9 +134,12 @@ def batch_size(args: Sequence[Any], axes: Sequence[int | None]) -> int | None:
                 )
             found = found or (size, name)
     if found is None and any(axis is not None for axis in axes):
+        n, arg = next((n, arg) for n, (arg, axis) in enumerate(zip(args, axes, strict=True)) if axis is not None)
+        leaves = flatten(arg)[0]
+        strange = leaves[0] if leaves and not isinstance(leaves[0], int | float) else arg
         raise InputError(
-            f"batch_axis={tuple(axes)}: expected an array with a batch axis among the arguments, got none. For the "
-            "ordinary Jacobian say batch_axis=None."
+            f"argument {n}: expected an array with samples on axis {axes[n]}, got {kind_of(strange)}. "
+            f"{remedy_for(strange)} For the ordinary Jacobian say batch_axis=None."
         )
     return found and found[0]
 
@@ -142,10 +151,11 @@ def differentiable(leaf: Any, n: int, xp: Any) -> Any:
     elif isinstance(leaf, Traced) and not holds_array(leaf) and leaf.dtype.kind == "f":
         leaf = np.positive(leaf)  # a Python number of a program being recorded, as an array
     if not is_array(leaf) and not isinstance(leaf, Traced):
-        kind = "an integer" if isinstance(leaf, int) else f"{type(leaf).__name__}"
+        kind = "an integer" if isinstance(leaf, int) else kind_of(leaf)
+        remedy = "Cast it, or leave it out of argnums." if isinstance(leaf, int) else remedy_for(leaf)
         raise InputError(
             f"argument {n}: expected arrays of dtype float32 or float64 (in any pytree) to differentiate, got {kind} "
-            f"({leaf!r:.60}). Cast it, or leave it out of argnums."
+            f"({leaf!r:.60}). {remedy}"
         )
     check_dtype(
         leaf.dtype, f"argument {n} of shape {leaf.shape}", "Cast it with .astype(float), or leave it out of argnums."
@@ -166,8 +176,8 @@ def output_leaf(y: Any, xp: Any) -> Any:
         y = xp.asarray(y)
     if not is_array(y) and not isinstance(y, Traced):
         raise InputError(
-            f"output: expected arrays of dtype float32 or float64 (in any pytree), got {type(y).__name__} "
-            f"({y!r:.60}). Return it as aux (has_aux=True)."
+            f"output: expected arrays of dtype float32 or float64 (in any pytree), got {kind_of(y)} ({y!r:.60}). "
+            f"{remedy_for(y) if is_dataclass(y) else 'Return it as aux (has_aux=True).'}"
         )
     advice = "Cast it with .astype(float), or return it as aux (has_aux=True)."
     check_dtype(y.dtype, f"output of shape {y.shape}", advice)

@@ -16,6 +16,7 @@ import numpy as np
 import optree
 
 from .errors import InputError, UnsupportedOperationError
+from .foreign import a_function
 from .lines import user_line
 
 __all__ = [
@@ -188,7 +189,7 @@ def taken_home(f: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
     """Decorates what a transformation of `f` returns: it is named as `f` is, and works at home on its arguments."""
 
     def decorate(transformed: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(f)
+        @wraps(a_function(f))
         def called(*args: Any, **kwargs: Any) -> Any:
             with at_home(args) as args:
                 return transformed(*args, **kwargs)

@@ -13,6 +13,7 @@ import optree
 from ..arguments import Options, argument_positions, batch_axes, batch_size, differentiable, flatten, output_leaf
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
+from ..foreign import a_function
 from ..lines import user_line
 from ..memo import Memo
 from ..tape.trace import Node, Trace
@@ -87,8 +88,13 @@ def run_on_tape(
                 else:
                     others[value.index] = batched[n]
             call[n] = optree.tree_unflatten(tree, traced)
-        result = f(*call, **kwargs)
+        result = a_function(f)(*call, **kwargs)
         trace.check_captured()
+        if result is None:
+            raise InputError(
+                f"{getattr(f, '__name__', 'the function')}: expected arrays (in any pytree) as its result, got None. "
+                "Is a return missing?"
+            )
         result, aux = _with_aux(result) if has_aux else (result, None)
     leaves, tree = flatten(result)
     nodes = [leaf.index if isinstance(leaf, Traced) and leaf.home is trace else None for leaf in leaves]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -110,10 +111,17 @@ def raise_mixing(mixing: Mixing, batch: int) -> None:
     if node.where is not None and node.where.function not in (None, node.op.name):
         name = f"{node.where.function}, in its step {name},"
     operands = " and ".join(str(shape) for shape in mixing.shapes)
-    raise BatchMixingError(
-        f"samples mix in {name} at {where}: operands of shape {operands} give {node.out.shape}, and "
-        f"the axis of the {batch} samples does not pass through whole and in order. Expected every sample's output to "
-        'depend on its own input alone. If the mixing is meant, choose on_mixing="diagonal" for the exact '
-        'd y_i / d x_i, or on_mixing="full" for all of (B, *out, B, *in); if one operand is to count as constant, wrap '
-        "it in minijac.stop_gradient."
-    )
+    source = linecache.getline(node.where.file, node.where.number).strip() if node.where is not None else ""
+    lines = [
+        f"samples mix in {name} at {where}",
+        *([f"    {source:.100}"] if source else []),
+        f"  Operands of shape {operands} give {node.out.shape}: the axis of the {batch} samples does not pass whole.",
+        "  Expected every sample's output to depend on its own input alone. Is it meant? Then choose",
+        '    on_mixing="diagonal"   the exact d y_i / d x_i, the coupling included',
+        '    on_mixing="full"       all of it, (B, *out, B, *in)',
+        "    mj.stop_gradient(...)  around an operand that counts as constant",
+    ]
+    if node.out.shape == ():
+        lines.append("    mj.grad(f)             the gradient of one number, a sum over the samples")
+    lines.append("  If not: are the samples on another axis? Say batch_axis=... A single sample? Pass x[None].")
+    raise BatchMixingError("\n".join(lines))

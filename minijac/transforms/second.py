@@ -13,6 +13,7 @@ Laplacian (Li et al., Nature Machine Intelligence 6, 2024) on labelled blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -199,11 +200,14 @@ def laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options
     return _without_value(value_and_laplacian(f, argnums, **options), f, options)
 
 
-def _options(argnums: Any, options: dict[str, Any]) -> Options:
-    known = ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size")
+def _known(options: dict[str, Any], names: Sequence[str]) -> None:
     for name in options:
-        if name not in known:
-            raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(known)}.")
+        if name not in names:
+            raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(names)}.")
+
+
+def _options(argnums: Any, options: dict[str, Any]) -> Options:
+    _known(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size"))
     chosen = checked_options(argnums=argnums, **options)
     if chosen.on_mixing != "raise":
         raise InputError(
@@ -230,6 +234,7 @@ def _without_value(
 
 def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
     """Function that returns ``(y, H)``, or ``((y, aux), H)`` with `has_aux`; `f` runs once. See `hessian`."""
+    _known(options, [field.name for field in fields(Options)])
     has_aux = options.pop("has_aux", False)
 
     def first(*args: Any, **kwargs: Any) -> Any:
@@ -264,7 +269,6 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: 
     """
     if options.get("structured"):
         raise InputError("structured=True: a Hessian is dense. For its diagonal alone use minijac.hessian_diagonal.")
-    value_and_jacobian(f, argnums, **options)  # complains about wrong options now, not at the call
     return _without_value(value_and_hessian(f, argnums, **options), f, options)
 
 

@@ -1,0 +1,57 @@
+"""Objects that are no arrays: what they are called, and how to hand over what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from typing import Any
+
+from .errors import InputError
+
+__all__ = ["a_function", "kind_of", "remedy_for"]
+
+_REMEDIES = {
+    "pandas": "Pass x.to_numpy().",
+    "polars": "Pass x.to_numpy().",
+    "xarray": "Pass x.values, or put the transformed function into xarray.apply_ufunc.",
+    "dask": "Pass x.compute(); the transformations of batched functions take Dask arrays chunked along the samples.",
+    "torch": "Pass numpy.from_dlpack(x.detach()), or use minijac.torch for functions of tensors.",
+    "jax": "Pass numpy.asarray(x).",
+    "jaxlib": "Pass numpy.asarray(x).",
+    "tensorflow": "Pass x.numpy().",
+}
+
+
+def kind_of(x: Any) -> str:
+    """What an object is, with the package that it comes from."""
+    module = type(x).__module__.split(".")[0]
+    name = type(x).__name__
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
+
+
+def remedy_for(x: Any) -> str:
+    """What to write in place of an object that is no array."""
+    module = type(x).__module__.split(".")[0]
+    if module in _REMEDIES:
+        return _REMEDIES[module]
+    if isinstance(x, list | tuple) and x:
+        return "A list is a tree of its items, not an array: pass numpy.array(x)."
+    if is_dataclass(x):
+        return (
+            f"Make the class a tree of its fields: @optree.dataclasses.dataclass(namespace='minijac') for "
+            f"{type(x).__name__}, in place of @dataclass."
+        )
+    if isinstance(x, int | float):
+        return "Pass numpy.asarray(x), with an axis for the samples."
+    if x is None:
+        return "Pass an array; a default of None is filled in before the call."
+    return "Pass the arrays in it, and capture the rest in the function."
+
+
+def a_function(f: Any) -> Any:
+    """`f`, or InputError that says what to write, where a transformation is given something else."""
+    if callable(f):
+        return f
+    raise InputError(
+        f"expected a function, got {kind_of(f)}. A transformation takes the function, and what it returns takes the "
+        "arguments: minijac.jacobian(f)(x), not minijac.jacobian(f(x))."
+    )
