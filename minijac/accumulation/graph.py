@@ -75,6 +75,10 @@ class Graph:
             self._marked = True
             mark_live(self, {i: self._live.get(i) for i in self.outputs})
 
+    def forget_edges(self) -> None:
+        """Compute local derivatives anew: other entries are known to have none."""
+        self._edges.clear()
+
     def edge(self, i: int, k: int) -> Edge:
         """The local derivative of node `i` with respect to its operand `k`, computed once."""
         edge = self._edges.get((i, k))
@@ -82,8 +86,11 @@ class Graph:
             self.mark_live()
             node = self.nodes[i]
             edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
-            if node.live is not None and not isinstance(node.op, Elementwise):
-                edge = edge.without_dead(node.live)
+            if not isinstance(node.op, Elementwise):
+                if node.live is not None:
+                    edge = edge.without_dead(node.live)
+                if k in node.varying:
+                    edge = edge.where_varying(node.varying[k])
             self._edges[i, k] = edge
         return edge
 

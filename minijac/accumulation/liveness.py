@@ -17,7 +17,7 @@ from ..tape.trace import Node
 if TYPE_CHECKING:
     from .graph import Graph
 
-__all__ = ["discards", "mark_live"]
+__all__ = ["discards", "mark_live", "note_use", "used_entries"]
 
 _Wholes: TypeAlias = set[frozenset[int]]
 """The masks of each node that chooses between its operands, by identity: together they leave out nothing."""
@@ -45,7 +45,7 @@ def mark_live(graph: Graph, outputs: Mapping[int, Any]) -> dict[int, Any]:
                 masks = {graph.nodes[j].params["output"]: graph.nodes[j].live for j in graph.steps[i]}
                 used_inside = node.step.live(graph.operands(i), masks)
                 for k, p in graph.operands(i):
-                    _use(live, p, used_inside.get(k), wholes)
+                    note_use(live, p, used_inside.get(k), wholes)
             continue
         for k, p in graph.operands(i):
             mask = node.live
@@ -55,11 +55,11 @@ def mark_live(graph: Graph, outputs: Mapping[int, Any]) -> dict[int, Any]:
                     wholes.add(frozenset(id(side) for side in sides[i] if side is not None))
                 chosen = sides[i][k]
                 mask = chosen if mask is None else np.logical_and(mask, chosen)
-            _use(live, p, None if mask is None else _used(node, k, mask, partial(graph.edge, i, k)), wholes)
+            note_use(live, p, None if mask is None else used_entries(node, k, mask, partial(graph.edge, i, k)), wholes)
     return live
 
 
-def _use(live: dict[int, Any], p: int, used: Any, wholes: _Wholes) -> None:
+def note_use(live: dict[int, Any], p: int, used: Any, wholes: _Wholes) -> None:
     """Note a use of some entries of a node beside others."""
     if p not in live:
         live[p] = used
@@ -72,7 +72,7 @@ def _everything(a: Any, b: Any, wholes: _Wholes) -> bool:
     return a is None or b is None or frozenset((id(a), id(b))) in wholes
 
 
-def _used(node: Node, k: int, mask: Any, edge: Callable[[], Edge]) -> Any:
+def used_entries(node: Node, k: int, mask: Any, edge: Callable[[], Edge]) -> Any:
     """The entries of operand `k` that the output's entries in `mask` depend on."""
     assert node.op is not None
     shape = np.shape(node.args[k])

@@ -55,10 +55,15 @@ class Edge:
 
         Data that is finite needs none of this: the zeros of the chain rule take care of it.
         """
-        if live is not array_of(live):
-            return self
         parts = [_without_dead(part, live) for part in self.parts]
         return Edge(self.out_shape, self.inp_shape, parts, self.linear)
+
+    def where_varying(self, varying: Any) -> Edge:
+        """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
+        turned = [Part(part.inp, part.out, part.factors, part.scale) for part in self.parts]
+        parts = [_without_dead(part, varying) for part in turned]
+        back = [Part(part.inp, part.out, part.factors, part.scale) for part in parts]
+        return Edge(self.out_shape, self.inp_shape, back, self.linear)
 
     def after(self, block: Block) -> Block:
         """Forward: this derivative applied to a block that ends in the operand."""
@@ -87,17 +92,29 @@ def _without_dead(part: Part, live: Any) -> Part:
     rest = dict.fromkeys(label for f in part.factors for label in f.axes if label not in lead)
     order: tuple[Label, ...] = (*lead, *rest)  # type: ignore[arg-type]
     grows = size_of(order) > max(size_of(f.axes) for f in part.factors)
-    # to ask a device costs more than to write zeros, unless that makes data of what is shared or a product
-    if (grows or on_host(array_of(live))) and all(_finite(f.array) for f in part.factors):
-        return part
     mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
+    if live is not array_of(live) and grows:  # of a program, whose numbers cannot be looked at
+        return part._replace(factors=tuple(_used_alone(factor, mask) for factor in part.factors))
+    # to ask a device costs more than to write zeros, unless that makes data of what is shared or a product
+    if (grows or on_host(value_of(live))) and all(_finite(f.array) for f in part.factors):
+        return part
     data = np.where(aligned(mask, order), product(part.factors, order), 0.0)
     return Part(part.out, part.inp, (Factor(data, order),), part.scale)
 
 
+def _used_alone(factor: Factor, mask: Factor) -> Factor:
+    """A factor that goes with the first axis, without what no entry of the mask uses along the others."""
+    if not mask.axes or mask.axes[0] not in factor.axes:
+        return factor
+    gone = tuple(k for k, label in enumerate(mask.axes) if label not in factor.axes)
+    used = mask.array.any(axis=gone) if gone else mask.array
+    rest = tuple(label for label in mask.axes if label in factor.axes)
+    return Factor(np.where(aligned(Factor(used, rest), factor.axes), factor.array, 0.0), factor.axes)
+
+
 def _finite(array: Any) -> bool:
-    plain = array_of(array)
-    return value_of(array) is not plain or bool(np.isfinite(plain).all())  # a program's numbers are not looked at
+    plain = array_of(array)  # a program's numbers are not looked at
+    return value_of(array) is plain and bool(np.isfinite(plain).all())
 
 
 def without_ones(axes: Axes) -> Axes:

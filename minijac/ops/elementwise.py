@@ -112,21 +112,25 @@ UFUNCS: dict[Any, Any] = {
     np.exp: elementwise("exp", np.exp, lambda y, x: y, examples=ONE),
     np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, examples=ONE),
     np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), examples=ONE),
-    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE),
-    np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE),
-    np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE),
-    np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE),
-    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE),
-    np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE),
+    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE, unbounded=True),
+    np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE, unbounded=True),
+    np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE, unbounded=True),
+    np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE, unbounded=True),
+    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE, unbounded=True),
+    np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE, unbounded=True),
     np.square: _square,
-    np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE),
+    np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE, unbounded=True),
     np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE),
     np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE),
     np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), examples=ONE),
     np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), examples=ONE),
     np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, examples=INSIDE),
-    np.arcsin: elementwise("arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE),
-    np.arccos: elementwise("arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE),
+    np.arcsin: elementwise(
+        "arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE, unbounded=True
+    ),
+    np.arccos: elementwise(
+        "arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE, unbounded=True
+    ),
     np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), examples=ONE),
     np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), examples=ONE),
     np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), examples=ONE),
@@ -134,9 +138,11 @@ UFUNCS: dict[Any, Any] = {
     np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), examples=ONE),
     np.arccosh: elementwise(
         "arccosh", np.arccosh, lambda y, x: 1.0 / np.sqrt((x - 1.0) * (x + 1.0)),
-        examples=[Example(((3, 4),), low=1.2, high=3.0)],
+        examples=[Example(((3, 4),), low=1.2, high=3.0)], unbounded=True,
     ),
-    np.arctanh: elementwise("arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), examples=INSIDE),
+    np.arctanh: elementwise(
+        "arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), examples=INSIDE, unbounded=True
+    ),
     np.deg2rad: elementwise("deg2rad", np.deg2rad, math.pi / 180.0, examples=ONE),
     np.radians: elementwise("radians", np.radians, math.pi / 180.0, examples=ONE),
     np.rad2deg: elementwise("rad2deg", np.rad2deg, 180.0 / math.pi, examples=ONE),
@@ -146,21 +152,30 @@ UFUNCS: dict[Any, Any] = {
     np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, examples=PAIR),
     np.multiply: elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, examples=PAIR),
     np.divide: elementwise(
-        "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR
+        "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR,
+        unbounded=True
     ),
     np.power: elementwise(
         "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={2: _square},
-        expansion=_small_power,
+        expansion=_small_power, unbounded=True,
     ),
-    np.float_power: elementwise("float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR),
+    np.float_power: elementwise(
+        "float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR, unbounded=True
+    ),
     np.maximum: elementwise(
-        "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR
+        "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR,
+        chooses=True
     ),
     np.minimum: elementwise(
-        "minimum", np.minimum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR
+        "minimum", np.minimum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR,
+        chooses=True
     ),
-    np.fmax: elementwise("fmax", np.fmax, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR),
-    np.fmin: elementwise("fmin", np.fmin, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR),
+    np.fmax: elementwise(
+        "fmax", np.fmax, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR, chooses=True
+    ),
+    np.fmin: elementwise(
+        "fmin", np.fmin, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR, chooses=True
+    ),
     np.arctan2: elementwise(
         "arctan2",
         np.arctan2,
@@ -244,6 +259,7 @@ where = elementwise(
     lambda y, c, a, b: astype(c, y.dtype, y),
     lambda y, c, a, b: astype(np.logical_not(c), y.dtype, y),
     examples=[Example(((3, 4), (3, 4), (3, 4))), Example(((3, 4), (3, 1), (4,)), shared=(2,))],
+    chooses=True,
     selects=lambda node: _sides(np.broadcast_to(node.args[0], node.out.shape)),
     into=into.where,
     overwrites=2,
@@ -258,6 +274,7 @@ clip = elementwise(
     lambda y, x, low, high: astype(np.logical_and(x < low, low <= high), y.dtype, y),
     lambda y, x, low, high: astype(np.logical_or(x > high, low > high), y.dtype, y),
     examples=[Example(((3, 4), (4,), (3, 1)), low=-2.0, high=2.0, shared=(1,))],
+    chooses=True,
 )
 
 
@@ -336,6 +353,7 @@ relu = elementwise(
     lambda x: np.maximum(x, 0.0),
     lambda y, x: astype(x > 0, y.dtype, y),
     examples=ONE,
+    chooses=True,
     into=into.relu,
     overwrites=0,
 )

@@ -110,8 +110,9 @@ def _elementwise_edge(node: Node, k: int) -> Edge:
     partial: Any = node.slopes.get(k, node.op.partials[k])  # type: ignore[union-attr]
     if callable(partial):
         partial = partial(node.out, *node.args, **node.params)
-    if node.live is not None and not (isinstance(partial, int | float) and isfinite(partial)):
-        partial = np.where(node.live, partial, 0.0)
+    kept = node.kept(k)
+    if kept is not None and not (isinstance(partial, int | float) and isfinite(partial)):
+        partial = np.where(kept, partial, 0.0)
     shape = np.shape(node.args[k])
     inp = operand_axes(axes, shape)
     if isinstance(partial, int | float):

@@ -163,6 +163,7 @@ gather = define(
         _at(((3, 2, 2),), _POSITIONS, passing=(), lead=1),
     ],
     flat=True,
+    chooses=True,
     into=into.gather,
     picks=_flat,
     prebound=True,
@@ -216,6 +217,7 @@ def _extreme(name: str, ufunc: Any) -> Op:
         _EXTREMES,
         relation=along,
         flat=True,
+        chooses=True,
         reduction=Reduction(ufunc),
         into=into.reduced(ufunc),
     )
@@ -237,6 +239,7 @@ order_statistic = define(
     _extreme_edge,
     [Example(((3, 5, 2),), {"rank": 1, "axis": 1}), Example(((3, 4),), {"rank": np.array([0, 2, 3]), "axis": 1})],
     flat=True,
+    chooses=True,
 )
 """The entry that stands at `rank` of the sorted axis: a number, or one for each entry of the result."""
 

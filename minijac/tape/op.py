@@ -63,6 +63,10 @@ class Op:
     """Whether a single sample passes wherever its axis goes, or goes."""
     selects: Callable[[Any], Sequence[Any]] | None = None
     """Where it picks entries of one operand or another: ``selects(node)``, for each operand the mask of its entries."""
+    chooses: bool = False
+    """Whether a zero of its derivative tells that it does not look at an entry: it chooses, or stops at a bound."""
+    unbounded: bool = False
+    """Whether its derivative may be infinite, or not a number, where its operands are finite."""
     # -- what programs ask ---------------------------------------------------------------------------------------------
     view: bool = False
     """Whether the result is a view of the operand, where its strides allow."""

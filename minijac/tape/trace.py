@@ -26,7 +26,7 @@ _serial = count()
 class Node:
     """One recorded operation: its operands' values, which nodes they came from (-1: none), its output, its line."""
 
-    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "step", "where")
+    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "step", "varying", "where")
 
     def __init__(
         self,
@@ -45,10 +45,21 @@ class Node:
         self.where = where
         self.live: Any = None
         """Which entries any output uses, where a `where` discards some: others have no derivative."""
+        self.varying: dict[int, Any] = {}
+        """By operand, which of its entries depend on an input, where not all do: others have no derivative."""
         self.slopes: dict[int, Any] = {}
         """Partials of an elementwise operation that are known already, by operand."""
         self.step: Any = None
         """The function with a tape of its own that this is an output of, if it is one (`accumulation.steps.Step`)."""
+
+    def kept(self, *operands: int) -> Any:
+        """The entries at which an elementwise operation has derivatives by some operands; None for all."""
+        mask = self.live
+        for k in operands:
+            varying = self.varying.get(k)
+            if varying is not None:
+                mask = varying if mask is None else np.logical_and(mask, varying)
+        return mask
 
 
 class Trace:

@@ -54,8 +54,8 @@ class Partials:
             value = self._partial(positions)
             if value is not None and value.array is not None:
                 array = self._stripped(value.array)
-                live = self.node.live
-                value = Scaled(value.scale, array if live is None else np.where(live, array, 0.0))
+                kept = self.node.kept(*positions)
+                value = Scaled(value.scale, array if kept is None else np.where(kept, array, 0.0))
             self._masked[positions] = value
         return self._masked[positions]
 
@@ -110,8 +110,9 @@ class Partials:
             if isfinite(partial):
                 return Scaled(float(partial), None) if partial else None
             partial = astype(partial, y.dtype, y)  # an array, so that it can be left out where it is not live
-        if node.live is not None and node is not self.node:
-            partial = np.where(node.live, partial, 0.0)
+        kept = None if node is self.node else node.kept(k)
+        if kept is not None:
+            partial = np.where(kept, partial, 0.0)
         return Scaled(1.0, partial)
 
     def _traced(self, i: int) -> Traced:

@@ -19,6 +19,7 @@ from ..backend import taken_home
 from ..errors import InputError
 from ..ways.memory import within_bytes
 from ..ways.replay import replayed
+from ..ways.thorough import settled
 from .dask import chunkwise
 
 __all__ = ["jacobian", "linearize", "value_and_jacobian"]
@@ -126,11 +127,13 @@ def _jacobian(
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
     ready = prepare(f, args, kwargs, options, takes_steps)
     if options.max_bytes is not None:
-        return ready.run, as_trees(within_bytes(ready, args, options), ready, args, options)
+        pairs = settled(ready.graph, lambda: within_bytes(ready, args, options))
+        return ready.run, as_trees(pairs, ready, args, options)
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
         plan = ready.plan(mode)
-        pairs = replayed(ready, plan, options) or assemble(ready, plan, options)
+        known = [replayed(ready, plan, options)]  # asked once: what it lacks, or gives no number, is assembled
+        pairs = settled(ready.graph, lambda: (known and known.pop()) or assemble(ready, plan, options))
     return ready.run, as_trees(pairs, ready, args, options)
 
 

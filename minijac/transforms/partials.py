@@ -30,6 +30,7 @@ from ..errors import InputError
 from ..ops.families import Elementwise, Multilinear, Structural
 from ..tape.trace import Node
 from ..tape.traced import is_traced
+from ..ways.thorough import settled
 from .curvature import slope
 from .dask import chunkwise
 from .elementwise import Partials, Scaled, shape_of_partials
@@ -86,12 +87,17 @@ def partials(
         _check_flat(args, batch_axis, wanted)
         ready = prepare(f, args, kwargs, options)
         (source,), (axis,) = ready.run.inputs, ready.in_axes
-        with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+
+        def by_leaf() -> list[list[Any]]:
             found = coefficients(ready.graph, source, 0 if axis else 1, {index for index in wanted if index})
             leaves = []
             for y, i, out_axis in zip(ready.outputs, ready.run.output_nodes, ready.out_axes, strict=True):
                 own = {} if i is None else found.get(i, {})
                 leaves.append([_result(y, y if index == () else own.get(index), out_axis or 0) for index in wanted])
+            return leaves
+
+        with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+            leaves = settled(ready.graph, by_leaf)
         return tuple(optree.tree_unflatten(ready.run.tree, [leaf[n] for leaf in leaves]) for n in range(len(wanted)))
 
     return partials_of

@@ -14,6 +14,7 @@ from ..algebra.block import Block
 from ..arguments import argument_positions, check_tangent, checked_options, flatten, output_leaf
 from ..backend import at_home, namespace, taken_home, value_of
 from ..errors import InputError
+from ..ways.thorough import settled
 
 __all__ = ["grad", "hvp", "jvp", "stop_gradient", "value_and_grad", "vjp"]
 
@@ -53,13 +54,17 @@ def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, .
         seeds[n] = Block.column(check_tangent(tangent, run.nodes[n].out, "tangent", "primal"))
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
-    blocks = graph.forward(seeds)
     like = flat[0] if flat else None
-    result = []
-    for y, i in zip(outputs, run.output_nodes, strict=True):
-        block = blocks.get(i, Block(y.shape, ())) if i is not None else Block(y.shape, ())
-        result.append(block.dense(y.dtype, y if i is not None else like))
-    return run.value, optree.tree_unflatten(run.tree, result)
+
+    def pushed() -> list[Any]:
+        blocks = graph.forward(seeds)
+        result = []
+        for y, i in zip(outputs, run.output_nodes, strict=True):
+            block = blocks.get(i, Block(y.shape, ())) if i is not None else Block(y.shape, ())
+            result.append(block.dense(y.dtype, y if i is not None else like))
+        return result
+
+    return run.value, optree.tree_unflatten(run.tree, settled(graph, pushed))
 
 
 def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -123,11 +128,12 @@ def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable
 
 
 def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: list[Any]) -> tuple[Any, ...]:
-    blocks = graph.reverse(seeds)
-    dense = []
-    for i in run.inputs:
-        x = run.nodes[i].out
-        dense.append(blocks.get(i, Block((), x.shape)).dense(x.dtype, x))
+    def pulled() -> list[Any]:
+        blocks = graph.reverse(seeds)
+        sources = [(i, run.nodes[i].out) for i in run.inputs]
+        return [blocks.get(i, Block((), x.shape)).dense(x.dtype, x) for i, x in sources]
+
+    dense = settled(graph, pulled)
     result, start = [], 0
     for leaves, tree in trees:
         result.append(optree.tree_unflatten(tree, dense[start : start + len(leaves)]))

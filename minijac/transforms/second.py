@@ -34,6 +34,7 @@ from ..errors import InputError
 from ..ops.edges import without_ones
 from ..ops.families import Elementwise, Multilinear, labelled, multilinear_axes, operand_axes
 from ..tape.trace import Node
+from ..ways.thorough import settled
 from .curvature import curvature
 from .dask import chunkwise
 from .elementwise import Partials
@@ -130,14 +131,18 @@ def value_and_hessian_diagonal(
     @chunkwise(f, chosen)
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
-        table = [[Block(y.shape, _without(x.shape, a)) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
-                 for y in ready.outputs]  # fmt: skip
-        with np.errstate(all="ignore"):
+
+        def diagonals() -> list[list[Any]]:
+            table = [[Block(y.shape, _without(x.shape, a)) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
+                     for y in ready.outputs]  # fmt: skip
             for m, n, block in _accumulated(ready, chosen, False):
                 table[m][n] = table[m][n] + block
-            rows = [[batch_first(block, axis, None).dense(result_dtype(y, x), x)
+            return [[batch_first(block, axis, None).dense(result_dtype(y, x), x)
                      for block, x in zip(row, ready.sources, strict=True)]
                     for row, y, axis in zip(table, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+
+        with np.errstate(all="ignore"):
+            rows = settled(ready.graph, diagonals)
         return _value(ready, chosen), as_trees(rows, ready, args, chosen)
 
     return with_diagonal
@@ -172,12 +177,16 @@ def value_and_laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0,
     @chunkwise(f, chosen)
     def with_laplacian(*args: Any, **kwargs: Any) -> Any:
         ready = prepare(f, args, kwargs, chosen)
-        totals = [Block(y.shape, ()) for y in ready.outputs]
-        with np.errstate(all="ignore"):
+
+        def sums() -> list[Any]:
+            totals = [Block(y.shape, ()) for y in ready.outputs]
             for m, _, block in _accumulated(ready, chosen, True):
                 totals[m] = totals[m] + block
-            dense = [batch_first(block, axis, None).dense(y.dtype, ready.sources[0])
-                     for block, y, axis in zip(totals, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+            return [batch_first(block, axis, None).dense(y.dtype, ready.sources[0])
+                    for block, y, axis in zip(totals, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
+
+        with np.errstate(all="ignore"):
+            dense = settled(ready.graph, sums)
         return _value(ready, chosen), optree.tree_unflatten(ready.run.tree, dense)
 
     return with_laplacian
@@ -285,7 +294,8 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
         (x,), (y,) = ready.sources, ready.outputs
         (a,), (b,) = ready.in_axes, ready.out_axes
         i, o = ready.run.inputs[0], ready.run.output_nodes[0]
-        with np.errstate(all="ignore"):
+
+        def diagonal() -> Any:
             block = Block(y.shape, x.shape)
             if o is not None and o in ready.graph.outputs:
                 one = unit([x], [y])
@@ -299,9 +309,11 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
                 )
             for k in range(len(block.out_shape)):
                 block = block.paired(k, 0)
-            diagonal = block.dense(result_dtype(y, x), x)
-        start = 0 if b is None else 1
-        return _value(ready, chosen), diagonal.sum(axis=tuple(range(start, diagonal.ndim)))
+            return block.dense(result_dtype(y, x), x)
+
+        with np.errstate(all="ignore"):
+            own = settled(ready.graph, diagonal)
+        return _value(ready, chosen), own.sum(axis=tuple(range(0 if b is None else 1, own.ndim)))
 
     return with_divergence
 
