@@ -27,6 +27,8 @@ from .math import CTYPE, PRELUDE, Unsupported, expression, functions_of, literal
 __all__ = ["Source", "source_of", "value_and_partials"]
 
 MOST_KERNELS = 1024
+MANY = 10_007
+"""Entries of arrays of which an operation is recorded, beside such of one."""
 
 
 class Source(NamedTuple):
@@ -80,6 +82,11 @@ def _kernel(make: Any, op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) 
 
 def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source | None:
     """The kernel for operands of some kinds: the name of a dtype, a type of Python's numbers, or a whole exponent."""
+    found = _source(op, kinds, wanted, 1)
+    return found if found == _source(op, kinds, wanted, MANY) else None  # what a user defines may ask for shapes
+
+
+def _source(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...], size: int) -> Source | None:
     assert isinstance(op, Elementwise)
     declared = {k: partial for k in wanted if callable(partial := op.partials[k])}
     if not declared:
@@ -87,7 +94,7 @@ def source_of(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...]) -> Source
     recorder = Recorder()
     with np.errstate(all="ignore"):  # of the numbers only shapes and dtypes are of interest
         try:
-            operands = [k if type(k) is int else recorder.input(np.ones(1, k) if isinstance(k, str) else k(1))
+            operands = [k if type(k) is int else recorder.input(np.ones(size, k) if isinstance(k, str) else k(1))
                         for k in kinds]  # fmt: skip
             y = recorder.process(op, tuple(operands), {})
             made = {k: partial(y, *operands) for k, partial in declared.items()}

@@ -6,7 +6,7 @@ a launch is saved. Nothing changes what is computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -110,8 +110,9 @@ class Fusion:
         less = self._fresh([*run.touched], run.size) - set(reads_of(rest))
         if len(more) + len(kept - self.stored(maker)) >= len(less) + 2 * len(handed):
             return
-        moved = with_operands(moved, {Register(n): run.load(n) for n in kept})
-        own = with_operands(target.points, {run.load(n): Register(n) for n in handed})
+        loads, registers = {n: run.load(n) for n in kept}, {run.load(n): Register(n) for n in handed}
+        moved = with_operands(moved, lambda x: loads.get(x.n, x) if isinstance(x, Register) else x)
+        own = with_operands(target.points, lambda x: registers.get(x, x) if isinstance(x, Load) else x)
         run.become(rest)
         target.become([*moved, *own])
         self.made |= dict.fromkeys(names, position)
@@ -119,7 +120,7 @@ class Fusion:
 
     def _is_read_in_place(self, names: set[int], target: Run) -> bool:
         """Whether a run reads values at its own positions and nowhere else."""
-        operands = [x for point in target.points for x in point.operands]
+        operands = _operands(target.points)
         return all(x == target.load(access.root) for x in operands for access in x.accesses if access.root in names)
 
     def _into_readers(self, maker: int) -> None:
@@ -132,16 +133,20 @@ class Fusion:
             if not readers or n in self.outputs or n not in run.members:
                 continue
             chain = needed_for(run.points, {n})
+
+            def computed(x: Operand, n: int = n, chain: Sequence[Point] = chain) -> Operand:
+                return Computed(tuple(chain), x.access) if isinstance(x, Load) and x.access.root == n else x
+
             targets = [self.steps[k] for k in readers]
             if all(self._may_repeat(n, chain, run, target, len(readers)) for target in targets):
                 for position, target in zip(readers, targets, strict=True):
-                    self.steps[position] = target.become(_repeated(target.points, n, chain))  # type: ignore[union-attr]
+                    self.steps[position] = target.become(with_operands(target.points, computed))  # type: ignore[union-attr]
                 self._changed(maker)
 
     def _may_repeat(self, n: int, chain: Sequence[Point], run: Run, target: Any, readers: int) -> bool:
         if not isinstance(target, Run | Reduce) or not target.points:
             return False
-        operands = [x for point in target.points for x in point.operands]
+        operands = _operands(target.points)
         reading = [x for x in operands if any(access.root == n for access in x.accesses)]
         if not all(isinstance(x, Load) for x in reading) or len({*reads_of(chain), *target.reads}) > MOST_READS:
             return False
@@ -151,17 +156,10 @@ class Fusion:
         return cheap and readers <= 3 and target.size >= run.size and target.size * 4 <= REPEATED
 
 
-def _repeated(points: Sequence[Point], n: int, chain: Sequence[Point]) -> list[Point]:
-    """The operations with a value that they read computed for them."""
+def _operands(points: Sequence[Point]) -> list[Operand]:
+    return [x for point in points for x in point.operands]
 
-    def other(operand: Operand) -> Operand:
-        if isinstance(operand, Load) and operand.access.root == n:
-            return Computed(tuple(chain), operand.access)
-        return operand
 
+def with_operands(points: Sequence[Point], other: Callable[[Operand], Operand]) -> list[Point]:
+    """The operations with other operands."""
     return [point._replace(operands=tuple(map(other, point.operands))) for point in points]
-
-
-def with_operands(points: Sequence[Point], other: Mapping[Any, Operand]) -> list[Point]:
-    """The operations with some operands exchanged."""
-    return [point._replace(operands=tuple(other.get(x, x) for x in point.operands)) for point in points]

@@ -32,24 +32,17 @@ class Gemm(NamedTuple):
     batch: int
 
 
-class Matrix(NamedTuple):
-    """The last two axes of an operand: whether it is transposed in memory, and its leading dimension."""
-
-    transposed: bool
-    leading: int
-
-
-def matrix_of(view: View) -> Matrix | None:
-    """How cuBLAS may read the last two axes, if it may."""
+def matrix_of(view: View) -> tuple[bool, int] | None:
+    """How cuBLAS may read the last two axes, if it may: whether transposed in memory, and the leading dimension."""
     (rows, columns), (down, across) = view.shape[-2:], view.strides[-2:]
     if columns == 1 or across == 1:
         leading = down if rows > 1 else columns
         if leading >= columns:
-            return Matrix(False, leading)
+            return False, leading
     if rows == 1 or down == 1:
         leading = across if columns > 1 else rows
         if leading >= rows:
-            return Matrix(True, leading)
+            return True, leading
     return None
 
 
@@ -68,8 +61,8 @@ def products(out: int, a: View, b: View, value: Value, copied: Callable[..., Vie
     axes = _folded(a, b, c)
     left, right = matrix_of(a), matrix_of(b)
     assert left is not None and right is not None
-    rows, down = m, left.leading
-    while axes and not left.transposed:  # where the right operand is shared, its positions are rows of the left one
+    rows, down = m, left[1]
+    while axes and not left[0]:  # where the right operand is shared, its positions are rows of the left one
         size, sa, sb, sc = axes[-1]
         if rows == 1 and sa >= k:
             down = sa
@@ -78,20 +71,20 @@ def products(out: int, a: View, b: View, value: Value, copied: Callable[..., Vie
         rows *= size
         axes.pop()
     if rows > 1:
-        left = left._replace(leading=down)
+        left = left[0], down
     if len(axes) > 1 and prod(axis[0] for axis in axes) // max(axis[0] for axis in axes) > MOST_PRODUCTS:
         # no common stride: both as they are wanted
         a, b = (view if view.contiguous else copied(view) for view in (a, b))
         return products(out, a, b, value, copied)
-    if max(rows, n, k, left.leading, right.leading) >= 2**31:
+    if max(rows, n, k, left[1], right[1]) >= 2**31:
         raise Unsupported("a matrix of more than 2**31 rows")
     axes.sort(key=lambda axis: axis[0])
     batch, *apart = axes.pop() if axes else (1, 0, 0, 0)
     found = []
     for offsets in _positions(axes):
         found.append(Gemm(
-            (b.root, a.root), (out,), value.dtype.itemsize == 8, (right.transposed, left.transposed), (n, rows, k),
-            (right.leading, left.leading, n), (apart[1], apart[0], apart[2]),
+            (b.root, a.root), (out,), value.dtype.itemsize == 8, (right[0], left[0]), (n, rows, k),
+            (right[1], left[1], n), (apart[1], apart[0], apart[2]),
             (b.offset + offsets[1], a.offset + offsets[0], offsets[2]), batch,
         ))  # fmt: skip
     return found

@@ -76,11 +76,11 @@ class Placed(Operand):
         return self.parts
 
     def read(self, body: Body, dtype: Any) -> tuple[str, Any]:
-        own = body.values[self.parts[0].root].dtype
-        text = literal(self.background, own)
+        text = literal(self.background, dtype)
         for access in reversed(self.parts):
-            text = f"({access.condition('i')} ? {body.entry(access)} : {text})"
-        return text, own
+            entry = convert(body.entry(access), body.values[access.root].dtype, dtype)
+            text = f"({access.condition('i')} ? {entry} : {text})"
+        return text, dtype
 
 
 @dataclass(frozen=True)
