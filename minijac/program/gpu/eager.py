@@ -103,9 +103,9 @@ def _source(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...], size: int) 
         finally:
             recorder.close()
     slopes = {k: x for k, x in made.items() if isinstance(x, Symbol) and x.index > y.index and x.shape}
-    if not slopes:
-        return None
     inputs = tuple([x.index for x in operands if isinstance(x, Symbol)])
+    if not slopes or len(recorder.arrays) > len(inputs):  # or it reads arrays that are no operands
+        return None
     outputs = (y.index, *[x.index for x in slopes.values()])
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, outputs)
     try:

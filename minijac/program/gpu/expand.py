@@ -63,13 +63,15 @@ class _Expansion:
         if simpler is None or (not out.shape and all(v.number for v in values)) or any(0 in v.shape for v in values):
             return None
         operands = [self._operand(n, value) for n, value in zip(step.args, values, strict=True)]
+        captured = len(self.recorder.arrays)
         try:
             with np.errstate(all="ignore"):
                 found = simpler(*operands, **step.params)
         except Exception:  # what it asks of arrays symbols do not have: it is called as it is
             return None
-        fits = isinstance(found, Symbol) and found.shape == out.shape and found.dtype == out.dtype
-        return found if fits else None
+        if not isinstance(found, Symbol) or len(self.recorder.arrays) > captured:  # an array of its own may be another
+            return None
+        return found if found.shape == out.shape and found.dtype == out.dtype else None
 
     def _operand(self, n: int, value: Value) -> Any:
         if value.number is not None:

@@ -171,6 +171,16 @@ def test_operations_of_users_are_left_alone(device):
         del REGISTRY["test_halves"]
 
 
+def test_partials_that_read_other_arrays_are_left_alone(device):
+    (table,) = device.put([X])
+    scaled = elementwise("test_scaled", lambda x: x * table, lambda y, x: table * 1.0)
+    try:
+        found = mj.vjp(lambda x: scaled(x), *device.put([X]))[1](*device.put([np.ones_like(X)]))[0]
+        np.testing.assert_allclose(found.get(), X)
+    finally:
+        del REGISTRY["test_scaled"]
+
+
 def test_partials_that_ask_for_shapes_are_left_alone(device):
     spread = elementwise("test_spread", lambda x: x * x, lambda y, x: 2.0 * x if x.size > 5 else x * x)
     try:

@@ -210,16 +210,20 @@ def test_a_new_operation_needs_no_kernel_of_its_own():
             REGISTRY.pop(name, None)
 
 
-def test_an_operation_that_looks_at_numbers_is_called():
+def test_an_operation_that_looks_at_numbers_or_other_arrays_is_called():
+    table, x = np.arange(5.0), np.ones((3, 5))
     try:
         signed = elementwise("test_signed", lambda x: x if x.sum() > 0 else -x, None)
-        x = np.ones((3, 5))
-        run = executor(lambda x: signed(x) * 2.0, x)
-        assert run.report.uncaptured == ("test_signed",)
+        scaled = elementwise("test_scaled", lambda x: x * table, None)
+        run = executor(lambda x: (signed(x) * 2.0, scaled(x) + 1.0), x)
+        assert set(run.report.uncaptured) == {"test_signed", "test_scaled"}
         for y in (x, -3.0 * x):
-            agree(run.run(y)[0], signed(y) * 2.0)
+            table += 1.0
+            for found, expected in zip(run.run(y), (signed(y) * 2.0, scaled(y) + 1.0), strict=True):
+                agree(found, expected)
     finally:
-        REGISTRY.pop("test_signed", None)
+        for name in ("test_signed", "test_scaled"):
+            REGISTRY.pop(name, None)
 
 
 def test_sums_of_windows_are_one_kernel():
