@@ -6,8 +6,8 @@ as a whole, on the blocks of its operands or of its outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from ..algebra.block import Block
 from ..ops.edges import Edge, Part
@@ -20,6 +20,9 @@ __all__ = ["Graph"]
 
 class Graph:
     """The part of a tape that lies between some of its inputs and its outputs."""
+
+    stretches: ClassVar[Callable[[Graph], Sequence[Any]] | None] = None
+    """Filled by `ways.repeats`: the stretches of a long graph that repeat each other, to be carried out as wholes."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Graph:
                 used.update(p for _, p in operands[i])
         self.order = [i for i in sorted(used) if i not in self.inputs]
         self._operands = operands
+        self._stretched: dict[int, Any] | None = None
         self.steps: dict[int, list[int]] = {}
         """The nodes that are outputs of one step, by the first of them."""
         firsts: dict[int, int] = {}
@@ -104,9 +108,13 @@ class Graph:
         blocks: dict[int, Block] = dict(seeds)
         waiting = self._consumers()
         keep = set(self.outputs)
+        wholes = self._wholes()
         for i in self.order:
             parents = self._parents(i)
-            if i in self.steps:
+            if i in wholes:
+                if i == wholes[i].nodes[0]:
+                    blocks |= wholes[i].forward(self, blocks)
+            elif i in self.steps:
                 blocks |= self._step_forward(self.steps[i], blocks)
             elif self.nodes[i].step is None:
                 total = _Sum()
@@ -125,7 +133,14 @@ class Graph:
     def reverse(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
         """From blocks that start in outputs to blocks that start in inputs: ``block after edges``, in reverse order."""
         totals: dict[int, _Sum] = {i: _Sum(block) for i, block in seeds.items()}
+        wholes = self._wholes()
         for i in reversed(self.order):
+            if i in wholes:
+                if i == wholes[i].nodes[-1]:
+                    given = {j: totals.pop(j).block() for j in wholes[i].results if j in totals}
+                    for p, block in wholes[i].reverse(self, given).items():
+                        totals.setdefault(p, _Sum()).add(block)
+                continue
             if self.nodes[i].step is not None:
                 if i in self.steps:  # the last of them to be met
                     for p, block in self._step_reverse(self.steps[i], totals):
@@ -139,6 +154,21 @@ class Graph:
                 for edge in self._between(i, p, positions):
                     totals.setdefault(p, _Sum()).add(edge.before(block))
         return {i: totals[i].block() for i in self.inputs if i in totals}
+
+    def _wholes(self) -> dict[int, Any]:
+        """For each node that is carried out with others the stretch that it is in."""
+        if self._stretched is None:
+            found = [] if Graph.stretches is None else Graph.stretches(self)
+            self._stretched = {i: stretch for stretch in found for i in stretch.nodes}
+        return self._stretched
+
+    def part(self, order: Sequence[int], inputs: Iterable[int], outputs: Iterable[int]) -> Graph:
+        """Some nodes that follow each other, of the same local derivatives."""
+        part: Graph = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        part.order, part.inputs, part.outputs = list(order), set(inputs), list(outputs)
+        part._stretched = {}
+        return part
 
     def _step_forward(self, group: Sequence[int], blocks: Mapping[int, Block]) -> dict[int, Block]:
         step: Any = self.nodes[group[0]].step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from math import prod
@@ -13,10 +14,11 @@ from ..ops.families import Elementwise
 from ..ops.multilinear import matmul
 from ..ops.structural import reshape, transpose
 from ..tape.op import Op
+from ..tape.trace import apply
 
 PYTHON_NUMBERS = (bool, int, float, complex)
 
-__all__ = ["PYTHON_NUMBERS", "Instruction", "Program", "Value", "without_dead_code"]
+__all__ = ["PYTHON_NUMBERS", "Instruction", "Program", "Value", "interpreted", "without_dead_code"]
 
 
 class Value(NamedTuple):
@@ -139,6 +141,16 @@ def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
     with suppress(ValueError):
         return np.broadcast_shapes(*shapes)
     return None
+
+
+def interpreted(program: Program, arguments: Sequence[Any]) -> list[Any]:
+    """The results of a program, operation by operation: on values that traces follow."""
+    values: list[Any] = [value.content for value in program.values]
+    for n, argument in zip(program.inputs, arguments, strict=True):
+        values[n] = argument
+    for step in program.instructions:
+        values[step.out] = apply(step.op, tuple([values[n] for n in step.args]), step.params)
+    return [values[n] for n in program.outputs]
 
 
 def without_dead_code(program: Program) -> Program:

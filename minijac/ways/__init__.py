@@ -1,1 +1,5 @@
-"""Ways to carry an accumulation out other than at once: replayed as a program, or within a bound on memory."""
+"""Ways to carry an accumulation out: at once, replayed as a program, stretch by stretch, within a bound on memory."""
+
+from . import repeats
+
+__all__ = ["repeats"]

@@ -1,0 +1,292 @@
+"""Repetition: stretches of a long tape that do the same, as the steps of a loop do, and what they do to blocks.
+
+Much of what a stretch costs is Python: labels matched, terms composed. The second stretch of a structure, on blocks of
+a structure, is recorded as a program, and those that follow are carried out by it. Nothing is approximated: what could
+differ between two stretches is part of the key or an operand of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..accumulation.graph import Graph
+from ..algebra.block import Block
+from ..algebra.factors import Factor
+from ..algebra.labels import Label
+from ..algebra.terms import Term
+from ..backend import array_of
+from ..errors import MutationError, TraceError
+from ..memo import Memo
+from ..program.compiled import Entry, How, record
+from ..program.ir import interpreted
+from ..program.record import Foreign
+from ..tape.trace import Node
+
+__all__ = ["Stretch", "period_of", "stretches"]
+
+SHORTEST = 400
+"""Nodes of a graph below which repetition is not looked for."""
+FEWEST = 4
+"""Repetitions for which a program is worth its making."""
+MOST_BYTES = 2**22
+"""Bytes of a stretch's arrays above which its arithmetic, and not Python, is what takes time."""
+CANDIDATES = 64
+
+
+# -- finding it --------------------------------------------------------------------------------------------------------
+def period_of(rows: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
+    """The period that covers most of a sequence, and the runs ``(start, repetitions)`` that have it; 0 for none.
+
+    >>> period_of([9, 1, 2, 1, 2, 1, 2, 7])
+    (2, [(1, 3)])
+    """
+    values = np.asarray(rows)
+    last: dict[int, int] = {}
+    distances: dict[int, int] = {}
+    for n, row in enumerate(rows):
+        if row in last:
+            distances[n - last[row]] = distances.get(n - last[row], 0) + 1
+        last[row] = n
+    best: tuple[int, int, list[tuple[int, int]]] = (0, 0, [])
+    for period in sorted(sorted(distances, key=lambda d: -d * distances[d])[:CANDIDATES]):
+        runs = _runs(values, period)
+        covered = sum(period * repetitions for _, repetitions in runs)
+        if covered > 1.05 * best[0]:  # a loop within the loop, where it is about as good
+            best = covered, period, runs
+    return best[1], best[2]
+
+
+def _runs(values: Any, period: int) -> list[tuple[int, int]]:
+    """Where a sequence repeats itself after `period` entries, twice at least."""
+    same = np.concatenate([[False], values[period:] == values[:-period], [False]])
+    edges = np.flatnonzero(same[1:] != same[:-1])
+    found = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        repetitions = (int(stop - start)) // period + 1
+        if repetitions >= 2:
+            found.append((int(start), repetitions))
+    return found
+
+
+class Stretch(NamedTuple):
+    """Nodes that follow each other in a graph's order, the nodes that they read, and those of them that others read."""
+
+    nodes: tuple[int, ...]
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    structure: Any
+
+    def forward(self, graph: Graph, blocks: Mapping[int, Block]) -> dict[int, Block]:
+        """From the blocks of what it reads to those of its results."""
+        return _carried_out(self, graph, {p: blocks[p] for p in self.operands if p in blocks}, backward=False)
+
+    def reverse(self, graph: Graph, blocks: Mapping[int, Block]) -> dict[int, Block]:
+        """From the blocks of its results to those of what it reads."""
+        return _carried_out(self, graph, {i: blocks[i] for i in self.results if i in blocks}, backward=True)
+
+
+_ROWS = Memo[int](2**16)
+_ROW = count()
+
+
+def stretches(graph: Graph) -> list[Stretch]:
+    """The stretches of a long graph that repeat each other, in order."""
+    order = graph.order
+    if len(order) < SHORTEST or graph.steps or any(graph.nodes[i].live is not None for i in order):
+        return []
+    rows = [_ROWS.get(_row(graph, i), lambda: next(_ROW)) for i in order]
+    period, runs = period_of(rows)
+    parts = [
+        order[start + n * period : start + (n + 1) * period]
+        for start, repetitions in runs
+        if repetitions >= FEWEST
+        for n in range(repetitions)
+    ]
+    home = {i: n for n, part in enumerate(parts) for i in part}
+    read: set[int] = set(graph.outputs)
+    for i in order:
+        read.update(p for _, p in graph.operands(i) if home.get(p, -1) != home.get(i, -2))
+    number = dict(zip(order, rows, strict=True))
+    return [_stretch(graph, part, read, number) for part in parts]
+
+
+def _row(graph: Graph, i: int) -> Any:
+    """What a node is, but for where its operands come from."""
+    node, number = graph.nodes[i], dict[Label, int]()
+    args = tuple([
+        (arg.shape, arg.dtype.char) if hasattr(arg, "shape") else (type(arg), repr(arg)) for arg in node.args
+    ])  # fmt: skip
+    params = tuple([(key, _frozen(value, number)) for key, value in node.params.items()])
+    return node.op, args, params, node.out.dtype.char, tuple([k for k, _ in graph.operands(i)])
+
+
+def _frozen(value: Any, number: dict[Label, int]) -> Any:
+    """A hashable stand-in, equal for equal values: labels by order of appearance, unknown objects equal to nothing."""
+    if isinstance(value, tuple | list):
+        return tuple([_frozen(item, number) for item in value])
+    if isinstance(value, Label):
+        return number.setdefault(value, len(number)), value.size
+    if value is None or value is Ellipsis or isinstance(value, bool | int | str | float | slice | np.dtype | type):
+        return type(value), repr(value)
+    return object()
+
+
+def _stretch(graph: Graph, part: Sequence[int], read: set[int], number: Mapping[int, int]) -> Stretch:
+    local: dict[int, int] = {i: n for n, i in enumerate(part)}
+    operands: dict[int, int] = {}
+    structure: list[Any] = []
+    for i in part:
+        structure.append(number[i])
+        for _, p in graph.operands(i):
+            structure.append(local[p] if p in local else -1 - operands.setdefault(p, len(operands)))
+    results = tuple([i for i in part if i in read])
+    structure.append(tuple([local[i] for i in results]))
+    return Stretch(tuple(part), tuple(operands), results, tuple(structure))
+
+
+# -- carrying it out ---------------------------------------------------------------------------------------------------
+class _Recorded(NamedTuple):
+    """The program of a stretch, and the blocks that its results make."""
+
+    entry: Entry
+    blocks: dict[int, Any]
+
+
+_PROGRAMS = Memo[_Recorded | str](128)
+"""By structure: "once" after the first time, then what was recorded, or "never"."""
+
+
+def _carried_out(stretch: Stretch, graph: Graph, given: Mapping[int, Block], backward: bool) -> dict[int, Block]:
+    if not given:
+        return {}
+    local = {i: n for n, i in enumerate((*stretch.operands, *stretch.nodes))}
+    arrays = _Arrays()
+    structure = tuple([(local[i], _described(block, arrays)) for i, block in given.items()])
+    nodes = tuple([_held(graph.nodes[i], arrays) for i in (*stretch.operands, *stretch.nodes)])
+    key = backward, stretch.structure, structure, nodes, arrays.described()
+    found = _PROGRAMS.seen(key)
+    if found is None:
+        _PROGRAMS.put(key, "once" if arrays.small else "never")
+    if found == "once":
+        found = _PROGRAMS.put(key, _recorded(stretch, graph, given, arrays, backward) or "never")
+    if not isinstance(found, _Recorded):
+        part = _between(graph, stretch)
+        return part.reverse(given) if backward else part.forward(given)
+    plain = all(type(array) is np.ndarray for array in arrays.all)
+    results = found.entry(arrays.all) if plain else interpreted(found.entry.program, arrays.all)
+    there = {n: i for i, n in local.items()}
+    one = next(iter(given.values())).one
+    return {there[n]: _block(described, results, one) for n, described in found.blocks.items()}
+
+
+def _between(graph: Graph, stretch: Stretch) -> Graph:
+    """The stretch as a graph of its own, of the same local derivatives."""
+    part = graph.part(stretch.nodes, stretch.operands, stretch.results)
+    return part
+
+
+class _Arrays:
+    """The arrays that a stretch reads, each once."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+        self._slots: dict[int, int] = {}
+
+    def slot(self, array: Any) -> int:
+        found = self._slots.get(id(array))
+        if found is None:
+            found = self._slots[id(array)] = len(self.all)
+            self.all.append(array)
+        return found
+
+    def described(self) -> Any:
+        return tuple([(array.shape, array.dtype.char) for array in self.all])
+
+    @property
+    def small(self) -> bool:
+        """Whether they are NumPy's, and take so little that Python is what takes time."""
+        return all(type(array_of(x)) is np.ndarray for x in self.all) and sum(x.nbytes for x in self.all) <= MOST_BYTES
+
+
+def _described(block: Block, arrays: _Arrays) -> Any:
+    """A block with slots in place of arrays and numbers in place of labels."""
+    terms = []
+    for term in block.terms:
+        structure, labels = term.key()
+        number = {label: n for n, label in enumerate(labels)}
+        factors = tuple([
+            (arrays.slot(array) if hasattr(array, "dtype") else (repr(array),), tuple([number[x] for x in axes]))
+            for array, axes in term.factors
+        ])  # fmt: skip
+        terms.append((structure, factors, repr(term.scale)))
+    return block.out_shape, block.inp_shape, block.one.dtype.char, tuple(terms)
+
+
+def _held(node: Node, arrays: _Arrays) -> Any:
+    """The slots of a node's arrays."""
+    return arrays.slot(node.out), tuple([arrays.slot(arg) if hasattr(arg, "dtype") else -1 for arg in node.args])
+
+
+def _recorded(
+    stretch: Stretch, graph: Graph, given: Mapping[int, Block], arrays: _Arrays, backward: bool
+) -> _Recorded | None:
+    """The program of a stretch; None where a local derivative looks at numbers."""
+    local = {i: n for n, i in enumerate((*stretch.operands, *stretch.nodes))}
+    blocks: dict[int, Any] = {}
+
+    def carried(symbols: list[Any]) -> list[Any]:
+        def at(x: Any) -> Any:
+            return symbols[arrays.slot(x)] if hasattr(x, "dtype") else x
+
+        nodes = []
+        for i in (*stretch.operands, *stretch.nodes):
+            node = graph.nodes[i]
+            own = dict(graph.operands(i)) if i in stretch.nodes else {}
+            parents = tuple([local[own[k]] if k in own else -1 for k in range(len(node.args))])
+            args = tuple([at(arg) for arg in node.args])
+            operation = node.op if i in stretch.nodes else None
+            nodes.append(Node(operation, parents if operation else (), args, node.params, at(node.out), node.where))
+        own_graph = Graph(nodes, range(len(stretch.operands)), [local[i] for i in stretch.results])
+        seeds = {local[i]: _on(block, at) for i, block in given.items()}
+        found = own_graph.reverse(seeds) if backward else own_graph.forward(seeds)
+        results: list[Any] = []
+        for n, block in found.items():
+            terms = []
+            for term in block.terms:
+                factors = []
+                for array, axes in term.factors:
+                    results.append(array)
+                    factors.append((len(results) - 1, axes))
+                terms.append((term.out, term.inp, factors, term.scale))
+            blocks[n] = block.out_shape, block.inp_shape, terms
+        return results
+
+    try:
+        entry = record(carried, ([array_of(x) for x in arrays.all],), {}, How(plain=True))
+    except (TraceError, MutationError, Foreign):
+        return None
+    return _Recorded(entry, blocks)
+
+
+def _on(block: Block, at: Callable[[Any], Any]) -> Block:
+    """A block on other arrays."""
+    terms = [
+        Term(t.out, t.inp, tuple([Factor(at(array), axes) for array, axes in t.factors]), t.scale) for t in block.terms
+    ]
+    return Block(block.out_shape, block.inp_shape, terms, np.ones((), block.one.dtype))
+
+
+def _block(described: Any, results: Sequence[Any], one: Any) -> Block:
+    out_shape, inp_shape, terms = described
+    made = [
+        Term(out, inp, tuple([Factor(results[n], axes) for n, axes in factors]), scale).renamed()
+        for out, inp, factors, scale in terms
+    ]
+    return Block(out_shape, inp_shape, made, one)
+
+
+Graph.stretches = stretches
