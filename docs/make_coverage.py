@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +36,19 @@ TRACED = {
     "I3": RNG.uniform(-1, 1, (1, 1, 2, 3, 3)),
     "s": np.array(0.6),
 }
+
+
+def written(x: Any, write: Callable[[Any], Any]) -> Any:
+    """A copy of `x` that `write` has written to."""
+    y = x.copy()
+    write(y)
+    return y
+
+
 PLAIN = {
     "np": np,
     "mj": mj,
+    "written": written,
     "nn": mj.nn,
     "special": mj.special,
     "mask": np.array([True, False, True, True]),
@@ -88,7 +98,6 @@ def names(text: str, why: str) -> list[Entry]:
     return [Entry(name, "", "none", why) for name in text.split()]
 
 
-IN_PLACE = "it writes into its argument; "
 COMPLEX = "its result is complex"
 
 NUMPY = [
@@ -98,7 +107,7 @@ NUMPY = [
         acosh: np.acosh(1 + x)
         arccosh: np.arccosh(1 + x)
         cos cosh deg2rad degrees exp exp2 expm1 i0 log log10 log1p log2 negative positive conj conjugate rad2deg radians
-        reciprocal sin sinc sinh sqrt square tan tanh real real_if_close nan_to_num copy
+        zeros_like ones_like reciprocal sin sinc sinh sqrt square tan tanh real real_if_close nan_to_num copy
         frexp: np.frexp(x)[0]
         modf: np.modf(5 * x)[0]
         ldexp: np.ldexp(x, 2)
@@ -224,7 +233,7 @@ NUMPY = [
     *calls("""
         all any argmax argmin argsort argwhere around ceil fix floor flatnonzero iscomplex iscomplexobj isfinite isinf
         isnan isneginf isposinf isreal isrealobj iterable lexsort logical_not min_scalar_type nanargmax nanargmin ndim
-        nonzero rint round shape sign signbit size spacing trunc zeros_like ones_like array2string array_repr
+        nonzero rint round shape sign signbit size spacing trunc array2string array_repr
         array_str angle common_type count_nonzero result_type
         argpartition: np.argpartition(x, 2)
         empty_like: np.empty_like(x).shape
@@ -248,12 +257,14 @@ NUMPY = [
         logical_or logical_xor may_share_memory not_equal shares_memory
     """, "plain"),
     # -- refused
-    *calls("copyto: np.copyto(x, y)", "refused", why=IN_PLACE + "`np.where(mask, new, x)`"),
-    *calls("place: np.place(x, mask, 0.0)", "refused", why=IN_PLACE + "`np.where(mask, new, x)`"),
-    *calls("putmask: np.putmask(x, mask, 0.0)", "refused", why=IN_PLACE + "`np.where(mask, new, x)`"),
-    *calls("put: np.put(x, places, 0.0)", "refused", why=IN_PLACE + "`minijac.numpy.put`"),
-    *calls("put_along_axis: np.put_along_axis(x, places, 0.0, 0)", "refused", why=IN_PLACE + "`minijac.numpy.put`"),
-    *calls("fill_diagonal: np.fill_diagonal(M, 0.0)", "refused", why=IN_PLACE + "`np.where(np.eye(n) > 0, new, x)`"),
+    *calls("""
+        copyto: written(x, lambda v: np.copyto(v, y))
+        place: written(x, lambda v: np.place(v, mask, y))
+        putmask: written(x, lambda v: np.putmask(v, mask, s))
+        put: written(x, lambda v: np.put(v, places, y))
+        put_along_axis: written(x, lambda v: np.put_along_axis(v, places, s, 0))
+        fill_diagonal: written(M, lambda v: np.fill_diagonal(v, s))
+    """),
     *calls(
         "array asarray asanyarray asarray_chkfinite ascontiguousarray asfortranarray require", "conversion",
         why="the derivative would be lost: `x` is an array already; `minijac.numpy.array` lets it through",
@@ -322,7 +333,13 @@ UFUNC_METHODS = [
     *(Entry(f"{name}.reduceat", f"np.{name}.reduceat(x, [0, 2])", "both") for name in REDUCED.split()),
     Entry("outer, of all with two operands", "np.hypot.outer(x, y)", "both"),
     *(Entry(f"{name}.reduce", f"np.{name}.reduce(x)", "plain") for name in ("logical_and", "logical_or")),
-    Entry("at, of all", "np.add.at(x, places, 1.0)", "refused", IN_PLACE + "`minijac.numpy.add_at`"),
+    Entry("at, of add and subtract", "written(x, lambda v: np.add.at(v, places, s))", "both"),
+    Entry(
+        "at, of others",
+        "written(x, lambda v: np.multiply.at(v, places, s))",
+        "refused",
+        "an entry may be named more than once: `v[index] = ...` where none is",
+    ),
 ]
 
 BYTES = "it hands out the memory, and the derivative would be lost"
@@ -373,14 +390,17 @@ NDARRAY = [
         `v in x`: 0.5 in x
         `~`, `&`, `|`, `^`: ~(x > 0.5) & (x < 0.7) | (x > y) ^ (y > x)
     """, "plain"),
-    *calls("fill: x.fill(0.0)", "refused", why=IN_PLACE + "`np.full_like`"),
-    *calls("put: x.put(places, 0.0)", "refused", why=IN_PLACE + "`minijac.numpy.put`"),
-    *calls("sort: x.sort()", "refused", why=IN_PLACE + "`np.sort(x)`"),
-    *calls("partition: x.partition(2)", "refused", why=IN_PLACE + "`np.partition(x, 2)`"),
-    *calls("resize: x.resize(2)", "refused", why=IN_PLACE + "`np.resize`"),
+    *calls("""
+        fill: written(x, lambda v: v.fill(s))
+        put: written(x, lambda v: v.put(places, s))
+        sort: written(x, lambda v: v.sort())
+        partition: written(x, lambda v: v.partition(2))
+    """),
+    *calls("resize: x.resize(2)", "refused", why="it changes a shape; `np.resize`"),
     *calls("setfield: x.setfield(0, np.float32)\nbyteswap: x.byteswap()\nsetflags: x.setflags(write=False)",
            "conversion", why="it works on the memory"),
-    *calls("`x[...] = v`: x.__setitem__(0, 1.0)", "refused", why=IN_PLACE + "`minijac.numpy.put`"),
+    *calls("`x[...] = v`: written(x, lambda v: v.__setitem__(slice(1), y[:1]))"),
+    *calls("`x += v` and the like: written(x, lambda v: v.__iadd__(y))"),
     *calls("`float(x)`, `int(x)`, `complex(x)`: float(s)\nitem: s.item()\ntolist: x.tolist()", "conversion",
            why="the derivative would be lost; `minijac.stop_gradient(x)` gives the plain value"),
     *calls("base: x.base\nctypes: x.ctypes\ndata: x.data\ndump: x.dump('a')\ndumps: x.dumps()\nflags: x.flags\n"
@@ -556,7 +576,7 @@ def page() -> str:
         for entry in sorted((e for e in entries if present(section, e)), key=lambda e: e.name.strip("`").lower()):
             said = status(entry)
             supported += said == "both modes"
-            differentiable += said == "both modes" or (entry.kind == "refused" and not entry.why.startswith(IN_PLACE))
+            differentiable += said == "both modes" or entry.kind == "refused"
             name = entry.name.replace("|", "\\|") if "`" in entry.name else f"`{entry.name}`"
             lines.append(f"| {name} | {said} | {shown(entry.call)} |".replace("|  |", "| |"))
         lines.append("")
@@ -580,8 +600,8 @@ makes every sample call on traced values:
 - **refused**: it raises an error that says what to write instead.
 
 **{supported} of {differentiable} differentiable functions are supported, {share:.1f} %.** The others are refused: their
-result is complex, or made row by row. Not counted are functions that write into their arguments, whose place another
-function takes, and those that would make a plain value of a traced one.
+result is complex, made row by row, or of another shape. Not counted are those that would make a plain value of a
+traced one.
 
 """
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from .graph import Graph
 from .plan import Plan, plan_for, structure_of
 from .samples import ANYWHERE, Mixing, Place, follow_samples, raise_mixing
 
-__all__ = ["Prepared", "Recorded", "open_trace", "prepare", "run_on_tape", "sample_places"]
+__all__ = ["Prepared", "Recorded", "prepare", "run_on_tape", "sample_places"]
 
 
 class Recorded(NamedTuple):
@@ -40,15 +39,6 @@ class Recorded(NamedTuple):
     aux: Any
     xp: Any
     """The module of the arguments' arrays."""
-
-
-@contextmanager
-def open_trace() -> Iterator[Trace]:
-    trace = Trace()
-    try:
-        yield trace
-    finally:
-        trace.close()
 
 
 def run_on_tape(
@@ -71,7 +61,7 @@ def run_on_tape(
     inputs: list[int] = []
     others: dict[int, int] = {}
     xp = module_of(args)
-    with open_trace() as trace:
+    with Trace() as trace:
         trace.takes_steps = takes_steps
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])
@@ -96,10 +86,10 @@ def run_on_tape(
                 "Is a return missing?"
             )
         result, aux = _with_aux(result) if has_aux else (result, None)
-    leaves, tree = flatten(result)
-    nodes = [leaf.index if isinstance(leaf, Traced) and leaf.home is trace else None for leaf in leaves]
+        leaves, tree = _settled(result)
+        aux_leaves, aux_tree = _settled(aux)
+    nodes = [_node(leaf, trace) for leaf in leaves]
     outputs = [_stripped(leaf, trace) for leaf in leaves]
-    aux_leaves, aux_tree = flatten(aux)
     return Recorded(
         trace,
         trace.nodes,
@@ -109,7 +99,7 @@ def run_on_tape(
         nodes,
         tree,
         optree.tree_unflatten(tree, [_owned(y) for y in outputs]),
-        optree.tree_unflatten(aux_tree, [_stripped(leaf, trace) for leaf in aux_leaves]),
+        optree.tree_unflatten(aux_tree, [_owned(_stripped(leaf, trace)) for leaf in aux_leaves]),
         xp,
     )
 
@@ -121,6 +111,16 @@ def _with_aux(result: Any) -> tuple[Any, Any]:
             "pair, or leave has_aux out."
         )
     return result
+
+
+def _settled(result: Any) -> tuple[list[Any], Any]:
+    """The leaves of a result, as they are when the function ends: what waits to be written is written."""
+    leaves, tree = flatten(result)
+    return [leaf.fresh() if isinstance(leaf, Traced) else leaf for leaf in leaves], tree
+
+
+def _node(leaf: Any, trace: Trace) -> int | None:
+    return leaf.index if isinstance(leaf, Traced) and leaf.home is trace and leaf.index >= 0 else None
 
 
 def _stripped(leaf: Any, trace: Trace) -> Any:
@@ -139,6 +139,8 @@ def _stripped(leaf: Any, trace: Trace) -> Any:
 
 def _owned(y: Any) -> Any:
     """A copy that the caller may write to: `y` may be a view of an argument, or needed again by a pullback."""
+    if isinstance(y, Traced):
+        return y.fresh()
     return y.copy() if is_array(y) and not isinstance(y, np.generic) else y
 
 

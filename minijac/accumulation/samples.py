@@ -103,9 +103,7 @@ def raise_mixing(mixing: Mixing, batch: int) -> None:
     """Raise BatchMixingError for the operation found by `follow_samples`."""
     node = mixing.node
     where = node.where or "an unknown line"
-    params = ", ".join(
-        f"{key}={value!r}" for key, value in node.params.items() if np.ndim(value) == 0 or len(value) < 9
-    )
+    params = ", ".join(f"{key}={value!r}" for key, value in node.params.items() if _short(value))
     assert node.op is not None
     name = f"{node.op.name}({params})"
     if node.where is not None and node.where.function not in (None, node.op.name):
@@ -125,3 +123,10 @@ def raise_mixing(mixing: Mixing, batch: int) -> None:
         lines.append("    mj.grad(f)             the gradient of one number, a sum over the samples")
     lines.append("  If not: are the samples on another axis? Say batch_axis=... A single sample? Pass x[None].")
     raise BatchMixingError("\n".join(lines))
+
+
+def _short(value: Any) -> bool:
+    """Whether a parameter is told in a message: a number, text, or a few of them."""
+    if isinstance(value, tuple | list):
+        return len(value) < 9 and all(item is None or isinstance(item, int | slice) for item in value)
+    return isinstance(value, int | float | str)

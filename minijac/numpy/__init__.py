@@ -3,8 +3,9 @@
 ``minijac.numpy.tanh`` is ``numpy.tanh``: on a plain array it runs at NumPy's speed, on a CuPy array or a traced value
 it dispatches. Functions that create arrays take ``like=``, as NumPy's do, to create them where another array lives.
 
-Four names are minijac's own. `array` and `asarray` let traced values through, and stack lists of them. `put` and
-`add_at` return the updated array, and write nothing.
+`array` and `asarray` let traced values through, and put lists of them together. What `zeros`, `empty`, `ones`, `full`,
+`eye`, `array` and their like make inside a transformation can be filled with traced values. `put` and `add_at` return
+the updated array, and write nothing.
 
 Importing this package registers minijac's implementations with the traced values.
 """
@@ -21,6 +22,7 @@ from ..tape.traced import Traced as _Traced
 from . import creation as _creation
 from . import differences as _differences  # noqa: F401 - importing registers
 from . import histograms as _histograms  # noqa: F401
+from . import indexing as _indexing
 from . import linalg as _linalg  # noqa: F401
 from . import parts as _parts  # noqa: F401
 from . import pointwise as _pointwise
@@ -30,6 +32,7 @@ from . import protocol as _protocol
 from . import sets as _sets  # noqa: F401
 from . import shape as _shape  # noqa: F401
 from . import ufuncs as _ufuncs
+from . import writing as _writing
 from .indexing import add_at as _add_at
 from .indexing import put as _put
 
@@ -43,12 +46,34 @@ def _install() -> None:
     _Traced.creators.update(_creation.LIKE)
     _Traced.methods.update(_protocol.METHODS)
     _Traced.namespace = _sys.modules[__name__]
+    _Traced.write, _Traced.write_out = _indexing.setitem, _writing.ufunc_into
+    for name in _VIEW_METHODS:
+        _Traced.methods[name] = _writing.as_view(_protocol.METHODS[name], getattr(_np.ndarray, name))
+    for function in _VIEWS:
+        _Traced.functions[function] = _writing.as_view(_protocol.FUNCTIONS[function], function)
+    _Traced.views.update((*_VIEW_METHODS, *_VIEWS, *_PARTS))
+
+
+_VIEW_METHODS = ("reshape", "ravel", "transpose", "swapaxes", "squeeze", "diagonal")
+_VIEWS = (
+    _np.reshape, _np.ravel, _np.transpose, _np.permute_dims, _np.swapaxes, _np.matrix_transpose, _np.moveaxis,
+    _np.rollaxis, _np.expand_dims, _np.squeeze, _np.flip, _np.fliplr, _np.flipud, _np.rot90, _np.broadcast_to,
+    _np.diagonal, _np.diag, _np.linalg.diagonal, _np.linalg.matrix_transpose, _np.atleast_1d, _np.atleast_2d,
+    _np.atleast_3d, _np.trim_zeros, _np.real,
+)  # fmt: skip
+"""NumPy's functions that return a view of their first argument, where they do."""
+_PARTS = (
+    _np.array_split, _np.split, _np.hsplit, _np.vsplit, _np.dsplit, getattr(_np, "unstack", None),
+    _np.broadcast_arrays, _np.einsum,
+)  # fmt: skip
+"""Those that return several."""
 
 
 _install()
 # as globals, so that finding a name costs no more than it does in numpy; those that numpy itself imports on first use
 # are left to __getattr__
-globals().update({_name: vars(_np)[_name] for _name in _np.__all__ if _name in vars(_np)})
+globals().update({_name: vars(_np)[_name] for _name in _np.__all__ if _name in vars(_np)} | _creation.MADE)
+empty, empty_like, full = _creation.empty, _creation.empty_like, _creation.full
 array, asarray, add_at, put = _creation.array, _creation.asarray, _add_at, _put
 
 

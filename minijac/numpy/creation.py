@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from ..backend import namespace, placed
+from ..tape.trace import THREAD, running
 from ..tape.traced import Traced
 from .pointwise import astype
 
-__all__ = ["LIKE", "array", "asarray"]
+__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full"]
 
 _CREATORS: list[Any] = [
     np.array, np.asanyarray, np.asarray, np.ascontiguousarray, np.asfortranarray, np.arange, np.empty, np.eye, np.full,
@@ -18,6 +21,48 @@ _CREATORS: list[Any] = [
 ]  # fmt: skip
 LIKE = frozenset(_CREATORS)
 """NumPy's functions with ``like=``. Given a traced value there, NumPy asks that one to create the array."""
+
+
+def made(function: Callable[..., Any]) -> Callable[..., Any]:
+    """NumPy's function that makes an array of plain values; inside a transformation one of floats can be written."""
+    name = function.__name__
+
+    @wraps(function)
+    def writable(*args: Any, **kwargs: Any) -> Any:
+        trace = running()
+        if trace is None or kwargs.get("like") is not None:
+            return function(*args, **kwargs)
+        result = getattr(namespace(*args, trace.source), name)(*args, **kwargs)
+        floats = not isinstance(result, Traced) and result.dtype.kind == "f"
+        return trace.constant(result) if floats else result
+
+    return writable
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None, **kwargs: Any) -> Any:
+    """As ``numpy.full``; the value may be a traced one."""
+    if isinstance(fill_value, Traced):
+        return np.full_like(fill_value, fill_value, dtype, shape=shape)
+    return MADE["full"](shape, fill_value, dtype, **kwargs)
+
+
+_array = made(np.array)
+_MADE = """
+    zeros ones full eye identity arange linspace zeros_like ones_like full_like copy diag tri logspace geomspace tile
+    fromfunction
+"""
+MADE: dict[str, Callable[..., Any]] = {name: made(getattr(np, name)) for name in _MADE.split()}
+"""Functions that make arrays which programs write to."""
+
+
+def empty(*args: Any, **kwargs: Any) -> Any:
+    """As ``numpy.empty``; inside a transformation zeros."""
+    return (np.empty if running() is None else MADE["zeros"])(*args, **kwargs)
+
+
+def empty_like(*args: Any, **kwargs: Any) -> Any:
+    """As ``numpy.empty_like``; inside a transformation zeros."""
+    return (np.empty_like if running() is None else MADE["zeros_like"])(*args, **kwargs)
 
 
 def array(object: Any, dtype: Any = None, *, copy: bool | None = True, like: Any = None, **kwargs: Any) -> Any:
@@ -29,11 +74,11 @@ def array(object: Any, dtype: Any = None, *, copy: bool | None = True, like: Any
     array([2., 6.])
     """
     if _holds_traced(object):
-        y = _stacked(object)
+        y = object.fresh() if isinstance(object, Traced) else _stacked(object)
         return y if dtype is None else astype(y, dtype)
     if like is not None:
         kwargs["like"] = like
-    return np.array(object, dtype, copy=copy, **kwargs)
+    return (_array if THREAD.traces else np.array)(object, dtype, copy=copy, **kwargs)
 
 
 def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: Any) -> Any:
@@ -44,7 +89,7 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: An
         return array(a, dtype)
     if hasattr(a, "dtype"):
         return namespace(a).asarray(a, dtype, **kwargs)
-    return np.asarray(a, dtype, copy=copy, **kwargs)
+    return _array(a, dtype, copy=copy, **kwargs)
 
 
 def _holds_traced(x: Any) -> bool:

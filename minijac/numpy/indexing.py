@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -12,8 +13,10 @@ from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import indexing, structural
 from ..tape.traced import Traced
-from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, not_in_place, plain, recorded
+from .creation import array
+from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, plain, recorded
 from .shape import along, ravel
+from .writing import assign, looked, overwrite, refuse_plain, writable
 
 WHOLE = slice(None)
 
@@ -23,10 +26,10 @@ WHOLE = slice(None)
 def getitem(x: Any, index: Any) -> Any:
     full = full_index(index, x)
     basic, picks = split_index(full, x.shape)
+    if not picks:
+        return looked(x, basic)
     if any(item != WHOLE for item in basic):
         x = structural.getitem_basic(x, index=basic)
-    if not picks:
-        return x
     if len(picks) == 1:
         ((axis, positions),) = picks.items()
         return along(x, positions, axis, pieces=1)
@@ -268,10 +271,6 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Any:
     return len(bins) - searchsorted(bins[::-1], x, "right" if right else "left")
 
 
-METHODS["sort"] = not_in_place("x.sort()", "`y = np.sort(x)`")
-METHODS["partition"] = not_in_place("x.partition()", "`y = np.partition(x, kth)`")
-
-
 @implements(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
     bins = placed(_plain_index(x), weights)
@@ -369,14 +368,119 @@ def _last(positions: Any, xp: Any) -> Any:
     return last.reshape(positions.shape)
 
 
-for _name, _instead in (
-    ("copyto", "np.where(mask, new, x)"),
-    ("put", "minijac.numpy.put(x, index, values)"),
-    ("place", "np.where(mask, new, x)"),
-    ("putmask", "np.where(mask, new, x)"),
-    ("put_along_axis", "minijac.numpy.put(x, index, values)"),
-    ("fill_diagonal", "np.where(np.eye(n, dtype=bool), new, x)"),
-):
-    FUNCTIONS[getattr(np, _name)] = not_in_place(f"numpy.{_name}", f"`y = {_instead}`")
-METHODS["put"] = not_in_place("x.put()", "`y = minijac.numpy.put(x, index, values)`")
-METHODS["fill"] = not_in_place("x.fill()", "`y = np.full_like(x, value)`, a new array")
+# -- in place ----------------------------------------------------------------------------------------------------------
+def setitem(y: Any, index: Any, value: Any) -> None:
+    """``y[index] = value``"""
+    writable(y)
+    value = array(value) if isinstance(value, list | tuple) else value
+    mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    if _is_mask(mask) and np.ndim(value) <= y.ndim - mask.ndim and mask.shape == y.shape[: mask.ndim]:
+        mask = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
+        overwrite(y, np.where(mask, value, y.fresh()))
+        return
+    full = full_index(index, y)
+    basic, picks = split_index(full, y.shape)
+    if picks:
+        overwrite(y, put(y.fresh(), index, value))
+    else:
+        assign(y, basic, value)
+
+
+def _in_place(*functions: Any, method: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers what NumPy's functions that write into their first argument write there."""
+
+    def decorate(new: Callable[..., Any]) -> Callable[..., Any]:
+        def written(target: Any, *args: Any, **kwargs: Any) -> None:
+            if not isinstance(target, Traced):
+                refuse_plain(f"numpy.{functions[0].__name__}")
+            writable(target)
+            overwrite(target, new(target.fresh(), *args, **kwargs))
+
+        for function in functions:
+            FUNCTIONS[function] = written
+        if method is not None:
+            METHODS[method] = written
+        return new
+
+    return decorate
+
+
+@_in_place(np.copyto)
+def copied(x: Any, src: Any, casting: str = "same_kind", where: Any = True) -> Any:
+    return src if where is True else np.where(where, src, x)
+
+
+@_in_place(np.putmask)
+def put_by_mask(x: Any, mask: Any, values: Any) -> Any:
+    return np.where(mask, values if np.ndim(values) == 0 else np.resize(values, x.shape), x)
+
+
+@_in_place(np.place)
+def put_in_turn(x: Any, mask: Any, vals: Any) -> Any:
+    """The values one after the other where the mask says, over and over."""
+    (positions,) = np.reshape(_plain_index(mask), (-1,)).nonzero()
+    return _put_flat(x, positions, np.resize(array(vals), positions.shape))
+
+
+@_in_place(np.put, method="put")
+def put_by_position(x: Any, ind: Any, v: Any, mode: str = "raise") -> Any:
+    positions = np.reshape(_plain_index(ind), (-1,))
+    if mode != "raise":
+        positions = positions % x.size if mode == "wrap" else np.clip(positions, 0, x.size - 1)
+    return _put_flat(x, positions, np.resize(array(v), positions.shape))
+
+
+def _put_flat(x: Any, positions: Any, values: Any) -> Any:
+    return np.reshape(put(np.reshape(x, (-1,)), positions, values), x.shape)
+
+
+@_in_place(np.put_along_axis)
+def put_along_axis(x: Any, indices: Any, values: Any, axis: int | None = -1) -> Any:
+    if axis is None:
+        return np.reshape(put(np.reshape(x, (-1,)), _plain_index(indices), values), x.shape)
+    indices, axis = _plain_index(indices), axis_of(x, axis, "put_along_axis")
+    lines = [np.arange(n).reshape((-1,) + (1,) * (x.ndim - k - 1)) for k, n in enumerate(x.shape)]
+    return put(x, tuple(indices if k == axis else line for k, line in enumerate(lines)), values)
+
+
+@_in_place(np.fill_diagonal)
+def with_diagonal(a: Any, val: Any, wrap: bool = False) -> Any:
+    if a.ndim < 2 or (a.ndim > 2 and len(set(a.shape)) > 1):
+        raise ValueError(f"fill_diagonal at {user_line()}: expected a matrix, or equal axes, got shape {a.shape}")
+    step = a.shape[1] + 1 if a.ndim == 2 else 1 + int(np.cumprod(a.shape[:-1]).sum())
+    stop = a.shape[1] * a.shape[1] if a.ndim == 2 and not wrap else a.size
+    positions = np.arange(0, min(stop, a.size), step)
+    hit = np.zeros(a.size, bool)
+    hit[positions] = True
+    hit = placed(hit.reshape(a.shape), a)
+    if np.ndim(val) == 0:
+        return np.where(hit, val, a)
+    return _put_flat(a, positions, np.resize(array(val), positions.shape))
+
+
+@_in_place(method="fill")
+def filled(x: Any, value: Any) -> Any:
+    return value
+
+
+@_in_place(method="sort")
+def sorted_along(x: Any, axis: int = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
+    return sort(x, axis)
+
+
+@_in_place(method="partition")
+def partitioned(x: Any, kth: Any, axis: int = -1, kind: str = "introselect", order: Any = None) -> Any:
+    return partition(x, kth, axis)
+
+
+def add_in_place(y: Any, index: Any, values: Any) -> None:
+    """``np.add.at``"""
+    if not isinstance(y, Traced):
+        refuse_plain("numpy.add.at")
+    writable(y)
+    overwrite(y, add_at(y.fresh(), index, array(values)))
+
+
+def subtract_in_place(y: Any, index: Any, values: Any) -> None:
+    """``np.subtract.at``"""
+    add_in_place(y, index, -array(values))

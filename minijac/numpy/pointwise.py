@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import value_of
+from ..backend import array_of, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise
@@ -114,9 +114,18 @@ if hasattr(np, "astype"):  # came with NumPy 2.1
     implements(np.astype)(lambda x, dtype, /, *, copy=True, device=None: astype(x, dtype))
 
 
-@implements(np.copy, method="copy")
+@implements(np.copy)
 def copy(x: Any, order: str = "K", subok: bool = False) -> Any:
-    return elementwise.UFUNCS[np.positive](x)
+    return x.fresh() if array_of(x).flags.c_contiguous else np.positive(x)
+
+
+@implements(method="copy")
+def copy_method(x: Any, order: str = "C") -> Any:
+    """In C order, whatever the order of `x`, so that views of it are what NumPy's are."""
+    if order != "C" or array_of(x).flags.c_contiguous:
+        return copy(x)
+    flat: Any = np.reshape(x, (-1,))
+    return flat.reshape(x.shape).fresh()
 
 
 @implements(np.real, np.real_if_close)
@@ -129,12 +138,26 @@ FUNCTIONS[np.imag] = lambda val: np.zeros_like(val)
 FUNCTIONS[np.angle] = lambda z, deg=False: np.where(z < 0, 180.0 if deg else np.pi, 0.0).astype(z.dtype)
 
 
+def _like(function: Any) -> Callable[..., Any]:
+    """A function that makes an array like another one; of floats, it is a constant of the trace, and can be written."""
+
+    def made(a: Any, *args: Any, **kwargs: Any) -> Any:
+        array = function(a.outline() if isinstance(a, Traced) else a, *args, **kwargs)
+        return a.home.constant(array) if array.dtype.kind == "f" and isinstance(a, Traced) else array
+
+    return made
+
+
+for _function in (np.zeros_like, np.ones_like):
+    FUNCTIONS[_function] = _like(_function)
+FUNCTIONS[np.empty_like] = _like(np.zeros_like)  # no NaNs of the memory where a program reads what it never wrote
+
+
 @implements(np.full_like)
 def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
     if not isinstance(fill_value, Traced):
-        return np.full_like(a.outline(), fill_value, dtype, **kwargs)
-    filled = np.broadcast_to(fill_value, np.shape(a) if kwargs.get("shape") is None else kwargs["shape"])
-    return astype(filled, a.dtype if dtype is None else dtype)
+        return _like(np.full_like)(a, fill_value, dtype, **kwargs)
+    return np.ones_like(a, dtype, **kwargs) * fill_value
 
 
 # -- ufuncs and their like ---------------------------------------------------------------------------------------------
@@ -172,9 +195,9 @@ UFUNCS.update({np.frexp: frexp, np.modf: modf, np.divmod: divmod})
 # -- without a derivative ----------------------------------------------------------------------------------------------
 for _name in (
     "allclose", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
-    "broadcast_shapes", "can_cast", "common_type", "empty_like",
+    "broadcast_shapes", "can_cast", "common_type",
     "iscomplex", "iscomplexobj", "isclose", "isneginf", "isposinf", "isreal", "isrealobj", "may_share_memory",
-    "min_scalar_type", "ndim", "ones_like", "result_type", "shape", "shares_memory", "size", "zeros_like",
+    "min_scalar_type", "ndim", "result_type", "shape", "shares_memory", "size",
     "tril_indices_from", "triu_indices_from", "diag_indices_from", "iterable",
 ):  # fmt: skip
     FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))

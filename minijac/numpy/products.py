@@ -13,6 +13,7 @@ from ..ops import convolution, indexing, multilinear
 from ..ops.multilinear import LETTERS
 from .protocol import as_arrays, axes_of, implements, refuse
 from .reductions import sum
+from .writing import as_view
 
 UFUNCS: dict[Any, Callable[..., Any]] = {}
 
@@ -31,7 +32,10 @@ def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
 def einsum(*operands: Any, out: Any = None, optimize: Any = None, **kwargs: Any) -> Any:
     refuse("einsum", **{key: value for key, value in kwargs.items() if key in ("dtype", "casting")})
     subscripts, arrays = multilinear.parse_einsum(operands)
-    return multilinear.einsum(*as_arrays(*arrays), subscripts=subscripts)
+    if len(arrays) > 1:
+        return multilinear.einsum(*as_arrays(*arrays), subscripts=subscripts)
+    # of one operand, NumPy returns a view where nothing is summed; which is not written through here
+    return as_view(lambda x: multilinear.einsum(x, subscripts=subscripts), lambda x: None)(*arrays)
 
 
 @implements(np.dot, method="dot")

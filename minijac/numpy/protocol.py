@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..backend import array_of, check_operand, is_array, namespace, value_of
-from ..errors import ConversionError, InputError, MutationError, UnsupportedOperationError
+from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops.structural import normalised
 from ..tape.traced import Traced
+from .writing import into
 
 __all__ = [
     "FUNCTIONS",
@@ -26,7 +27,6 @@ __all__ = [
     "axis_of",
     "flag",
     "implements",
-    "not_in_place",
     "number_of",
     "plain",
     "recorded",
@@ -52,7 +52,7 @@ def implements(*functions: Any, method: str | None = None) -> Callable[[Callable
 
 
 def _without_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with `out`, if it has that argument, refused wherever it is given."""
+    """The function with `out`, if it has that argument: what it returns is written there."""
     parameters = signature(function).parameters
     if "out" not in parameters:
         return function
@@ -60,30 +60,14 @@ def _without_out(function: Callable[..., Any]) -> Callable[..., Any]:
     place = sys.maxsize if by_name else list(parameters).index("out")
 
     @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        target = args[place] if len(args) > place else kwargs.get("out")
-        if target is not None:
-            not_in_place(f"{function.__name__}(out=)", "`y = f(x)` without out")(target)
-        return function(*args, **kwargs)
+    def written(*args: Any, **kwargs: Any) -> Any:
+        target = args[place] if len(args) > place else kwargs.pop("out", None)
+        if target is None:
+            return function(*args, **kwargs)
+        rest = (*args[:place], None, *args[place + 1 :]) if len(args) > place else args
+        return into(target, function(*rest, **kwargs), function.__name__)
 
-    return checked
-
-
-def not_in_place(name: str, instead: str) -> Callable[..., Any]:
-    """What stands for a function that writes into its first argument: an error that says what to write `instead`."""
-
-    def refuse_to_write(target: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(target, Traced):
-            raise MutationError(
-                f"{name} at {user_line()}: a traced value of shape {target.shape} cannot be written in place. Write "
-                f"{instead}: it returns a new array."
-            )
-        raise ConversionError(
-            f"{name} at {user_line()}: a traced value would be written into a plain array, which would drop its "
-            f"derivative. Write {instead}: it returns a new array; np.stack and np.concatenate put parts together."
-        )
-
-    return refuse_to_write
+    return written
 
 
 def absent(value: Any) -> bool:
@@ -136,15 +120,15 @@ def recorded(op: Any, function: Any) -> Callable[..., Any]:
         bound = names.bind(*args, **kwargs).arguments
         (name, x), *rest = bound.items()
         params = {key: value for key, value in rest if not absent(value)}
-        if "out" in params:
-            not_in_place(f"{function.__name__}(out=)", "`y = f(x)` without out")(params["out"])
-        return op(x, **params)
+        target = params.pop("out", None)
+        y = op(x, **params)
+        return y if target is None else into(target, y, function.__name__)
 
     return on_array
 
 
 SHAPE_ONLY = (
-    np.shape, np.ndim, np.size, np.result_type, np.zeros_like, np.ones_like, np.empty_like, np.iscomplexobj,
+    np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj,
     np.isrealobj, np.may_share_memory, np.shares_memory,
 )  # fmt: skip
 """Functions that look at shapes and dtypes, not at numbers: they may be asked of a program being recorded."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..backend import namespace, placed
-from ..errors import InputError, UnsupportedOperationError
+from ..errors import InputError, MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..ops.structural import normalised
-from .protocol import FUNCTIONS, METHODS, as_arrays, axes_of, axis_of, implements, not_in_place
+from .protocol import FUNCTIONS, as_arrays, axes_of, axis_of, implements
 
 WHOLE = slice(None)
 
@@ -43,7 +43,9 @@ def ravel(x: Any, order: str = "C") -> Any:
     return reshape(x, (-1,), order)
 
 
-METHODS["flatten"] = ravel
+@implements(method="flatten")
+def flatten(x: Any, order: str = "C") -> Any:
+    return ravel(x, order).fresh()
 
 
 def _check_order(order: str, name: str) -> None:
@@ -306,4 +308,9 @@ def resize(a: Any, new_shape: Any) -> Any:
     return reshape(along(ravel(a), np.arange(count) % a.size, 0), shape)
 
 
-METHODS["resize"] = not_in_place("x.resize()", "`y = x.reshape(shape)`")
+@implements(method="resize")
+def resize_in_place(x: Any, *shape: Any, refcheck: bool = True) -> Any:
+    raise MutationError(
+        f"x.resize() at {user_line()}: a traced value keeps its shape. Write `y = x.reshape(shape)`, or "
+        "np.resize(x, shape) for another size."
+    )

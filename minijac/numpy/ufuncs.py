@@ -9,7 +9,8 @@ import numpy as np
 
 from ..lines import user_line
 from ..ops import structural
-from .protocol import FUNCTIONS, axes_of, axis_of, flag, not_in_place, refuse
+from .indexing import add_in_place, subtract_in_place
+from .protocol import FUNCTIONS, axes_of, axis_of, flag, refuse
 from .reductions import WHOLE, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
 
 __all__ = ["ufunc_methods"]
@@ -119,7 +120,5 @@ def ufunc_methods(ufuncs: list[Any]) -> dict[tuple[Any, str], Callable[..., Any]
     for ufunc in ufuncs:
         if ufunc.nin == 2 and ufunc.signature is None:
             methods[ufunc, "outer"] = _outer(ufunc)
-        methods[ufunc, "at"] = not_in_place(
-            f"numpy.{ufunc.__name__}.at", "`y = minijac.numpy.add_at(x, index, values)` or minijac.numpy.put"
-        )
+    methods[np.add, "at"], methods[np.subtract, "at"] = add_in_place, subtract_in_place
     return methods

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import Array, Factor, Shape
-from ..algebra.labels import Axes, Axis, Label, Window, axis_size
+from ..algebra.factors import Array, Shape
+from ..algebra.labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..algebra.matching import meets
-from ..algebra.writing import Placed, rearranged, written
+from ..algebra.writing import Placed, covers, rearranged, strided
 from ..backend import astype, namespace
 from ..tape.op import Reduction
 from ..tape.trace import Node
@@ -22,7 +22,7 @@ from .families import Example, along, structural
 
 __all__ = [
     "broadcast_to", "concatenate", "cumsum", "diagonal", "embed", "embed_diagonal", "expand_dims", "flip",
-    "getitem_basic", "mean", "pad", "relabel", "reshape", "roll", "squeeze", "sum", "superpose", "transpose",
+    "getitem_basic", "mean", "pad", "region", "relabel", "reshape", "roll", "squeeze", "sum", "superpose", "transpose",
 ]  # fmt: skip
 
 
@@ -63,8 +63,16 @@ relabel = structural(
 
 
 def _superpose_value(*arrays: Array, parts: Any, shape: Shape) -> Array:
-    terms = [(axes, (Factor(x, labels),), 1.0) for x, (labels, axes, _) in zip(arrays, parts, strict=True)]
-    return written(terms, shape, arrays[0].dtype, arrays[0])
+    xp = namespace(*arrays)
+    result = (xp.empty if covers(parts[0][1]) else xp.zeros)(shape, arrays[0].dtype)
+    for x, (labels, axes, adds) in zip(arrays, parts, strict=True):
+        extra = tuple([label for label in labels_in(axes) if label not in labels])
+        view = strided(result, axes, (*extra, *labels))
+        if adds:
+            view += x
+        else:
+            view[...] = x
+    return result
 
 
 def _superpose_relation(k: int, out_shape: Shape, *shapes: Shape, parts: Any, shape: Shape) -> Sequence[Part]:
@@ -445,6 +453,11 @@ def _getitem_relation(k: int, out_shape: Shape, shape: Shape, index: tuple[Any, 
         else:
             inp.append((Window(None, n, int(item) % n, 1),))
     return [Part(tuple(out), tuple(inp))]
+
+
+def region(shape: Shape, index: tuple[Any, ...]) -> Part:
+    """The labels of what a basic index picks, and the axes of the array over them."""
+    return _getitem_relation(0, (), shape, index)[0]
 
 
 getitem_basic = structural(

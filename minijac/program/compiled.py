@@ -375,14 +375,12 @@ def _recorded(
     behind = [recorder.lift(array) for array in lifted]
     inputs = tuple(symbol.index for symbol in (*symbols, *behind) if isinstance(symbol, Symbol))
     args, kwargs = optree.tree_unflatten(tree, symbols)
-    try:
+    with recorder:
         leaves, output_tree = flatten(fn(*args, **kwargs))
         arrays, parts = optree.tree_flatten(leaves, namespace=DATA)
         numbers = tuple([_output(recorder, y) for y in arrays])
         recorder.check_captured()
         captured = recorder.captured_ids()
-    finally:
-        recorder.close()
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
@@ -412,7 +410,7 @@ def _output(recorder: Recorder, y: Any) -> int:
     if recorder.captures(y):
         return recorder.captured(y).index
     if is_array(y) or is_number(y) or isinstance(y, str):
-        return recorder.constant(y)
+        return recorder.constant(y).index
     raise InputError(
         f"compile: expected the function to return arrays, numbers and strings in any pytree, got {type(y).__name__}. "
         "Return what is in it instead."

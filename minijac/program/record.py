@@ -12,12 +12,13 @@ import numpy as np
 from ..backend import check_operand, is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
+from ..numpy.handles import Pending, Seen, kinds
 from ..ops.elementwise import UFUNCS
 from ..ops.families import Elementwise
 from ..ops.scalars import SCALARS
 from ..tape.op import Op
 from ..tape.trace import Trace
-from ..tape.traced import Indexable, Traced
+from ..tape.traced import FIXED, Indexable, Traced
 from .ir import Instruction, Value
 
 __all__ = [
@@ -139,6 +140,27 @@ class SymbolArray(Indexable, Symbol):
     __slots__ = ()
 
 
+class SymbolView(Seen, Symbol):
+    """A view without axes."""
+
+    __slots__ = ()
+
+
+class SymbolArrayView(Seen, SymbolArray):
+    """A view of a symbol."""
+
+    __slots__ = ()
+
+
+class PendingSymbol(Pending, SymbolArray):
+    """A symbol of which parts were written."""
+
+    __slots__ = ()
+
+
+kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
+
+
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
@@ -160,7 +182,7 @@ class Recorder(Trace):
         self._captured.clear()
 
     def _symbol(self, value: Any, kind: str, content: Any = None) -> Symbol:
-        dtype = value.dtype if hasattr(value, "dtype") else np.result_type(value)
+        dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
         number = None if isinstance(value, np.ndarray) or not np.isscalar(value) else type(value)
         self.values.append(Value(np.shape(value), dtype, kind, content, number))
         return (SymbolArray if np.shape(value) else Symbol)(self, len(self.values) - 1, value)
@@ -168,7 +190,21 @@ class Recorder(Trace):
     def input(self, value: Any) -> Symbol:
         check_operand("argument of a compiled function", value)
         self.arrays.append(value)
-        return self._symbol(value, "input")
+        symbol = self._symbol(value, "input")
+        symbol.link = FIXED
+        return symbol
+
+    def constant(self, value: Any) -> Symbol:
+        """A plain value that is the same in every call."""
+        return self._symbol(value, "constant", value)
+
+    @property
+    def source(self) -> Any:
+        return self.arrays[0] if self.arrays else None
+
+    def known(self, x: Traced) -> Any:
+        value = self.values[x.index]
+        return value.content if value.kind == "constant" else None
 
     @staticmethod
     def captures(x: Any) -> bool:
@@ -181,6 +217,7 @@ class Recorder(Trace):
         if found is None:
             self.arrays.append(array)
             found = self._symbol(array, "captured", array), _checksum(array), user_line()
+            found[0].link = FIXED
             self._captured[id(array)] = found
         return found[0]
 
@@ -205,12 +242,6 @@ class Recorder(Trace):
                     "np.stack instead of filling a buffer."
                 )
 
-    def constant(self, value: Any) -> int:
-        """The number of a plain value that is the same in every call."""
-        number = type(value) if np.isscalar(value) else None
-        self.values.append(Value(np.shape(value), np.asarray(value).dtype, "constant", value, number))
-        return len(self.values) - 1
-
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
         """Compute an operation once, for its result's shape and dtype, and keep it as an instruction."""
         args = tuple([self.captured(arg) if self.captures(arg) else arg for arg in args])
@@ -222,7 +253,7 @@ class Recorder(Trace):
             plain = [np.asarray(x) if is_number(x) else x for x in plain]
         out = op.value(*plain, **params)
         check_operand(op.name, out)
-        numbers = tuple([arg.index if isinstance(arg, Symbol) else self.constant(arg) for arg in args])
+        numbers = tuple([arg.index if isinstance(arg, Symbol) else self.constant(arg).index for arg in args])
         symbol = self._symbol(out, "computed")
         self.instructions.append(Instruction(op, numbers, params, symbol.index))
         return symbol

@@ -39,6 +39,9 @@ class Inside(Trace):
         """The value of this trace that an operand is here."""
         if not isinstance(x, Traced) or x.home is self:
             return x
+        known = x.home.known(x)
+        if known is not None:
+            return known
         found = self._entered.get((x.home.serial, x.index))
         if found is None:
             if self._values is not None:
@@ -63,7 +66,7 @@ class Inside(Trace):
         self._entered.clear()
 
     def _enter(self, x: Traced, value: Any) -> Traced:
-        self.operands.append(x)
+        self.operands.append(x.fresh())
         found = self._entered[x.home.serial, x.index] = self.input(value)
         return found
 
@@ -123,7 +126,7 @@ class Closed:
             leaves, tree = optree.tree_flatten(result, namespace="minijac")
             leaves = [inside.entered(leaf) for leaf in leaves]
             inside.check_captured()
-        outputs = [leaf.index if isinstance(leaf, Traced) else None for leaf in leaves]
+        outputs = [leaf.index if isinstance(leaf, Traced) and leaf.index >= 0 else None for leaf in leaves]
         values = [leaf.value if isinstance(leaf, Traced) else leaf for leaf in leaves]
         inputs = [n for n, node in enumerate(inside.nodes) if node.op is None]
         return Run(inside.nodes, inputs, outputs, values, tree)

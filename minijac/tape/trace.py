@@ -6,19 +6,19 @@ import sys
 import threading
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from ..backend import carried_out, check_operand
 from ..errors import MutationError, TraceError
 from ..lines import Line, caller, user_line
-from .traced import Traced, traced
+from .traced import FIXED, Traced, traced
 
 if TYPE_CHECKING:
     from .op import Op
 
-__all__ = ["THREAD", "Node", "Trace", "apply"]
+__all__ = ["THREAD", "Node", "Trace", "apply", "running"]
 
 _serial = count()
 
@@ -84,8 +84,32 @@ class Trace:
         check_operand("argument", value)
         if self.program is None and isinstance(value, Traced):
             self.program = value.home.program
+        value = value.fresh() if isinstance(value, Traced) else value
         self.nodes.append(Node(None, (), (), {}, value, None))
-        return traced(self, len(self.nodes) - 1, value)
+        x = traced(self, len(self.nodes) - 1, value)
+        x.link = FIXED
+        return x
+
+    def constant(self, value: Any) -> Traced:
+        """A plain array as a value of this trace, which can be written; it has no node."""
+        return traced(self, -1, value)
+
+    @property
+    def source(self) -> Any:
+        """A value that lives where its values do, if there is one yet."""
+        return self.nodes[0].out if self.nodes else None
+
+    def known(self, x: Traced) -> Any:
+        """The plain array of a constant of this trace; None for other values."""
+        return x.value if x.index < 0 else None
+
+    def __enter__(self) -> Self:
+        THREAD.traces.append(self)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        THREAD.traces.remove(self)
+        self.close()
 
     def close(self) -> None:
         self.open = False
@@ -96,7 +120,7 @@ class Trace:
             args = tuple([self.program.captured(arg) if self.program.captures(arg) else arg for arg in args])
         else:
             args = tuple([self.held(arg) if type(arg) is np.ndarray else arg for arg in args])
-        values = tuple([arg.value if isinstance(arg, Traced) and arg.home is self else arg for arg in args])
+        values = tuple([self._kept(arg) if isinstance(arg, Traced) else arg for arg in args])
         parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is self else -1 for arg in args])
         both = None
         if Trace.eager is not None and sys.modules.get("cupy") is not None:
@@ -105,10 +129,16 @@ class Trace:
         check_operand(op.name, out)
         if op.edge is None:
             return out
+        if max(parents) < 0:
+            return out if isinstance(out, Traced) else self.constant(out)
         self.nodes.append(Node(op, parents, values, params, out, caller()))
         if slopes is not None:
             self.nodes[-1].slopes = slopes
         return traced(self, len(self.nodes) - 1, out)
+
+    def _kept(self, x: Traced) -> Any:
+        """An operand as a node keeps it: its own by value, those of outer traces by a handle that nobody else moves."""
+        return x.value if x.home is self else x.fresh()
 
     def held(self, array: Any) -> Any:
         """A captured array as it is now, whatever is written to it later: derivatives are taken after the function ran.
@@ -151,8 +181,17 @@ class _Thread(threading.local):
     inside: Trace | None = None
     """The inside of a function that is being recorded (`tape.closing`): all that older traces follow enters it."""
 
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+        """The traces that functions are run for, the innermost last."""
+
 
 THREAD = _Thread()
+
+
+def running() -> Trace | None:
+    """The innermost trace that a function of this thread is run for, if any: what is made from nothing is its own."""
+    return THREAD.traces[-1] if THREAD.traces else None
 
 
 def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:

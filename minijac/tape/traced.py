@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,34 +10,46 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..backend import Wrapped, array_of, namespace, placed
-from ..errors import ConversionError, MutationError, UnsupportedOperationError
+from ..errors import ConversionError, UnsupportedOperationError
 from ..lines import user_line
 
 if TYPE_CHECKING:
     from .trace import Trace
 
-__all__ = ["Indexable", "Traced", "TracedArray", "is_traced", "traced", "unsupported"]
+__all__ = ["FIXED", "Indexable", "Traced", "TracedArray", "is_traced", "traced", "unsupported"]
+
+FIXED = "an argument of a transformation, or a part of one, or a number"
+"""The link of a value that cannot be written: NumPy would write to the caller's array, or has none to write to."""
 
 
 def is_traced(x: Any) -> bool:
     return isinstance(x, Traced)
 
 
-def _refusing(what: str) -> Any:
-    """A method of what would lose the derivative."""
-    return lambda self, *args, **kwargs: self._refuse(what)
+def _converted(what: str, function: Callable[..., Any]) -> Any:
+    """A method that makes something plain of a constant; of another value that would lose the derivative."""
+    return lambda self, *args, **kwargs: function(self._plain(what), *args, **kwargs)
 
 
 class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
-    """A value that a trace follows: it acts as the array that it stands for, through NumPy's own functions."""
+    """A value that a trace follows: it acts as the array that it stands for, through NumPy's own functions.
 
-    __slots__ = ("home", "index")
+    It is a handle on a node of its trace (`index`; -1 for a constant): writing moves it to another node.
+    """
+
+    __slots__ = ("home", "index", "link")
     # filled by minijac.numpy: NumPy's ufuncs and functions, and the array methods, to minijac's own
     ufuncs: ClassVar[dict[Any, Callable[..., Any]]] = {}
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     methods: ClassVar[dict[str, Callable[..., Any]]] = {}
     creators: ClassVar[set[Any]] = set()
     namespace: ClassVar[Any] = None
+    views: ClassVar[set[Any]] = set()
+    ordinary: ClassVar[type[Traced]]
+    viewed: ClassVar[type[Traced]]
+    waiting: ClassVar[type[Traced]]
+    write: ClassVar[Callable[..., Any]]
+    write_out: ClassVar[Callable[..., Any]]
     # and by minijac.special: by name, because SciPy is not imported for it
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
     # and by minijac.ops: what blocks ask of what stands for an array (`algebra.writing.StandIn`)
@@ -47,6 +60,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         self.home = trace
         self.index = index
         self.value = value
+        self.link: Any = None
+        """What is known of its being written: nothing, `FIXED`, or what `numpy.writing` keeps."""
 
     # -- what is known without a derivative ----------------------------------------------------------------------------
     @property
@@ -94,8 +109,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     # -- NumPy's protocols ---------------------------------------------------------------------------------------------
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if "out" in kwargs:
-            self._refuse_out(ufunc.__name__, kwargs["out"])
-        if any(isinstance(x, list | tuple) for x in inputs):
+            return self.write_out(ufunc, method, inputs, **kwargs)
+        if method != "at" and any(isinstance(x, list | tuple) for x in inputs):
             inputs = tuple([placed(x, self) if isinstance(x, list | tuple) else x for x in inputs])
         name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
@@ -115,13 +130,11 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **kwargs: Any) -> Any:
         """CuPy's elementwise functions ask this of their operands. Each is called as NumPy's or SciPy's is."""
         name = kernel.name.removeprefix("cupy_").removeprefix("cupyx_scipy_").removeprefix("special_")
-        if len(args) > kernel.nin:  # an in-place operator
-            self._refuse_out(name, args[kernel.nin])
         original = getattr(np, name, None)
+        if len(args) > kernel.nin:  # an in-place operator
+            return self.write_out(original, "__call__", args[: kernel.nin], out=args[kernel.nin])
         if isinstance(original, np.ufunc):
             return self.__array_ufunc__(original, "__call__", *args, **kwargs)
-        if kwargs.get("out") is not None:
-            self._refuse_out(name, kwargs["out"])
         function = self.functions.get(original) or self.special.get(name)
         if function is None:
             raise unsupported(f"cupy's {name}")
@@ -139,50 +152,59 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
                 kwargs = {key: value for key, value in kwargs.items() if key != "device"}
         if function is None:
             raise unsupported(f"{func.__module__}.{func.__name__}")
-        if kwargs.get("out") is not None:
-            self._refuse_out(func.__name__, kwargs["out"])
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        return result if func in self.views else self._detached(result, args)
 
-    def _refuse_out(self, name: str, out: Any) -> None:
-        target = out[0] if isinstance(out, tuple) else out
-        kind = "a traced value" if isinstance(target, Traced) else "a plain array"
-        error = MutationError if isinstance(target, Traced) else ConversionError
-        raise error(
-            f"{name} at {user_line()}: got out= (or an in-place operator) that writes into {kind}, which would lose "
-            "the derivative. Call it without out= and use what it returns: `y = np.exp(x)`, or `y = x + 1` instead of "
-            "`x += 1`."
-        )
+    # -- writing, in the place that the handle has ---------------------------------------------------------------------
+    def fresh(self) -> Traced:
+        """Another handle on the same value, which a write to this one does not move."""
+        now = type(self).ordinary
+        return now(self.home, self.index, self.value)
+
+    def moved(self, new: Traced) -> None:
+        """Let this handle, which is no view, stand for another value."""
+        self.__class__ = type(new)
+        self.home, self.index, self.value = new.home, new.index, new.value
+
+    def _detached(self, result: Any, args: tuple[Any, ...]) -> Any:
+        """What a function returns, as NumPy has it: neither a view nor one of its arguments."""
+        if isinstance(result, Traced) and (result.link is not None or any(result is arg for arg in args)):
+            return result.fresh()
+        return result
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.write(index, value)
+
+    __copy__ = fresh
+
+    def __deepcopy__(self, memo: Any) -> Traced:
+        return self.fresh()
 
     # -- what would lose the derivative --------------------------------------------------------------------------------
-    def __setitem__(self, index: Any, value: Any) -> None:
-        raise MutationError(
-            f"assignment at {user_line()}: a traced value of shape {self.shape} cannot be written in place. Expected "
-            "an operation that returns a new array: np.where(mask, new, x), minijac.numpy.put(x, index, new), or "
-            "np.concatenate / np.stack of the parts."
-        )
+    def _plain(self, what: str) -> Any:
+        """The numbers of a constant; of others none."""
+        known = self.home.known(self)
+        return self._refuse(what) if known is None else known
 
     def _refuse(self, what: str) -> Any:
         raise ConversionError(
             f"{what} at {user_line()}: got a traced value of shape {self.shape} where a plain number or array was "
             "made of it, which would drop its derivative. Write it with NumPy functions (np.sin instead of math.sin, "
-            "np.stack instead of np.array or filling a buffer), return it as aux, or ask for the plain value with "
-            "minijac.stop_gradient(x)."
+            "np.stack instead of np.array), fill a buffer that is made of a traced value "
+            "(np.zeros_like(x, shape=...)), run the function as it is by minijac.adapt(f), return it as aux, or ask "
+            "for the plain value with minijac.stop_gradient(x)."
         )
 
-    __float__ = _refusing("float(x)")
-    __int__ = _refusing("int(x)")
-    __complex__ = _refusing("complex(x)")
-    __index__ = _refusing("operator.index(x)")
-    __reduce_ex__ = _refusing("pickling x")
-    __array__ = _refusing("np.asarray(x)")
-    item = _refusing("x.item()")
-    tolist = _refusing("x.tolist()")
+    __float__ = _converted("float(x)", float)
+    __int__ = _converted("int(x)", int)
+    __complex__ = _converted("complex(x)", complex)
+    __index__ = _converted("operator.index(x)", operator.index)
+    __array__ = _converted("np.asarray(x)", lambda array, dtype=None, copy=None: np.array(array, dtype))
+    item = _converted("x.item()", lambda array, *index: array.item(*index))
+    tolist = _converted("x.tolist()", lambda array: array.tolist())
 
-    def __copy__(self) -> Any:
-        return self  # nothing can write to it, and a copy of its trace would lose the derivative
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._refuse("pickling x")
 
     # -- array methods -------------------------------------------------------------------------------------------------
     @property
@@ -203,12 +225,14 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def flat(self) -> Any:
-        return iter(self.methods["reshape"](self, -1))
+        return self.methods["reshape"](self, -1)
 
     def __getattr__(self, name: str) -> Any:
         method = type(self).methods.get(name)
         if method is not None:
-            return lambda *args, **kwargs: method(self, *args, **kwargs)
+            if name in self.views:
+                return lambda *args, **kwargs: method(self, *args, **kwargs)
+            return lambda *args, **kwargs: self._detached(method(self, *args, **kwargs), (self,))
         if hasattr(np.ndarray, name) and not name.startswith("__"):
             raise unsupported(f"the array method or attribute .{name}")
         raise AttributeError(f"a traced value has no attribute {name!r}")
@@ -234,6 +258,14 @@ class Indexable:
 
     def __getitem__(self, index: Any) -> Any:
         return Traced.methods["__getitem__"](self, index)
+
+
+for _name in [
+    name for name in vars(np.lib.mixins.NDArrayOperatorsMixin) if name.startswith("__i") and name != "__invert__"
+]:
+    # a number has no place to write to: Python takes `a = a + b` for `a += b`
+    setattr(Traced, _name, lambda self, other: NotImplemented)
+    setattr(Indexable, _name, getattr(np.lib.mixins.NDArrayOperatorsMixin, _name))
 
 
 class TracedArray(Indexable, Traced):

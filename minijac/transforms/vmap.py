@@ -21,12 +21,13 @@ from ..arguments import batch_axes, batch_size, flatten
 from ..backend import is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
 from ..lines import caller, user_line
+from ..numpy.handles import Pending, Seen, kinds
 from ..ops import indexing, multilinear, structural
 from ..ops.edges import Part
 from ..ops.families import Elementwise, Multilinear, Structural
 from ..tape.op import Op
 from ..tape.trace import Node, Trace, apply
-from ..tape.traced import Indexable, Traced
+from ..tape.traced import FIXED, Indexable, Traced
 
 __all__ = ["vmap"]
 
@@ -64,13 +65,11 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         call = []
         for arg, axis in zip(args, axes, strict=True):
             leaves, tree = flatten(arg)
-            shown = leaves if axis is None else [trace.hidden(np.moveaxis(x, axis, 0)) for x in leaves]
+            shown = leaves if axis is None else [trace.input(np.moveaxis(x, axis, 0)) for x in leaves]
             call.append(optree.tree_unflatten(tree, shown))
-        try:
+        with trace:
             leaves, tree = flatten(f(*call, **kwargs))
             results = [trace.batched(y, np.shape(y)) for y in leaves]
-        finally:
-            trace.close()
         return optree.tree_unflatten(tree, results)
 
     return batched
@@ -113,6 +112,28 @@ class SampleArray(Indexable, Sample):
     __slots__ = ()
 
 
+class SampleView(Seen, Sample):
+    """A view without axes."""
+
+    __slots__ = ()
+
+
+class SampleArrayView(Seen, SampleArray):
+    """A view of one sample's value."""
+
+    __slots__ = ()
+
+
+class PendingSample(Pending, SampleArray):
+    """One sample's value of which parts were written."""
+
+    __slots__ = ()
+    shape = property(lambda self: self.unwritten().shape)
+
+
+kinds(Sample, SampleArray, SampleView, SampleArrayView, PendingSample)
+
+
 class OneSample(Trace):
     """The trace of a function of one sample, which carries out every operation for the batch and keeps nothing."""
 
@@ -125,6 +146,19 @@ class OneSample(Trace):
     def hidden(self, value: Any) -> Sample:
         """A value for all samples, on axis 0, as that of one."""
         return (SampleArray if value.ndim > 1 else Sample)(self, 0, value)
+
+    def input(self, value: Any) -> Sample:
+        sample = self.hidden(value)
+        sample.link = FIXED
+        return sample
+
+    def constant(self, value: Any) -> Sample:
+        sample = self.hidden(np.broadcast_to(value, (self.batch, *value.shape)))
+        sample.index = -1
+        return sample
+
+    def known(self, x: Traced) -> Any:
+        return x.value[0] if x.index < 0 and self.batch else None
 
     def batched(self, x: Any, shape: Sequence[int]) -> Any:
         """The values of all samples on axis 0, of an operand of one sample's `shape`, whether it has samples or not."""
