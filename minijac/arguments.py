@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 import optree
@@ -17,7 +17,14 @@ from .tape.traced import Traced
 
 __all__ = [
     "DATA",
+    "Function",
+    "Argnums",
+    "BatchAxis",
+    "JacobianOptions",
+    "Mode",
+    "OnMixing",
     "Options",
+    "SecondOptions",
     "argument_positions",
     "batch_axes",
     "batch_size",
@@ -28,10 +35,46 @@ __all__ = [
     "output_leaf",
 ]
 
+Function: TypeAlias = Callable[..., Any]
+Argnums: TypeAlias = int | Sequence[int]
+BatchAxis: TypeAlias = int | Sequence[int | None] | None
+OnMixing: TypeAlias = Literal["raise", "diagonal", "full"]
 MODES = ("forward", "reverse", "mixed", "auto")
 ON_MIXING = ("raise", "diagonal", "full")
 DATA = "minijac.data"
 """The namespace of pytrees in which a structured Jacobian, a leaf to transformations, is a tree of its arrays."""
+
+
+class ExplicitPlan(Protocol):
+    """An order of accumulation that is given in place of a mode (`accumulation.plan.Plan`)."""
+
+    @property
+    def order(self) -> Any: ...
+
+
+Mode: TypeAlias = Literal["forward", "reverse", "mixed", "auto"] | ExplicitPlan
+
+
+class SecondOptions(TypedDict, total=False):
+    """The keywords of what takes second derivatives in one pass."""
+
+    batch_axis: BatchAxis
+    mode: Mode
+    on_mixing: OnMixing
+    has_aux: bool
+    chunk_size: int | None
+    max_bytes: int | None
+
+
+class JacobianOptions(TypedDict, total=False):
+    """The keywords of a Jacobian that do not change what kind of thing it returns."""
+
+    batch_axis: BatchAxis
+    mode: Mode
+    on_mixing: OnMixing
+    chunk_size: int | None
+    max_bytes: int | None
+    progress: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

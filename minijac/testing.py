@@ -57,9 +57,8 @@ def check_derivatives(
         raise InputError("check_derivatives: expected at least one argument with floating-point arrays, got none.")
     axes = batch_axes(batch_axis, args)
     batch = batch_size(args, axes)
-    options: dict[str, Any] = {"argnums": argnums, "batch_axis": axes}
-    y, J = value_and_jacobian(f, mode="forward", **options)(*args)
-    R = jacobian(f, mode="reverse", **options)(*args)
+    y, J = value_and_jacobian(f, argnums, batch_axis=axes, mode="forward")(*args)
+    R = jacobian(f, argnums, batch_axis=axes, mode="reverse")(*args)
     outputs, inputs = _leaves(y), [leaf for n in argnums for leaf in _leaves(args[n])]
     single = any(getattr(x, "dtype", None) == np.float32 for x in (*outputs, *inputs))
     for n, (a, b) in enumerate(zip(_leaves(J), _leaves(R), strict=True)):
@@ -74,7 +73,7 @@ def check_derivatives(
     if order > 1:
 
         def derivative(*args: Any) -> Any:
-            return jacobian(f, **options)(*args)
+            return jacobian(f, argnums, batch_axis=axes)(*args)
 
         check_derivatives(derivative, *args, order=order - 1, batch_axis=axes, rtol=rtol, atol=atol)
 

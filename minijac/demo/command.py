@@ -289,13 +289,13 @@ def minijac_mixing_rows(
     """minijac's three choices of on_mixing."""
     f, x = minijac_arguments(network, device, options)
 
-    def call(**choice: Any) -> Callable[[], Array]:
-        return lambda: device.fetch(mj.jacobian(f, **choice)(x))
+    def call(choice: Any = "raise") -> Callable[[], Array]:
+        return lambda: device.fetch(mj.jacobian(f, on_mixing=choice)(x))
 
     return [
         mixing_row(device, network, MINIJAC, call(), reference),
-        mixing_row(device, network, 'on_mixing="diagonal"', call(on_mixing="diagonal"), reference, asked=True),
-        mixing_row(device, network, 'on_mixing="full"', call(on_mixing="full"), full, asked=True),
+        mixing_row(device, network, 'on_mixing="diagonal"', call("diagonal"), reference, asked=True),
+        mixing_row(device, network, 'on_mixing="full"', call("full"), full, asked=True),
     ]
 
 

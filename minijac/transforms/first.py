@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import optree
 
 from ..accumulation.recording import Prepared, Recorded, prepare
 from ..accumulation.results import assemble
-from ..arguments import (
-    Options,
-    checked_options,
-    flatten,
-)
+from ..arguments import Argnums, BatchAxis, Function, JacobianOptions, Mode, OnMixing, Options, checked_options, flatten
 from ..backend import taken_home
 from ..errors import InputError
+from ..operator.jacobian import Jacobian
 from ..ways.memory import within_bytes
 from ..ways.replay import replayed
 from ..ways.thorough import settled
@@ -26,19 +23,27 @@ __all__ = ["jacobian", "linearize", "value_and_jacobian"]
 
 
 # -- Jacobians ---------------------------------------------------------------------------------------------------------
+@overload
 def value_and_jacobian(
-    f: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
+    f: Function, argnums: Argnums = 0, *, structured: Literal[True], has_aux: bool = False, **o: Unpack[JacobianOptions]
+) -> Callable[..., tuple[Any, Jacobian]]: ...
+@overload
+def value_and_jacobian(
+    f: Function, argnums: Argnums = 0, *, structured: bool = False, has_aux: bool = False, **o: Unpack[JacobianOptions]
+) -> Callable[..., tuple[Any, Any]]: ...
+def value_and_jacobian(
+    f: Function,
+    argnums: Argnums = 0,
     *,
-    batch_axis: int | Sequence[int | None] | None = 0,
-    mode: str = "auto",
-    on_mixing: str = "raise",
+    batch_axis: BatchAxis = 0,
+    mode: Mode = "auto",
+    on_mixing: OnMixing = "raise",
     structured: bool = False,
     has_aux: bool = False,
     chunk_size: int | None = None,
     max_bytes: int | None = None,
     progress: bool = False,
-) -> Callable[..., Any]:
+) -> Function:
     """Function that returns ``(y, J)``, or ``((y, aux), J)`` with `has_aux`; `f` runs once. See `jacobian`.
 
     >>> import numpy as np
@@ -59,19 +64,36 @@ def value_and_jacobian(
     return with_jacobian
 
 
+@overload
 def jacobian(
-    f: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
+    f: Function, argnums: Argnums = 0, *, has_aux: Literal[True], structured: bool = False, **o: Unpack[JacobianOptions]
+) -> Callable[..., tuple[Any, Any]]: ...
+@overload
+def jacobian(
+    f: Function,
+    argnums: Argnums = 0,
     *,
-    batch_axis: int | Sequence[int | None] | None = 0,
-    mode: str = "auto",
-    on_mixing: str = "raise",
+    structured: Literal[True],
+    has_aux: Literal[False] = False,
+    **o: Unpack[JacobianOptions],
+) -> Callable[..., Jacobian]: ...
+@overload
+def jacobian(
+    f: Function, argnums: Argnums = 0, *, structured: bool = False, has_aux: bool = False, **o: Unpack[JacobianOptions]
+) -> Function: ...
+def jacobian(
+    f: Function,
+    argnums: Argnums = 0,
+    *,
+    batch_axis: BatchAxis = 0,
+    mode: Mode = "auto",
+    on_mixing: OnMixing = "raise",
     structured: bool = False,
     has_aux: bool = False,
     chunk_size: int | None = None,
     max_bytes: int | None = None,
     progress: bool = False,
-) -> Callable[..., Any]:
+) -> Function:
     """Function that returns the per-sample Jacobians ``d y_i / d x_i`` of a batched function.
 
     Args:
@@ -121,9 +143,7 @@ def jacobian(
     return jacobian_of
 
 
-def _jacobian(
-    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-) -> tuple[Recorded, Any]:
+def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Recorded, Any]:
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
     ready = prepare(f, args, kwargs, options, takes_steps)
     if options.max_bytes is not None:
@@ -150,9 +170,11 @@ def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], opt
     return optree.tree_unflatten(ready.run.tree, rows)
 
 
-def linearize(
-    f: Callable[..., Any], *primals: Any, batch_axis: int | Sequence[int | None] | None = 0
-) -> tuple[Any, Any]:
+@overload
+def linearize(f: Function, primal: Any, /, *, batch_axis: BatchAxis = 0) -> tuple[Any, Jacobian]: ...
+@overload
+def linearize(f: Function, *primals: Any, batch_axis: BatchAxis = 0) -> tuple[Any, Any]: ...
+def linearize(f: Function, *primals: Any, batch_axis: BatchAxis = 0) -> tuple[Any, Any]:
     """``(y, J)`` with `J` the structured per-sample Jacobian at `primals`, its products not yet multiplied out.
 
     Args:

@@ -24,7 +24,7 @@ from ..algebra.factors import Array, Factor, Shape
 from ..algebra.factors import product as factors_product
 from ..algebra.labels import axis_of, labels_in, window
 from ..algebra.terms import Term
-from ..arguments import argument_positions, batch_axes, checked_options
+from ..arguments import Function, argument_positions, batch_axes, checked_options
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
 from ..ops.families import Elementwise, Multilinear, Structural
@@ -46,7 +46,7 @@ Coefficients: TypeAlias = dict[MultiIndex, Coefficient]
 
 
 def partials(
-    f: Callable[..., Any],
+    f: Function,
     multi_indices: Sequence[MultiIndex],
     *,
     batch_axis: int | Sequence[int | None] | None = 0,

@@ -11,7 +11,7 @@ import optree
 from ..accumulation.graph import Graph
 from ..accumulation.recording import Recorded, run_on_tape
 from ..algebra.block import Block
-from ..arguments import argument_positions, check_tangent, checked_options, flatten, output_leaf
+from ..arguments import Function, argument_positions, check_tangent, checked_options, flatten, output_leaf
 from ..backend import at_home, namespace, taken_home, value_of
 from ..errors import InputError
 from ..ways.thorough import settled
@@ -20,7 +20,7 @@ __all__ = ["grad", "hvp", "jvp", "stop_gradient", "value_and_grad", "vjp"]
 
 
 # -- products with one tangent or cotangent ----------------------------------------------------------------------------
-def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Value and directional derivative: ``(y, y_dot)`` with ``y_dot = J @ tangents``.
 
     Args:
@@ -43,7 +43,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         return _jvp(f, own, along)
 
 
-def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, takes_steps=True)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
@@ -67,7 +67,7 @@ def _jvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, .
     return run.value, optree.tree_unflatten(run.tree, settled(graph, pushed))
 
 
-def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
     """The Hessian of a scalar-valued `f` times tangents, of the tree of the primal; of several primals a tuple.
 
     Args:
@@ -85,7 +85,7 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     return jvp(grad(f, argnums), primals, tangents)[1]
 
 
-def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Value and pullback: ``(y, pullback)``; ``pullback(y_bar)`` is a tuple of one cotangent for each primal.
 
     Args:
@@ -104,7 +104,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
         return _vjp(f, own)
 
 
-def _vjp(f: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True, takes_steps=True)
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
@@ -141,9 +141,7 @@ def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: lis
     return tuple(result)
 
 
-def value_and_grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, has_aux: bool = False
-) -> Callable[..., Any]:
+def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bool = False) -> Function:
     """Function that returns ``(y, g)``, or ``((y, aux), g)`` with `has_aux`; `f` runs once. See `grad`.
 
     >>> import numpy as np
@@ -174,7 +172,7 @@ def value_and_grad(
     return with_grad
 
 
-def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+def grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bool = False) -> Function:
     """Function that returns the gradient of a scalar-valued `f`.
 
     Args:

@@ -12,9 +12,9 @@ Laplacian (Li et al., Nature Machine Intelligence 6, 2024) on labelled blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import optree
@@ -28,7 +28,7 @@ from ..algebra.block import Block, bilinear
 from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label
 from ..algebra.terms import Term
-from ..arguments import Options, checked_options
+from ..arguments import Argnums, Function, Options, SecondOptions, checked_options
 from ..backend import taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
@@ -121,9 +121,7 @@ def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[
                     yield m, n, blocks[o]
 
 
-def value_and_hessian_diagonal(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any
-) -> Callable[..., Any]:
+def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
     chosen = _options(argnums, options)
 
@@ -152,7 +150,7 @@ def _without(shape: Shape, axis: int | None) -> Shape:
     return tuple(n for k, n in enumerate(shape) if k != axis)
 
 
-def hessian_diagonal(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns the second derivatives ``d2 y / d x_k2`` per sample, without forming the Hessian.
 
     Args:
@@ -169,7 +167,7 @@ def hessian_diagonal(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **
     return _without_value(value_and_hessian_diagonal(f, argnums, **options), f, options)
 
 
-def value_and_laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def value_and_laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, L)``, or ``((y, aux), L)`` with `has_aux`; `f` runs once. See `laplacian`."""
     chosen = _options(argnums, options)
 
@@ -192,7 +190,7 @@ def value_and_laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0,
     return with_laplacian
 
 
-def laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns the Laplacian per sample, the sum over k of ``d2 y / d x_k2``, without forming the Hessian.
 
     Args:
@@ -209,13 +207,13 @@ def laplacian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options
     return _without_value(value_and_laplacian(f, argnums, **options), f, options)
 
 
-def _known(options: dict[str, Any], names: Sequence[str]) -> None:
+def _known(options: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in options:
         if name not in names:
             raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(names)}.")
 
 
-def _options(argnums: Any, options: dict[str, Any]) -> Options:
+def _options(argnums: Any, options: Mapping[str, Any]) -> Options:
     _known(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size"))
     chosen = checked_options(argnums=argnums, **options)
     if chosen.on_mixing != "raise":
@@ -230,9 +228,7 @@ def _value(ready: Prepared, options: Options) -> Any:
     return (ready.run.value, ready.run.aux) if options.has_aux else ready.run.value
 
 
-def _without_value(
-    with_value: Callable[..., Any], f: Callable[..., Any], options: dict[str, Any]
-) -> Callable[..., Any]:
+def _without_value(with_value: Function, f: Function, options: Mapping[str, Any]) -> Function:
     @taken_home(f)
     def result(*args: Any, **kwargs: Any) -> Any:
         value, derivative = with_value(*args, **kwargs)
@@ -241,17 +237,20 @@ def _without_value(
     return result
 
 
-def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, H)``, or ``((y, aux), H)`` with `has_aux`; `f` runs once. See `hessian`."""
     _known(options, [field.name for field in fields(Options)])
-    has_aux = options.pop("has_aux", False)
+    plain: dict[str, Any] = dict(options)
+    has_aux = plain.pop("has_aux", False)
+
+    with_value: Function = value_and_jacobian(f, argnums, has_aux=has_aux, **plain)
 
     def first(*args: Any, **kwargs: Any) -> Any:
-        value, J = value_and_jacobian(f, argnums, has_aux=has_aux, **options)(*args, **kwargs)
+        value, J = with_value(*args, **kwargs)
         return J, value
 
-    second = jacobian(first, argnums, has_aux=True, **options)
-    chosen = checked_options(argnums=argnums, has_aux=has_aux, **options)
+    second: Function = jacobian(first, argnums, has_aux=True, **plain)
+    chosen = checked_options(argnums=argnums, has_aux=has_aux, **plain)
 
     @taken_home(f)
     @chunkwise(f, chosen)
@@ -262,7 +261,7 @@ def value_and_hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *
     return with_hessian
 
 
-def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns the Hessian of each sample: the Jacobian of the Jacobian.
 
     Args:
@@ -281,7 +280,7 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: 
     return _without_value(value_and_hessian(f, argnums, **options), f, options)
 
 
-def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any) -> Callable[..., Any]:
+def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, div)``, or ``((y, aux), div)`` with `has_aux`; `f` runs once. See `divergence`."""
     chosen = _options(argnums, options)
 
@@ -318,7 +317,7 @@ def value_and_divergence(f: Callable[..., Any], argnums: int = 0, **options: Any
     return with_divergence
 
 
-def divergence(f: Callable[..., Any], argnums: int = 0, **options: Any) -> Callable[..., Any]:
+def divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns the divergence of each sample: the trace of its square Jacobian.
 
     Args:
