@@ -37,15 +37,7 @@ def g(x: Any, n: int) -> Any:
     return x * n
 """
 
-REVEALED = [
-    "Jacobian",
-    "tuple[Any, Any]",
-    "Jacobian",
-    "def (Any) -> tuple[Any, ...]",
-    "Jacobian",
-    "CacheInfo",
-    "Jacobian",
-]
+REVEALED = ["Jacobian", "tuple[Any, Any]", "Jacobian", "def (Any) -> tuple[Any, ...]", "Jacobian", "Jacobian"]
 
 WRONG = """
 import numpy as np
