@@ -116,22 +116,31 @@ class Trace:
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Carry out an operation on this trace's values, and others further out, and keep a node of it."""
-        if self.program is not None:
-            args = tuple([self.program.captured(arg) if self.program.captures(arg) else arg for arg in args])
-        else:
-            args = tuple([self.held(arg) if type(arg) is np.ndarray else arg for arg in args])
-        values = tuple([self._kept(arg) if isinstance(arg, Traced) else arg for arg in args])
-        parents = tuple([arg.index if isinstance(arg, Traced) and arg.home is self else -1 for arg in args])
-        both = None
+        values, parents, plain, program = [], [], True, self.program
+        for arg in args:
+            parent = -1
+            if isinstance(arg, Traced):
+                if arg.home is self:
+                    parent = arg.index
+                arg = self._kept(arg)
+                plain = plain and not isinstance(arg, Traced)
+            elif program is None:
+                if type(arg) is np.ndarray:
+                    arg = self.held(arg)
+            elif program.captures(arg):
+                arg, plain = program.captured(arg), False
+            values.append(arg)
+            parents.append(parent)
+        operands, both = tuple(values), None
         if Trace.eager is not None and sys.modules.get("cupy") is not None:
-            both = Trace.eager(op, values, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
-        out, slopes = both or (apply(op, values, params), None)
+            both = Trace.eager(op, operands, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
+        out, slopes = both or ((_computed if plain else apply)(op, operands, params), None)
         check_operand(op.name, out)
         if op.edge is None:
             return out
         if max(parents) < 0:
             return out if isinstance(out, Traced) else self.constant(out)
-        self.nodes.append(Node(op, parents, values, params, out, caller()))
+        self.nodes.append(Node(op, tuple(parents), operands, params, out, caller()))
         if slopes is not None:
             self.nodes[-1].slopes = slopes
         return traced(self, len(self.nodes) - 1, out)
@@ -203,9 +212,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     if THREAD.inside is not None and trace is not None and trace.serial < THREAD.inside.serial:
         trace = THREAD.inside
     if trace is None:
-        if sys.modules.get("cupy") is not None:
-            return carried_out(op.name, op.value, args, params)
-        return op.value(*args, **params)
+        return _computed(op, args, params)
     if not trace.open:
         raise TraceError(
             f"{op.name} at {user_line()}: expected values of a running transformation, got a traced value whose "
@@ -213,5 +220,13 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "storing it outside."
         )
     for arg in args:
-        check_operand(op.name, arg)
+        if not isinstance(arg, Traced):
+            check_operand(op.name, arg)
     return trace.process(op, args, params)
+
+
+def _computed(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """An operation on plain arrays."""
+    if sys.modules.get("cupy") is not None:
+        return carried_out(op.name, op.value, args, params)
+    return op.value(*args, **params)

@@ -22,6 +22,9 @@ FIXED = "an argument of a transformation, or a part of one, or a number"
 """The link of a value that cannot be written: NumPy would write to the caller's array, or has none to write to."""
 
 
+_SEQUENCES = (list, tuple)
+
+
 def is_traced(x: Any) -> bool:
     return isinstance(x, Traced)
 
@@ -110,21 +113,26 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if "out" in kwargs:
             return self.write_out(ufunc, method, inputs, **kwargs)
-        if method != "at" and any(isinstance(x, list | tuple) for x in inputs):
-            inputs = tuple([placed(x, self) if isinstance(x, list | tuple) else x for x in inputs])
-        name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
-        function = self.ufuncs.get(ufunc if method == "__call__" else (ufunc, method))
-        special: Any = sys.modules.get("scipy.special")
-        if function is None and special is not None and ufunc is getattr(special, ufunc.__name__, None):
-            name = name.replace("numpy", "scipy.special", 1)
-            function = self.special.get(name.split(".")[-1]) if method == "__call__" else None
-        if function is None:
-            raise unsupported(name)
-        if kwargs and method == "__call__" and ufunc.signature is None:
-            raise UnsupportedOperationError(
-                f"{name} at {user_line()}: got {', '.join(f'{key}=' for key in kwargs)}, which minijac does not take "
-                "on traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."
-            )
+        for x in inputs:
+            if isinstance(x, _SEQUENCES) and method != "at":
+                inputs = tuple([placed(x, self) if isinstance(x, _SEQUENCES) else x for x in inputs])
+                break
+        called = method == "__call__"
+        function = self.ufuncs.get(ufunc if called else (ufunc, method))
+        if function is None or (kwargs and called and ufunc.signature is None):
+            name = ufunc.__name__ if called else f"{ufunc.__name__}.{method}"
+            special: Any = sys.modules.get("scipy.special")
+            of_scipy = special is not None and ufunc is getattr(special, ufunc.__name__, None)
+            if of_scipy and function is None and called:
+                function = self.special.get(name)
+            name = f"{'scipy.special' if of_scipy else 'numpy'}.{name}"
+            if function is None:
+                raise unsupported(name)
+            if kwargs and called:
+                raise UnsupportedOperationError(
+                    f"{name} at {user_line()}: got {', '.join(f'{key}=' for key in kwargs)}, which minijac does not "
+                    "take on traced values. Write it as a step of its own: np.where for where=, .astype for dtype=."
+                )
         return function(*inputs, **kwargs)
 
     def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **kwargs: Any) -> Any:
