@@ -80,12 +80,7 @@ def run_on_tape(
             call[n] = optree.tree_unflatten(tree, traced)
         result = a_function(f)(*call, **kwargs)
         trace.check_captured()
-        if result is None:
-            raise InputError(
-                f"{getattr(f, '__name__', 'the function')}: expected arrays (in any pytree) as its result, got None. "
-                "Is a return missing?"
-            )
-        result, aux = _with_aux(result) if has_aux else (result, None)
+        result, aux = _with_aux(_returned(result, f)) if has_aux else (_returned(result, f), None)
         leaves, tree = _settled(result)
         aux_leaves, aux_tree = _settled(aux)
     nodes = [_node(leaf, trace) for leaf in leaves]
@@ -102,6 +97,15 @@ def run_on_tape(
         optree.tree_unflatten(aux_tree, [_owned(_stripped(leaf, trace)) for leaf in aux_leaves]),
         xp,
     )
+
+
+def _returned(result: Any, f: Callable[..., Any]) -> Any:
+    if result is None:
+        raise InputError(
+            f"{getattr(f, '__name__', 'the function')}: expected arrays (in any pytree) as its result, got None. "
+            "Is a return missing?"
+        )
+    return result
 
 
 def _with_aux(result: Any) -> tuple[Any, Any]:
