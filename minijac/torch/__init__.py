@@ -11,8 +11,10 @@ torch.Size([8, 5])
 """
 
 from . import aten as _aten  # noqa: F401 - importing fills the tables
+from . import custom as _custom  # noqa: F401
 from . import functions as _functions  # noqa: F401
 from .aten.registry import register
+from .compiled import Compiled, compile
 from .jacobians import TensorJacobian
 from .transforms import (
     divergence,
@@ -38,7 +40,7 @@ from .transforms import (
 )
 
 __all__ = [
-    "TensorJacobian", "divergence", "explain", "grad", "hessian", "hessian_diagonal", "jacobian", "jvp", "laplacian",
+    "Compiled", "TensorJacobian", "compile", "divergence", "explain", "grad", "hessian", "hessian_diagonal", "jacobian", "jvp", "laplacian",
     "linearize", "lowered", "partials", "register", "stop_gradient", "trace", "value_and_divergence",
     "value_and_grad", "value_and_hessian", "value_and_hessian_diagonal", "value_and_jacobian", "value_and_laplacian",
     "vjp",

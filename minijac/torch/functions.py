@@ -45,10 +45,8 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
         values = []
         for arg in args:
             if isinstance(arg, Tensor):
-                run.hidden = run.hidden or arg.requires_grad
                 arg = run.value(arg)
             elif type(arg) in (list, tuple) and arg and isinstance(arg[0], Tensor):
-                run.hidden = run.hidden or any(t.requires_grad for t in arg)
                 arg = run.values(arg)
             values.append(arg)
         kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}

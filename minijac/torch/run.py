@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from ..errors import InputError, MutationError, TraceError, UnsupportedOperation
 from ..lines import user_line
 from ..tape.trace import Trace
 from .aten.registry import EXACT, FACTORIES, RESOLVED, TABLE, VIEWS
-from .custom import followed
 from .tensors import TracedTensor, array_of, tensor_of
 
 __all__ = ["Restart", "Run", "current", "entered"]
@@ -50,10 +49,12 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.bases: list[tuple[Any, TracedTensor]] = []
         self.made: dict[int, Any] | None = None
         """While a program is recorded: the storages that were made in this run."""
+        self.met: dict[int, Any] = {}
+        """Then too: the tensors of floats that were not, and are not lifted."""
         self.autograd = False
         """Whether torch's autograd sees all operations, because the function asks it for derivatives."""
-        self.hidden = False
-        """Whether an operation on a tensor that requires grad was kept from torch's autograd."""
+        self.insists = False
+        """Whether results stay followed without grad, as in the forward and backward of a torch.autograd.Function."""
         self.device = torch.device("cpu")
         self.decomposed: dict[str, int] = {}
 
@@ -86,10 +87,17 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if id(tensor) in self.lifted or (self.outer is not None and tensor.requires_grad and torch.is_grad_enabled()):
             return self.lift(tensor)
         found = self.arrays.get(id(tensor))
+        if self.made is not None:
+            self._meet(tensor)
         if found is None:
             found = tensor, array_of(tensor)
             self.arrays[id(tensor)] = found
         return found[1]
+
+    def _meet(self, tensor: Any) -> None:
+        assert self.made is not None
+        if tensor.is_floating_point() and tensor.untyped_storage()._cdata not in self.made:
+            self.met[id(tensor)] = tensor
 
     def shadow(self, tensor: Any) -> TracedTensor | None:
         """For a plain tensor that a followed value was written into, what stands for it."""
@@ -110,16 +118,11 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if shadow is not None:
             return shadow
         storage = tensor.untyped_storage()
-        if self.made is not None and storage._cdata not in self.made:
-            raise TraceError(
-                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that lives longer than the "
-                "call of a function under minijac.torch.compile (a buffer, such as running statistics). A replay would "
-                "not write it: put the module in eval mode, or leave it uncompiled."
-            )
-        if tensor.requires_grad and tensor.is_leaf:
+        self._refuse_lasting(tensor)
+        if tensor.requires_grad:
             raise MutationError(
-                f"a write at {user_line()}: got a parameter of shape {tuple(tensor.shape)}, which has a derivative of "
-                "its own. Write to a .clone() of it."
+                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that was made outside and has a "
+                "derivative of its own (a parameter). Write to a .clone() of it."
             )
         base = tensor._base if tensor._is_view() else tensor
         count = storage.nbytes() // tensor.element_size()
@@ -130,6 +133,14 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.shadows[storage._cdata] = root
         self.bases.append((base, root))
         return self.shadow(tensor)  # type: ignore[return-value]
+
+    def _refuse_lasting(self, tensor: Any) -> None:
+        if self.made is not None and tensor.untyped_storage()._cdata not in self.made:
+            raise TraceError(
+                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that lives longer than the "
+                "call of a function under minijac.torch.compile (a buffer, such as running statistics). A replay would "
+                "not write it: put the module in eval mode, or leave it uncompiled."
+            )
 
     def commit(self) -> None:
         """Write into plain tensors what the function wrote into them. Done once, when all went well."""
@@ -151,8 +162,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
 
     def result(self, value: Any) -> Any:
         """Tensors for what an operation gave. Those of floats torch's autograd may take for differentiable."""
-        if not torch.is_grad_enabled():
-            return self.tensor(_stopped(value))
+        if self.insists or not torch.is_grad_enabled():
+            return self.tensor(value if self.insists else _stopped(value))
         if isinstance(value, tuple | list):
             return tuple(map(self.result, value))
         return TracedTensor(value, self) if is_array(value) and value.dtype.kind == "f" else self.tensor(value)
@@ -162,6 +173,9 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             self.value(arg) if isinstance(arg, Tensor) else self.values(arg) if type(arg) in (list, tuple) else arg
             for arg in args
         ]
+
+    def follows_one(self, tensor: Any) -> bool:
+        return self.follows((type(tensor),), (tensor,), {})
 
     def follows(self, types: Any, args: Any, kwargs: Any) -> bool:
         """Whether an operand stands for a followed value, or is lifted to one."""
@@ -199,11 +213,25 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
                 f"{func} at {user_line()}: got a random draw in a function under minijac.torch.compile, which a replay "
                 "would repeat. Pass what is drawn as an argument, or call .eval() on the module (dropout)."
             )
+        for tensor in tensors_in((args, tuple(kwargs.values()))):
+            self._meet(tensor)
+        for arg in func._schema.arguments[:1] if func._schema.is_mutable else ():
+            if arg.alias_info is not None and arg.alias_info.is_write:
+                self._refuse_lasting(args[0])
         result = func(*args, **kwargs)
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
                 self.made[tensor.untyped_storage()._cdata] = tensor
         return result
+
+
+def tensors_in(tree: Any) -> Iterator[Any]:
+    """The tensors in nested tuples and lists."""
+    for x in tree:
+        if isinstance(x, Tensor):
+            yield x
+        elif type(x) in (list, tuple):
+            yield from tensors_in(x)
 
 
 def _stopped(value: Any) -> Any:
@@ -257,7 +285,7 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
         return _functional(function, run, func, args, kwargs)
     value = function(run.value(base), *args[1:], **kwargs)
     meta = func(base.meta(), *args[1:], **kwargs)
-    stopped = not torch.is_grad_enabled()
+    stopped = not (run.insists or torch.is_grad_enabled())
     if isinstance(meta, tuple | list):
         return [base.viewed(_stopped(v) if stopped else v, m) for v, m in zip(value, meta, strict=True)]
     return base.viewed(value_of(value) if stopped else value, meta, stopped)
@@ -378,6 +406,10 @@ def _missing(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 # -- entering ----------------------------------------------------------------------------------------------------------
+around: list[Callable[[], Any]] = []
+"""What else holds while a run lasts: context managers."""
+
+
 @contextmanager
 def entered(run: Run) -> Iterator[Run]:
     """The calling thread is in this run."""
@@ -397,7 +429,9 @@ def entered(run: Run) -> Iterator[Run]:
     if "torch._dynamo" in sys.modules:
         stance = torch.compiler.set_stance("force_eager")
     try:
-        with stance, torch.enable_grad(), followed(), run:
+        with ExitStack() as stack:
+            for context in (stance, torch.enable_grad(), *[each() for each in around], run):
+                stack.enter_context(context)
             yield run
     finally:
         _active.run = before

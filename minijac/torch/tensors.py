@@ -124,7 +124,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         old = self.read()
         new = np.broadcast_to(_as_dtype(new, old), old.shape)
         root = self if self.root is None else self.root
-        if not torch.is_grad_enabled() or self.stopped:
+        if self.stopped or not (self.run.insists or torch.is_grad_enabled()):
             new = value_of(new)
             whole = new if root is self else self.layout_in_root().write(value_of(root.held), new, put)
             root.held = root.held + (whole - value_of(root.held)) if isinstance(root.held, Wrapped) else whole

@@ -124,6 +124,35 @@ def _adaptive_max(n: int) -> Callable[..., Any]:
     return _batched(n, pool)
 
 
+def _fractional_max(n: int) -> Callable[..., Any]:
+    """Windows of one size whose starts are drawn: by torch, as `samples`."""
+
+    def pool(x: Any, kernel: Any, sizes: Any, samples: Any) -> Any:
+        drawn = value_of(samples)
+        if not (drawn == drawn[:1, :1]).all():
+            return _each_plane(x, kernel, sizes, drawn)
+        return _by_windows(n, x, _starts(x.shape[-n:], kernel, sizes, drawn[0, 0]))
+
+    def _each_plane(x: Any, kernel: Any, sizes: Any, drawn: Any) -> Any:
+        rows = []
+        for b in range(x.shape[0]):
+            planes = [_by_windows(n, x[b, c], _starts(x.shape[-n:], kernel, sizes, drawn[b, c])) for c in range(x.shape[1])]
+            rows.append([np.stack([plane[k] for plane in planes]) for k in (0, 1)])
+        return tuple([np.stack([row[k] for row in rows]) for k in (0, 1)])
+
+    return _batched(n, pool)
+
+
+def _starts(shape: Any, kernel: Any, sizes: Any, drawn: Any) -> list[list[tuple[int, int]]]:
+    spans = []
+    order = [1, 0] if len(shape) == 2 else [0, 1, 2]  # torch's draws are (width, height) in two dimensions
+    for size, k, places, sample in zip(shape, kernel, sizes, [drawn[i] for i in order], strict=True):
+        alpha = (size - k) / (places - 1) if places > 1 else 0.0
+        starts = [int((i + sample) * alpha) - int(sample * alpha) for i in range(places - 1)] + [size - k]
+        spans.append([(start, start + k) for start in starts])
+    return spans
+
+
 def _unpool(n: int) -> Callable[..., Any]:
     def unpool(x: Any, indices: Any, output_size: Any, *_: Any) -> Any:
         lead = x.shape[:-n]
@@ -333,6 +362,7 @@ TABLE.update({
     **{getattr(aten, f"_adaptive_avg_pool{n}d"): _adaptive_avg(n) for n in (2, 3)},
     aten.adaptive_avg_pool2d: _adaptive_avg(2), aten.adaptive_avg_pool3d: _adaptive_avg(3),
     **{getattr(aten, f"adaptive_max_pool{n}d"): _adaptive_max(n) for n in (2, 3)},
+    **{getattr(aten, f"fractional_max_pool{n}d"): _fractional_max(n) for n in (2, 3)},
     aten.max_unpool2d: _unpool(2), aten.max_unpool3d: _unpool(3),
     aten.native_layer_norm: layer_norm, aten.native_group_norm: group_norm, aten._fused_rms_norm: rms_norm,
     aten.upsample_linear1d: _interpolated(1, _linear_weights),

@@ -291,13 +291,15 @@ def _index_reduce(x: Any, place: Any, source: Any, reduce: str, include_self: bo
 
 
 def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
-    mask = np.broadcast_to(value_of(mask), x.shape)
-    return put(x, mask, np.reshape(source, (-1,))[: int(mask.sum())])
+    shape = np.broadcast_shapes(x.shape, np.shape(value_of(mask)))
+    mask = np.broadcast_to(value_of(mask), shape)
+    y = put(np.reshape(np.broadcast_to(x, shape), (-1,)), mask.reshape(-1), np.reshape(source, (-1,))[: int(mask.sum())])
+    return np.reshape(y, shape)
 
 
 def masked_select(x: Any, mask: Any) -> Any:
     mask = value_of(mask)
-    shape = np.broadcast_shapes(x.shape, mask.shape)
+    shape = np.broadcast_shapes(x.shape, mask.shape, (1,))
     return np.broadcast_to(x, shape)[np.broadcast_to(mask, shape)]
 
 

@@ -1,0 +1,304 @@
+"""compile for functions of tensors: recorded once, replayed after, with torch's autograd through the results."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import optree
+import torch
+
+from ..errors import InputError
+from ..program.compiled import CacheInfo, Compiled as CompiledArrays, compile as compile_arrays
+from ..transforms.products import value_and_grad, vjp
+from .run import Run, current, entered
+from .tensors import array_of, tensor_of
+from .transforms import _named
+
+__all__ = ["Compiled", "compile"]
+
+Tensor = torch.Tensor
+
+
+# -- a function of arrays, called with tensors -------------------------------------------------------------------------
+class Program:
+    """A compiled function of arrays; called with tensors it gives tensors, tied to those that require grad."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.replay: CompiledArrays = compile_arrays(function)
+        self.derived: dict[Any, Any] = {}
+        """What was compiled for derivatives: by the inputs that have one, and the outputs that have a cotangent."""
+
+    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+        arrays = [array_of(t) if isinstance(t, Tensor) else t for t in tensors]
+        wanted = tuple([k for k, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad])
+        if not wanted or not torch.is_grad_enabled():
+            return [_tensor(y) for y in self.replay(*arrays)]
+        shape = self.derived.get("shape")
+        if shape is not None:  # a scalar, whose gradient is computed with it
+            (y,), gradients = self._with_gradient(wanted)(*arrays)
+            slopes = [tensor_of(g) for g in gradients]
+            results = [_tensor(y)]
+        else:
+            results = [_tensor(y) for y in self.replay(*arrays)]
+            slopes = None
+            if len(results) == 1 and isinstance(results[0], Tensor) and results[0].ndim == 0:
+                self.derived["shape"] = ()
+        at = [n for n, y in enumerate(results) if isinstance(y, Tensor) and y.is_floating_point()]
+        tied = _Replay.apply(self, wanted, at, slopes, [results[n] for n in at], list(tensors),
+                             *[tensors[k] for k in wanted])  # fmt: skip
+        for n, y in zip(at, tied, strict=True):
+            results[n] = y
+        return results
+
+    def _with_gradient(self, wanted: tuple[int, ...]) -> CompiledArrays:
+        if wanted not in self.derived:
+
+            def scalar(*arrays: Any) -> Any:
+                (y,) = self.function(*arrays)
+                return y
+
+            def with_gradient(*arrays: Any) -> Any:
+                y, gradients = value_and_grad(scalar, wanted)(*arrays)
+                return (y,), gradients
+
+            self.derived[wanted] = compile_arrays(with_gradient)
+        return self.derived[wanted]
+
+    def pulled(self, wanted: tuple[int, ...], given: tuple[int, ...], count: int) -> Program:
+        """The pullback, a program of the inputs and of a cotangent for each of the outputs `given`."""
+        key = wanted, given
+        if key not in self.derived:
+
+            def pullback(*arrays: Any) -> Any:
+                inputs, cotangents = list(arrays[:count]), arrays[count:]
+
+                def outputs(*own: Any) -> Any:
+                    for k, x in zip(wanted, own, strict=True):
+                        inputs[k] = x
+                    results = self.function(*inputs)
+                    return tuple([results[n] for n in given])
+
+                return vjp(outputs, *[arrays[k] for k in wanted])[1](tuple(cotangents))
+
+            self.derived[key] = Program(pullback)
+        return self.derived[key]
+
+
+def _tensor(y: Any) -> Any:
+    return tensor_of(y) if hasattr(y, "dtype") else y
+
+
+class _Replay(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, program: Program, wanted: Any, at: Any, slopes: Any, results: Any, tensors: Any, *own: Any) -> Any:  # fmt: skip
+        ctx.program, ctx.wanted, ctx.at, ctx.slopes = program, wanted, at, slopes
+        others = [t for k, t in enumerate(tensors) if k not in wanted and isinstance(t, Tensor)]
+        ctx.numbers = {k: t for k, t in enumerate(tensors) if not isinstance(t, Tensor)}
+        ctx.places = [k for k, t in enumerate(tensors) if k not in wanted and isinstance(t, Tensor)]
+        ctx.count = len(tensors)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*own, *others)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        saved = ctx.saved_tensors  # raises where one was written since
+        none = (None,) * 6
+        given = [n for n, c in enumerate(cotangents) if c is not None]
+        if not given:
+            return *none, *[None] * len(ctx.wanted)
+        if ctx.slopes is not None and not torch.is_grad_enabled():
+            return *none, *[g * cotangents[0] for g in ctx.slopes]
+        inputs = dict(zip([*ctx.wanted, *ctx.places], saved, strict=True)) | ctx.numbers
+        program = ctx.program.pulled(ctx.wanted, tuple(ctx.at[n] for n in given), ctx.count)
+        return *none, *program([*[inputs[k] for k in range(ctx.count)], *[cotangents[n].contiguous() for n in given]])
+
+
+# -- what a function captures ------------------------------------------------------------------------------------------
+def modules_of(f: Any) -> list[Any]:
+    """The modules, and tensors, that a function can be seen to use: itself, what it closes over, globals it names."""
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    waiting = [f]
+    while waiting:
+        x = waiting.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, torch.nn.Module | Tensor):
+            found[id(x)] = x
+        elif isinstance(x, functools.partial):
+            waiting += [x.func, *x.args, *x.keywords.values()]
+        elif isinstance(x, types.MethodType):
+            waiting += [x.__self__, x.__func__]
+        elif isinstance(x, types.FunctionType):
+            waiting += [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
+            waiting += [*(x.__defaults__ or ()), getattr(x, "__wrapped__", None)]
+            if not x.__module__.split(".")[0] in ("torch", "minijac"):
+                waiting += [x.__globals__[name] for name in x.__code__.co_names if name in x.__globals__]
+        elif isinstance(x, list | tuple) and len(x) < 100:
+            waiting += x
+        elif isinstance(x, dict) and len(x) < 100:
+            waiting += x.values()
+        elif type(x).__module__.split(".")[0] not in ("torch", "numpy", "builtins", "minijac") and hasattr(x, "__dict__"):
+            if not isinstance(x, type | types.ModuleType):
+                waiting += [value for value in vars(x).values()]
+    return list(found.values())
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _state(captured: Sequence[Any]) -> Iterator[Any]:
+    """What a recording depends on: modes of modules, which tensors they hold, the numbers of those of integers."""
+    for x in captured:
+        for module in x.modules() if isinstance(x, torch.nn.Module) else ():
+            yield module.training
+            for t in (*module._parameters.values(), *module._buffers.values()):
+                yield _identity(t)
+        if isinstance(x, Tensor):
+            yield _identity(x)
+
+
+def _identity(t: Any) -> Any:
+    if t is None:
+        return None
+    return (id(t), t.requires_grad) if t.is_floating_point() else (id(t), t._version)
+
+
+# -- compile -----------------------------------------------------------------------------------------------------------
+class Entry:
+    """A program for one signature, and the tensors that the function captures, which are inputs of it."""
+
+    def __init__(self, fn: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
+        self.at = [k for k, leaf in enumerate(leaves) if _is_input(leaf)]
+        self.captured = _captured(fn, leaves, tree)
+        self.tree: Any = None
+        fixed = [None if _is_input(leaf) else leaf for leaf in leaves]
+
+        def on_arrays(*arrays: Any) -> Any:
+            run = Run()
+            run.made = {}
+            values = list(fixed)
+            for k, array in zip(self.at, arrays, strict=False):
+                values[k] = array
+            lifted = zip(self.captured, arrays[len(self.at) :], strict=True)
+            run.lifted = {id(tensor): (tensor, array) for tensor, array in lifted}
+            with entered(run):
+                args, kwargs = optree.tree_unflatten(tree, [run.tensor(v) if hasattr(v, "dtype") else v for v in values])
+                results, self.tree = optree.tree_flatten(fn(*args, **kwargs), namespace="minijac")
+                return [run.value(y) if isinstance(y, Tensor) else y for y in results]
+
+        self.program = Program(on_arrays)
+
+    def __call__(self, leaves: list[Any]) -> Any:
+        results = self.program([*[leaves[k] for k in self.at], *self.captured])
+        return optree.tree_unflatten(self.tree, results)
+
+
+def _is_input(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) or (isinstance(leaf, int | float) and not isinstance(leaf, bool))
+
+
+def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> list[Any]:
+    """The tensors of floats that the function meets and that are no arguments: found by running it once."""
+    run = Run(lifts=torch.is_grad_enabled())
+    run.made = {}
+    with entered(run):
+        args, kwargs = optree.tree_unflatten(tree, leaves)
+        fn(*args, **kwargs)
+    if run.outer is not None:
+        run.outer.close()
+    own = {id(leaf) for leaf in leaves}
+    met = [*[tensor for tensor, _ in run.lifted.values()], *run.met.values()]
+    return list({id(tensor): tensor for tensor in met if id(tensor) not in own}.values())
+
+
+class Compiled:
+    """A function of tensors that is recorded on its first call for each signature, and replayed after."""
+
+    def __init__(self, fn: Callable[..., Any], maxsize: int) -> None:
+        self._fn, self._maxsize = fn, maxsize
+        self._entries: OrderedDict[Any, Entry] = OrderedDict()
+        self._lock = threading.RLock()
+        self._hits = self._misses = 0
+        _named(self, fn)  # type: ignore[arg-type]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if current() is not None:  # within a function that is followed already
+            return self._fn(*args, **kwargs)
+        leaves, tree = optree.tree_flatten((args, kwargs), namespace="minijac")
+        key = (
+            tree, torch.is_grad_enabled(), torch.get_default_dtype(), *map(_signature, leaves),
+            *_state(modules_of(self._fn)),
+        )  # fmt: skip
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = Entry(self._fn, leaves, tree)
+            result = entry(leaves)
+            with self._lock:
+                self._misses += 1
+                self._entries[key] = entry
+                if len(self._entries) > self._maxsize:
+                    self._entries.popitem(last=False)
+            return result
+        self._hits += 1
+        return entry(leaves)
+
+    def cache_info(self) -> CacheInfo:
+        """Hits, misses, and the number of programs held."""
+        return CacheInfo(self._hits, self._misses, len(self._entries), self._maxsize)
+
+    def cache_clear(self) -> None:
+        """Forget all programs and their buffers."""
+        with self._lock:
+            self._entries.clear()
+            self._hits = self._misses = 0
+
+
+def _signature(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype, leaf.device, leaf.requires_grad
+    return type(leaf) if _is_input(leaf) else (type(leaf), leaf)
+
+
+def compile(fn: Callable[..., Any] | None = None, *, maxsize: int = 64) -> Any:
+    """`fn`, a function of tensors, recorded on the first call for each signature and replayed after.
+
+    Args:
+        fn: Takes and returns any pytree of tensors; it may use any transformation of `minijac.torch`, modules and torch.
+        maxsize: Programs kept, the oldest dropped first.
+
+    A signature is the tree of the arguments, shapes, dtypes and devices, which of them require grad, the values of bools
+    and strings, and of the modules that `fn` uses their modes and which parameters and buffers they hold. Parameters and
+    other captured tensors of floats are inputs: a step of an optimiser is seen. Results carry torch's autograd; for a
+    scalar result value and gradient are one program.
+
+    Raises TraceError where `fn` decides by values (``if``, ``.item()``), draws random numbers (dropout in train mode), or
+    writes to a tensor that lives on (running statistics of batch norm in train mode).
+
+    >>> import minijac.torch, torch
+    >>> net = torch.nn.Linear(3, 2)
+    >>> loss = minijac.torch.compile(lambda x: minijac.torch.jacobian(net)(x).pow(2).mean())
+    >>> loss(torch.ones(4, 3)).backward()
+    >>> net.weight.grad.shape
+    torch.Size([2, 3])
+    """
+    if fn is None:
+        return lambda fn: compile(fn, maxsize=maxsize)
+    if not callable(fn):
+        raise InputError(
+            f"compile: expected a function of tensors, got {type(fn).__name__}. Write compile(f), and call the result."
+        )
+    return Compiled(fn, maxsize)
+
