@@ -40,8 +40,8 @@ from .transforms import (
 )
 
 __all__ = [
-    "Compiled", "TensorJacobian", "compile", "divergence", "explain", "grad", "hessian", "hessian_diagonal", "jacobian", "jvp", "laplacian",
-    "linearize", "lowered", "partials", "register", "stop_gradient", "trace", "value_and_divergence",
-    "value_and_grad", "value_and_hessian", "value_and_hessian_diagonal", "value_and_jacobian", "value_and_laplacian",
-    "vjp",
+    "Compiled", "TensorJacobian", "compile", "divergence", "explain", "grad", "hessian", "hessian_diagonal", "jacobian",
+    "jvp", "laplacian", "linearize", "lowered", "partials", "register", "stop_gradient", "trace",
+    "value_and_divergence", "value_and_grad", "value_and_hessian", "value_and_hessian_diagonal", "value_and_jacobian",
+    "value_and_laplacian", "vjp",
 ]  # fmt: skip

@@ -7,13 +7,15 @@ import threading
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import optree
 import torch
 
 from ..errors import InputError
-from ..program.compiled import CacheInfo, Compiled as CompiledArrays, compile as compile_arrays
+from ..program.compiled import CacheInfo
+from ..program.compiled import Compiled as CompiledArrays
+from ..program.compiled import compile as compile_arrays
 from ..transforms.products import value_and_grad, vjp
 from .run import Run, current, entered
 from .tensors import array_of, tensor_of
@@ -50,8 +52,8 @@ class Program:
             if len(results) == 1 and isinstance(results[0], Tensor) and results[0].ndim == 0:
                 self.derived["shape"] = ()
         at = [n for n, y in enumerate(results) if isinstance(y, Tensor) and y.is_floating_point()]
-        tied = _Replay.apply(self, wanted, at, slopes, [results[n] for n in at], list(tensors),
-                             *[tensors[k] for k in wanted])  # fmt: skip
+        call = Call(self, list(tensors), wanted, at, slopes)
+        tied = _Replay.apply(call, [results[n] for n in at], *[tensors[k] for k in wanted])
         for n, y in zip(at, tied, strict=True):
             results[n] = y
         return results
@@ -94,30 +96,37 @@ def _tensor(y: Any) -> Any:
     return tensor_of(y) if hasattr(y, "dtype") else y
 
 
+class Call(NamedTuple):
+    """One call of a program: which inputs have a derivative, which outputs, and the gradient if it is known."""
+
+    program: Program
+    tensors: list[Any]
+    wanted: tuple[int, ...]
+    outputs: list[int]
+    slopes: list[Any] | None
+
+
 class _Replay(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, program: Program, wanted: Any, at: Any, slopes: Any, results: Any, tensors: Any, *own: Any) -> Any:  # fmt: skip
-        ctx.program, ctx.wanted, ctx.at, ctx.slopes = program, wanted, at, slopes
-        others = [t for k, t in enumerate(tensors) if k not in wanted and isinstance(t, Tensor)]
-        ctx.numbers = {k: t for k, t in enumerate(tensors) if not isinstance(t, Tensor)}
-        ctx.places = [k for k, t in enumerate(tensors) if k not in wanted and isinstance(t, Tensor)]
-        ctx.count = len(tensors)
+    def forward(ctx: Any, call: Call, results: list[Any], *own: Any) -> Any:
+        ctx.places = [k for k, t in enumerate(call.tensors) if isinstance(t, Tensor)]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*own, *others)
+        ctx.save_for_backward(*[call.tensors[k] for k in ctx.places])
+        ctx.call = call._replace(tensors=[None if isinstance(t, Tensor) else t for t in call.tensors])
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        saved = ctx.saved_tensors  # raises where one was written since
-        none = (None,) * 6
+        call, inputs = ctx.call, list(ctx.call.tensors)
+        for k, t in zip(ctx.places, ctx.saved_tensors, strict=True):  # raises where one was written since
+            inputs[k] = t
         given = [n for n, c in enumerate(cotangents) if c is not None]
         if not given:
-            return *none, *[None] * len(ctx.wanted)
-        if ctx.slopes is not None and not torch.is_grad_enabled():
-            return *none, *[g * cotangents[0] for g in ctx.slopes]
-        inputs = dict(zip([*ctx.wanted, *ctx.places], saved, strict=True)) | ctx.numbers
-        program = ctx.program.pulled(ctx.wanted, tuple(ctx.at[n] for n in given), ctx.count)
-        return *none, *program([*[inputs[k] for k in range(ctx.count)], *[cotangents[n].contiguous() for n in given]])
+            return None, None, *[None] * len(call.wanted)
+        if call.slopes is not None and not torch.is_grad_enabled():
+            return None, None, *[slope * cotangents[0] for slope in call.slopes]
+        program = call.program.pulled(call.wanted, tuple([call.outputs[n] for n in given]), len(inputs))
+        return None, None, *program([*inputs, *[cotangents[n].contiguous() for n in given]])
 
 
 # -- what a function captures ------------------------------------------------------------------------------------------
@@ -140,16 +149,21 @@ def modules_of(f: Any) -> list[Any]:
         elif isinstance(x, types.FunctionType):
             waiting += [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
             waiting += [*(x.__defaults__ or ()), getattr(x, "__wrapped__", None)]
-            if not x.__module__.split(".")[0] in ("torch", "minijac"):
+            if x.__module__.split(".")[0] not in ("torch", "minijac"):
                 waiting += [x.__globals__[name] for name in x.__code__.co_names if name in x.__globals__]
         elif isinstance(x, list | tuple) and len(x) < 100:
             waiting += x
         elif isinstance(x, dict) and len(x) < 100:
             waiting += x.values()
-        elif type(x).__module__.split(".")[0] not in ("torch", "numpy", "builtins", "minijac") and hasattr(x, "__dict__"):
-            if not isinstance(x, type | types.ModuleType):
-                waiting += [value for value in vars(x).values()]
+        elif _is_users(x):
+            waiting += vars(x).values()
     return list(found.values())
+
+
+def _is_users(x: Any) -> bool:
+    """Whether it is an object of a class of the user's, whose attributes a method may use."""
+    library = type(x).__module__.split(".")[0] in ("torch", "numpy", "builtins", "minijac")
+    return not library and hasattr(x, "__dict__") and not isinstance(x, type | types.ModuleType)
 
 
 def _filled(cell: Any) -> bool:
@@ -195,7 +209,9 @@ class Entry:
             lifted = zip(self.captured, arrays[len(self.at) :], strict=True)
             run.lifted = {id(tensor): (tensor, array) for tensor, array in lifted}
             with entered(run):
-                args, kwargs = optree.tree_unflatten(tree, [run.tensor(v) if hasattr(v, "dtype") else v for v in values])
+                args, kwargs = optree.tree_unflatten(
+                    tree, [run.tensor(v) if hasattr(v, "dtype") else v for v in values]
+                )
                 results, self.tree = optree.tree_flatten(fn(*args, **kwargs), namespace="minijac")
                 return [run.value(y) if isinstance(y, Tensor) else y for y in results]
 
@@ -232,7 +248,7 @@ class Compiled:
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = 0
-        _named(self, fn)  # type: ignore[arg-type]
+        _named(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is not None:  # within a function that is followed already
@@ -276,16 +292,16 @@ def compile(fn: Callable[..., Any] | None = None, *, maxsize: int = 64) -> Any:
     """`fn`, a function of tensors, recorded on the first call for each signature and replayed after.
 
     Args:
-        fn: Takes and returns any pytree of tensors; it may use any transformation of `minijac.torch`, modules and torch.
+        fn: Takes and returns any pytree of tensors; it may use any transformation of `minijac.torch`.
         maxsize: Programs kept, the oldest dropped first.
 
-    A signature is the tree of the arguments, shapes, dtypes and devices, which of them require grad, the values of bools
-    and strings, and of the modules that `fn` uses their modes and which parameters and buffers they hold. Parameters and
-    other captured tensors of floats are inputs: a step of an optimiser is seen. Results carry torch's autograd; for a
-    scalar result value and gradient are one program.
+    A signature is the tree of the arguments, shapes, dtypes and devices, which of them require grad, the values of
+    bools and strings, and of the modules that `fn` uses their modes and which parameters and buffers they hold.
+    Parameters and other captured tensors of floats are inputs: a step of an optimiser is seen. Results carry torch's
+    autograd; for a scalar result value and gradient are one program.
 
-    Raises TraceError where `fn` decides by values (``if``, ``.item()``), draws random numbers (dropout in train mode), or
-    writes to a tensor that lives on (running statistics of batch norm in train mode).
+    Raises TraceError where `fn` decides by values (``if``, ``.item()``), draws random numbers (dropout in train mode),
+    or writes to a tensor that lives on (running statistics of batch norm in train mode).
 
     >>> import minijac.torch, torch
     >>> net = torch.nn.Linear(3, 2)
@@ -301,4 +317,3 @@ def compile(fn: Callable[..., Any] | None = None, *, maxsize: int = 64) -> Any:
             f"compile: expected a function of tensors, got {type(fn).__name__}. Write compile(f), and call the result."
         )
     return Compiled(fn, maxsize)
-

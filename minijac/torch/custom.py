@@ -16,7 +16,7 @@ from ..algebra.block import Block
 from ..backend import array_of, namespace
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
-from ..ops.families import Edge, Part
+from ..ops.edges import Edge, Part
 from ..tape.op import Op
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
@@ -155,7 +155,7 @@ _original = torch.autograd.Function.apply.__func__
 
 @contextmanager
 def followed() -> Iterator[None]:
-    """While a run lasts, Functions look whether their arguments are followed; on other threads they are what they are."""
+    """While a run lasts, Functions look whether their arguments are followed; other threads see no difference."""
     with _lock:
         _depth[0] += 1
         torch.autograd.Function.apply = classmethod(_applied(_original))

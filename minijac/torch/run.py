@@ -47,6 +47,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.shadows: dict[int, TracedTensor] = {}
         """What was written into plain tensors, by their storage."""
         self.bases: list[tuple[Any, TracedTensor]] = []
+        self.before: dict[int, tuple[Any, Any]] = {}
+        """Plain tensors that torch wrote in this run, and what they held: they get it back if the run fails."""
         self.made: dict[int, Any] | None = None
         """While a program is recorded: the storages that were made in this run."""
         self.met: dict[int, Any] = {}
@@ -121,8 +123,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self._refuse_lasting(tensor)
         if tensor.requires_grad:
             raise MutationError(
-                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that was made outside and has a "
-                "derivative of its own (a parameter). Write to a .clone() of it."
+                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that was made outside and "
+                "has a derivative of its own (a parameter). Write to a .clone() of it."
             )
         base = tensor._base if tensor._is_view() else tensor
         count = storage.nbytes() // tensor.element_size()
@@ -149,6 +151,13 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         with torch.no_grad():
             for base, root in self.bases:
                 base.copy_(tensor_of(value_of(root.held)))
+
+    def undo(self) -> None:
+        """Give back what plain tensors held before the run."""
+        with torch.no_grad():
+            for tensor, held in self.before.values():
+                tensor.copy_(held)
+        self.before.clear()
 
     def tensor(self, value: Any) -> Any:
         """A tensor for a value: one that is followed for a followed value, a plain one for an array."""
@@ -207,6 +216,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
     def plain(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation on plain tensors alone, by torch."""
         if self.made is None:
+            if func._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
+                self.before.setdefault(args[0].untyped_storage()._cdata, (args[0], args[0].detach().clone()))
             return func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise TraceError(
@@ -433,6 +444,9 @@ def entered(run: Run) -> Iterator[Run]:
             for context in (stance, torch.enable_grad(), *[each() for each in around], run):
                 stack.enter_context(context)
             yield run
+    except BaseException:
+        run.undo()
+        raise
     finally:
         _active.run = before
 

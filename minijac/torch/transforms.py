@@ -74,6 +74,7 @@ def _called(f: Callable[..., Any], run: Run, args: Any, kwargs: Any) -> Any:
         if run.autograd:
             raise
         _remember(f)
+        run.undo()
         run.autograd = True
         torch.set_rng_state(state if "state" in locals() else torch.get_rng_state())
         own = tree_map(_requiring_grad, tree_map(run.tensor, (args, kwargs)))

@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
     def read(self, root: Any) -> Any:
         value = root if self.split == self.root else np.reshape(root, self.split)
-        value = value[self.index]
+        value = value[self.index] if self.index else value
         if self.order != tuple(range(len(self.order))):
             value = np.transpose(value, self.order)
         value = value if value.shape == self.single else np.reshape(value, self.single)

@@ -43,6 +43,12 @@ def pdist(x: Any, p: float = 2.0) -> Any:
     return vector_norm(x[rows] - x[columns], p, -1)
 
 
+def solve(a: Any, b: Any) -> Any:
+    if not np.size(b):
+        return b
+    return np.linalg.solve(a, b)
+
+
 # -- systems -----------------------------------------------------------------------------------------------------------
 def _info(a: Any) -> Any:
     return np.zeros(a.shape[:-2], np.int32)
@@ -66,7 +72,7 @@ def slogdet(a: Any) -> Any:
 def solve_ex(a: Any, b: Any, left: bool = True, check_errors: bool = False) -> Any:
     vector = b.ndim == 1 or (a.ndim - 1 == b.ndim and b.shape == a.shape[:-1])
     b = np.expand_dims(b, -1) if vector else b
-    y = np.linalg.solve(a, b) if left else T(np.linalg.solve(T(a), T(b)))
+    y = solve(a, b) if left else T(solve(T(a), T(b)))
     return (np.squeeze(y, -1) if vector else y), *_factors(a), _info(a)
 
 
@@ -77,12 +83,12 @@ def _triangle(a: Any, upper: bool, unit: bool) -> Any:
 
 def solve_triangular(a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
     a = _triangle(a, upper, unitriangular)
-    return np.linalg.solve(a, b) if left else T(np.linalg.solve(T(a), T(b)))
+    return solve(a, b) if left else T(solve(T(a), T(b)))
 
 
 def triangular_solve(b: Any, a: Any, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
     own = _triangle(a, upper, unitriangular)
-    return np.linalg.solve(T(own) if transpose else own, b), a
+    return solve(T(own) if transpose else own, b), a
 
 
 def cholesky_ex(a: Any, upper: bool = False, check_errors: bool = False) -> Any:
@@ -94,7 +100,7 @@ def cholesky_ex(a: Any, upper: bool = False, check_errors: bool = False) -> Any:
 
 def cholesky_solve(b: Any, factor: Any, upper: bool = False) -> Any:
     lower = np.tril(T(factor)) if upper else np.tril(factor)
-    return np.linalg.solve(T(lower), np.linalg.solve(lower, b))
+    return solve(T(lower), solve(lower, b))
 
 
 def qr(a: Any, mode: str = "reduced") -> Any:
@@ -117,6 +123,7 @@ def svd(a: Any, full_matrices: bool = False, compute_uv: bool = True, driver: An
 
 
 def pinv(a: Any, rcond: Any = None, hermitian: bool = False) -> Any:
+    a = np.tril(a) + T(np.tril(a, -1)) if hermitian else a
     rcond = max(a.shape[-2:]) * float(np.finfo(a.dtype).eps) if rcond is None else rcond
     return np.linalg.pinv(a, rcond)
 
@@ -188,7 +195,7 @@ def lu_solve(packed: Any, pivots: Any, b: Any, left: bool = True, adjoint: bool 
     order, lower, upper = lu_unpack(packed, pivots)
     a = np.matmul(order, np.matmul(lower, upper))
     a = T(a) if adjoint else a
-    return np.linalg.solve(a, b) if left else T(np.linalg.solve(T(a), T(b)))
+    return solve(a, b) if left else T(solve(T(a), T(b)))
 
 
 # -- functions of matrices ---------------------------------------------------------------------------------------------
@@ -212,7 +219,7 @@ def matrix_exp(a: Any) -> Any:
     u = np.matmul(a6, b[13] * a6 + b[11] * a4 + b[9] * a2) + b[7] * a6 + b[5] * a4 + b[3] * a2 + b[1] * one
     u = np.matmul(a, u)
     v = np.matmul(a6, b[12] * a6 + b[10] * a4 + b[8] * a2) + b[6] * a6 + b[4] * a4 + b[2] * a2 + b[0] * one
-    y = np.linalg.solve(v - u, v + u)
+    y = solve(v - u, v + u)
     for _ in range(squarings):
         y = np.matmul(y, y)
     return y
@@ -250,7 +257,11 @@ def lstsq(a: Any, b: Any, rcond: Any = None, driver: Any = None) -> Any:
     rank = np.linalg.matrix_rank(value_of(a))
     empty = np.zeros(0, a.dtype)
     m, n = a.shape[-2:]
-    residuals = np.sum(np.square(np.matmul(a, y) - right), axis=-2) if m > n and np.all(rank == n) else empty
+    residuals = (
+        np.sum(np.square(np.matmul(a, y) - right), axis=-2)
+        if m > n and driver != "gelsy" and np.all(rank == n)
+        else empty
+    )
     return (np.squeeze(y, -1) if vector else y), residuals, np.asarray(rank), empty
 
 

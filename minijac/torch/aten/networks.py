@@ -13,6 +13,7 @@ import torch
 from ... import nn
 from ...backend import astype, namespace, placed, value_of
 from ...numpy.indexing import add_at, put
+from ..tensors import tensor_of
 from .reductions import picked
 from .registry import EXACT, TABLE, aten
 from .shapes import along
@@ -50,8 +51,9 @@ def _largest(windows: Any, places: Any, n: int) -> tuple[Any, Any]:
     flat = np.reshape(windows, shape)
     own = value_of(flat)
     values, at = picked(flat, np.expand_dims(np.argmax(own, -1), -1), -1, True)
-    places = np.broadcast_to(np.reshape(places, shape[len(shape) - n - 1 :]), flat.shape)
-    return np.squeeze(values, -1), np.squeeze(np.take_along_axis(places, value_of(at), -1), -1)
+    places = np.reshape(places, shape[len(shape) - n - 1 :])
+    chosen = np.arange(flat.shape[-1]) == value_of(at)
+    return np.squeeze(values, -1), np.sum(np.where(chosen, places, 0), axis=-1)
 
 
 def _max_pool(n: int) -> Callable[..., Any]:
@@ -136,7 +138,9 @@ def _fractional_max(n: int) -> Callable[..., Any]:
     def _each_plane(x: Any, kernel: Any, sizes: Any, drawn: Any) -> Any:
         rows = []
         for b in range(x.shape[0]):
-            planes = [_by_windows(n, x[b, c], _starts(x.shape[-n:], kernel, sizes, drawn[b, c])) for c in range(x.shape[1])]
+            planes = [
+                _by_windows(n, x[b, c], _starts(x.shape[-n:], kernel, sizes, drawn[b, c])) for c in range(x.shape[1])
+            ]
             rows.append([np.stack([plane[k] for plane in planes]) for k in (0, 1)])
         return tuple([np.stack([row[k] for row in rows]) for k in (0, 1)])
 
@@ -229,7 +233,18 @@ def _updated_batch_norm(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
     return *batch_norm(run, x, weight, bias, mean, var, True, momentum, eps), torch.empty(0, dtype=torch.uint8)
 
 
+def rrelu(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """Slopes are drawn, by torch, for the entries that are not positive."""
+    x, noise, lower, upper, training = (*args, 1 / 8, 1 / 3, False)[:5] if len(args) < 5 else args[:5]
+    value = run.value(x)
+    if not training:
+        return run.result(np.where(value > 0, value, value * ((lower + upper) / 2)))
+    run.plain(func, [tensor_of(value_of(value)).clone(), noise, lower, upper, training], kwargs)
+    return run.result(np.where(value > 0, value, value * run.value(noise)))
+
+
 EXACT.update({
+    aten.rrelu_with_noise.default: rrelu,
     aten.native_batch_norm.default: _exact_batch_norm(lambda *args: args),
     aten._native_batch_norm_legit.default: _exact_batch_norm(lambda *args: args),
     aten._native_batch_norm_legit.no_stats: _exact_batch_norm(lambda x, w, b, *rest: (x, w, b, None, None, *rest)),

@@ -243,7 +243,7 @@ TABLE.update({
     aten.float_power: float_power, aten.ldexp: ldexp, aten.hardshrink: hardshrink, aten.softshrink: softshrink,
     aten.relu: elementwise.relu, aten.hardtanh: nn.hardtanh, aten.leaky_relu: nn.leaky_relu,
     aten.clone: lambda x, memory_format=None: np.copy(x), aten.celu: lambda x, alpha=1.0: nn.celu(x, alpha),
-    aten.lift_fresh: lambda x: x,
+    aten.lift_fresh: lambda x: x, aten.frexp: lambda x: tuple(np.frexp(x)),
     aten.real: lambda x: x, aten.conj_physical: lambda x: x, aten._conj_physical: lambda x: x,
     aten.mvlgamma: lambda x, p: p * (p - 1) / 4 * math.log(math.pi)
     + sum(special.gammaln(x - 0.5 * k) for k in range(p)),

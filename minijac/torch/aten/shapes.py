@@ -198,6 +198,8 @@ def gather(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
         return np.reshape(np.reshape(x, (-1,))[np.reshape(_index(index), (-1,))], np.shape(index))
     dim %= x.ndim
     index = _index(index)
+    if not np.size(index):
+        return namespace(x).zeros(index.shape, x.dtype)
     return np.take_along_axis(_cut(x, index.shape, dim), index, dim)
 
 
@@ -293,7 +295,9 @@ def _index_reduce(x: Any, place: Any, source: Any, reduce: str, include_self: bo
 def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
     shape = np.broadcast_shapes(x.shape, np.shape(value_of(mask)))
     mask = np.broadcast_to(value_of(mask), shape)
-    y = put(np.reshape(np.broadcast_to(x, shape), (-1,)), mask.reshape(-1), np.reshape(source, (-1,))[: int(mask.sum())])
+    y = put(
+        np.reshape(np.broadcast_to(x, shape), (-1,)), mask.reshape(-1), np.reshape(source, (-1,))[: int(mask.sum())]
+    )
     return np.reshape(y, shape)
 
 

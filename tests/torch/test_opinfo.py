@@ -1,0 +1,122 @@
+"""torch's own samples of its operations: value and Jacobian, forward and reverse, against torch's autograd.
+
+An operation is right on every sample, or raises a named error; those that differ from torch are listed with the reason.
+"""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+
+from torch.testing._internal.common_methods_invocations import op_db  # noqa: E402
+from torch.utils._pytree import tree_flatten, tree_unflatten  # noqa: E402
+
+import minijac as mj  # noqa: E402
+import minijac.torch as mt  # noqa: E402
+
+DIFFERENT = {
+    "__rpow__": "0 ** x has derivative 0 for x > 0, torch gives NaN",
+    "as_strided_scatter": "torch adds the derivative of entries that were overwritten",
+    "cov": "a weight of float32 beside float64: the Jacobian has the wider dtype",
+    "linalg.pinv.hermitian": "torch takes the matrix for its own transpose, one by the lower triangle follows it here",
+    "masked.softmax": "where all entries are masked the value is NaN, torch's derivative 0",
+    "masked.softmin": "as masked.softmax",
+    "native_group_norm": "torch has no derivative for the mean and the deviation that it returns beside the result",
+    "nn.functional.max_unpool1d": "of entries written to one place the last one counts, torch differentiates all",
+    "nn.functional.max_unpool2d": "as nn.functional.max_unpool1d",
+    "nn.functional.max_unpool3d": "as nn.functional.max_unpool1d",
+}
+REFUSED = {
+    "_segment_reduce.lengths", "_segment_reduce.offsets", "bfloat16", "grid_sampler_3d", "half", "linalg.svd",
+    "nn.functional.linear_cross_entropy.chunked", "nn.functional.linear_cross_entropy.chunked_none", "to_sparse",
+}  # fmt: skip
+"""Raise UnsupportedOperationError or InputError, as some of their samples do."""
+LAID_OUT = {"as_strided.partial_views", "sparse.mm.reduce", "sparse.sampled_addmm"}
+"""Samples that are sparse, or views whose storage is larger than they are."""
+LARGEST = 400
+
+
+def name(op):
+    return op.name + (f".{op.variant_test_name}" if op.variant_test_name else "")
+
+
+OPERATIONS = {
+    name(op): op for op in op_db if op.supports_autograd and torch.float64 in op.dtypes and name(op) not in LAID_OUT
+}
+
+
+def posed(op, sample):
+    """The sample as a function of its float tensors, and these; None where that is too much or too little."""
+    leaves, tree = tree_flatten((sample.input, sample.args, sample.kwargs))
+    at = [k for k, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad and x.is_floating_point()]
+    xs = [leaves[k].detach().contiguous() for k in at]
+    if not at or sum(x.numel() for x in xs) > LARGEST:
+        return None
+
+    def f(*xs):
+        own = list(leaves)
+        for k, x in zip(at, xs, strict=True):
+            own[k] = x
+        first, args, kwargs = tree_unflatten(own, tree)
+        torch.manual_seed(0)
+        y = op(first.clone() if op.name == "zero_" else first, *args, **kwargs)
+        y = sample.output_process_fn_grad(y) if sample.output_process_fn_grad else y
+        return tuple(t for t in tree_flatten(y)[0] if isinstance(t, torch.Tensor) and t.dtype.is_floating_point)
+
+    return f, xs
+
+
+def compared(f, xs):
+    own = [x.clone().requires_grad_() for x in xs]
+    values = f(*own)
+    wanted = [k for k, y in enumerate(values) if y.requires_grad and y.numel() <= LARGEST]
+    if not wanted:
+        return False
+    for mode in ("forward", "reverse"):
+        with torch.no_grad():
+            found = mt.value_and_jacobian(
+                lambda *xs: tuple(f(*xs)[k] for k in wanted), tuple(range(len(xs))), batch_axis=None, mode=mode
+            )(*xs)
+        for y, row, k in zip(*found, wanted, strict=True):
+            torch.testing.assert_close(y, values[k].detach(), rtol=1e-7, atol=1e-9, equal_nan=True)
+            flat = values[k].reshape(-1)
+            gradients = [
+                torch.autograd.grad(flat[j], own, retain_graph=True, allow_unused=True, materialize_grads=True)
+                for j in range(len(flat))
+            ]
+            for n, (J, x) in enumerate(zip(row, own, strict=True)):
+                if gradients:
+                    reference = torch.stack([each[n] for each in gradients]).reshape((*y.shape, *x.shape))
+                    torch.testing.assert_close(J, reference, rtol=1e-6, atol=1e-8, equal_nan=True)
+    return True
+
+
+def on_samples(op, most):
+    return [compared(*question) for sample in list(op.sample_inputs("cpu", torch.float64, requires_grad=True))[:most]
+            if (question := posed(op, sample)) is not None]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("which", OPERATIONS)
+def test_operation_is_right_or_refused(which):
+    op = OPERATIONS[which]
+    if which in DIFFERENT:
+        with pytest.raises(AssertionError):
+            on_samples(op, 10)
+    elif which in REFUSED or complex_inside(which):
+        try:
+            on_samples(op, 10)
+        except (mj.UnsupportedOperationError, mj.InputError) as error:
+            assert "test_opinfo" in str(error) or "float32" in str(error)
+    else:
+        on_samples(op, 4)
+
+
+def complex_inside(which):
+    return which.startswith("fft.") or which in ("stft", "istft")
+
+
+def test_most_operations_of_torch_are_right():
+    """Those that are neither refused nor different; the slow test goes through them one by one."""
+    assert len(OPERATIONS) - len(DIFFERENT) - len(REFUSED) - sum(map(complex_inside, OPERATIONS)) >= 440
