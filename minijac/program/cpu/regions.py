@@ -19,8 +19,6 @@ from .tiling import Region, Rows, tile_program
 
 __all__ = ["Tiles", "blas", "threads"]
 
-LONG = 1000
-"""Steps above which a region is not tiled: to make its programs takes longer than their choice would save."""
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
 ROUNDS, GLANCE, SECONDS = 5, 0.03, 0.1
@@ -272,8 +270,6 @@ class Tiles:
     def _fastest(self, arrays: Sequence[Any]) -> Schedule:
         """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
         batch, count = self._region.batch, threads()
-        if len(self._region.steps) > LONG:
-            return self._ready(self._scheduled(batch, 1), arrays)
         best: list[tuple[float, Schedule]] = []  # the two fastest; the others are let go of
         time.sleep(SETTLE)
         size = -(-batch // count)
@@ -286,11 +282,6 @@ class Tiles:
         again = [self._timed(schedule, arrays, SECONDS) for _, schedule in best]
         whole = self._timed(self._scheduled(batch, 1), arrays, SECONDS)  # last: BLAS's threads disturb what comes after
         return min([*again, whole], key=_time)[1]
-
-    @staticmethod
-    def _ready(schedule: Schedule, arrays: Sequence[Any]) -> Schedule:
-        schedule(arrays)
-        return schedule
 
     @staticmethod
     def _is_small(schedule: Schedule) -> bool:

@@ -52,8 +52,17 @@ class Region(NamedTuple):
     """Values that it makes for others, as parts or as sums."""
 
 
+LONG = 2000
+SMALL = 2**17
+"""Steps of a program above which, and bytes that one of them moves below which, it is not tiled: arrays are in a cache
+as they are, and to make programs of the tiles takes long."""
+
+
 def stages(program: Program) -> Sequence[Instruction | Region]:
     """The steps of a program, those that treat each sample by itself gathered in regions where that pays."""
+    count = len(program.instructions)
+    if count > LONG and sum(_traffic(step, program.values) for step in program.instructions) < SMALL * count:
+        return program.instructions
     best: list[Instruction | Tiled] = []
     most = size = 0
     for batch, seeds in _candidates(program):

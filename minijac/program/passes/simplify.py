@@ -26,9 +26,9 @@ NEUTRAL: dict[Any, tuple[float | None, ...]] = {
 
 
 def optimised(program: Program) -> Program:
-    """All passes, verified after each."""
+    """All passes, verified after each: what it has changed."""
     for each in PASSES:
-        program = each(program).verify()
+        program = each(program).verify(program)
     return program
 
 
