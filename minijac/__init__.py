@@ -3,6 +3,7 @@
 from typing import Any as _Any
 
 from . import errors, nn, numpy, ops, special, testing
+from .adapting import adapt
 from .errors import (
     BatchMixingError,
     ConvergenceError,
@@ -48,6 +49,7 @@ __all__ = [
     "Tape",
     "TraceError",
     "UnsupportedOperationError",
+    "adapt",
     "checkpoint",
     "custom",
     "errors",

@@ -1,0 +1,207 @@
+"""What stands for modules where `adapt` replaces them: `math`, NumPy's classes and Python loops, SciPy's functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import numpy as own
+from . import special
+from .numpy.creation import asarray
+from .tape.traced import Traced
+from .transforms.vmap import vmap
+
+__all__ = ["TWINS", "Twin", "number", "twin_function"]
+
+
+class Twin(ModuleType):
+    """A module in which some names are minijac's; all others are the original's."""
+
+    def __init__(self, name: str, original: ModuleType, names: dict[str, Any]) -> None:
+        super().__init__(name, original.__doc__)
+        self.__dict__.update(names, _original=original)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._original)
+
+
+# -- math --------------------------------------------------------------------------------------------------------------
+_RENAMED = {
+    "acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "asinh": "arcsinh", "atan": "arctan", "atan2": "arctan2",
+    "atanh": "arctanh", "pow": "power", "lgamma": "gammaln",
+}  # fmt: skip
+_ALIKE = """
+    cbrt ceil copysign cos cosh degrees exp exp2 expm1 fabs floor fmod frexp isclose isfinite isinf isnan ldexp log10
+    log1p log2 modf radians sin sinh sqrt tan tanh trunc erf erfc gamma
+"""
+
+
+def log(x: Any, base: Any = None) -> Any:
+    """``math.log``"""
+    return np.log(x) if base is None else np.log(x) / np.log(base)
+
+
+def hypot(*xs: Any) -> Any:
+    """``math.hypot``"""
+    return np.hypot(*xs) if len(xs) == 2 else np.linalg.norm(np.stack([asarray(x) for x in xs]), axis=0)
+
+
+def dist(p: Any, q: Any) -> Any:
+    """``math.dist``"""
+    return np.linalg.norm(asarray(p) - asarray(q))
+
+
+def fsum(xs: Any) -> Any:
+    """``math.fsum``"""
+    return np.sum(np.stack([asarray(x) for x in xs]), axis=0)
+
+
+def prod(xs: Any, *, start: Any = 1) -> Any:
+    """``math.prod``"""
+    for x in xs:
+        start = start * x
+    return start
+
+
+_SAID = {"log": log, "hypot": hypot, "dist": dist, "fsum": fsum, "prod": prod}
+
+
+def _for_traced(plain: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`plain` where nothing is traced, so that plain numbers give Python's."""
+
+    @wraps(plain)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return (function if any(map(_holds_traced, args)) else plain)(*args, **kwargs)
+
+    return either
+
+
+def _holds_traced(x: Any) -> bool:
+    return isinstance(x, Traced) or (isinstance(x, list | tuple) and any(map(_holds_traced, x)))
+
+
+def _math() -> dict[str, Any]:
+    found = {name: getattr(special, name, None) or getattr(np, name) for name in _ALIKE.split() if hasattr(math, name)}
+    found |= {name: getattr(special, other, None) or getattr(np, other) for name, other in _RENAMED.items()}
+    return {name: _for_traced(getattr(math, name), function) for name, function in (found | _SAID).items()}
+
+
+class _Numbers(type):
+    """Makes `number` answer for ``float``: as a class to ask, and as a dtype."""
+
+    def __instancecheck__(cls, x: Any) -> bool:
+        return isinstance(x, float)
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, float)
+
+    def __call__(cls, x: Any = 0.0) -> Any:
+        if not isinstance(x, Traced):
+            return float(x)
+        return x if x.ndim == 0 else np.reshape(x, ())
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(float, name)
+
+
+class number(metaclass=_Numbers):
+    """``float``, which lets a traced number through."""
+
+    dtype = np.dtype(float)
+
+
+# -- numpy -------------------------------------------------------------------------------------------------------------
+class _Joined:
+    """``np.r_`` and ``np.c_``: what stands in brackets, one after the other."""
+
+    def __init__(self, plain: Any, columns: bool) -> None:
+        self._plain, self._columns = plain, columns
+
+    def __getitem__(self, items: Any) -> Any:
+        items = items if isinstance(items, tuple) else (items,)
+        if not any(map(_holds_traced, items)):
+            return self._plain[items]
+        if any(isinstance(item, str) for item in items):
+            return np.stack(items)  # raises: a traced value beside a directive
+        parts = [np.r_[item] if isinstance(item, slice) else np.atleast_1d(asarray(item)) for item in items]
+        if self._columns:
+            parts = [part[:, None] if part.ndim == 1 else part for part in parts]
+        return np.concatenate(parts, axis=-1)
+
+
+class vectorize:
+    """``np.vectorize``: the function runs once, for one entry that stands for all of them (`vmap`)."""
+
+    def __init__(self, pyfunc: Any = None, otypes: Any = None, *args: Any, **options: Any) -> None:
+        self.pyfunc, self._plain = pyfunc, np.vectorize(pyfunc, otypes, *args, **options)
+        self._options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(x, Traced) for x in (*args, *kwargs.values())):
+            return self._plain(*args, **kwargs)
+        if any(isinstance(x, Traced) for x in kwargs.values()) or self._options.get("signature"):
+            raise TypeError("np.vectorize of traced values: expected positional arguments, and no signature.")
+        arrays = np.broadcast_arrays(*map(asarray, args))
+        shape = arrays[0].shape
+        flat = vmap(lambda *xs: self.pyfunc(*xs, **kwargs))(*[np.reshape(x, (-1,)) for x in arrays])
+        return tuple(np.reshape(y, shape) for y in flat) if isinstance(flat, tuple) else np.reshape(flat, shape)
+
+
+def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
+    """``np.apply_along_axis``: the function runs once, for one line that stands for all of them (`vmap`)."""
+    if not isinstance(arr, Traced):
+        return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
+    lines: Any = np.moveaxis(arr, axis, -1)  # type: ignore[type-var]
+    lead = lines.shape[:-1]
+    y = vmap(lambda line: func1d(line, *args, **kwargs))(np.reshape(lines, (-1, lines.shape[-1])))
+    y = np.reshape(y, (*lead, *y.shape[1:]))
+    place = axis % arr.ndim
+    return np.moveaxis(y, tuple(range(len(lead), y.ndim)), tuple(range(place, place + y.ndim - len(lead))))
+
+
+_NUMPY = {
+    "r_": _Joined(np.r_, False), "c_": _Joined(np.c_, True), "vectorize": vectorize,
+    "apply_along_axis": apply_along_axis,
+}  # fmt: skip
+
+MATH = _math()
+TWINS: dict[str, Callable[[ModuleType], ModuleType]] = {
+    "numpy": lambda original: Twin("numpy", own, _NUMPY),
+    "math": lambda original: Twin("math", original, MATH),
+    "scipy.special": lambda original: Twin("scipy.special", original, _special(original)),
+}
+"""Modules that have a twin, by name."""
+
+
+def _special(original: ModuleType) -> dict[str, Any]:
+    return {
+        name: getattr(special, name)
+        for name in special.__all__
+        if hasattr(original, name) and not isinstance(getattr(original, name), np.ufunc)
+    }
+
+
+def twin_function(function: Any) -> Any:
+    """What stands for a function or class that was imported by its own name; None where it may stay."""
+    module = getattr(function, "__module__", None)
+    if not isinstance(module, str | None) or isinstance(function, np.ufunc):
+        return None
+    name = str(getattr(function, "__name__", None))
+    if module == "math":
+        return MATH.get(name)
+    if module == "numpy" or function is np.r_ or function is np.c_:
+        return next((mine for key, mine in _OWN_NUMPY.items() if getattr(np, key, None) is function), None)
+    if module is not None and module.startswith("scipy.special") and name in special.__all__:
+        return getattr(special, name)
+    return None
+
+
+_OWN_NUMPY = _NUMPY | {name: mine for name, mine in vars(own).items() if mine is not getattr(np, name, mine)}

@@ -1,0 +1,148 @@
+"""adapt: code for plain NumPy runs on traced values as it stands, and stays as it was."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import close
+
+import minijac as mj
+
+sys.path.insert(0, str(Path(__file__).parent))
+import user_code
+
+Q = np.array([0.3, 0.7])
+X = np.random.default_rng(0).uniform(0.2, 1.0, (4, 3))
+
+
+def differences(f, x, h=1e-6):
+    columns = [(f(x + step) - f(x - step)) / (2 * h) for step in (h * np.eye(x.size)).reshape(-1, *x.shape)]
+    return np.stack(columns, -1)
+
+
+ALONE = ["arm", "turned", "joined", "norms", "simulated", "scaled"]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_functions_of_one_sample_run_as_they_are_written(name):
+    f = getattr(user_code, name)
+    truth = differences(f, Q)
+    for mode in ("forward", "reverse"):
+        J = mj.jacobian(mj.adapt(f), batch_axis=None, mode=mode)
+        close(J(Q), truth, 1e-7, 1e-8)
+        close(mj.compile(J)(Q), truth, 1e-7, 1e-8)
+    close(mj.adapt(f)(Q), f(Q), 1e-15)
+    assert type(mj.adapt(f)(Q)) is type(f(Q))
+
+
+@pytest.mark.parametrize("name", ["weighted", "columns"])
+def test_functions_of_a_batch_run_as_they_are_written(name):
+    f = getattr(user_code, name)
+    g = mj.adapt(f)
+    J = mj.jacobian(g)(X)
+    truth = differences(f, X).reshape(4, -1, 4, 3)
+    close(J, np.einsum("bibj->bij", truth), 1e-7, 1e-8)
+    close(mj.compile(mj.jacobian(g))(X), J)
+    close(g(X), f(X), 1e-15)
+
+
+def test_over_a_batch_by_vmap():
+    f = mj.vmap(mj.adapt(user_code.arm))
+    x = np.random.default_rng(1).normal(size=(5, 2))
+    J = mj.jacobian(f)(x)
+    for one, found in zip(x, J, strict=True):
+        close(found, differences(user_code.arm, one), 1e-7, 1e-8)
+
+
+def test_the_original_is_untouched():
+    before = dict(vars(user_code))
+    adapted = mj.adapt(user_code.simulated)
+    mj.jacobian(adapted, batch_axis=None)(Q)
+    assert vars(user_code).keys() == before.keys()
+    assert all(vars(user_code)[key] is value for key, value in before.items())
+    assert user_code.np is np and user_code.math is math and math.sin.__module__ == "math"
+    with pytest.raises(mj.ConversionError):
+        mj.jacobian(user_code.simulated, batch_axis=None)(Q)
+    assert adapted.__name__ == "simulated" and adapted.__wrapped__ is user_code.simulated
+
+
+def test_a_decorator_a_class_a_method_an_object_a_module():
+    @mj.adapt
+    def f(q):
+        y = np.zeros(2)
+        y[0] = math.sin(q[0])
+        return y
+
+    close(mj.jacobian(f, batch_axis=None)(Q), [[math.cos(0.3), 0.0], [0.0, 0.0]])
+    truth = differences(lambda s: user_code.MODEL.step(s, 0.1), Q)
+    for step in (
+        mj.adapt(user_code.Damped)(2.0, 3.0).step,
+        mj.adapt(user_code.MODEL.step),
+        mj.adapt(user_code.MODEL).step,
+        mj.adapt(user_code).MODEL.step,
+    ):
+        close(mj.jacobian(lambda s, step=step: step(s, 0.1), batch_axis=None)(Q), truth, 1e-7, 1e-8)
+    assert isinstance(user_code.MODEL, user_code.Damped)
+
+
+def test_globals_are_read_when_they_are_used(monkeypatch):
+    f = mj.adapt(user_code.scaled)
+    J = mj.jacobian(f, batch_axis=None)
+    assert J(Q)[0, 0] == 1.0
+    monkeypatch.setattr(user_code, "SCALE", 5.0)
+    assert J(Q)[0, 0] == 5.0
+
+
+def test_closures_share_what_they_write():
+    counted, calls = user_code.with_state()
+    f = mj.adapt(counted)
+    counted(Q)
+    assert mj.jacobian(f, batch_axis=None)(Q)[0, 0] == 2.0
+    assert calls() == 2
+
+
+def test_errors_name_the_users_line():
+    def f(q):
+        return np.array([math.factorial(q[0]), 1.0])  # <- here
+
+    with pytest.raises(mj.ConversionError, match=r"test_adapting\.py"):
+        mj.jacobian(mj.adapt(f), batch_axis=None)(Q)
+
+
+def test_what_has_no_code_is_refused():
+    for thing in (len, 3.0, np.sin, np.ones(3)):
+        with pytest.raises(mj.InputError, match="adapt"):
+            mj.adapt(thing)
+
+
+def test_threads_do_not_disturb_each_other():
+    truth = differences(user_code.simulated, Q)
+    for _ in range(5):
+        f = mj.adapt(user_code.simulated)
+        together = threading.Barrier(4)
+
+        def work(_, f=f, together=together):
+            together.wait()
+            close(mj.jacobian(f, batch_axis=None)(Q), truth, 1e-6, 1e-7)
+            assert type(user_code.simulated(Q)) is np.ndarray
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+
+
+def test_math_is_pythons_on_plain_numbers():
+    twin = mj.adapt(user_code).math
+    assert twin.pi == math.pi and twin.sin(1.0) == math.sin(1.0) and type(twin.sqrt(4)) is float
+    assert twin.factorial(5) == 120 and math.isclose(twin.log(8, 2), 3.0)
+    for name in ("sin", "log", "lgamma", "erf", "atan", "pow", "hypot"):
+        args = (0.7, 1.3)[: 2 if name in ("pow", "hypot") else 1]
+        J = mj.jacobian(lambda x, name=name, rest=args[1:]: getattr(twin, name)(x, *rest), batch_axis=None)
+        h = 1e-6
+        slope = (getattr(math, name)(args[0] + h, *args[1:]) - getattr(math, name)(args[0] - h, *args[1:])) / (2 * h)
+        close(J(np.array(args[0])), slope, 1e-7)
