@@ -20,9 +20,9 @@ from .foreign import a_function
 from .lines import user_line
 
 __all__ = [
-    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "holds_array", "is_array", "lacking",
-    "module_of", "namespace", "on_host", "placed", "scatter_add", "special", "taken_home", "to_host", "value_of",
-    "zeros",
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "holds_array", "is_array",
+    "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add", "special", "taken_home",
+    "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -121,6 +121,12 @@ def _described(x: Any) -> str:
 
 
 # -- making arrays where others live -----------------------------------------------------------------------------------
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a sparse matrix or array of SciPy's."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(x))
+
+
 def zeros(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     return namespace(like).zeros(shape, dtype)
 

@@ -44,7 +44,9 @@ def solve(a: Any, b: Any) -> Any:
         raise ValueError(f"solve at {user_line()}: shapes {a.shape} and {b.shape} do not fit")
     if a.ndim == 2:  # one matrix for all right-hand sides, which are its columns: it is factorised once
         columns = np.moveaxis(b, -2, 0)
-        return np.moveaxis(linalg.solve(a, columns.reshape(len(a), -1)).reshape(columns.shape), 0, -2)
+        return np.moveaxis(
+            linalg.solve(a, columns.reshape(len(a), columns.size // max(len(a), 1))).reshape(columns.shape), 0, -2
+        )
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     return linalg.solve(np.broadcast_to(a, lead + a.shape[-2:]), np.broadcast_to(b, lead + b.shape[-2:]))
 

@@ -10,11 +10,11 @@ import numpy as np
 from ..backend import check_operand, lacking, namespace, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
-from ..ops import structural
+from ..ops import convolution, structural
 from ..ops.structural import normalised
 from ..tape.traced import Traced
 from .pointwise import astype
-from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements
+from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements, refuse
 from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, ravel
 
 # -- join --------------------------------------------------------------------------------------------------------------
@@ -220,6 +220,26 @@ def _copies(x: Any, axis: int, new: int, times: int) -> Any:
     wide = np.expand_dims(x, new)
     wide = broadcast_to(wide, (*wide.shape[:new], times, *wide.shape[new + 1 :]))
     return np.reshape(wide, (*x.shape[:axis], times * x.shape[axis], *x.shape[axis + 1 :]))
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+@implements(np.lib.stride_tricks.sliding_window_view)
+def sliding_window_view(
+    x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False
+) -> Any:
+    """A copy: NumPy's is a view, which is read-only unless asked otherwise."""
+    refuse("sliding_window_view", writeable=writeable or None)
+    kernel = tuple(int(n) for n in np.atleast_1d(window_shape))
+    axes = tuple(range(x.ndim)) if axis is None else normalised(axis, x.ndim)
+    if len(axes) != len(kernel) or len(set(axes)) < len(axes):
+        raise UnsupportedOperationError(
+            f"sliding_window_view at {user_line()}: expected one window length for each of some different axes, got "
+            f"{kernel} along {axes}."
+        )
+    last = tuple(range(x.ndim - len(axes), x.ndim))
+    ones = (1,) * len(kernel)
+    windows = convolution.patches(np.moveaxis(x, axes, last), kernel=kernel, stride=ones, dilation=ones)
+    return np.moveaxis(windows, last, axes)
 
 
 # -- pad ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import is_sparse, placed
 from ..errors import InputError
 from ..lines import user_line
 from ..ops import convolution, indexing, multilinear
@@ -21,11 +22,26 @@ UFUNCS: dict[Any, Callable[..., Any]] = {}
 @implements(np.linalg.matmul)
 def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
     refuse("matmul", **kwargs)
+    if is_sparse(a) or is_sparse(b):
+        return _sparse_product(a, b)
     if not np.shape(a) or not np.shape(b):
         raise ValueError(
             f"matmul at {user_line()}: expected operands with axes, got shapes {np.shape(a)}, {np.shape(b)}"
         )
     return multilinear.matmul(*as_arrays(a, b))
+
+
+def _sparse_product(a: Any, b: Any) -> Any:
+    """``L @ x`` and ``x @ L`` with a sparse matrix of SciPy's: as many multiplications as it has entries."""
+    L = (a if is_sparse(a) else b).tocoo()
+    x, axis = (b, max(b.ndim - 2, 0)) if is_sparse(a) else (a, a.ndim - 1)
+    to, start = (L.row, L.col) if is_sparse(a) else (L.col, L.row)
+    n, size = (L.shape[::-1]) if is_sparse(a) else L.shape
+    if x.shape[axis] != n:
+        raise ValueError(f"matmul at {user_line()}: a sparse matrix of shape {L.shape} and {x.shape} do not fit")
+    data = L.data.astype(np.result_type(L.data, x.dtype)).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+    terms = indexing.take(x, placed(start.astype(np.intp), x), axis=axis) * placed(data, x)
+    return indexing.deposit(terms, placed(to.astype(np.intp), x), axis=axis, size=size)
 
 
 @implements(np.einsum)

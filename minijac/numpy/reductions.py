@@ -14,9 +14,14 @@ from ..lines import user_line
 from ..ops import indexing, structural
 from ..tape.traced import Traced
 from .pointwise import astype
-from .protocol import absent, as_array, axes_of, axis_of, flag, implements, refuse
+from .protocol import absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
 
 WHOLE = slice(None)
+
+
+def _axes(x: Any, axis: Any, name: str) -> tuple[int, ...]:
+    """The axes of a ufunc's reduction: NumPy lets a number have the axis 0, too."""
+    return () if x.ndim == 0 and axis in (0, -1) else axes_of(x, axis, name)
 
 
 # -- sums and moments --------------------------------------------------------------------------------------------------
@@ -32,7 +37,7 @@ def sum(
 ) -> Any:
     refuse("sum", initial=initial, where=where)
     x = x if dtype is None else astype(x, dtype)
-    return structural.sum(x, axis=axes_of(x, axis, "sum"), keepdims=flag(keepdims))
+    return structural.sum(x, axis=_axes(x, axis, "sum"), keepdims=flag(keepdims))
 
 
 @implements(np.mean, method="mean")
@@ -118,7 +123,7 @@ def prod(
     """Products of halves: the derivative is the product of the other entries, without a division, zero or not."""
     refuse("prod", initial=initial, where=where)
     x = x if dtype is None else astype(x, dtype)
-    axes = axes_of(x, axis, "prod")
+    axes = _axes(x, axis, "prod")
     return fold(np.multiply, x, axes, keepdims, 1.0)
 
 
@@ -164,7 +169,8 @@ def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) 
 
 def _running(a: Any, axis: int | None, dtype: Any, name: str) -> tuple[Any, int]:
     x = a if dtype is None else astype(a, dtype)
-    return (np.reshape(x, (-1,)), 0) if axis is None else (x, axis_of(x, axis, name))
+    flat = axis is None or (x.ndim == 0 and axis in (0, -1))
+    return (np.reshape(x, (-1,)), 0) if flat else (x, axis_of(x, axis, name))  # type: ignore[arg-type]
 
 
 def _cumulative(running: Callable[..., Any], first: float) -> Callable[..., Any]:
@@ -194,7 +200,7 @@ def max(
     x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
 ) -> Any:
     refuse("max", initial=initial, where=where)
-    return indexing.max(x, axis=axes_of(x, axis, "max"), keepdims=flag(keepdims))
+    return indexing.max(x, axis=_axes(x, axis, "max"), keepdims=flag(keepdims))
 
 
 @implements(np.min, np.amin, method="min")
@@ -202,7 +208,7 @@ def min(
     x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
 ) -> Any:
     refuse("min", initial=initial, where=where)
-    return indexing.min(x, axis=axes_of(x, axis, "min"), keepdims=flag(keepdims))
+    return indexing.min(x, axis=_axes(x, axis, "min"), keepdims=flag(keepdims))
 
 
 @implements(np.ptp)
@@ -287,20 +293,24 @@ def nanpercentile(
 
 def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool, name: str) -> Any:
     """Order statistics, interpolated. Of equal entries each takes an even share, so their order does not matter."""
-    if isinstance(q, Traced):
+    if isinstance(q, Traced) and (method != "linear" or skip_nan):
         raise UnsupportedOperationError(
-            f"numpy.{name} at {user_line()}: got a traced q, in which the quantile is not differentiated. Expected "
-            "plain numbers: minijac.stop_gradient(q)."
+            f"numpy.{name} at {user_line()}: got a traced q, in which only method='linear' is differentiated, without "
+            "NaNs left out. Expected plain numbers: minijac.stop_gradient(q)."
         )
     plain: Any = np.percentile if "percentile" in name else np.quantile
-    a = astype(a, plain(np.zeros(2, a.dtype), q, method=method).dtype)
+    a = as_array(a, q)
+    a = astype(
+        a, plain(np.zeros(2, a.dtype), np.zeros((), q.dtype) if isinstance(q, Traced) else q, method=method).dtype
+    )
     axes = tuple(sorted(axes_of(a, axis, name)))
     kept = tuple(k for k in range(a.ndim) if k not in axes)
     lengths = tuple(a.shape[k] for k in kept)
     size = int(np.prod([a.shape[k] for k in axes], dtype=int))
     x = np.reshape(np.transpose(a, (*kept, *axes)), (*lengths, size))
-    q = np.asarray(q, float) / (100.0 if "percentile" in name else 1.0)
-    parts = [_one_quantile(x, float(each), method, skip_nan) for each in q.reshape(-1)]
+    q = (q if isinstance(q, Traced) else np.asarray(q, float)) / (100.0 if "percentile" in name else 1.0)
+    flat = np.reshape(q, (-1,))
+    parts = [_one_quantile(x, flat[k], method, skip_nan) for k in range(q.size)]
     if flag(keepdims):
         parts = [np.expand_dims(part, axes) for part in parts]
     if q.ndim == 0:
@@ -309,9 +319,14 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     return result if q.ndim == 1 else np.reshape(result, (*q.shape, *result.shape[1:]))
 
 
-def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
+def _one_quantile(x: Any, q: Any, method: str, skip_nan: bool) -> Any:
     """Along the last axis. NumPy's own quantile of 0, 1, 2, ... says between which ranks it lies, by any method."""
     n = x.shape[-1]
+    if isinstance(q, Traced):
+        place = q * (n - 1)
+        start = _lower(int(number_of(np.floor(place))), n)
+        low, high = (indexing.order_statistic(x, rank=rank, axis=x.ndim - 1) for rank in (start, start + (n > 1)))
+        return low + (place - start) * (high - low)
     ranks: Any = np.quantile
     missing = np.isnan(x)
     if skip_nan and missing.any():
@@ -331,6 +346,11 @@ def _one_quantile(x: Any, q: float, method: str, skip_nan: bool) -> Any:
         upper = indexing.order_statistic(x, rank=_rank(np.ceil(place).astype(int)), axis=x.ndim - 1)
         result = (1 - share) * result + share * upper
     return np.where(empty, np.nan, result) if _maybe(empty) else result
+
+
+def _lower(rank: int, n: int) -> int:
+    """The lower of the two ranks between which a place lies, so that the last place has one, too."""
+    return builtins.min(builtins.max(rank, 0), builtins.max(n - 2, 0))
 
 
 def _rank(rank: Any) -> Any:

@@ -94,7 +94,9 @@ def _outer(ufunc: Any) -> Callable[..., Any]:
     return outer
 
 
-IN_ORDER = (np.subtract, np.divide, np.remainder, np.fmod, np.copysign)
+IN_ORDER = (
+    np.subtract, np.divide, np.remainder, np.fmod, np.copysign, np.power, np.float_power, np.arctan2, np.heaviside,
+)  # fmt: skip
 
 
 def ufunc_methods(ufuncs: list[Any]) -> dict[tuple[Any, str], Callable[..., Any]]:

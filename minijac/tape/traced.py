@@ -207,7 +207,12 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     __int__ = _converted("int(x)", int)
     __complex__ = _converted("complex(x)", complex)
     __index__ = _converted("operator.index(x)", operator.index)
-    __array__ = _converted("np.asarray(x)", lambda array, dtype=None, copy=None: np.array(array, dtype))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("scipy.sparse"):
+            return np.fromiter([self], object).reshape(())  # at which `L @ x` is left to `x`
+        return np.array(self._plain("np.asarray(x)"), dtype)
+
     item = _converted("x.item()", lambda array, *index: array.item(*index))
     tolist = _converted("x.tolist()", lambda array: array.tolist())
 
