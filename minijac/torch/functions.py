@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from .. import nn
 from ..backend import value_of
+from .aten.registry import TABLE, aten
 from .run import Restart, current
 from .tensors import TracedTensor
 
@@ -120,6 +121,38 @@ def reversed_matmul(a: Any, b: Any) -> Any:
     return matmul(b, a)
 
 
+def _direct(function: Callable[..., Any], operands: int) -> Callable[..., Any]:
+    """A function of one tensor, or of two, called with nothing else: it need not go through torch's dispatcher."""
+
+    def handle(func: Any, args: Any, kwargs: Any) -> Any:
+        run = current()
+        if run is None or kwargs or len(args) != operands or run.autograd or not torch.is_grad_enabled():
+            return NotImplemented
+        values = [run.value(arg) if isinstance(arg, Tensor) else arg for arg in args]
+        return run.result(function(*values))
+
+    return handle
+
+
+def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, b: function(b, a)
+
+
+UNARY = (
+    "abs", "acos", "asin", "atan", "cos", "cosh", "erf", "exp", "expm1", "log", "log1p", "neg", "reciprocal", "relu",
+    "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "square", "tan", "tanh",
+)  # fmt: skip
+BINARY = {"add": aten.add, "sub": aten.sub, "mul": aten.mul, "div": aten.div, "pow": aten.pow}
+OPERATORS = {"truediv": aten.div, "add": aten.add, "sub": aten.sub, "mul": aten.mul, "pow": aten.pow}
+for _owner in (torch, Tensor):
+    for _name in UNARY:
+        TracedTensor.functions[getattr(_owner, _name)] = _direct(TABLE[getattr(aten, _name)], 1)
+    for _name, _packet in BINARY.items():
+        TracedTensor.functions[getattr(_owner, _name)] = _direct(TABLE[_packet], 2)
+for _name, _packet in OPERATORS.items():
+    TracedTensor.functions[getattr(Tensor, f"__{_name}__")] = _direct(TABLE[_packet], 2)
+    TracedTensor.functions[getattr(Tensor, f"__r{_name}__")] = _direct(_swapped(TABLE[_packet]), 2)
+TracedTensor.functions[Tensor.__neg__] = _direct(TABLE[aten.neg], 1)
 TracedTensor.functions.update(
     {
         torch.detach: detached,

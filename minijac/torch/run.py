@@ -60,6 +60,10 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.device = torch.device("cpu")
         self.decomposed: dict[str, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps each operation in a call of its compiler, which it imports for that
+
     @property
     def recording(self) -> bool:
         return self.made is not None
@@ -121,7 +125,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             return shadow
         storage = tensor.untyped_storage()
         self._refuse_lasting(tensor)
-        if tensor.requires_grad:
+        if tensor.requires_grad and self.outer is not None:
             raise MutationError(
                 f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that was made outside and "
                 "has a derivative of its own (a parameter). Write to a .clone() of it."

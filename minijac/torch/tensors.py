@@ -26,6 +26,7 @@ DTYPES: dict[Any, Any] = {
     torch.int8: np.dtype(np.int8), torch.int16: np.dtype(np.int16), torch.int32: np.dtype(np.int32),
     torch.int64: np.dtype(np.int64), torch.uint8: np.dtype(np.uint8),
 }  # fmt: skip
+_wrapper = torch.Tensor._make_wrapper_subclass
 _TORCH = {array: tensor for tensor, array in DTYPES.items()}
 
 
@@ -69,33 +70,29 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     run: Run
     held: Any
-    root: TracedTensor | None
-    version: int
-    layout_: Layout | None
-    meta_: Any
-    stopped: bool
+    root: TracedTensor | None = None
+    version: int = 0
+    layout_: Layout | None = None
+    meta_: Any = None
+    stopped: bool = False
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
 
     @staticmethod
-    def __new__(cls, value: Any, run: Run, meta: Any = None, requires_grad: bool = False) -> TracedTensor:
+    def __new__(cls, value: Any, run: Run, meta: Any = None) -> TracedTensor:
         if meta is None:
-            self = torch.Tensor._make_wrapper_subclass(
-                cls, value.shape, dtype=_TORCH[value.dtype], device=run.device, requires_grad=requires_grad
-            )
+            self = _wrapper(cls, value.shape, dtype=_TORCH[value.dtype], device=run.device)
         else:
-            self = torch.Tensor._make_wrapper_subclass(
-                cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=run.device
-            )
-        self.run, self.held, self.root, self.version, self.meta_, self.stopped = run, value, None, 0, meta, False
+            self = _wrapper(cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=run.device)
+            self.meta_ = meta
+        self.run, self.held = run, value
         return self
 
     def viewed(self, value: Any, meta: Any, stopped: bool = False) -> TracedTensor:
         """A view of this tensor, by the value that it has now and a tensor without data that torch laid out."""
         result = TracedTensor(value, self.run, meta)
         root = self if self.root is None else self.root
-        result.root, result.version, result.layout_ = root, root.version, None
-        result.stopped = stopped or self.stopped
+        result.root, result.version, result.stopped = root, root.version, stopped or self.stopped
         return result
 
     def meta(self) -> Any:

@@ -68,6 +68,13 @@ def _array(x: Any) -> bool:
 
 def promoted(*operands: Any) -> tuple[Any, ...]:
     """The operands with the dtype that torch gives the result: tensors with axes count before numbers of equal kind."""
+    if len(operands) == 2:  # nearly always there is nothing to do
+        a, b = operands
+        if type(b) in (float, int):
+            if hasattr(a, "dtype") and a.dtype.kind == "f":
+                return operands
+        elif hasattr(a, "dtype") and a.dtype == b.dtype:
+            return operands
     arrays = [x for x in operands if _array(x)]
     first = arrays[0].dtype
     if all(x.dtype == first for x in arrays) and all(_array(x) or _rank(x) <= _RANK[first.kind] for x in operands):
