@@ -196,7 +196,7 @@ class Entry:
 
     def __init__(self, fn: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
         self.at = [k for k, leaf in enumerate(leaves) if _is_input(leaf)]
-        self.captured = _captured(fn, leaves, tree)
+        self.captured, self.constants = _captured(fn, leaves, tree)
         self.tree: Any = None
         fixed = [None if _is_input(leaf) else leaf for leaf in leaves]
 
@@ -217,6 +217,10 @@ class Entry:
 
         self.program = Program(on_arrays)
 
+    def holds(self) -> bool:
+        """Whether the tensors that were taken for constants hold what they held."""
+        return all(t._version == version and t.data_ptr() == place for t, version, place in self.constants)
+
     def __call__(self, leaves: list[Any]) -> Any:
         results = self.program([*[leaves[k] for k in self.at], *self.captured])
         return optree.tree_unflatten(self.tree, results)
@@ -226,8 +230,12 @@ def _is_input(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) or (isinstance(leaf, int | float) and not isinstance(leaf, bool))
 
 
-def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> list[Any]:
-    """The tensors of floats that the function meets and that are no arguments: found by running it once."""
+def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[list[Any], list[Any]]:
+    """The tensors that the function meets and that are no arguments, found by running it once: inputs, and constants.
+
+    What is a parameter, a buffer of floats, or requires grad is an input. All else, of which the function may make
+    decisions, is a constant as long as it is not written.
+    """
     run = Run(lifts=torch.is_grad_enabled())
     run.made = {}
     with entered(run):
@@ -235,9 +243,17 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> list[Any]
         fn(*args, **kwargs)
     if run.outer is not None:
         run.outer.close()
-    own = {id(leaf) for leaf in leaves}
-    met = [*[tensor for tensor, _ in run.lifted.values()], *run.met.values()]
-    return list({id(tensor): tensor for tensor in met if id(tensor) not in own}.values())
+    modules = [x for x in modules_of(fn) if isinstance(x, torch.nn.Module)]
+    buffers = {id(t) for module in modules for t in module.buffers() if t.is_floating_point()}
+    inputs = {key: tensor for key, (tensor, _) in run.lifted.items()}
+    constants = {}
+    for key, tensor in run.met.items():
+        lasting = isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad or key in buffers
+        (inputs if lasting else constants)[key] = tensor
+    for leaf in leaves:
+        inputs.pop(id(leaf), None)
+        constants.pop(id(leaf), None)
+    return list(inputs.values()), [(t, t._version, t.data_ptr()) for t in constants.values()]
 
 
 class Compiled:
@@ -259,7 +275,7 @@ class Compiled:
             *_state(modules_of(self._fn)),
         )  # fmt: skip
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None or not entry.holds():
             entry = Entry(self._fn, leaves, tree)
             result = entry(leaves)
             with self._lock:
@@ -297,7 +313,8 @@ def compile(fn: Callable[..., Any] | None = None, *, maxsize: int = 64) -> Any:
 
     A signature is the tree of the arguments, shapes, dtypes and devices, which of them require grad, the values of
     bools and strings, and of the modules that `fn` uses their modes and which parameters and buffers they hold.
-    Parameters and other captured tensors of floats are inputs: a step of an optimiser is seen. Results carry torch's
+    Parameters, buffers of floats and captured tensors that require grad are inputs: a step of an optimiser is seen.
+    Other captured tensors are constants, and `fn` is recorded anew when one was written. Results carry torch's
     autograd; for a scalar result value and gradient are one program.
 
     Raises TraceError where `fn` decides by values (``if``, ``.item()``), draws random numbers (dropout in train mode),

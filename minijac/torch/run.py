@@ -52,7 +52,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.made: dict[int, Any] | None = None
         """While a program is recorded: the storages that were made in this run."""
         self.met: dict[int, Any] = {}
-        """Then too: the tensors of floats that were not, and are not lifted."""
+        """Then too: the tensors that were not, and are not lifted."""
         self.autograd = False
         """Whether torch's autograd sees all operations, because the function asks it for derivatives."""
         self.insists = False
@@ -102,7 +102,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
 
     def _meet(self, tensor: Any) -> None:
         assert self.made is not None
-        if tensor.is_floating_point() and tensor.untyped_storage()._cdata not in self.made:
+        if tensor.layout is torch.strided and tensor.untyped_storage()._cdata not in self.made:
             self.met[id(tensor)] = tensor
 
     def shadow(self, tensor: Any) -> TracedTensor | None:

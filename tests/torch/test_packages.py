@@ -54,7 +54,10 @@ CASES = {
     ),
     # these two normalise in float32 whatever they are given
     "Llama": (lambda: language("LlamaConfig", "LlamaModel", num_key_value_heads=1, use_cache=False, **SIZES), 2e-5),
-    "T5": (lambda: language("T5Config", "T5EncoderModel", d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2), 2e-5),
+    "T5": (
+        lambda: language("T5Config", "T5EncoderModel", d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2),
+        2e-5,
+    ),
     "ViT": (vision, 1e-10),
     "NSF": (lambda: flow("NSF", False), 1e-10),
     "NSF, density": (lambda: flow("NSF", True), 1e-10),

@@ -278,6 +278,18 @@ def test_parametrised_weights_are_followed_under_compile():
     torch.testing.assert_close(compiled(x).detach(), per_sample(f, x).detach())
 
 
+def test_compile_records_anew_when_a_constant_was_written():
+    scale, x = torch.tensor([2.0, 3.0, 4.0], dtype=DOUBLE), x_of(2, 3)
+
+    def f(x):
+        return x.sin() * scale if scale.sum() > 0 else x.cos() * scale
+
+    compiled = mt.compile(mt.jacobian(f))
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x), per_sample(f, x))
+        scale.mul_(-1.0)
+
+
 # --- Functions --------------------------------------------------------------------------------------------------------
 
 
