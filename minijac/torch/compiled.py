@@ -246,7 +246,7 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     modules = [x for x in modules_of(fn) if isinstance(x, torch.nn.Module)]
     buffers = {id(t) for module in modules for t in module.buffers() if t.is_floating_point()}
     inputs = {key: tensor for key, (tensor, _) in run.lifted.items()}
-    constants = {}
+    constants: dict[int, Any] = {}
     for key, tensor in run.met.items():
         lasting = isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad or key in buffers
         (inputs if lasting else constants)[key] = tensor
