@@ -138,20 +138,23 @@ def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda a, b: function(b, a)
 
 
-UNARY = (
-    "abs", "acos", "asin", "atan", "cos", "cosh", "erf", "exp", "expm1", "log", "log1p", "neg", "reciprocal", "relu",
-    "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "square", "tan", "tanh",
+_UNARY = (
+    aten.abs, aten.acos, aten.asin, aten.atan, aten.cos, aten.cosh, aten.erf, aten.exp, aten.expm1, aten.log,
+    aten.log1p, aten.neg, aten.reciprocal, aten.relu, aten.rsqrt, aten.sigmoid, aten.sin, aten.sinh, aten.sqrt,
+    aten.square, aten.tan, aten.tanh,
 )  # fmt: skip
-BINARY = {"add": aten.add, "sub": aten.sub, "mul": aten.mul, "div": aten.div, "pow": aten.pow}
-OPERATORS = {"truediv": aten.div, "add": aten.add, "sub": aten.sub, "mul": aten.mul, "pow": aten.pow}
-for _owner in (torch, Tensor):
-    for _name in UNARY:
-        TracedTensor.functions[getattr(_owner, _name)] = _direct(TABLE[getattr(aten, _name)], 1)
-    for _name, _packet in BINARY.items():
-        TracedTensor.functions[getattr(_owner, _name)] = _direct(TABLE[_packet], 2)
-for _name, _packet in OPERATORS.items():
-    TracedTensor.functions[getattr(Tensor, f"__{_name}__")] = _direct(TABLE[_packet], 2)
-    TracedTensor.functions[getattr(Tensor, f"__r{_name}__")] = _direct(_swapped(TABLE[_packet]), 2)
+_OPERATORS = {
+    aten.add: (Tensor.__add__, Tensor.__radd__), aten.sub: (Tensor.__sub__, Tensor.__rsub__),
+    aten.mul: (Tensor.__mul__, Tensor.__rmul__), aten.div: (Tensor.__truediv__, Tensor.__rtruediv__),
+    aten.pow: (Tensor.__pow__, Tensor.__rpow__),
+}  # fmt: skip
+for _packet in (*_UNARY, *_OPERATORS):
+    for _owner in (torch, Tensor):
+        _operands = 1 + (_packet in _OPERATORS)
+        TracedTensor.functions[getattr(_owner, _packet.__name__)] = _direct(TABLE[_packet], _operands)
+for _packet, (_operator, _reversed) in _OPERATORS.items():
+    TracedTensor.functions[_operator] = _direct(TABLE[_packet], 2)
+    TracedTensor.functions[_reversed] = _direct(_swapped(TABLE[_packet]), 2)
 TracedTensor.functions[Tensor.__neg__] = _direct(TABLE[aten.neg], 1)
 TracedTensor.functions.update(
     {
