@@ -21,6 +21,7 @@ from ..accumulation.recording import prepare
 from ..arguments import Options, batch_axes, flatten
 from ..backend import namespace, to_host
 from ..errors import BatchMixingError, InputError, MutationError, TraceError
+from ..memo import Memo
 from ..program.compiled import compile
 
 __all__ = ["chunkwise"]
@@ -59,21 +60,12 @@ class Task:
     compiled: bool
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
-        call = _program(self.token, self.call) if self.compiled else self.call
+        call = _PROGRAMS.get(self.token, lambda: compile(self.call)) if self.compiled else self.call
         return flatten(call(*optree.tree_unflatten(self.tree, leaves), **self.kwargs))[0]
 
 
-_PROGRAMS: dict[str, Callable[..., Any]] = {}
+_PROGRAMS: Memo[Callable[..., Any]] = Memo(most=32)
 """What this worker has compiled, by token."""
-MOST_PROGRAMS = 32
-
-
-def _program(token: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    if token not in _PROGRAMS:
-        if len(_PROGRAMS) >= MOST_PROGRAMS:
-            _PROGRAMS.clear()
-        return _PROGRAMS.setdefault(token, compile(call))
-    return _PROGRAMS[token]
 
 
 class _Leaf(NamedTuple):
