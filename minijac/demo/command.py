@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -389,10 +388,7 @@ def library_versions() -> dict[str, str | None]:
     versions["torch"] = str(forum.torch.__version__) if forum.has_torch() else None
     cupy = cupy_with_device()
     versions["cupy"] = None if cupy is None else str(cupy.__version__)
-    try:
-        versions["minijac"] = version("minijac")
-    except PackageNotFoundError:
-        versions["minijac"] = getattr(mj, "__version__", None)
+    versions["minijac"] = mj.__version__
     return versions
 
 

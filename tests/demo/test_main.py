@@ -176,3 +176,32 @@ def test_the_tables_can_be_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "tables.png"
     assert str(picture) in run("--quick", "--plot", str(picture), without_torch=True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_panels_of_the_picture_have_titles_of_their_own_and_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    from minijac.demo.command import Row
+    from minijac.demo.picture import draw
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure, "savefig", lambda self, *args, **options: drawn.extend(self.axes))
+    network = "thread network"
+    draw(
+        [
+            Row("jacobian", "cpu", network, 3, "minijac.jacobian", median_seconds=1e-3, ratio=1.0),
+            Row("jacobian", "cpu", network, 3, "a loop", median_seconds=4e-3, ratio=4.0),
+            Row("jacobian", "cpu", network, 3, "the full one", not_run="1 GiB"),
+            Row("second order", "cpu", network, 3, "minijac.jacobian, twice", median_seconds=2e-3, ratio=1.0),
+            Row("mixing", "cpu", network, 3, "a loop", error=0.5, remark="wrong, silently"),
+            Row("mixing", "cpu", network, 3, "minijac.jacobian", remark="BatchMixingError: ..."),
+        ],
+        "unused.png",
+    )
+    titles = [axis.get_title(loc="left") for axis in drawn]
+    assert titles == [f"{what}, {network}" for what in ("Jacobian", "Second derivatives", "Samples mix")]
+    assert [axis.get_xscale() for axis in drawn] == ["log", "log", "linear"]
+    assert "multiple of minijac's, 1 ms" in drawn[0].get_xlabel()
+    first = [(bar.get_x(), bar.get_width()) for bar in drawn[0].patches]
+    assert first == [(1.0, 0.0), (1.0, 3.0), (1.0, 0.0)]  # from minijac's time, not from the edge of a scale
+    assert [text.get_text() for text in drawn[0].texts] == ["1", "4", "not run: 1 GiB"]
+    assert [text.get_text() for text in drawn[2].texts] == ["0.5, wrong, silently", "raises"]
