@@ -42,6 +42,7 @@ class Kink(NamedTuple):
 SLOPES_ABS = "between -1 and 1"
 SLOPES_UNIT = "between 0 and 1"
 NONE = "none"
+SMOOTH = "smooth, though written by a root"
 WHERE = "a branch that is not taken contributes nothing"
 EVEN = "ties share evenly"
 
@@ -136,7 +137,15 @@ TABLES: dict[str, list[Kink]] = {
         Kink("`arcsin(x)`, x = 1", "np.arcsin(x)", 1.0, truth="∞", why="it truly is infinite"),
         Kink("`arccosh(x)`, x = 1", "np.arccosh(x)", 1.0, truth="∞", why="it truly is infinite"),
         Kink("`norm(x)`, x = 0, second derivative", "np.linalg.norm(x)", [0.0, 0.0], "torch.linalg.norm(x)",
-             truth="infinite", why="that of the constant 0, for the slope is 0 there", order=2),
+             truth="infinite", why="none is made up", order=2),
+        Kink("`norm(x)**2`, x = 0, second derivative", "np.linalg.norm(x) ** 2", [0.0, 0.0],
+             "torch.linalg.norm(x) ** 2", truth="2, 0; 0, 2", why=SMOOTH, order=2),
+        Kink("`cos(norm(x))`, x = 0, second derivative", "np.cos(np.linalg.norm(x))", [0.0, 0.0],
+             "torch.cos(torch.linalg.norm(x))", truth="-1, 0; 0, -1", why=SMOOTH, order=2),
+        Kink("`abs(x)**2`, x = 0, second derivative", "np.abs(x) ** 2", 0.0, truth="2", why=SMOOTH, order=2),
+        Kink("`maximum(x, 0) + log1p(exp(-abs(x)))`, x = 0, second derivative",
+             "np.maximum(x, 0 * x) + np.log1p(np.exp(-np.abs(x)))", 0.0, truth="1/4",
+             why="softplus: the kinks cancel", order=2),
         Kink("`abs(x)`, x = 0, second derivative", "np.abs(x)", 0.0, truth=NONE, why="0 on both sides", order=2),
         Kink("`x * abs(x)`, x = 0, second derivative", "x * np.abs(x)", 0.0, truth="between -2 and 2",
              why="keeps it odd", order=2),

@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import namespace
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
-from ..ops import linalg
+from ..ops import elementwise, linalg
 from ..ops.linalg import T
 from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
@@ -215,9 +215,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
 
 def _length(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """The square root of the sum of squares; at zero, its kink, with derivative zero."""
-    squares = np.square(x).sum(axis=axes, keepdims=keepdims)
-    zero = squares == 0
-    return np.where(zero, 0.0, np.sqrt(np.where(zero, 1.0, squares)))
+    return elementwise.length(np.square(x).sum(axis=axes, keepdims=keepdims))
 
 
 def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import namespace, on_host
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
-from ..ops import indexing, structural
+from ..ops import elementwise, indexing, structural
 from ..tape.traced import Traced
 from .pointwise import astype
 from .protocol import absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
@@ -77,13 +77,7 @@ def var(
 def std(
     x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, **kwargs: Any
 ) -> Any:
-    return _root(var(x, axis, dtype, None, ddof, keepdims, **kwargs))
-
-
-def _root(v: Any) -> Any:
-    """The square root; a constant has variance zero, and there the derivative that neither side contradicts is zero."""
-    flat = v == 0
-    return np.where(flat, 0.0, np.sqrt(np.where(flat, 1.0, v)))
+    return elementwise.length(var(x, axis, dtype, None, ddof, keepdims, **kwargs))
 
 
 @implements(np.average)
@@ -428,7 +422,7 @@ def nanvar(
 def nanstd(
     a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, **kwargs: Any
 ) -> Any:
-    return _root(nanvar(a, axis, dtype, None, ddof, keepdims, **kwargs))
+    return elementwise.length(nanvar(a, axis, dtype, None, ddof, keepdims, **kwargs))
 
 
 @implements(np.nanmax)

@@ -55,15 +55,13 @@ class Edge:
 
         Data that is finite needs none of this: the zeros of the chain rule take care of it.
         """
-        parts = [_without_dead(part, live) for part in self.parts]
-        return Edge(self.out_shape, self.inp_shape, parts, self.linear)
+        return Edge(self.out_shape, self.inp_shape, [_without_dead(part, live) for part in self.parts], self.linear)
 
     def where_varying(self, varying: Any) -> Edge:
         """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
-        turned = [Part(part.inp, part.out, part.factors, part.scale) for part in self.parts]
-        parts = [_without_dead(part, varying) for part in turned]
-        back = [Part(part.inp, part.out, part.factors, part.scale) for part in parts]
-        return Edge(self.out_shape, self.inp_shape, back, self.linear)
+        turned = [_without_dead(Part(p.inp, p.out, p.factors, p.scale), varying) for p in self.parts]
+        parts = [Part(p.inp, p.out, p.factors, p.scale) for p in turned]
+        return Edge(self.out_shape, self.inp_shape, parts, self.linear)
 
     def after(self, block: Block) -> Block:
         """Forward: this derivative applied to a block that ends in the operand."""

@@ -17,7 +17,7 @@ from . import into
 from .families import Example, along, elementwise
 from .scalars import SCALARS
 
-__all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "round", "sinc", "unwrap", "where"]
+__all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "length", "round", "sinc", "unwrap", "where"]
 
 LN2 = math.log(2.0)
 LN10 = math.log(10.0)
@@ -73,6 +73,18 @@ def _part_of_length(y: Any, x: Any) -> Any:
     return np.where(zero, 0.0, x / np.where(zero, 1.0, y))
 
 
+def _over_root(r: Any, slope: Any, limit: Any, level: Any) -> Any:
+    """``slope / r`` of a function of a root, at zero its limit; where the function has a kink there, 0, but not in any
+    neighbourhood of it: its derivative is no number."""
+    zero = r == 0
+    return np.where(zero, np.where(level, limit, np.sqrt(r)), slope / np.where(zero, 1.0, r))
+
+
+def _of_size(r: Any, slope: Any, limit: Any, level: Any, x: Any) -> tuple[Any]:
+    """The slope on either side: at zero 0, from where it goes as the second derivative of both sides has it."""
+    return (np.where(r == 0, np.where(np.isfinite(limit), x * limit, np.sqrt(r)), slope * np.sign(x)),)
+
+
 def _over_squares(x: Any, a: Any, b: Any) -> Any:
     """``x / (a**2 + b**2)``, whose squares may overflow or vanish, and 0 at the origin."""
     r = np.hypot(a, b)
@@ -120,8 +132,8 @@ UFUNCS: dict[Any, Any] = {
     np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE, unbounded=True),
     np.square: _square,
     np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE, unbounded=True),
-    np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE),
-    np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE),
+    np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE, rooted=_of_size),
+    np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE, rooted=_of_size),
     np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), examples=ONE),
     np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), examples=ONE),
     np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, examples=INSIDE),
@@ -189,6 +201,7 @@ UFUNCS: dict[Any, Any] = {
         lambda y, a, b: _part_of_length(y, a),
         lambda y, a, b: _part_of_length(y, b),
         examples=POSITIVE_PAIR,
+        rooted=lambda r, slope, limit, level, a, b: (a * (q := _over_root(r, slope, limit, level)), b * q),
     ),
     np.logaddexp: elementwise(
         "logaddexp",
@@ -264,6 +277,16 @@ where = elementwise(
     into=into.where,
     overwrites=2,
 )
+
+
+length = elementwise(
+    "length",
+    np.sqrt,
+    lambda y, squares: np.where(y == 0, 0.0, 0.5 / np.where(y == 0, 1.0, y)),
+    examples=POSITIVE,
+    rooted=lambda r, slope, limit, level, squares: (0.5 * _over_root(r, slope, limit, level),),
+)
+"""The square root of a sum of squares: at zero, its kink, it has derivative zero."""
 
 
 # where the bounds cross, clip returns the upper one

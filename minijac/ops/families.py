@@ -19,7 +19,7 @@ from .scalars import spelled
 
 __all__ = [
     "REGISTRY", "Elementwise", "Example", "Multilinear", "Structural", "along", "contracted", "define", "elementwise",
-    "labelled", "multilinear", "opaque", "register", "structural",
+    "elementwise_edge", "labelled", "multilinear", "opaque", "register", "structural",
 ]  # fmt: skip
 
 REGISTRY: dict[str, Op] = {}
@@ -100,11 +100,11 @@ def elementwise(
     without a derivative; where all are None, it is zero wherever it exists, as of sign. `facts` are fields of `Op`.
     """
     inert = frozenset(k for k, partial in enumerate(partials) if partial is None)
-    edge = None if len(inert) == len(partials) else _elementwise_edge
+    edge = None if len(inert) == len(partials) else elementwise_edge
     return register(Elementwise(name, value, edge, examples, inert, partials=partials, scalar=scalar, **facts))
 
 
-def _elementwise_edge(node: Node, k: int) -> Edge:
+def elementwise_edge(node: Node, k: int) -> Edge:
     out_shape = node.out.shape
     axes: Axes = tuple([(Label(n),) for n in out_shape])
     partial: Any = node.slopes.get(k, node.op.partials[k])  # type: ignore[union-attr]

@@ -67,6 +67,8 @@ class Op:
     """Whether a zero of its derivative tells that it does not look at an entry: it chooses, or stops at a bound."""
     unbounded: bool = False
     """Whether its derivative may be infinite, or not a number, where its operands are finite."""
+    rooted: Callable[..., Sequence[Any]] | None = None
+    """For an operation with a kink where it is zero: the partials of a function of it (`transforms/roots.py`)."""
     # -- what programs ask ---------------------------------------------------------------------------------------------
     view: bool = False
     """Whether the result is a view of the operand, where its strides allow."""

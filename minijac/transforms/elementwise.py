@@ -83,6 +83,7 @@ class Partials:
         if stem not in self._slopes:
             target = value.array.index  # type: ignore[union-attr]
             graph = Graph(self.trace.nodes, [self.out, *self.places.values()], [target])
+            graph.mark_live()
             slopes: dict[int, Scaled | None] = {target: Scaled(value.scale, None)}
             for i in reversed(graph.order):
                 slope, node = slopes.pop(i, None), self.trace.nodes[i]
@@ -106,7 +107,7 @@ class Partials:
             partial = node.slopes.get(k, partial)
         if callable(partial):
             partial = partial(y, *args, **node.params)
-        if isinstance(partial, int | float):
+        if isinstance(partial, int | float) and not isinstance(partial, np.generic):
             if isfinite(partial):
                 return Scaled(float(partial), None) if partial else None
             partial = astype(partial, y.dtype, y)  # an array, so that it can be left out where it is not live

@@ -18,6 +18,7 @@ from ..ways.memory import within_bytes
 from ..ways.replay import replayed
 from ..ways.thorough import settled
 from .dask import chunkwise
+from .roots import smoothed
 
 __all__ = ["jacobian", "linearize", "value_and_jacobian"]
 
@@ -145,7 +146,7 @@ def jacobian(
 
 def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Recorded, Any]:
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
-    ready = prepare(f, args, kwargs, options, takes_steps)
+    ready = smoothed(prepare(f, args, kwargs, options, takes_steps))
     if options.max_bytes is not None:
         pairs = settled(ready.graph, lambda: within_bytes(ready, args, options))
         return ready.run, as_trees(pairs, ready, args, options)

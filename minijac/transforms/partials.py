@@ -35,6 +35,7 @@ from .curvature import slope
 from .dask import chunkwise
 from .elementwise import Partials, Scaled, shape_of_partials
 from .products import jvp
+from .roots import refuse_roots, smoothed
 
 __all__ = ["coefficients", "partials"]
 
@@ -86,6 +87,9 @@ def partials(
     def partials_of(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         _check_flat(args, batch_axis, wanted)
         ready = prepare(f, args, kwargs, options)
+        if max(map(len, wanted), default=0) > 3:
+            refuse_roots(ready.run.nodes)
+        ready = smoothed(ready, higher=True)
         (source,), (axis,) = ready.run.inputs, ready.in_axes
 
         def by_leaf() -> list[list[Any]]:

@@ -15,6 +15,7 @@ from ..arguments import Function, argument_positions, check_tangent, checked_opt
 from ..backend import at_home, namespace, taken_home, value_of
 from ..errors import InputError
 from ..ways.thorough import settled
+from .roots import smooth_roots
 
 __all__ = ["grad", "hvp", "jvp", "stop_gradient", "value_and_grad", "vjp"]
 
@@ -45,6 +46,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 
 def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, takes_steps=True)
+    smooth_roots(run)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
     if tree != given_tree:
@@ -106,6 +108,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...
 
 def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True, takes_steps=True)
+    smooth_roots(run)
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
     trees = [flatten(primal) for primal in primals]
@@ -163,6 +166,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
             )
         y = output_leaf(run.outputs[0], run.xp)
         node = run.output_nodes[0]
+        smooth_roots(run)
         graph = Graph(run.nodes, run.inputs, [] if node is None else [node])
         seeds = {} if node is None else {node: Block.identity((), namespace(y).ones((), y.dtype))}
         gradients = _cotangents(graph, seeds, run, [flatten(args[n]) for n in positions])

@@ -39,6 +39,7 @@ from .curvature import curvature
 from .dask import chunkwise
 from .elementwise import Partials
 from .first import as_trees, jacobian, value_and_jacobian
+from .roots import smoothed
 
 __all__ = [
     "divergence",
@@ -128,7 +129,7 @@ def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unp
     @taken_home(f)
     @chunkwise(f, chosen)
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
-        ready = prepare(f, args, kwargs, chosen)
+        ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
 
         def diagonals() -> list[list[Any]]:
             table = [[Block(y.shape, _without(x.shape, a)) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
@@ -174,7 +175,7 @@ def value_and_laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[Sec
     @taken_home(f)
     @chunkwise(f, chosen)
     def with_laplacian(*args: Any, **kwargs: Any) -> Any:
-        ready = prepare(f, args, kwargs, chosen)
+        ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
 
         def sums() -> list[Any]:
             totals = [Block(y.shape, ()) for y in ready.outputs]
@@ -287,7 +288,7 @@ def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[Second
     @taken_home(f)
     @chunkwise(f, chosen)
     def with_divergence(*args: Any, **kwargs: Any) -> Any:
-        ready = prepare(f, args, kwargs, chosen)
+        ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
         if len(ready.sources) != 1 or len(ready.outputs) != 1:
             raise InputError("divergence: expected one array in and one array out, got a tree of several.")
         (x,), (y,) = ready.sources, ready.outputs

@@ -205,6 +205,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "log10": torch.log10,
     "log1p": torch.log1p,
     "sqrt": torch.sqrt,
+    "length": torch.sqrt,
     "cbrt": lambda x: x.sign() * x.abs() ** (1 / 3),
     "square": torch.square,
     "reciprocal": torch.reciprocal,

@@ -1,0 +1,172 @@
+"""Smooth functions of a length, an absolute value, a standard deviation: right in every order, also where that is zero.
+
+A root r, such as the norm of x, has a kink at zero, where its derivative is taken as 0. But a function of it may have
+none: `norm(x)**2`, `exp(-abs(x)**2)`, the kernels of Matern written by the distance. Where derivatives are to be
+differentiated again, each function g(r) that a tape makes of a root by elementwise operations is therefore taken as one
+operation on the root's operands, whose derivative is written by g'(r) / r, with its limit g''(0) at zero: the product
+of two factors of which one vanishes and the other has no derivative there does not occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..accumulation.graph import Graph
+from ..accumulation.plan import structure_of
+from ..accumulation.recording import Prepared, Recorded
+from ..backend import Wrapped, on_host, value_of
+from ..errors import UnsupportedOperationError
+from ..ops.families import Elementwise, elementwise_edge
+from ..tape.trace import Node
+from .elementwise import Partials
+
+__all__ = ["refuse_roots", "smooth_roots", "smoothed"]
+
+ROUNDINGS = 16
+"""How many roundings a slope may be off zero that is zero, of the size of what cancels in it."""
+
+
+def smoothed(ready: Prepared, higher: bool = False) -> Prepared:
+    """A recorded function whose functions of roots are operations of their own, as by `smooth_roots`."""
+    if not smooth_roots(ready.run, higher):
+        return ready
+    graph = Graph(ready.run.nodes, ready.run.inputs, ready.nodes)
+    return ready._replace(graph=graph, structure=structure_of(graph, ready.run.inputs, ready.nodes))
+
+
+def smooth_roots(run: Recorded, higher: bool = False) -> bool:
+    """Replace functions of a root that may be zero on a tape, if derivatives are differentiated again; whether any was.
+
+    That is where the tape's values are followed by a trace further out, or `higher` says so.
+    """
+    nodes = run.nodes
+    roots = [i for i, node in enumerate(nodes) if node.op is not None and node.op.rooted and _may_be_zero(node.out)]
+    if not roots or not (higher or any(value_of(y) is not y for y in run.outputs)):
+        return False
+    same = _same_values(nodes)
+    key_of: dict[int, int] = {}
+    """The root that a node is a function of."""
+    for i, node in enumerate(nodes):
+        if i in roots:
+            key_of[i] = same[i]
+        elif isinstance(node.op, Elementwise) and not node.op.chooses and node.op.partials:
+            keys = {key_of.get(p) for p in _followed(node)}
+            (key, *others) = keys or {None}
+            if key is not None and not others:
+                key_of[i] = key
+    outside = {p for i, node in enumerate(nodes) for p in node.parents if key_of.get(p) != key_of.get(i)}
+    outside.update(i for i in run.output_nodes if i is not None)
+    chains = [(i, nodes[key_of[i]], _chain(nodes, i, set(roots))) for i in key_of if i in outside]
+    for i, root, chain in chains:
+        nodes[i] = Node(_function_of_root(root, chain), root.parents, root.args, {}, nodes[i].out, nodes[i].where)
+    return True
+
+
+class _Constant(NamedTuple):
+    identity: int
+
+
+def _same_values(nodes: Sequence[Node]) -> list[int]:
+    """For each node the first one that is computed alike, from the same."""
+    known: dict[Any, int] = {}
+    same: list[int] = []
+    for i, node in enumerate(nodes):
+        operands = [same[p] if p >= 0 else _Constant(id(arg)) for p, arg in zip(node.parents, node.args, strict=True)]
+        params = [(k, _Constant(id(v)) if hasattr(v, "shape") else repr(v)) for k, v in node.params.items()]
+        key = (node.op, *operands, *params) if node.op is not None and node.step is None else i
+        same.append(known.setdefault(key, i))
+    return same
+
+
+def refuse_roots(nodes: Sequence[Node]) -> None:
+    """Raise where a root is known to be zero: one pass of partial derivatives has limits there up to the third only."""
+    for node in nodes:
+        if node.op is not None and node.op.rooted and on_host(value_of(node.out)) and _may_be_zero(node.out):
+            raise UnsupportedOperationError(
+                f"partials of order 4 and more of {node.op.name}, at {node.where}: got a point where it is 0, and "
+                "functions of it have their limits up to the third order there. Nest minijac.jacobian instead."
+            )
+
+
+def _may_be_zero(root: Any) -> bool:
+    value = value_of(root)
+    return not on_host(value) or bool((value == 0).any())
+
+
+def _followed(node: Node) -> list[int]:
+    return [p for k, p in enumerate(node.parents) if p >= 0 and k not in node.op.inert]  # type: ignore[union-attr]
+
+
+def _chain(nodes: Sequence[Node], target: int, roots: set[int]) -> list[tuple[int, Node, bool]]:
+    """The nodes from a root to one of its functions, in order; of each its number and whether it is the root."""
+    needed, found = {target}, []
+    for i in range(target, -1, -1):
+        if i in needed:
+            found.append((i, nodes[i], i in roots))
+            needed.update([] if i in roots else _followed(nodes[i]))
+    return found[::-1]
+
+
+def _function_of_root(root: Node, chain: Sequence[tuple[int, Node, bool]]) -> Elementwise:
+    """A function of a root as an operation on the root's operands."""
+    assert root.op is not None and root.op.rooted is not None
+    op, rooted = root.op, root.op.rooted
+    of_root = Elementwise("function", _no_value, elementwise_edge, partials=(lambda y, r: _slope(chain, r)[0],))
+
+    def partials(*operands: Any) -> Sequence[Any]:
+        r = op(*operands, **root.params)
+        slope, size = _slope(chain, r)
+        node = Node(of_root, (0,), (r,), {}, _values(chain, r), None)
+        second = Partials(node, [0], 2)((0, 0))
+        curve: Any = 0.0 if second is None else second.scale if second.array is None else second.scale * second.array
+        # between the limits of slope / r and of its second derivative, a third of the curve's, at zero
+        limit = curve if second is None or second.array is None else (2.0 * value_of(curve) + curve) / 3.0
+        level = np.logical_and(abs(value_of(slope)) <= ROUNDINGS * np.finfo(r.dtype).eps * size, np.isfinite(limit))
+        return rooted(r, slope, limit, level, *operands)
+
+    def partial(k: int) -> Any:
+        return lambda y, *operands: partials(*operands)[k]
+
+    name = f"{chain[-1][1].op.name}_of_{op.name}"  # type: ignore[union-attr]
+    return Elementwise(name, _no_value, elementwise_edge, partials=[partial(k) for k in range(len(root.args))])
+
+
+def _no_value(*operands: Any, **params: Any) -> Any:
+    raise RuntimeError("minijac: a function of a root is computed in its steps")
+
+
+def _steps(chain: Sequence[tuple[int, Node, bool]], r: Any) -> Iterator[tuple[int, Node, list[Any], Any]]:
+    """Each step of a function of a root: number, node, operands, result."""
+    values: dict[int, Any] = {}
+    for i, node, is_root in chain:
+        if is_root:
+            values[i] = r
+            continue
+        args = [values.get(p, arg) for p, arg in zip(node.parents, node.args, strict=True)]
+        values[i] = node.op(*args, **node.params)  # type: ignore[misc]
+        yield i, node, args, values[i]
+
+
+def _values(chain: Sequence[tuple[int, Node, bool]], r: Any) -> Any:
+    return [r, *(y for _, _, _, y in _steps(chain, r))][-1]
+
+
+def _slope(chain: Sequence[tuple[int, Node, bool]], r: Any) -> tuple[Any, Any]:
+    """The derivative of a function of a root by the root, and the sum of the sizes of what it is a sum of."""
+    one = np.ones_like(value_of(r)) if isinstance(r, Wrapped) else np.ones_like(r)
+    slopes: dict[int, Any] = {i: one for i, _, is_root in chain if is_root}
+    sizes = dict(slopes)
+    last = chain[-1][0]
+    for i, node, args, y in _steps(chain, r):
+        terms, large = [], []
+        for k, p in enumerate(node.parents):
+            if p in slopes and k not in node.op.inert:  # type: ignore[union-attr]
+                partial: Any = node.op.partials[k]  # type: ignore[union-attr]
+                partial = partial(y, *args, **node.params) if callable(partial) else partial
+                terms.append(partial * slopes[p])
+                large.append(abs(value_of(partial)) * sizes[p])
+        slopes[i], sizes[i] = sum(terms[1:], terms[0]), sum(large[1:], large[0])
+    return slopes[last], sizes[last]
