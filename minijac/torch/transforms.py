@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, MinijacError
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
 from ..views import plan, tape
@@ -64,25 +64,49 @@ def _named(function: Callable[..., Any], f: Any) -> Any:
 
 
 def _called(f: Callable[..., Any], run: Run, args: Any, kwargs: Any) -> Any:
-    own = tree_map(run.tensor, (args, kwargs))
+    outside, state = run.autograd, torch.get_rng_state()
     try:
-        if not run.autograd and _remembered(f):
+        if not outside and _remembered(f):
             raise Restart
-        state = torch.get_rng_state()
-        result = f(*own[0], **own[1])
+        result = _result(f, run, args, kwargs, lambda x: x)
     except Restart:
-        if run.autograd:
+        if outside:
             raise
         _remember(f)
         run.undo()
+        torch.set_rng_state(state)
         run.autograd = True
-        torch.set_rng_state(state if "state" in locals() else torch.get_rng_state())
-        own = tree_map(_requiring_grad, tree_map(run.tensor, (args, kwargs)))
         try:
-            result = f(*own[0], **own[1])
+            result = _result(f, run, args, kwargs, _requiring_grad)
         finally:
             run.autograd = False
+    return result
+
+
+def _result(f: Callable[..., Any], run: Run, args: Any, kwargs: Any, prepared: Callable[[Any], Any]) -> Any:
+    args, kwargs = tree_map(lambda x: prepared(run.tensor(x)), (args, kwargs))
+    try:
+        result = f(*args, **kwargs)
+    except MinijacError as error:
+        where = _module_path(error.__traceback__)
+        if where and where not in str(error):
+            error.args = (f"{error} In {where}.", *error.args[1:])
+        raise
     return tree_map(lambda y: run.value(y) if isinstance(y, Tensor) else y, result)
+
+
+def _module_path(traceback: Any) -> str:
+    """The module in which an error came up, by its path from the outermost one."""
+    modules = []
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code is torch.nn.Module._call_impl.__code__:
+            modules.append(frame.f_locals["self"])
+        traceback = traceback.tb_next
+    if not modules:
+        return ""
+    path = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
+    return f"{type(modules[0]).__name__}{'.' if path else ''}{path} ({type(modules[-1]).__name__})"
 
 
 def _remembered(f: Any) -> bool:
@@ -103,7 +127,11 @@ def _requiring_grad(x: Any) -> Any:
 
 # -- the transformations -----------------------------------------------------------------------------------------------
 def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
-    def transformed(f: Callable[..., Any], *positional: Any, **options: Any) -> Callable[..., Any]:
+    def transformed(
+        f: Callable[..., Any], *positional: Any, parameters: bool = False, **options: Any
+    ) -> Callable[..., Any]:
+        if parameters:
+            return _by_parameters(transform, f, positional, options)
         g = transform(lowered(f), *positional, **options)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -115,8 +143,30 @@ def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
     transformed.__doc__ = (
         f"`minijac.{transform.__name__}` for a module or any function of tensors, with the same options.\n\n"
         "Results carry torch's autograd: their derivative by arguments and captured parameters that require grad.\n"
+        "With ``parameters=True`` a module is differentiated by its parameters: a dict of their names.\n"
     )
     return transformed
+
+
+def _by_parameters(transform: Callable[..., Any], f: Any, positional: Any, options: Any) -> Callable[..., Any]:
+    """A transformation of a module as a function of its parameters, which all samples share."""
+    if not isinstance(f, torch.nn.Module) or positional or "argnums" in options:
+        raise InputError(
+            f"parameters=True: expected a module, differentiated by its parameters alone, got {type(f).__name__}"
+            f"{' and argnums' if isinstance(f, torch.nn.Module) else ''}. For a function of several things write "
+            "torch.func.functional_call(net, params, (x,)) in it, and pass params as an argument."
+        )
+    axis = options.pop("batch_axis", 0)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        def by_parameters(params: Any, *args: Any, **kwargs: Any) -> Any:
+            return torch.func.functional_call(f, params, args, kwargs)
+
+        axes = (None, *(axis if isinstance(axis, tuple | list) else (axis,) * len(args)))
+        g = transform(lowered(by_parameters), batch_axis=axes, **options)
+        return outermost(g, (dict(f.named_parameters()), *args), kwargs)
+
+    return _named(call, f)
 
 
 jacobian = _transformation(first.jacobian)

@@ -443,3 +443,17 @@ def test_threads_do_not_meet():
     for thread in threads:
         thread.join()
     assert all(torch.allclose(J, wanted) for each in found.values() for J in each) and len(found) == 3
+
+
+def test_an_error_names_the_module_and_the_line():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh(), nn.LSTM(3, 3))).double().half()
+    with pytest.raises(mj.InputError, match="float32"):
+        mt.jacobian(net)(x_of(2, 3).half())
+
+    class Sparse(nn.Module):
+        def forward(self, x):
+            return x.to_sparse()
+
+    net = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh(), Sparse())).double()
+    with pytest.raises(mj.UnsupportedOperationError, match=r"(?s)test_what_torch.*Sequential\.1\.1 \(Sparse\)"):
+        mt.jacobian(net)(x_of(2, 3))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...backend import namespace, value_of
+from ...backend import Wrapped, namespace, value_of
 from ...errors import UnsupportedOperationError
 from ...ops.linalg import T
 from ..tensors import tensor_of
@@ -56,24 +56,34 @@ def _info(a: Any) -> Any:
 
 def _factors(a: Any) -> tuple[Any, Any]:
     """torch's LU and pivots of the plain numbers."""
-    lu, pivots = torch.linalg.lu_factor(tensor_of(value_of(a)).clone())
+    value = value_of(a)
+    if isinstance(value, Wrapped):
+        value._refuse("the pivots of a matrix")  # type: ignore[attr-defined]
+    lu, pivots = torch.linalg.lu_factor(tensor_of(value).clone())
     return lu.numpy(), pivots.numpy()
 
 
+def _beside(a: Any) -> tuple[Any, Any]:
+    """What torch's own derivative would use, which is not asked for; NaN in a recording, where no numbers are known."""
+    if isinstance(value_of(a), Wrapped):
+        return np.full(a.shape, math.nan, a.dtype), np.zeros(a.shape[:-1], np.int32)
+    return _factors(a)
+
+
 def det(a: Any) -> Any:
-    return np.linalg.det(a), *_factors(a)
+    return np.linalg.det(a), *_beside(a)
 
 
 def slogdet(a: Any) -> Any:
     sign, logabs = np.linalg.slogdet(a)
-    return sign, logabs, *_factors(a)
+    return sign, logabs, *_beside(a)
 
 
 def solve_ex(a: Any, b: Any, left: bool = True, check_errors: bool = False) -> Any:
     vector = b.ndim == 1 or (a.ndim - 1 == b.ndim and b.shape == a.shape[:-1])
     b = np.expand_dims(b, -1) if vector else b
     y = solve(a, b) if left else T(solve(T(a), T(b)))
-    return (np.squeeze(y, -1) if vector else y), *_factors(a), _info(a)
+    return (np.squeeze(y, -1) if vector else y), *_beside(a), _info(a)
 
 
 def _triangle(a: Any, upper: bool, unit: bool) -> Any:

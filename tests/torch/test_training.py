@@ -1,0 +1,113 @@
+"""Training with torch's optimisers through minijac's derivatives: the losses and the weights are those of torch."""
+
+import copy
+
+import pytest
+
+from tests.support.torch_modules import mlp, module, per_sample
+
+torch = pytest.importorskip("torch")
+
+import minijac as mj  # noqa: E402
+import minijac.torch as mt  # noqa: E402
+
+
+def contractive(net, jacobian):
+    return lambda x: net(x).pow(2).mean() + 0.1 * jacobian(net)(x).pow(2).sum((1, 2)).mean()
+
+
+def flow(net, jacobian):
+    """The negative log-density of a residual flow with its exact log-determinant."""
+
+    def loss(x):
+        eye = torch.eye(4, dtype=x.dtype)
+        z, log_det = x + 0.1 * net(x), torch.linalg.slogdet(eye + 0.1 * jacobian(net)(x))[1]
+        return (0.5 * z.pow(2).sum(1) - log_det).mean()
+
+    return loss
+
+
+def poisson(net, laplacian):
+    return lambda x: (laplacian(net)(x)[:, 0] - x.sin().sum(1)).pow(2).mean()
+
+
+def torch_laplacian(net):
+    def laplacian(x):
+        rows = [torch.autograd.functional.hessian(lambda s: net(s[None])[0, 0], s, create_graph=True) for s in x]
+        return torch.stack([row.diagonal().sum() for row in rows])[:, None]
+
+    return laplacian
+
+
+def torch_jacobian(net):
+    return lambda x: per_sample(net, x)
+
+
+CASES = {
+    "contractive": (contractive, 2, mt.jacobian, torch_jacobian),
+    "flow": (flow, 4, mt.jacobian, torch_jacobian),
+    "poisson": (poisson, 1, mt.laplacian, torch_laplacian),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_training_is_that_of_torch(name, compiled):
+    make, out, mine, reference = CASES[name]
+    torch.manual_seed(0)
+    first = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, out)).double()
+    second = copy.deepcopy(first)
+    losses = []
+    for net, derivative in ((first, mine), (second, reference)):
+        loss = make(net, derivative)
+        if compiled and net is first:
+            loss = mt.compile(loss)
+        optimiser = torch.optim.Adam(net.parameters(), lr=0.05)
+        generator = torch.Generator().manual_seed(1)
+        history = []
+        for _ in range(5):
+            x = torch.randn(3, 4, dtype=torch.float64, generator=generator)
+            optimiser.zero_grad()
+            value = loss(x)
+            value.backward()
+            optimiser.step()
+            history.append(value.detach())
+        losses.append(torch.stack(history))
+    torch.testing.assert_close(*losses, rtol=1e-10, atol=1e-12)
+    assert first.state_dict().keys() == second.state_dict().keys()
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_jacobians_by_parameters():
+    f, x = module("tanh")
+    J = mt.jacobian(f, parameters=True)(x)
+    own = dict(f.named_parameters())
+    assert J.keys() == own.keys()
+    for name, parameter in own.items():
+        rows = [
+            torch.stack([torch.autograd.grad(y, parameter, retain_graph=True)[0] for y in f(sample[None])[0]])
+            for sample in x
+        ]
+        torch.testing.assert_close(J[name].detach(), torch.stack(rows))
+
+
+def test_the_tangent_kernel_by_functional_call():
+    f, x = module("tanh")
+    params = {name: p.detach() for name, p in f.named_parameters()}
+
+    def outputs(params, x):
+        return torch.func.functional_call(f, params, (x,))
+
+    J = mt.jacobian(outputs, batch_axis=(None, 0))(params, x)
+    mine = sum(torch.einsum("ao...,bp...->abop", j.flatten(2), j.flatten(2)) for j in J.values())
+    wanted = torch.func.vmap(torch.func.jacrev(lambda p, s: outputs(p, s[None])[0]), (None, 0))(params, x)
+    reference = sum(torch.einsum("ao...,bp...->abop", j.flatten(2), j.flatten(2)) for j in wanted.values())
+    torch.testing.assert_close(mine, reference)
+
+
+def test_parameters_of_what_is_no_module_are_refused():
+    with pytest.raises(mj.InputError, match="functional_call"):
+        mt.jacobian(torch.sin, parameters=True)
+    with pytest.raises(mj.InputError, match="argnums"):
+        mt.jacobian(mlp(), parameters=True, argnums=1)
