@@ -43,7 +43,11 @@ class Wrapped:
 
     def outline(self) -> Any:
         """An array of its shape, dtype and device, whose numbers say nothing."""
-        return array_of(self.value)
+        return self.value.outline() if isinstance(self.value, Wrapped) else self.value
+
+    def lowest(self) -> Any:
+        """The plain array under all traces, as they show it."""
+        return self.value.lowest() if isinstance(self.value, Wrapped) else self.value
 
 
 def value_of(x: Any) -> Any:

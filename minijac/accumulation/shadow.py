@@ -12,7 +12,7 @@ from ..algebra.factors import Factor, Shape, size_of
 from ..algebra.labels import Axes, Label, label_of
 from ..algebra.view import View, row_major
 from ..algebra.writing import Placed
-from ..backend import array_of, zeros
+from ..backend import Wrapped, zeros
 from ..ops.edges import Edge, Linear, Part
 from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
 from .graph import Graph
@@ -239,7 +239,7 @@ class ShadowGraph(Graph):
         array = factor.array
         if not hasattr(array, "shape"):
             return factor
-        plain = array_of(array)  # an array under a trace lies in memory as the plain one does
+        plain = array.outline() if isinstance(array, Wrapped) else array  # it lies in memory as the plain one does
         strides = [s // array.dtype.itemsize for s in plain.strides] if hasattr(plain, "strides") else None
         return Factor(Shadow(array.shape, array.dtype, self._ledger, base=HELD, strides=strides), factor.axes)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..algebra.labels import Axes, Label
-from ..backend import is_array, namespace
+from ..backend import is_array, namespace, zeros
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..numpy.protocol import as_arrays
@@ -30,7 +30,8 @@ def custom(
     """`f`, a black box on plain arrays (a solver, a table, C code), with the derivative given.
 
     Args:
-        f: Maps arrays, the samples on axis 0, to one array (B, *out). It sees plain arrays alone.
+        f: Maps arrays, the samples on axis 0, to one array (B, *out), each sample by itself, which cannot be looked
+            into. It sees plain arrays alone.
         jacobian: ``jacobian(*args)``: (B, *out, *in), or (B, *out, *arg) for an argument that all samples share; of
             several float arguments a tuple with one for each.
         jvp: ``jvp(primals, tangents)``, tuples: the tangent of the output, (B, *out).
@@ -130,7 +131,7 @@ class _Given:
             def one(v: Any, *args: Any) -> Any:
                 return self.jvp(args, tuple([v if n == k else np.zeros_like(x) for n, x in enumerate(args)]))  # type: ignore[misc]
 
-            return np.stack([self._asked("jvp", one, v, *node.args) for v in seeds])
+            return self._stacked("jvp", node.out, [self._asked("jvp", one, v, *node.args) for v in seeds])
 
         return push
 
@@ -142,9 +143,17 @@ class _Given:
                 found = self.vjp(args, v)  # type: ignore[misc]
                 return found[k] if isinstance(found, tuple | list) else found
 
-            return np.stack([self._asked("vjp", one, v, *node.args) for v in seeds])
+            return self._stacked("vjp", node.args[k], [self._asked("vjp", one, v, *node.args) for v in seeds])
 
         return pull
+
+    def _stacked(self, name: str, like: Any, found: Sequence[Any]) -> Any:
+        """What was given for each seed, (seeds, *like)."""
+        for one in found:
+            if np.shape(one) != like.shape:
+                got = "None" if one is None else f"shape {np.shape(one)}"
+                raise InputError(f"custom: expected {name} of {self.label} to return shape {like.shape}, got {got}.")
+        return np.stack(found) if found else zeros((0, *like.shape), like.dtype, like)
 
     def _asked(self, name: str, function: Function, *operands: Any) -> Any:
         """What was given, called: with traced values if it takes them, else as a black box of its own."""

@@ -10,11 +10,12 @@ import optree
 
 from ..arguments import flatten
 from ..backend import is_array, value_of
-from ..errors import ConvergenceError, InputError
+from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..tape.closing import Closed, innermost
 from ..tape.op import Op
 from ..transforms.first import jacobian
+from ..transforms.vmap import OneSample
 
 __all__ = ["fixed_point", "root"]
 
@@ -85,8 +86,13 @@ class _Equation:
         if not hasattr(start, "dtype") or start.dtype.kind != "f" or not start.ndim:
             got = f"{start.dtype}{list(start.shape)}" if hasattr(start, "dtype") else type(start).__name__
             raise InputError(f"{name}: x0: expected floats with the samples on axis 0, (B, *in), got {got}.")
+        for what, given in (("f", f), ("solver", solver)):
+            if not callable(given) and (given is not None or what == "f"):
+                raise InputError(f"{name}: {what}: expected a function, got {type(given).__name__}.")
         if type(max_steps) is not int or max_steps < 1:
             raise InputError(f"{name}: max_steps: expected a positive int, got {max_steps!r}.")
+        if rtol is not None and (not isinstance(rtol, int | float | np.number) or not rtol >= 0):
+            raise InputError(f"{name}: rtol: expected a number of at least 0 or None, got {rtol!r}.")
         self.rtol = float(np.finfo(start.dtype).eps) ** (2 / 3) if rtol is None else rtol
         self.max_steps = max_steps
         self.line = user_line()
@@ -115,11 +121,16 @@ class _Equation:
 
         That step changes nothing but the derivative: ``x - J^-1 f(x, args)`` has that of the implicit function theorem.
         """
-        trace = innermost(operands)
+        trace = innermost([self.x0, *operands])
         if trace is None:
-            return self._found(operands)
+            return self._found(self.x0, operands)
+        if isinstance(trace, OneSample):
+            raise UnsupportedOperationError(
+                f"{self.name} at {self.line}: got values under minijac.vmap. It solves for a whole batch, x of shape "
+                "(B, *in), at once: call it outside of vmap, with the samples on axis 0."
+            )
         if trace.program is trace:
-            return SOLUTION(*operands, equation=self._found)
+            return SOLUTION(self.x0, *operands, equation=self._found)
         below = [x.value if getattr(x, "home", None) is trace else x for x in operands]
         x = self._solved(below)
         x = self._step(x, below, operands)
@@ -132,15 +143,15 @@ class _Equation:
         return x - _solve(J, self._of(x, operands))
 
     # -- plain arrays --------------------------------------------------------------------------------------------------
-    def _found(self, operands: Sequence[Any]) -> Any:
+    def _found(self, start: Any, operands: Sequence[Any]) -> Any:
         with np.errstate(all="ignore"):
-            return self._newton(operands) if self.solver is None else self._by_solver(operands)
+            return (self._newton if self.solver is None else self._by_solver)(start, operands)
 
-    def _newton(self, operands: Sequence[Any]) -> Any:
+    def _newton(self, start: Any, operands: Sequence[Any]) -> Any:
         def g(x: Any) -> Any:
             return self._of(x, operands)
 
-        x, value = self.x0, g(self.x0)
+        x, value = start, g(start)
         norm = _norm(value)
         scale, active = _norm(x), norm != 0
         failed = np.zeros_like(active)
@@ -156,17 +167,17 @@ class _Equation:
         self._raise_unless(~(active | failed) & np.isfinite(_norm(value)), value)
         return x
 
-    def _by_solver(self, operands: Sequence[Any]) -> Any:
+    def _by_solver(self, start: Any, operands: Sequence[Any]) -> Any:
         """What the user's solver finds, checked by the Newton step that is left."""
         count = len(self.leaves) - 1
         f = lambda x, *args: self.closed(operands[count:], flatten((x, *args))[0])  # noqa: E731
-        x = self.solver(f, *optree.tree_unflatten(self.tree, [self.x0, *operands[:count]]))  # type: ignore[misc]
-        x = x if is_array(x) else np.asarray(x, self.x0.dtype)
-        if x.shape != self.x0.shape:
-            raise InputError(f"{self.name}: expected the solver to return shape {self.x0.shape}, got {x.shape}.")
+        x = self.solver(f, *optree.tree_unflatten(self.tree, [start, *operands[:count]]))  # type: ignore[misc]
+        x = x if is_array(x) else np.asarray(x, start.dtype)
+        if x.shape != start.shape:
+            raise InputError(f"{self.name}: expected the solver to return shape {start.shape}, got {x.shape}.")
         value = self._of(x, operands)
         left, solved = _newton_step(jacobian(lambda z: self._of(z, operands))(x), value)
-        near = solved & (_norm(left) <= 1e-3 * np.maximum(_norm(x), _norm(self.x0)))
+        near = solved & (_norm(left) <= 1e-3 * np.maximum(_norm(x), _norm(start)))
         self._raise_unless(near | (_norm(value) == 0), value)
         return x
 
@@ -232,8 +243,8 @@ def _nearer(g: Function, x: Any, value: Any, step: Any, active: Any, small: Any)
 
 
 def _carried_out(*operands: Any, equation: Function) -> Any:
-    return equation(operands)
+    return equation(operands[0], operands[1:])
 
 
 SOLUTION = Op("solution", _carried_out)
-"""The solution for operands of a program, found anew in every call of it."""
+"""The solution for a start and operands of a program, found anew in every call of it."""

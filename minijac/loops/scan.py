@@ -27,8 +27,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             captures as it was. What it captures may be followed by a transformation, too.
 
     Cost: the memory of its operands and results in place of all that it computes; its time once more. Where a
-    derivative is taken along the tape in one pass (`laplacian`, `partials`), by ``mode="mixed"``, under `max_bytes` or
-    under `compile`, it is `f` itself.
+    derivative is taken along the tape in one pass (`laplacian`, `partials`), by ``mode="mixed"``, under `max_bytes`,
+    `compile` or `vmap`, it is `f` itself.
 
     >>> import numpy as np, minijac as mj
     >>> x = np.linspace(0.0, 1.0, 3)
@@ -75,6 +75,8 @@ def scan(
     >>> total, partial_sums[:, 0]
     (array([3., 3.]), array([1., 2., 3.]))
     """
+    if not callable(step):
+        raise InputError(f"scan: expected a function step(carry, x), got {type(step).__name__}.")
     if checkpoint is not None and (type(checkpoint) is not int or checkpoint < 1):
         raise InputError(f"scan: checkpoint: expected a positive int or None, got {checkpoint!r}.")
     count = _length(flatten(xs)[0], length)
@@ -175,6 +177,11 @@ def _run(
         elif tree != form:
             raise InputError(f"scan: expected every step to return a y of the tree {form}, got {tree} in step {n}.")
         for column, leaf in zip(columns, leaves, strict=True):
+            if column and np.shape(leaf) != np.shape(column[0]):
+                raise InputError(
+                    f"scan: expected every step to return a y of shape {np.shape(column[0])}, got {np.shape(leaf)} in "
+                    f"step {n}, and they are stacked. Pad it, or return it in the carry."
+                )
             column.append(leaf)
     stacked: list[Any] = [stack(column) for column in columns]
     return carry, optree.tree_unflatten(form, stacked)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import optree
 
-from ..backend import array_of
 from ..errors import TraceError
 from ..lines import user_line
 from .op import Op
@@ -50,7 +49,7 @@ class Inside(Trace):
                     "had not met before. Expected a function that does the same whenever it is called: no state, no "
                     "random decisions."
                 )
-            found = self._enter(x, array_of(x))
+            found = self._enter(x, x.lowest())
         return found
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -94,8 +93,10 @@ class Closed:
         self._call = f
         self._free = free
         inside = Inside()
-        self.first: Run | None = self._run(inside, [array_of(leaf) for leaf in self._leaves])
-        """The run that found the operands, on plain arrays."""
+        self.first: Run | None = self._run(
+            inside, [leaf.lowest() if isinstance(leaf, Traced) else leaf for leaf in self._leaves]
+        )
+        """The run that found the operands, on the values below all traces."""
         self._met: Sequence[Traced] = inside.operands
         outer: Any = THREAD.inside
         seen = (

@@ -17,8 +17,9 @@ import numpy as np
 import optree
 
 from ..algebra.labels import Axes, Label, labels_in
+from ..algebra.writing import Placed, superposed
 from ..arguments import batch_axes, batch_size, flatten
-from ..backend import is_array, namespace, value_of
+from ..backend import Wrapped, is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
 from ..lines import caller, user_line
 from ..numpy.handles import Pending, Seen, kinds
@@ -90,6 +91,10 @@ class Sample(Traced):
     def outline(self) -> Any:
         return namespace(self).empty(self.shape, self.dtype)
 
+    def lowest(self) -> Sample:
+        value = self.value
+        return self.home.hidden(value.lowest() if isinstance(value, Wrapped) else value)  # type: ignore[attr-defined]
+
     def _refuse(self, what: str) -> Any:
         raise TraceError(
             f"{what} at {user_line()}: got a value of shape {self.shape} under minijac.vmap, which stands for all "
@@ -137,15 +142,18 @@ kinds(Sample, SampleArray, SampleView, SampleArrayView, PendingSample)
 class OneSample(Trace):
     """The trace of a function of one sample, which carries out every operation for the batch and keeps nothing."""
 
-    __slots__ = ("batch",)
+    __slots__ = ("batch", "count")
 
     def __init__(self, batch: int) -> None:
         super().__init__()
         self.batch = batch
+        self.count = 0
+        """Values so far: each has a number of its own, by which functions that are run again tell them apart."""
 
     def hidden(self, value: Any) -> Sample:
         """A value for all samples, on axis 0, as that of one."""
-        return (SampleArray if value.ndim > 1 else Sample)(self, 0, value)
+        self.count += 1
+        return (SampleArray if value.ndim > 1 else Sample)(self, self.count, value)
 
     def input(self, value: Any) -> Sample:
         sample = self.hidden(value)
@@ -154,7 +162,7 @@ class OneSample(Trace):
 
     def constant(self, value: Any) -> Sample:
         sample = self.hidden(np.broadcast_to(value, (self.batch, *value.shape)))
-        sample.index = -1
+        sample.index = -self.count
         return sample
 
     def known(self, x: Traced) -> Any:
@@ -216,7 +224,7 @@ class OneSample(Trace):
             ((x, part),) = pieces
             params = {"inp": ((samples,), *part.inp), "out": ((samples,), *part.out), "shape": shape}
             return _scaled(apply(structural.relabel, (x,), params), part.scale)
-        placed, parts = [], []
+        placed: list[Placed] = []
         for x, part in pieces:
             there = labels_in(part.out)
             kept = (samples, *(label for label in labels_in(part.inp) if label in there))
@@ -224,9 +232,8 @@ class OneSample(Trace):
             if axes != ((samples,), *part.inp):
                 params = {"inp": ((samples,), *part.inp), "out": axes, "shape": tuple(label.size for label in kept)}
                 x = apply(structural.relabel, (x,), params)
-            placed.append(_scaled(x, part.scale))
-            parts.append((kept, ((samples,), *part.out), True))
-        return apply(structural.superpose, tuple(placed), {"parts": tuple(parts), "shape": shape})
+            placed.append((_scaled(x, part.scale), kept, ((samples,), *part.out)))
+        return superposed(placed, shape)
 
     def _stacked(self, op: Op, args: tuple[Any, ...], params: dict[str, Any], mine: list[bool]) -> Any:
         """An operation given outright, on stacks: its axes moved on by one, if the samples pass through it in place."""

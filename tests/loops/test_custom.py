@@ -114,8 +114,17 @@ def test_an_argument_that_samples_share():
     (lambda: mj.jacobian(mj.custom(np.sin, jacobian=np.cos))(X), r"\(4, 3, 3\), got \(4, 3\)"),
     (lambda: mj.jacobian(mj.custom(black_box, jacobian=lambda x, y: np.cos(x)))(X, Y), "one array for each of 2"),
     (lambda: mj.jacobian(mj.custom(np.sign, jacobian=np.cos))(X.astype(int) * 1.0)[0] and 0, r"\(4, 3, 3\)"),
+    (lambda: mj.jacobian(mj.custom(np.sin, vjp=lambda p, t: None))(X), "vjp of sin to return shape .* got None"),
+    (lambda: mj.jacobian(mj.custom(np.sin, jvp=lambda p, t: t[0][:2]))(X), "jvp of sin to return shape"),
     (lambda: mj.jacobian(mj.custom(lambda x: x > 0, jacobian=np.cos))(X), "an array of floats"),
 ])  # fmt: skip
 def test_misuse_is_named(make, message):
     with pytest.raises(mj.InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("given", ["jvp", "vjp"])
+@pytest.mark.parametrize("shape", [(4, 0), (0, 0), (0, 3), (4, 0, 2)])
+def test_no_samples_and_no_features_give_empty_jacobians(given, shape):
+    rule = {"jvp": lambda p, t: np.cos(p[0]) * t[0], "vjp": lambda p, t: np.cos(p[0]) * t}[given]
+    assert mj.jacobian(mj.custom(np.sin, **{given: rule}))(np.zeros(shape)).shape == (*shape, *shape[1:])

@@ -167,10 +167,25 @@ def test_an_equation_that_mixes_samples_is_refused():
     (lambda: mj.root(equation, 0.0, TARGETS), "x0: expected floats"),
     (lambda: mj.root(lambda x: x[:, :2], START), "as many equations as unknowns"),
     (lambda: mj.root(equation, START, TARGETS, max_steps=0), "max_steps"),
+    (lambda: mj.root(3, START), "f: expected a function"),
+    (lambda: mj.root(equation, START, TARGETS, solver=3), "solver: expected a function"),
+    (lambda: mj.root(equation, START, TARGETS, rtol=-1.0), "rtol: expected a number"),
+    (lambda: mj.root(equation, START, TARGETS, rtol="a"), "rtol: expected a number"),
 ])  # fmt: skip
 def test_misuse_is_named(call, message):
     with pytest.raises(mj.InputError, match=message):
         call()
+
+
+def test_compiled_it_may_start_from_what_differs_from_call_to_call():
+    cube = lambda x, a: x**3 + x - a
+    given = mj.compile(lambda start, a: mj.root(cube, start, a))
+    computed = mj.compile(mj.jacobian(lambda a: mj.root(cube, 1.5 * a, a)))
+    for scale in (1.0, 2.0):
+        x = mj.root(cube, START, scale * TARGETS)
+        np.testing.assert_allclose(given(scale * START, scale * TARGETS), x, 1e-10, 1e-12)
+        slope = (1 / (3 * x**2 + 1))[:, :, None] * np.eye(3)
+        np.testing.assert_allclose(computed(scale * TARGETS), slope, 1e-9, 1e-11)
 
 
 def test_no_samples_give_no_solutions():

@@ -230,6 +230,8 @@ MISUSE = {
     "checkpoint": (lambda h: mj.scan(lambda c, x: (c, None), h, XS, checkpoint=0), "positive int"),
     "a number as xs": (lambda h: mj.scan(lambda c, x: (c, None), h, 3.0), "steps on axis 0"),
     "y of another tree": (lambda h: loop(lambda c, n: (c, None if n[0] else c), h, SOME), "y of the tree"),
+    "y of another shape": (lambda h: loop(lambda c, n: (c, c if n[0] else c[:1]), h, SOME), "in step 1, and they are"),
+    "no step": (lambda h: mj.scan(3, h, XS), "expected a function step"),
     "no function": (lambda h: mj.checkpoint(3), "function"),
 }  # fmt: skip
 

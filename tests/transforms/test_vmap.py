@@ -102,6 +102,35 @@ def test_transformations_inside_and_vmap_inside_vmap() -> None:
     assert_allclose(mj.laplacian(mj.vmap(lambda x: (x**3).sum()))(X), 6 * X.sum(1))
 
 
+SCALAR = lambda x: np.sin(A @ x).prod() * x.sum() * x[0]
+INSIDE: dict[str, Callable[[Any], Any]] = {
+    "grad": mj.grad(SCALAR),
+    "jacobian of grad": mj.jacobian(mj.grad(SCALAR), batch_axis=None),
+    "hessian": mj.hessian(SCALAR, batch_axis=None),
+    "hessian_diagonal": mj.hessian_diagonal(SCALAR, batch_axis=None),
+    "laplacian": mj.laplacian(SCALAR, batch_axis=None),
+    "divergence of grad": mj.divergence(mj.grad(SCALAR), batch_axis=None),
+    "jvp of grad": lambda x: mj.jvp(mj.grad(SCALAR), (x,), (x,))[1],
+    "vjp of grad": lambda x: mj.vjp(mj.grad(SCALAR), x)[1](x)[0],
+    "hvp": lambda x: mj.hvp(SCALAR, (x,), (x,)),
+    "linearize, solved": lambda x: mj.linearize(mj.grad(SCALAR), x, batch_axis=None)[1].solve(x),
+    "sum by one entry": mj.grad(lambda x: x.sum() * x[0]),
+    "checkpoint": mj.grad(mj.checkpoint(SCALAR)),
+    "scan": lambda x: mj.scan(lambda c, r: (np.sin(A @ c) * r, c.sum()), x, 2 * x, checkpoint=2)[1],
+    "scan, grad": mj.grad(lambda x: mj.scan(lambda c, r: (np.sin(A @ c) * r, None), x, x, checkpoint=2)[0].sum()),
+}
+
+
+@pytest.mark.parametrize("f", INSIDE.values(), ids=INSIDE)
+def test_derivatives_taken_inside_are_those_of_every_sample(f: Callable[[Any], Any]) -> None:
+    each = np.stack([f(x) for x in X])
+    for _ in range(2):  # what was computed before must not show through
+        assert_allclose(mj.vmap(f)(X), each, atol=1e-10)
+    slopes = np.stack([mj.jacobian(f, batch_axis=None)(x) for x in X])
+    assert_allclose(mj.jacobian(mj.vmap(f))(X), slopes, rtol=1e-6, atol=1e-7)
+    assert mj.vmap(f)(X[:0]).shape == (0, *each.shape[1:])
+
+
 def test_samples_are_where_in_axes_says_and_trees_are_taken_and_returned() -> None:
     assert_allclose(mj.vmap(lambda w, x: w @ x, in_axes=(None, 1))(W, X.T), X @ W.T)
     got = mj.vmap(lambda p: {"y": p["a"] * p["b"], "c": 3.0})({"a": X, "b": X[:, 0]})
@@ -117,6 +146,16 @@ def test_samples_are_where_in_axes_says_and_trees_are_taken_and_returned() -> No
         (lambda: mj.vmap(lambda x: float(x[0]))(X), mj.TraceError, "stands for all samples"),
         (lambda: mj.vmap(lambda x: x, in_axes=None)(X), mj.InputError, "with samples"),
         (lambda: mj.vmap(lambda x, y: x * y)(X, X[:2]), mj.InputError, "batch sizes differ"),
+        (
+            lambda: mj.vmap(lambda x: mj.root(lambda z: z - x, np.ones((1, 3))))(X),
+            mj.UnsupportedOperationError,
+            "outside",
+        ),
+        (
+            lambda: mj.vmap(lambda x: mj.root(lambda z: z - 1, x[None]))(X),
+            mj.UnsupportedOperationError,
+            "outside of vmap",
+        ),
         (lambda: mj.vmap(lambda x: np.argmax(x))(X), mj.UnsupportedOperationError, "argmax.*for the batch"),
     ],
 )
