@@ -151,12 +151,15 @@ class Shadow:
         return self._new(shape, self.dtype, prod(shape) + self.size)
 
     def superposed(self, parts: Sequence[Placed], shape: Sequence[int]) -> Any:
-        """The others added into the first array, which nothing else holds."""
+        """The others added into the first array, which nothing else holds, or into a new one."""
+        first = parts[0][0]
+        if tuple(first.shape) != tuple(shape):
+            first = self._new(shape, self.dtype, prod(shape) + size_of(parts[0][1]))
         for _, labels, _ in parts[1:]:
             self.ledger.multiplied += size_of(labels)
             self.ledger.moved += 2 * size_of(labels)
             self.ledger.calls += 1
-        return parts[0][0]
+        return first
 
     def _elementwise(self, other: Any) -> Shadow:
         shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))

@@ -12,6 +12,7 @@ it, and the transpose is `out` and `inp` exchanged. A sum of no terms is zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,18 @@ import numpy as np
 from ..backend import namespace
 from .collect import collect
 from .compose import compose, lone, materialise, meet, reduced, restrict
-from .factors import Array, Factor, Shape
-from .labels import Axes, axis_of
+from .factors import Array, Factor, Shape, size_of
+from .labels import Axes, Axis, Label, axis_of
 from .terms import Term
 from .writing import stands_in, written, written_functional
 
 __all__ = ["Block", "bilinear"]
 
 ONE = np.ones((), np.float32)  # of the narrowest type, so that it widens no other
+
+
+MOST_PIECES = 24
+"""Terms that a block may have where one array would hold no more than four times what they do."""
 
 
 class Block:
@@ -60,7 +65,7 @@ class Block:
 
     def __add__(self, other: Block) -> Block:
         one = other.one if self.one is ONE else self.one
-        return Block(self.out_shape, self.inp_shape, collect((*self.terms, *other.terms)), one)
+        return Block(self.out_shape, self.inp_shape, collect((*self.terms, *other.terms)), one)._without_pieces()
 
     def __matmul__(self, other: Block) -> Block:
         """The composition ``self after other``, whatever labels the two share."""
@@ -71,7 +76,31 @@ class Block:
         """The composition ``self after other`` of blocks that share no label."""
         one = other.one if self.one is ONE else self.one
         terms = [new for g in self.terms for f in other.terms if (new := compose(g, f, one)) is not None]
-        return Block(self.out_shape, other.inp_shape, collect(terms), one)
+        return Block(self.out_shape, other.inp_shape, collect(terms), one)._without_pieces()
+
+    def _without_pieces(self) -> Block:
+        """The same map, one array where it has come apart in so many pieces that they are no less: as a stencil's has
+        after some steps along a short axis."""
+        if len(self.terms) <= MOST_PIECES:
+            return self
+        first = self.terms[0]
+        paired = {}  # axes of the input that are an axis of the output in every term
+        for j, axis in enumerate(first.out):
+            for k, other in enumerate(first.inp):
+                if axis and axis == other and all(_one_label(t.out[j]) and t.out[j] == t.inp[k] for t in self.terms):
+                    paired[k] = j
+        rest = [k for k in range(len(self.inp_shape)) if k not in paired]
+        shape = (*self.out_shape, *(self.inp_shape[k] for k in rest))
+        if prod(shape) > 4 * sum(size_of(term.labels()) for term in self.terms):
+            return self
+        terms = [Term(t.out, tuple(t.inp[k] for k in rest), t.factors, t.scale) for t in self.terms]
+        arrays = [f.array for t in terms for f in t.factors if hasattr(f.array, "dtype")]
+        dtype = np.result_type(self.one.dtype, *(array.dtype for array in arrays))
+        data = Block(self.out_shape, shape[len(self.out_shape) :], terms, self.one).dense(dtype, (*arrays, self.one)[0])
+        axes = tuple(axis_of(n) for n in shape)
+        out, own = axes[: len(self.out_shape)], dict(zip(rest, axes[len(self.out_shape) :], strict=True))
+        inp = tuple(out[paired[k]] if k in paired else own[k] for k in range(len(self.inp_shape)))
+        return Block(self.out_shape, self.inp_shape, [Term(out, inp, (_squeezed(data, axes),))], self.one)
 
     def axes_moved(self, out: Sequence[int], inp: Sequence[int]) -> Block:
         """The same map with the axes of its output and input permuted."""
@@ -115,6 +144,10 @@ class Block:
         for k in axes:
             terms = tuple(term if lone(term, k) else materialise(term, k, self.one) for term in terms)
         return Block(self.out_shape, self.inp_shape, terms, self.one)
+
+
+def _one_label(axis: Axis) -> bool:
+    return len(axis) == 1 and type(axis[0]) is Label
 
 
 def bilinear(form: Term, left: Block, right: Block, out_shape: Shape, collapse: bool) -> Block:

@@ -18,6 +18,7 @@ from inspection import (
 )
 
 import minijac as mj
+from minijac.algebra import block
 from minijac.algebra.labels import Label
 
 modes = pytest.mark.parametrize("mode", ["forward", "reverse", "mixed", "auto"])
@@ -353,3 +354,35 @@ def test_data_that_stands_for_structure_rounds_nothing():
     close(mj.grad(lambda x: f(x).sum())(x), np.full((2, 3), 2 / 3), rtol=1e-15)
     single = mj.jacobian(f)(x.astype(np.float32))
     assert single.dtype == np.float32
+
+
+def advected(steps):
+    def f(x):
+        for _ in range(steps):
+            x = x + 0.05 * ((np.roll(x, -1, 1) - np.roll(x, 2, 1)) * np.roll(x, 1, 1) - x)
+        return x
+
+    return f
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed", "auto"])
+def test_a_stencil_stepped_along_a_short_axis_becomes_one_array_and_not_pieces(mode):
+    x = random(3, 12)
+    J = mj.jacobian(advected(8), mode=mode, structured=True)(x)
+    assert len(J.block.terms) <= block.MOST_PIECES
+    close(J.todense(), dense_by_steps(x, 8))
+    close(mj.hessian(advected(3))(x), mj.jacobian(mj.jacobian(advected(3)))(x))
+
+
+def test_a_stencil_on_a_long_axis_stays_banded():
+    J = mj.jacobian(advected(1), structured=True)(random(2, 2000))
+    assert J.nbytes < 2 * 2000 * 8 * 40
+
+
+def dense_by_steps(x, steps):
+    """The product of the steps' own Jacobians."""
+    total = np.eye(x.shape[1])
+    for _ in range(steps):
+        total = mj.jacobian(advected(1))(x) @ total
+        x = advected(1)(x)
+    return total

@@ -18,6 +18,7 @@ NEEDS = {
     "pinn_burgers": {"scipy": "SciPy", "matplotlib": "matplotlib"},
     "flow": {"matplotlib": "matplotlib"},
     "ekf": {"scipy": "SciPy", "matplotlib": "matplotlib"},
+    "lorenz96": {"matplotlib": "matplotlib"},
 }
 WITHOUT = """
 import runpy, sys
@@ -103,6 +104,17 @@ def test_ekf_is_consistent_and_better_than_commands_alone(tmp_path: Path) -> Non
     assert 2.4 < numbers(text, "NEES:")[0] < 3.6
     filtered, blind = numbers(text, "position error at the end:")
     assert filtered < 0.5 * blind
+    assert_agrees_with_torch(text, 1e-12)
+
+
+def test_lorenz96_has_the_published_exponents(tmp_path: Path) -> None:
+    text = run("lorenz96", tmp_path / "lorenz96.png")
+    assert_drawn(tmp_path / "lorenz96.png")
+    assert numbers(text, "largest exponent:")[0] == pytest.approx(1.68, abs=0.06)
+    positive, _, dimension, _ = numbers(text, "positive exponents:")
+    assert positive == 13
+    assert dimension == pytest.approx(27.1, abs=0.3)
+    assert numbers(text, "sum of the exponents:")[0] == pytest.approx(-40.0, abs=0.05)
     assert_agrees_with_torch(text, 1e-12)
 
 
