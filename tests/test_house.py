@@ -187,7 +187,7 @@ def test_a_name_is_found(text):
 LIMITS = {"function": 60, "class": 250, "file": 600}
 ENGINE = 4_200
 """Lines of what one reads in an afternoon: the algebra, the tape, the families of operations, the accumulation."""
-STILL_OVER = 100
+STILL_OVER = 0
 """What the engine may have beyond, for now: a number that only shrinks."""
 STILL_TOO_LARGE: set[str] = {"docs/make_coverage.py"}
 """A list that only shrinks."""

@@ -12,10 +12,10 @@ from ..arguments import flatten
 from ..backend import is_array, value_of
 from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
-from ..tape.closing import Closed, innermost
 from ..tape.op import Op
 from ..transforms.first import jacobian
 from ..transforms.vmap import OneSample
+from ..ways.closing import Closed, innermost
 
 __all__ = ["fixed_point", "root"]
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..accumulation.steps import as_step
 from ..arguments import flatten
 from ..backend import holds_array, placed, zeros
 from ..errors import InputError
 from ..numpy.parts import concatenate, stack
 from ..tape.traced import Traced
+from ..ways.steps import as_step
 
 __all__ = ["checkpoint", "scan"]
 

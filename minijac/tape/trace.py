@@ -50,7 +50,7 @@ class Node:
         self.slopes: dict[int, Any] = {}
         """Partials of an elementwise operation that are known already, by operand."""
         self.step: Any = None
-        """The function with a tape of its own that this is an output of, if it is one (`accumulation.steps.Step`)."""
+        """The function with a tape of its own that this is an output of, if it is one (`ways.steps.Step`)."""
 
     def kept(self, *operands: int) -> Any:
         """The entries at which an elementwise operation has derivatives by some operands; None for all."""
@@ -188,7 +188,7 @@ class _Thread(threading.local):
     """What runs on this thread."""
 
     inside: Trace | None = None
-    """The inside of a function that is being recorded (`tape.closing`): all that older traces follow enters it."""
+    """The inside of a function that is being recorded (`ways.closing`): all that older traces follow enters it."""
 
     def __init__(self) -> None:
         self.traces: list[Trace] = []

@@ -187,7 +187,7 @@ def test_memory_is_that_of_the_kept_carries_and_one_part():
 
 
 def test_a_step_of_one_structure_is_followed_once(monkeypatch):
-    from minijac.accumulation import steps
+    from minijac.ways import steps
 
     count = []
     original = steps.follow_samples

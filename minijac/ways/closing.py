@@ -10,9 +10,9 @@ import optree
 
 from ..errors import TraceError
 from ..lines import user_line
-from .op import Op
-from .trace import THREAD, Node, Trace
-from .traced import Traced
+from ..tape.op import Op
+from ..tape.trace import THREAD, Node, Trace
+from ..tape.traced import Traced
 
 __all__ = ["Closed", "Inside", "Run", "innermost"]
 

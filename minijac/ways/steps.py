@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import optree
 
+from ..accumulation.graph import Graph
+from ..accumulation.liveness import mark_live
+from ..accumulation.plan import structure_of
+from ..accumulation.samples import Mixing, Place, follow_samples
 from ..algebra.block import Block
 from ..backend import value_of
 from ..lines import caller
 from ..memo import Memo
-from ..tape.closing import Closed, Run, innermost
 from ..tape.op import Op
 from ..tape.trace import Node
 from ..tape.traced import Traced, traced
-from .graph import Graph
-from .liveness import mark_live
-from .plan import structure_of
-from .samples import Mixing, Place, follow_samples
+from .closing import Closed, Run, innermost
 
 __all__ = ["Step", "as_step"]
 
