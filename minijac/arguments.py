@@ -21,6 +21,7 @@ __all__ = [
     "Argnums",
     "BatchAxis",
     "JacobianOptions",
+    "LeafAxes",
     "Mode",
     "OnMixing",
     "Options",
@@ -37,7 +38,8 @@ __all__ = [
 
 Function: TypeAlias = Callable[..., Any]
 Argnums: TypeAlias = int | Sequence[int]
-BatchAxis: TypeAlias = int | Sequence[int | None] | None
+BatchAxis: TypeAlias = int | Sequence[Any] | None
+"""One int or None for all arguments, or a tuple with one for each, or a tree of them where an argument is a tree."""
 OnMixing: TypeAlias = Literal["raise", "diagonal", "full"]
 MODES = ("forward", "reverse", "mixed", "auto")
 ON_MIXING = ("raise", "diagonal", "full")
@@ -91,6 +93,12 @@ class Options:
     max_bytes: Any = None
     progress: bool = False
 
+    @property
+    def leading(self) -> int:
+        """How many arguments, from the first, these options speak of."""
+        argnums = (self.argnums,) if _is_int(self.argnums) else self.argnums
+        return max(*argnums, 0, len(self.batch_axis) - 1 if isinstance(self.batch_axis, tuple | list) else 0) + 1
+
 
 def checked_options(**given: Any) -> Options:
     """The options given to a transformation, others by default. Raises InputError where one is wrong."""
@@ -113,9 +121,12 @@ def checked_options(**given: Any) -> Options:
     if not _is_int(argnums) and not argnums:
         raise InputError("argnums: expected at least one position, got an empty tuple.")
     axis = options.batch_axis
-    entries = axis if isinstance(axis, tuple | list) else (axis,)
+    entries = optree.tree_leaves(tuple(axis), none_is_leaf=True, namespace="minijac") if _is_several(axis) else (axis,)
     if not all(entry is None or _is_int(entry) for entry in entries):
-        raise InputError(f"batch_axis: expected an int, None, or a tuple of these, one per argument, got {axis!r}.")
+        raise InputError(
+            "batch_axis: expected an int, None, or a tuple of these, one per argument (in it a tree of them for an "
+            f"argument that is a tree), got {axis!r}."
+        )
     return options
 
 
@@ -135,7 +146,7 @@ def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tup
         if not -len(args) <= n < len(args):
             raise InputError(
                 f"argnums: expected positions within the {len(args)} positional argument(s) of the call, got {n}. "
-                "Differentiated arguments are passed by position, not by keyword."
+                "An argument to differentiate is passed by position, or by the name that it has in the function."
             )
     positions = tuple(n % len(args) for n in wanted)
     if len(set(positions)) < len(positions):
@@ -143,25 +154,45 @@ def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tup
     return positions
 
 
-def batch_axes(batch_axis: Any, args: Sequence[Any]) -> tuple[int | None, ...]:
-    """The batch axis of each positional argument."""
-    if not isinstance(batch_axis, tuple | list):
-        return (batch_axis,) * len(args)
+def _is_several(batch_axis: Any) -> bool:
+    return isinstance(batch_axis, tuple | list)
+
+
+LeafAxes: TypeAlias = tuple[int | None, ...]
+"""The batch axes of an argument's leaves."""
+
+
+def batch_axes(batch_axis: Any, args: Sequence[Any]) -> tuple[LeafAxes, ...]:
+    """The batch axes of the leaves of each positional argument."""
+    if not _is_several(batch_axis):
+        return tuple([(batch_axis,) * len(flatten(arg)[0]) for arg in args])
     if len(batch_axis) != len(args):
         raise InputError(
             f"batch_axis: expected one entry for each of the {len(args)} positional argument(s), got {batch_axis!r}."
         )
-    return tuple(batch_axis)
+    return tuple([_leaf_axes(entry, arg, n) for n, (entry, arg) in enumerate(zip(batch_axis, args, strict=True))])
 
 
-def batch_size(args: Sequence[Any], axes: Sequence[int | None]) -> int | None:
+def _leaf_axes(entry: Any, arg: Any, n: int) -> LeafAxes:
+    """The batch axes of an argument's leaves: one for all of them, or a tree of the argument's upper levels."""
+    if entry is None or _is_int(entry):
+        return (entry,) * len(flatten(arg)[0])
+    leaves = optree.tree_leaves(arg, none_is_leaf=True, namespace="minijac")
+    try:
+        axes = optree.broadcast_prefix(entry, arg, none_is_leaf=True, namespace="minijac")
+    except ValueError as error:
+        raise InputError(
+            f"batch_axis: expected an int, None, or a tree like argument {n}, {flatten(arg)[1]}, got {entry!r}."
+        ) from error
+    return tuple([axis for axis, leaf in zip(axes, leaves, strict=True) if leaf is not None])
+
+
+def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
     """The number of samples, on which all batched arguments agree; None where no argument has a batch axis."""
     found: tuple[int, str] | None = None
-    for n, (arg, axis) in enumerate(zip(args, axes, strict=True)):
-        if axis is None:
-            continue
-        for leaf in flatten(arg)[0]:
-            if not holds_array(leaf):
+    for n, (arg, own) in enumerate(zip(args, axes, strict=True)):
+        for leaf, axis in zip(flatten(arg)[0], own, strict=True):
+            if axis is None or not holds_array(leaf):
                 continue
             if not -leaf.ndim <= axis < leaf.ndim:
                 raise InputError(
@@ -176,12 +207,13 @@ def batch_size(args: Sequence[Any], axes: Sequence[int | None]) -> int | None:
                     "argument that all samples share, such as weights, say so: batch_axis=(0, None)."
                 )
             found = found or (size, name)
-    if found is None and any(axis is not None for axis in axes):
-        n, arg = next((n, arg) for n, (arg, axis) in enumerate(zip(args, axes, strict=True)) if axis is not None)
-        leaves = flatten(arg)[0]
-        strange = leaves[0] if leaves and not isinstance(leaves[0], int | float) else arg
+    batched = [(n, axis) for n, own in enumerate(axes) for axis in own if axis is not None]
+    if found is None and batched:
+        n, axis = batched[0]
+        leaves = flatten(args[n])[0]
+        strange = leaves[0] if leaves and not isinstance(leaves[0], int | float) else args[n]
         raise InputError(
-            f"argument {n}: expected an array with samples on axis {axes[n]}, got {kind_of(strange)}. "
+            f"argument {n}: expected an array with samples on axis {axis}, got {kind_of(strange)}. "
             f"{remedy_for(strange)} For the ordinary Jacobian say batch_axis=None."
         )
     return found and found[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -195,18 +196,38 @@ class at_home:
             self.device.__exit__(*error)
 
 
-def taken_home(f: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates what a transformation of `f` returns: it is named as `f` is, and works at home on its arguments."""
+def taken_home(f: Callable[..., Any], leading: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates what a transformation of `f` returns: it is named as `f` is, and works at home on its arguments.
+
+    The first `leading` arguments, which the transformation's options speak of, may come by keyword.
+    """
 
     def decorate(transformed: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(a_function(f))
         def called(*args: Any, **kwargs: Any) -> Any:
+            if kwargs and len(args) < leading:
+                args, kwargs = _by_position(f, args, kwargs, leading)
             with at_home(args) as args:
                 return transformed(*args, **kwargs)
 
         return called
 
     return decorate
+
+
+def _by_position(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], leading: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call of `f` with those of its first arguments that came by keyword in their places."""
+    try:
+        parameters = list(signature(f).parameters.values())
+    except (TypeError, ValueError):  # written in C, without one
+        return args, kwargs
+    for parameter in parameters[len(args) : leading]:
+        if parameter.kind is not Parameter.POSITIONAL_OR_KEYWORD or parameter.name not in kwargs:
+            break
+        args, kwargs = (*args, kwargs[parameter.name]), {k: v for k, v in kwargs.items() if k != parameter.name}
+    return args, kwargs
 
 
 def _adopted(x: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from .arguments import batch_axes, batch_size, flatten
+from .arguments import LeafAxes, batch_axes, batch_size, flatten
 from .backend import astype, placed, to_host
 from .errors import InputError
 from .transforms.first import jacobian, value_and_jacobian
@@ -57,8 +57,8 @@ def check_derivatives(
         raise InputError("check_derivatives: expected at least one argument with floating-point arrays, got none.")
     axes = batch_axes(batch_axis, args)
     batch = batch_size(args, axes)
-    y, J = value_and_jacobian(f, argnums, batch_axis=axes, mode="forward")(*args)
-    R = jacobian(f, argnums, batch_axis=axes, mode="reverse")(*args)
+    y, J = value_and_jacobian(f, argnums, batch_axis=batch_axis, mode="forward")(*args)
+    R = jacobian(f, argnums, batch_axis=batch_axis, mode="reverse")(*args)
     outputs, inputs = _leaves(y), [leaf for n in argnums for leaf in _leaves(args[n])]
     single = any(getattr(x, "dtype", None) == np.float32 for x in (*outputs, *inputs))
     for n, (a, b) in enumerate(zip(_leaves(J), _leaves(R), strict=True)):
@@ -73,9 +73,9 @@ def check_derivatives(
     if order > 1:
 
         def derivative(*args: Any) -> Any:
-            return jacobian(f, argnums, batch_axis=axes)(*args)
+            return jacobian(f, argnums, batch_axis=batch_axis)(*args)
 
-        check_derivatives(derivative, *args, order=order - 1, batch_axis=axes, rtol=rtol, atol=atol)
+        check_derivatives(derivative, *args, order=order - 1, batch_axis=batch_axis, rtol=rtol, atol=atol)
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -93,7 +93,7 @@ def _finite_differences(
     f: Callable[..., Any],
     args: tuple[Any, ...],
     argnums: tuple[int, ...],
-    axes: Sequence[int | None],
+    axes: Sequence[LeafAxes],
     batch: int | None,
     outputs: list[Any],
 ) -> list[Any]:
@@ -103,7 +103,7 @@ def _finite_differences(
     for n in argnums:
         leaves, tree = flatten(wide[n])
         for k, leaf in enumerate(leaves):
-            axis = axes[n]
+            axis = axes[n][k]
             moved = leaf if axis is None else np.moveaxis(leaf, axis, 0)
             shape = moved.shape if axis is None else moved.shape[1:]
 
@@ -183,7 +183,7 @@ def compare_with_torch(
     argnums = tuple(n for n, arg in enumerate(args) if _differentiable(arg))
     axes = batch_axes(batch_axis, args)
     batch = batch_size(args, axes)
-    J = _leaves(jacobian(f, argnums, batch_axis=axes)(*args))
+    J = _leaves(jacobian(f, argnums, batch_axis=batch_axis)(*args))
     reference = _torch_jacobians(torch_f, args, argnums, axes, batch)
     worst = Errors(0.0, 0.0)
     for n, (a, b) in enumerate(zip(map(to_host, J), reference, strict=True)):
@@ -201,12 +201,11 @@ def _torch_jacobians(torch_f: Callable[..., Any], args: Any, argnums: Any, axes:
     import torch
 
     flat, tree = flatten(args)
-    owners = [n for n, arg in enumerate(args) for _ in _leaves(arg)]
+    owners = [(n, axis) for n, own in enumerate(axes) for axis in own]
 
     def tensors(i: int) -> list[Any]:
         result = []
-        for leaf, n in zip(flat, owners, strict=True):
-            axis = axes[n]
+        for leaf, (n, axis) in zip(flat, owners, strict=True):
             x = to_host(leaf)
             if axis is not None and x.ndim:
                 x = np.take(x, [i], axis)
@@ -217,7 +216,7 @@ def _torch_jacobians(torch_f: Callable[..., Any], args: Any, argnums: Any, axes:
     samples = []
     for i in range(1 if batch is None else batch):
         leaves = tensors(i)
-        wanted = [leaf for leaf, n in zip(leaves, owners, strict=True) if n in argnums]
+        wanted = [leaf for leaf, (n, _) in zip(leaves, owners, strict=True) if n in argnums]
         outputs = _leaves(torch_f(*optree.tree_unflatten(tree, leaves)))
         samples.append([column for y in outputs for column in _torch_rows(torch, y, wanted)])
     return [np.stack(parts) for parts in zip(*samples, strict=True)]

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from ..arguments import Options, argument_positions, batch_axes, batch_size, differentiable, flatten, output_leaf
+from ..arguments import (
+    LeafAxes,
+    Options,
+    argument_positions,
+    batch_axes,
+    batch_size,
+    differentiable,
+    flatten,
+    output_leaf,
+)
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..foreign import a_function
@@ -46,14 +55,14 @@ def run_on_tape(
     args: Sequence[Any],
     kwargs: dict[str, Any],
     positions: Sequence[int],
-    batched: dict[int, int],
+    batched: dict[int, LeafAxes],
     has_aux: bool,
     kept: bool = False,
     takes_steps: bool = False,
 ) -> Recorded:
     """Run `f` once with the leaves of the arguments at `positions` traced.
 
-    `batched` holds the batch axis of arguments that are traced only to follow their samples. With `kept`, what is
+    `batched` holds the batch axes of arguments that are traced only to follow their samples. With `kept`, what is
     recorded outlives the call, so the leaves are copied: the caller may write to them. With `takes_steps`, functions
     that are to be recomputed are steps.
     """
@@ -66,8 +75,8 @@ def run_on_tape(
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])
             traced = []
-            for leaf in leaves:
-                if n in batched and not holds_array(leaf):
+            for k, leaf in enumerate(leaves):
+                if n in batched and (batched[n][k] is None or not holds_array(leaf)):
                     traced.append(leaf)
                     continue
                 leaf = differentiable(leaf, n, xp) if n in positions else leaf
@@ -76,7 +85,7 @@ def run_on_tape(
                 if n in positions:
                     inputs.append(value.index)
                 else:
-                    others[value.index] = batched[n]
+                    others[value.index] = batched[n][k]  # type: ignore[assignment]
             call[n] = optree.tree_unflatten(tree, traced)
         result = a_function(f)(*call, **kwargs)
         trace.check_captured()
@@ -185,14 +194,14 @@ def prepare(
     positions = argument_positions(options.argnums, args)
     axes = batch_axes(options.batch_axis, args)
     batch = batch_size(args, axes)
-    follow: dict[int, int] = {}
-    if all(axes[n] is None for n in positions):  # only other arguments hold samples: trace them to find the output's
-        follow = {n: axis for n, axis in enumerate(axes) if axis is not None}
+    leaf_axes = [axis for n in positions for axis in axes[n]]
+    follow: dict[int, LeafAxes] = {}
+    if all(axis is None for axis in leaf_axes):  # only other arguments hold samples: trace them to find the output's
+        follow = {n: own for n, own in enumerate(axes) if any(axis is not None for axis in own)}
     run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps)
 
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
-    leaf_axes = [axis for n in positions for axis in [axes[n]] * len(flatten(args[n])[0])]
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
     nodes = list(dict.fromkeys(i for i in run.output_nodes if i is not None))

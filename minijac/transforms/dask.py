@@ -88,7 +88,7 @@ def _over_chunks(
     if any(map(is_lazy, flatten(kwargs)[0])):
         raise InputError("got a Dask array as a keyword argument: pass it by position, where its batch axis is known.")
     leaves, tree = flatten(args)
-    axes = [axis for arg, axis in zip(args, batch_axes(options.batch_axis, args), strict=True) for _ in flatten(arg)[0]]
+    axes = [axis for own in batch_axes(options.batch_axis, args) for axis in own]
     sizes = _chunks(leaves, axes)
     found, result_tree, compiled = _probed(f, transformed, options, args, leaves, axes, kwargs, len(sizes) > 1)
     columns = [_pieces(leaf, axis, sizes) for leaf, axis in zip(leaves, axes, strict=True)]

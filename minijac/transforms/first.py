@@ -56,7 +56,7 @@ def value_and_jacobian(
         argnums=argnums, batch_axis=batch_axis, mode=mode, on_mixing=on_mixing, structured=structured, has_aux=has_aux,
         chunk_size=chunk_size, max_bytes=max_bytes, progress=progress)  # fmt: skip
 
-    @taken_home(f)
+    @taken_home(f, options.leading)
     @chunkwise(f, options)
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
         run, result = _jacobian(f, args, kwargs, options)
@@ -100,9 +100,11 @@ def jacobian(
     Args:
         f: Maps arrays for a whole batch to arrays for a whole batch; it is called once, with the true shapes. Takes
             and returns any pytree of arrays.
-        argnums: The positional argument(s) to differentiate. A tuple gives a tuple of Jacobians at each output leaf.
+        argnums: The argument(s) to differentiate, by position; in the call they may come by keyword. A tuple gives a
+            tuple of Jacobians at each output leaf.
         batch_axis: The axis that holds the samples, for each positional argument: one int or None for all, or a tuple.
-            None: shared by all samples. All None: the ordinary Jacobian ``(*out, *in)``.
+            In a tuple, an argument that is a tree may have a tree of axes. None: shared by all samples.
+            All None: the ordinary Jacobian ``(*out, *in)``.
         mode: ``"forward"``, ``"reverse"``, ``"mixed"``, or ``"auto"``, the cheapest by predicted cost. All agree to
             rounding.
         on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (the exact ``d y_i / d x_i``), or ``"full"``
@@ -135,7 +137,7 @@ def jacobian(
         argnums=argnums, batch_axis=batch_axis, mode=mode, on_mixing=on_mixing, structured=structured, has_aux=has_aux,
         chunk_size=chunk_size, max_bytes=max_bytes, progress=progress)  # fmt: skip
 
-    @taken_home(f)
+    @taken_home(f, options.leading)
     @chunkwise(f, options)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         run, result = _jacobian(f, args, kwargs, options)

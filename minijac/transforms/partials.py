@@ -24,7 +24,7 @@ from ..algebra.factors import Array, Factor, Shape
 from ..algebra.factors import product as factors_product
 from ..algebra.labels import axis_of, labels_in, window
 from ..algebra.terms import Term
-from ..arguments import Function, argument_positions, batch_axes, checked_options
+from ..arguments import Argnums, BatchAxis, Function, Options, argument_positions, batch_axes, checked_options
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
 from ..ops.families import Elementwise, Multilinear, Structural
@@ -49,16 +49,19 @@ Coefficients: TypeAlias = dict[MultiIndex, Coefficient]
 def partials(
     f: Function,
     multi_indices: Sequence[MultiIndex],
+    argnums: Argnums = 0,
     *,
-    batch_axis: int | Sequence[int | None] | None = 0,
+    batch_axis: BatchAxis = 0,
 ) -> Callable[..., tuple[Any, ...]]:
     """Function that returns chosen partial derivatives of a batched function, of any order, computed in one pass.
 
     Args:
-        f: Maps a flat x: ``(B, n)`` (and further arguments, taken as constants) to y: ``(B, *out)``, or a pytree of
+        f: Maps a flat x: ``(B, n)`` (and other arguments, taken as constants) to y: ``(B, *out)``, or a pytree of
             such; it is called once.
         multi_indices: For each derivative the tuple of the features of x to differentiate by: ``()`` the value,
             ``(0,)`` the first derivative by feature 0, ``(0, 1)`` the mixed second one, in any order and number.
+        argnums: The argument that is x, or a tuple of several, whose features are counted on from one to the next: with
+            x: ``(B, 2)`` and t: ``(B, 1)``, feature 2 is t.
         batch_axis: The axis that holds the samples, as for `jacobian`.
 
     Returns:
@@ -79,21 +82,21 @@ def partials(
     >>> bool(np.allclose(u_tt, 4.0 * u_xx))
     True
     """
-    options = checked_options(batch_axis=batch_axis)
+    options = checked_options(argnums=argnums, batch_axis=batch_axis)
     wanted = _checked(multi_indices)
 
-    @taken_home(f)
+    @taken_home(f, options.leading)
     @chunkwise(f, options)
     def partials_of(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        _check_flat(args, batch_axis, wanted)
+        _check_flat(args, options, wanted)
         ready = prepare(f, args, kwargs, options)
         if max(map(len, wanted), default=0) > 3:
             refuse_roots(ready.run.nodes)
         ready = smoothed(ready, higher=True)
-        (source,), (axis,) = ready.run.inputs, ready.in_axes
+        sources = {i: 0 if axis else 1 for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True)}
 
         def by_leaf() -> list[list[Any]]:
-            found = coefficients(ready.graph, source, 0 if axis else 1, {index for index in wanted if index})
+            found = coefficients(ready.graph, sources, {index for index in wanted if index})
             leaves = []
             for y, i, out_axis in zip(ready.outputs, ready.run.output_nodes, ready.out_axes, strict=True):
                 own = {} if i is None else found.get(i, {})
@@ -124,26 +127,30 @@ def _checked(multi_indices: Any) -> list[MultiIndex]:
     return [tuple(sorted(int(k) for k in index)) for index in multi_indices]
 
 
-def _check_flat(args: tuple[Any, ...], batch_axis: Any, wanted: Sequence[MultiIndex]) -> None:
+def _check_flat(args: tuple[Any, ...], options: Options, wanted: Sequence[MultiIndex]) -> None:
     """Raise InputError unless x is ``(B, n)``, or ``(n, B)`` where `batch_axis` says so, with all features wanted."""
-    argument_positions(0, args)
-    x = args[0]
-    shape = x.shape if is_array(x) or is_traced(x) else type(x).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2:
-        raise InputError(
-            f"argument 0: expected a flat input of shape (B, n), got {shape}. Reshape it, or use minijac.jacobian for "
-            "derivatives with respect to arrays of other ranks and pytrees."
-        )
-    axis = batch_axes(batch_axis, args)[0]
-    if axis is None:
-        raise InputError(
-            "batch_axis: expected the axis of the samples in argument 0, got None. For a function of one point add an "
-            "axis of length one."
-        )
-    n = shape[1 - axis % 2]
+    axes, shapes, features = batch_axes(options.batch_axis, args), [], 0
+    for n in argument_positions(options.argnums, args):
+        x = args[n]
+        shape = x.shape if is_array(x) or is_traced(x) else type(x).__name__
+        if not isinstance(shape, tuple) or len(shape) != 2:
+            raise InputError(
+                f"argument {n}: expected a flat input of shape (B, n), got {shape}. Reshape it, or use "
+                "minijac.jacobian for derivatives with respect to arrays of other ranks and pytrees."
+            )
+        (axis,) = axes[n]
+        if axis is None:
+            raise InputError(
+                f"batch_axis: expected the axis of the samples in argument {n}, got None. For a function of one point "
+                "add an axis of length one."
+            )
+        shapes.append(str(shape))
+        features += shape[1 - axis % 2]
     for index in wanted:
-        if not all(0 <= k < n for k in index):
-            raise InputError(f"multi-index {index}: expected features within range({n}) for x of shape {shape}.")
+        if not all(0 <= k < features for k in index):
+            raise InputError(
+                f"multi-index {index}: expected features within range({features}) for x of shape {', '.join(shapes)}."
+            )
 
 
 def _result(y: Any, coefficient: Coefficient | None, axis: int) -> Any:
@@ -161,17 +168,20 @@ def _result(y: Any, coefficient: Coefficient | None, axis: int) -> Any:
 
 
 # -- the pass ----------------------------------------------------------------------------------------------------------
-def coefficients(graph: Graph, source: int, axis: int, wanted: set[MultiIndex]) -> dict[int, Coefficients]:
-    """The wanted coefficients of the graph's outputs; `axis` is the axis of the features in the input."""
+def coefficients(graph: Graph, sources: Mapping[int, int], wanted: set[MultiIndex]) -> dict[int, Coefficients]:
+    """The wanted coefficients of the graph's outputs; `sources` are the inputs, with the axis of their features."""
     if not wanted:
         return {}
     rules, needed = _rules(graph, wanted)
-    x = graph.nodes[source].out
     keep = set(graph.outputs)
     waiting = Counter(p for i in graph.order for _, p in graph.operands(i))
-    found: dict[int, Coefficients] = {
-        source: {index: _one_hot(x, axis, *index) for index in needed.get(source, ()) if len(index) == 1}
-    }
+    found: dict[int, Coefficients] = {}
+    first = 0  # features are counted on from one input to the next
+    for i, axis in sources.items():
+        x = graph.nodes[i].out
+        own = range(first, first := first + x.shape[axis])
+        found[i] = {index: _one_hot(x, axis, index[0] - own.start) for index in needed.get(i, ())
+                    if len(index) == 1 and index[0] in own}  # fmt: skip
     for i in graph.order:
         operands = {k: found[p] for k, p in graph.operands(i) if found.get(p)}
         if operands:

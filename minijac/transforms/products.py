@@ -152,9 +152,9 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
     >>> float(y), g
     (5.0, array([0., 2., 4.]))
     """
-    checked_options(argnums=argnums, has_aux=has_aux)
+    options = checked_options(argnums=argnums, has_aux=has_aux)
 
-    @taken_home(f)
+    @taken_home(f, options.leading)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, args)
         run = run_on_tape(f, args, kwargs, positions, {}, has_aux, takes_steps=True)

@@ -126,7 +126,7 @@ def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unp
     """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
     chosen = _options(argnums, options)
 
-    @taken_home(f)
+    @taken_home(f, chosen.leading)
     @chunkwise(f, chosen)
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
         ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
@@ -172,7 +172,7 @@ def value_and_laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[Sec
     """Function that returns ``(y, L)``, or ``((y, aux), L)`` with `has_aux`; `f` runs once. See `laplacian`."""
     chosen = _options(argnums, options)
 
-    @taken_home(f)
+    @taken_home(f, chosen.leading)
     @chunkwise(f, chosen)
     def with_laplacian(*args: Any, **kwargs: Any) -> Any:
         ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
@@ -253,7 +253,7 @@ def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[Secon
     second: Function = jacobian(first, argnums, has_aux=True, **plain)
     chosen = checked_options(argnums=argnums, has_aux=has_aux, **plain)
 
-    @taken_home(f)
+    @taken_home(f, chosen.leading)
     @chunkwise(f, chosen)
     def with_hessian(*args: Any, **kwargs: Any) -> Any:
         H, value = second(*args, **kwargs)
@@ -285,7 +285,7 @@ def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[Second
     """Function that returns ``(y, div)``, or ``((y, aux), div)`` with `has_aux`; `f` runs once. See `divergence`."""
     chosen = _options(argnums, options)
 
-    @taken_home(f)
+    @taken_home(f, chosen.leading)
     @chunkwise(f, chosen)
     def with_divergence(*args: Any, **kwargs: Any) -> Any:
         ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)

@@ -40,7 +40,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         f: Takes and returns pytrees of arrays for one sample. It is not called in a loop: inside, an array has one
             sample's shape and stands for all. So it may not decide by values (``if``); write np.where.
         in_axes: The axis that holds the samples in each positional argument: one int or None (shared) for all of them,
-            or a tuple.
+            or a tuple with one for each, or a tree of them where an argument is a tree.
 
     Returns a function of the same arguments; its results have the samples on axis 0. Cost: that of `f` on the batch.
 
@@ -64,9 +64,10 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
             raise InputError("vmap: expected an argument with samples, got in_axes of None for all of them.")
         trace = OneSample(batch)
         call = []
-        for arg, axis in zip(args, axes, strict=True):
+        for arg, own in zip(args, axes, strict=True):
             leaves, tree = flatten(arg)
-            shown = leaves if axis is None else [trace.input(np.moveaxis(x, axis, 0)) for x in leaves]
+            shown = [x if axis is None else trace.input(np.moveaxis(x, axis, 0))
+                     for x, axis in zip(leaves, own, strict=True)]  # fmt: skip
             call.append(optree.tree_unflatten(tree, shown))
         with trace:
             leaves, tree = flatten(f(*call, **kwargs))

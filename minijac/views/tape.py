@@ -11,7 +11,7 @@ import numpy as np
 from ..accumulation.graph import Graph
 from ..accumulation.recording import run_on_tape
 from ..accumulation.samples import Place, follow_samples
-from ..arguments import argument_positions, batch_axes, batch_size, flatten
+from ..arguments import argument_positions, batch_axes, batch_size
 from ..backend import at_home
 from ..tape.trace import Node
 
@@ -105,11 +105,9 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
         held: dict[int, Place | None] = {}
         start = 0
         for n in positions:
-            leaves = flatten(args[n])[0]
-            axis = axes[n]
-            for i in run.inputs[start : start + len(leaves)]:
+            for i, axis in zip(run.inputs[start:], axes[n], strict=False):
                 if axis is not None:
                     held[i] = Place(axis % run.nodes[i].out.ndim, 1)
-            start += len(leaves)
+            start += len(axes[n])
         places, _ = follow_samples(everything, held, set(held), batch)
     return Tape(run.nodes, outputs, places)

@@ -190,7 +190,7 @@ def test_third_order_of_an_operation_equals_nested_forward_mode(op, number):
         g = lambda t, g=g: mj.jvp(g, (t,), (np.ones_like(t),))[1]
     run = run_on_tape(f, (t,), {}, (0,), {}, False)
     graph = Graph(run.nodes, run.inputs, run.output_nodes)
-    found = coefficients(graph, run.inputs[0], 1, {(0,), (0, 0), (0, 0, 0)}).get(run.output_nodes[0], {})
+    found = coefficients(graph, {run.inputs[0]: 1}, {(0,), (0, 0), (0, 0, 0)}).get(run.output_nodes[0], {})
     for order in (1, 2, 3):
         a, b = found.get((0,) * order, 0.0), expected[order]
         a = a.dense(b.dtype, b) if isinstance(a, Block) else np.broadcast_to(a, b.shape)
