@@ -208,8 +208,8 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
                 )
             found = found or (size, name)
     batched = [(n, axis) for n, own in enumerate(axes) for axis in own if axis is not None]
-    if found is None and batched:
-        n, axis = batched[0]
+    if found is None and (batched or (args and not any(axes))):
+        n, axis = batched[0] if batched else (0, 0)
         leaves = flatten(args[n])[0]
         strange = leaves[0] if leaves and not isinstance(leaves[0], int | float) else args[n]
         raise InputError(

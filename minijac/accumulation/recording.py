@@ -9,16 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from ..arguments import (
-    LeafAxes,
-    Options,
-    argument_positions,
-    batch_axes,
-    batch_size,
-    differentiable,
-    flatten,
-    output_leaf,
-)
+from ..arguments import Options, argument_positions, batch_axes, batch_size, differentiable, flatten, output_leaf
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..foreign import a_function
@@ -55,7 +46,7 @@ def run_on_tape(
     args: Sequence[Any],
     kwargs: dict[str, Any],
     positions: Sequence[int],
-    batched: dict[int, LeafAxes],
+    batched: dict[int, Sequence[int | None]],
     has_aux: bool,
     kept: bool = False,
     takes_steps: bool = False,
@@ -195,7 +186,7 @@ def prepare(
     axes = batch_axes(options.batch_axis, args)
     batch = batch_size(args, axes)
     leaf_axes = [axis for n in positions for axis in axes[n]]
-    follow: dict[int, LeafAxes] = {}
+    follow: dict[int, Sequence[int | None]] = {}
     if all(axis is None for axis in leaf_axes):  # only other arguments hold samples: trace them to find the output's
         follow = {n: own for n, own in enumerate(axes) if any(axis is not None for axis in own)}
     run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps)

@@ -100,11 +100,9 @@ def jacobian(
     Args:
         f: Maps arrays for a whole batch to arrays for a whole batch; it is called once, with the true shapes. Takes
             and returns any pytree of arrays.
-        argnums: The argument(s) to differentiate, by position; in the call they may come by keyword. A tuple gives a
-            tuple of Jacobians at each output leaf.
-        batch_axis: The axis that holds the samples, for each positional argument: one int or None for all, or a tuple.
-            In a tuple, an argument that is a tree may have a tree of axes. None: shared by all samples.
-            All None: the ordinary Jacobian ``(*out, *in)``.
+        argnums: The argument(s) to differentiate. A tuple gives a tuple of Jacobians at each output leaf.
+        batch_axis: The axis that holds the samples, for each positional argument: one int or None for all, or a tuple,
+            in it a tree for a tree. None: shared by all samples. All None: the ordinary Jacobian ``(*out, *in)``.
         mode: ``"forward"``, ``"reverse"``, ``"mixed"``, or ``"auto"``, the cheapest by predicted cost. All agree to
             rounding.
         on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (the exact ``d y_i / d x_i``), or ``"full"``

@@ -56,12 +56,10 @@ def partials(
     """Function that returns chosen partial derivatives of a batched function, of any order, computed in one pass.
 
     Args:
-        f: Maps a flat x: ``(B, n)`` (and other arguments, taken as constants) to y: ``(B, *out)``, or a pytree of
-            such; it is called once.
+        f: Maps a flat x: ``(B, n)`` (others are constants) to y: ``(B, *out)``, or a pytree; it is called once.
         multi_indices: For each derivative the tuple of the features of x to differentiate by: ``()`` the value,
             ``(0,)`` the first derivative by feature 0, ``(0, 1)`` the mixed second one, in any order and number.
-        argnums: The argument that is x, or a tuple of several, whose features are counted on from one to the next: with
-            x: ``(B, 2)`` and t: ``(B, 1)``, feature 2 is t.
+        argnums: The argument that is x, or several, their features counted on: after x: ``(B, 2)``, t is feature 2.
         batch_axis: The axis that holds the samples, as for `jacobian`.
 
     Returns:
