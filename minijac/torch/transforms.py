@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import update_wrapper
 from typing import Any
 from weakref import WeakSet
@@ -135,7 +135,8 @@ def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
         g = transform(lowered(f), *positional, **options)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return outermost(g, args, kwargs)
+            with torch.no_grad() if options.get("structured") else nullcontext():  # an operator is not tied
+                return outermost(g, args, kwargs)
 
         return _named(call, f)
 

@@ -121,6 +121,27 @@ def test_products_and_values():
     close(structured.todense(), J)
 
 
+def test_structured_jacobians_are_operators_on_tensors():
+    f, x = module("tanh")
+    J = mt.jacobian(f, structured=True)(x)
+    close(J.todense(), per_sample(f, x).detach())
+    close(J @ torch.ones(2, 4, dtype=torch.float64), per_sample(f, x).detach().sum(2))
+    assert "Jacobian of shape (2, 2, 4)" in repr(J)
+
+
+def test_trees_numbers_and_aux_pass():
+    f, x = module("tanh")
+
+    def g(inputs, scale, flag=False):
+        y = f(inputs["x"]) * scale
+        return {"y": y, "first": y[:, 0]}, (y.sum().detach(), "said")
+
+    J, (total, word) = mt.jacobian(g, has_aux=True, batch_axis=(0, None))({"x": x}, 2.0, flag=True)
+    close(J["y"]["x"].detach(), 2 * per_sample(f, x).detach())
+    close(J["first"]["x"].detach(), 2 * per_sample(f, x)[:, 0].detach())
+    assert word == "said" and total.shape == ()
+
+
 def test_a_lowered_module_goes_through_any_transformation_of_minijac():
     f, x = module("tanh")
     g = mj.torch.lowered(f)
