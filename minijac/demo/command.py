@@ -139,7 +139,7 @@ def tables_with_torch(device: Device, options: argparse.Namespace) -> Iterator[t
     noticed = {row.method: row.notices_mixing for row in mixing}
     for network in jacobian_networks(options):
         reference = forum.reference_jacobian(network)
-        yield network.label, measured_rows("jacobian", device, network, reference, forum.METHODS, noticed, options)
+        yield network.label, measured_rows("jacobian", device, network, reference, forum.FIRST_ORDER, noticed, options)
     network = forum.thread_network(options.seed)
     yield (
         f"second order, {network.label}",
@@ -267,10 +267,10 @@ def mixing_rows(device: Device, options: argparse.Namespace) -> list[Row]:
     if device.torch_name is None:
         return rows
     f, x = torch_arguments(network, device, options)
-    for method in forum.METHODS:
+    for method in forum.FIRST_ORDER:
         rows.append(mixing_row(device, network, method.title, partial(to_host, method, f, x), reference))
     f, x = torch_arguments(network, device, options, own_batch_norm=True)
-    for method in forum.METHODS:
+    for method in forum.FIRST_ORDER:
         if method.key in ("loop", "vmap-jacrev"):  # these show the layer one sample at a time
             title = f"{method.title}, torch's batch_norm"
             rows.append(mixing_row(device, network, title, partial(to_host, method, f, x), reference))

@@ -34,6 +34,7 @@ class _LazyModule:
 
 
 torch: Any = _LazyModule("torch")
+minijac_torch: Any = _LazyModule("minijac.torch")
 
 
 def has_torch() -> bool:
@@ -141,8 +142,11 @@ def numpy_function(network: Network) -> Function:
 def torch_function(network: Network, dtype: str, device: str = "cpu", *, own_batch_norm: bool = False) -> Function:
     """The network in torch, (B, in) -> (B, out); one sample (in,) -> (out,) counts as a batch of one.
 
-    `own_batch_norm`: use torch's batch_norm in training mode, rather than the formula written out.
+    It is the thread's own `nn.Sequential`, but where samples mix: there the statistics of the batch are written out, or
+    with `own_batch_norm` torch's batch_norm in training mode.
     """
+    if not network.batch_statistics:
+        return sequential(network, dtype, device)
     layers = [
         (to_tensor(W.T, dtype, device), to_tensor(b, dtype, device))
         for W, b in zip(network.weights, network.biases, strict=True)
@@ -166,6 +170,18 @@ def torch_function(network: Network, dtype: str, device: str = "cpu", *, own_bat
         return linear(x, *layers[-1])
 
     return f
+
+
+def sequential(network: Network, dtype: str, device: str = "cpu") -> Any:
+    """The network as a module of torch's; its weights do not require grad."""
+    activation = torch.nn.Tanh if network.activation == "tanh" else torch.nn.Sigmoid
+    modules: list[Any] = []
+    for W, b in zip(network.weights, network.biases, strict=True):
+        layer = torch.nn.Linear(*W.shape, dtype=getattr(torch, dtype), device=device).requires_grad_(False)
+        layer.weight.copy_(to_tensor(W.T, dtype, device))
+        layer.bias.copy_(to_tensor(b, dtype, device))
+        modules += [layer, activation()]
+    return torch.nn.Sequential(*modules[:-1])
 
 
 def to_tensor(array: Array, dtype: str, device: str = "cpu") -> Tensor:
@@ -284,6 +300,18 @@ METHODS: tuple[Method, ...] = (
     ),
 )
 """First order: what the thread proposes, and the vmap that it was told to wait for."""
+
+MINIJAC_TORCH = Method(
+    "minijac-torch",
+    "minijac.torch.jacobian",
+    lambda f, x: minijac_torch.jacobian(f)(x),
+    _unchanged,
+    _dense,
+    _per_output,
+)
+"""The module as it is, by minijac."""
+
+FIRST_ORDER = (*METHODS, MINIJAC_TORCH)
 
 VMAP_JACFWD = Method(
     "vmap-jacfwd",

@@ -95,7 +95,7 @@ def test_text_shows_the_shapes_and_the_mixing(text: str) -> None:
 @needs_torch
 def test_every_method_gives_the_per_sample_jacobian(record: dict[str, Any]) -> None:
     table = rows(record, "jacobian")
-    assert len(table) == 7
+    assert len(table) == 8
     for row in table.values():
         assert row["shape"] == [3, 10, 5]
         assert row["error"] < 1e-13
@@ -120,6 +120,7 @@ def test_second_order(record: dict[str, Any]) -> None:
 def test_only_minijac_notices_that_samples_mix(record: dict[str, Any]) -> None:
     noticed = {method: row["notices_mixing"] for method, row in rows(record, "jacobian").items()}
     assert noticed.pop("minijac.jacobian") is True
+    assert noticed.pop("minijac.torch.jacobian") is True
     assert not any(noticed.values())
 
 
