@@ -2,7 +2,7 @@
 
 from typing import Any as _Any
 
-from . import errors, nn, numpy, ops, special, testing
+from . import errors, nn, numpy, ops, scipy, special, testing
 from .adapting import adapt
 from .errors import (
     BatchMixingError,
@@ -66,6 +66,7 @@ __all__ = [
     "partials",
     "root",
     "scan",
+    "scipy",
     "special",
     "stop_gradient",
     "testing",

@@ -13,6 +13,7 @@ import numpy as np
 from . import numpy as own
 from . import special
 from .numpy.creation import asarray
+from .scipy import linalg, stats
 from .tape.traced import Traced
 from .transforms.vmap import vmap
 
@@ -77,9 +78,10 @@ _SAID = {"log": log, "hypot": hypot, "dist": dist, "fsum": fsum, "prod": prod}
 def _for_traced(plain: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
     """`plain` where nothing is traced, so that plain numbers give Python's."""
 
-    @wraps(plain)
+    @wraps(plain, updated=())
     def either(*args: Any, **kwargs: Any) -> Any:
-        return (function if any(map(_holds_traced, args)) else plain)(*args, **kwargs)
+        traced = any(map(_holds_traced, args)) or any(map(_holds_traced, kwargs.values()))
+        return (function if traced else plain)(*args, **kwargs)
 
     return either
 
@@ -176,9 +178,34 @@ MATH = _math()
 TWINS: dict[str, Callable[[ModuleType], ModuleType]] = {
     "numpy": lambda original: Twin("numpy", own, _NUMPY),
     "math": lambda original: Twin("math", original, MATH),
+    "scipy.linalg": lambda original: Twin("scipy.linalg", original, _public(linalg)),
+    "scipy.stats": lambda original: Twin("scipy.stats", original, _families(original)),
     "scipy.special": lambda original: Twin("scipy.special", original, _special(original)),
 }
 """Modules that have a twin, by name."""
+
+
+def _public(module: ModuleType) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in module.__all__}
+
+
+class _Family:
+    """A family of `scipy.stats`: minijac's functions for traced values, and all else SciPy's."""
+
+    def __init__(self, original: Any, family: Any) -> None:
+        self._original = original
+        for name in ("pdf", "logpdf", "cdf", "logcdf", "sf", "logsf"):
+            setattr(self, name, _for_traced(getattr(original, name), getattr(family, name)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._original(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def _families(original: ModuleType) -> dict[str, Any]:
+    return {name: _Family(getattr(original, name), family) for name, family in _public(stats).items()}
 
 
 def _special(original: ModuleType) -> dict[str, Any]:
@@ -201,6 +228,8 @@ def twin_function(function: Any) -> Any:
         return next((mine for key, mine in _OWN_NUMPY.items() if getattr(np, key, None) is function), None)
     if module is not None and module.startswith("scipy.special") and name in special.__all__:
         return getattr(special, name)
+    if module is not None and module.startswith("scipy.linalg") and name in linalg.__all__:
+        return getattr(linalg, name)
     return None
 
 

@@ -1,0 +1,101 @@
+"""minijac.scipy against SciPy's values and finite differences, and by `adapt` from code that calls SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+from helpers import close
+from numpy_harness import cases, check_jacobian, check_second, whole
+
+import minijac as mj
+from minijac.scipy import linalg, stats
+
+A = np.random.default_rng(0).normal(size=(3, 3))
+S = A @ A.T + np.eye(3)
+b = np.array([0.3, -1.0, 0.5])
+LINALG = {
+    "expm": (lambda la, x: la.expm(x), A),
+    "expm, squared": (lambda la, x: la.expm(6.0 * x), A),
+    "solve": (lambda la, x: la.solve(x, b), S),
+    "inv": (lambda la, x: la.inv(x) * la.det(x), S),
+    "solve_triangular": (lambda la, x: la.solve_triangular(x, b), S),
+    "solve_triangular, lower": (lambda la, x: la.solve_triangular(x, b, lower=True, trans=1), S),
+    "solve_triangular, unit": (lambda la, x: la.solve_triangular(x, b, unit_diagonal=True), S),
+    "cho_solve": (lambda la, x: la.cho_solve(la.cho_factor(x @ x.T), b), S),
+    "cho_solve, lower": (lambda la, x: la.cho_solve(la.cho_factor(x @ x.T, lower=True), b), S),
+    "cholesky": (lambda la, x: la.cholesky(x @ x.T), S),
+    "block_diag": (lambda la, x: la.block_diag(x, 2.0 * x[:1], x[0]), A),
+    "toeplitz": (lambda la, x: la.toeplitz(x[0], x[1]), A),
+    "circulant": (lambda la, x: la.circulant(x[0]), A),
+}
+
+
+@pytest.mark.parametrize("pair", LINALG.values(), ids=LINALG.keys())
+def test_linear_algebra(pair):
+    f, x = pair
+    close(f(linalg, x), f(scipy.linalg, x), 1e-9, 1e-9)
+    case = whole(lambda x: f(linalg, x), *x.shape, points=[x])
+    check_jacobian(case)
+    J = mj.jacobian(mj.adapt(lambda x: f(scipy.linalg, x)), batch_axis=None)(x)
+    close(J, mj.jacobian(lambda x: f(linalg, x), batch_axis=None)(x))
+
+
+def test_expm_of_a_batch_keeps_samples_apart_and_compiles():
+    x = np.random.default_rng(1).normal(size=(4, 3, 3))
+    J = mj.jacobian(linalg.expm)(x)
+    for one, found in zip(x, J, strict=True):
+        close(found, mj.jacobian(linalg.expm, batch_axis=None)(one), 1e-9, 1e-9)
+    close(mj.compile(mj.jacobian(lambda x: linalg.expm(x, squarings=2)))(x), J, 1e-9, 1e-9)
+    with pytest.raises(mj.TraceError):
+        mj.compile(linalg.expm)(x)
+    with pytest.raises(mj.InputError, match="square"):
+        linalg.expm(np.ones((2, 3)))
+
+
+FAMILIES = {
+    "norm": (), "expon": (), "logistic": (), "laplace": (), "cauchy": (), "uniform": (), "gumbel_r": (), "rayleigh": (),
+    "lognorm": (0.7,), "weibull_min": (1.6,), "pareto": (2.5,), "gamma": (2.3,), "beta": (1.7, 2.4), "t": (4.5,),
+}  # fmt: skip
+POINTS = np.array([-1.3, 0.2, 0.45, 0.9, 1.7, 3.1])
+FUNCTIONS = ("pdf", "logpdf", "cdf", "sf", "logcdf", "logsf")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_families(name, function):
+    shapes = FAMILIES[name]
+    mine, theirs = getattr(getattr(stats, name), function), getattr(getattr(scipy.stats, name), function)
+    if name in ("gamma", "beta", "t") and "pdf" not in function:
+        with pytest.raises(mj.UnsupportedOperationError, match="distribution function"):
+            mine(POINTS, *shapes)
+        return
+    with np.errstate(all="ignore"):
+        for options in ((), (0.1, 1.4)):
+            close(mine(POINTS, *shapes, *options), theirs(POINTS, *shapes, *options), 1e-9, 1e-12)
+        close(mine(POINTS, *shapes, loc=0.1, scale=1.4), theirs(POINTS, *shapes, loc=0.1, scale=1.4), 1e-9, 1e-12)
+        parameters = np.array([*shapes, 0.05, 1.3])
+        inside = POINTS[np.isfinite(theirs(POINTS, *parameters))]
+        f = lambda p: mine(inside, *[p[k] for k in range(len(parameters))])
+        steps = 1e-6 * np.eye(len(parameters))
+        truth = [(theirs(inside, *(parameters + s)) - theirs(inside, *(parameters - s))) / 2e-6 for s in steps]
+        for mode in ("forward", "reverse"):
+            found = mj.jacobian(f, batch_axis=None, mode=mode)(parameters)
+            close(found, np.stack(truth, -1), 1e-5, 1e-6)
+        assert np.isfinite(
+            mj.jacobian(lambda x: mine(x, *parameters))(POINTS[:, None])[np.isfinite(mine(POINTS, *parameters))]
+        ).all()
+
+
+def test_adapted_code_finds_the_families():
+    def f(x):
+        return scipy.stats.norm.logpdf(x, 0.5, 2.0) + scipy.stats.gamma(2.0).mean() * x
+
+    x = np.array([0.3, 0.9])
+    close(mj.jacobian(mj.adapt(f), batch_axis=None)(x), np.diag(-(x - 0.5) / 4.0 + 2.0))
+
+
+@cases({"norm": whole(lambda x: stats.norm.logpdf(x[0], x[1], np.exp(x[2])), 3), "expm": whole(linalg.expm, 2, 2)})
+def test_second_order(case):
+    check_second(case)
