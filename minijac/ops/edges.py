@@ -59,7 +59,7 @@ class Edge:
 
     def where_varying(self, varying: Any) -> Edge:
         """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
-        turned = [_without_dead(Part(p.inp, p.out, p.factors, p.scale), varying) for p in self.parts]
+        turned = [_without_dead(Part(p.inp, p.out, p.factors, p.scale), varying, asks=False) for p in self.parts]
         parts = [Part(p.inp, p.out, p.factors, p.scale) for p in turned]
         return Edge(self.out_shape, self.inp_shape, parts, self.linear)
 
@@ -83,7 +83,7 @@ class Edge:
         return places.pop() if len(places) == 1 else None
 
 
-def _without_dead(part: Part, live: Any) -> Part:
+def _without_dead(part: Part, live: Any, asks: bool = True) -> Part:
     if not part.factors or not all(type(digit) is Label for axis in part.out for digit in axis):
         return part
     lead = tuple(digit for axis in part.out for digit in axis if digit.size > 1)
@@ -91,7 +91,10 @@ def _without_dead(part: Part, live: Any) -> Part:
     order: tuple[Label, ...] = (*lead, *rest)  # type: ignore[arg-type]
     grows = size_of(order) > max(size_of(f.axes) for f in part.factors)
     mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
-    if live is not array_of(live) and grows:  # of a program, whose numbers cannot be looked at
+    looked_at = live is array_of(live) and (asks or on_host(live))
+    if (
+        grows and not looked_at
+    ):  # of a program, whose numbers cannot be looked at, or of a device that is not to be asked
         return part._replace(factors=tuple(_used_alone(factor, mask) for factor in part.factors))
     # to ask a device costs more than to write zeros, unless that makes data of what is shared or a product
     if (grows or on_host(value_of(live))) and all(_finite(f.array) for f in part.factors):

@@ -17,7 +17,7 @@ import numpy as np
 from ..accumulation.graph import Graph
 from ..accumulation.plan import structure_of
 from ..accumulation.recording import Prepared, Recorded
-from ..backend import Wrapped, on_host, value_of
+from ..backend import Wrapped, astype, on_host, value_of
 from ..errors import UnsupportedOperationError
 from ..ops.families import Elementwise, elementwise_edge
 from ..tape.trace import Node
@@ -123,7 +123,8 @@ def _function_of_root(root: Node, chain: Sequence[tuple[int, Node, bool]]) -> El
         second = Partials(node, [0], 2)((0, 0))
         curve: Any = 0.0 if second is None else second.scale if second.array is None else second.scale * second.array
         # between the limits of slope / r and of its second derivative, a third of the curve's, at zero
-        limit = curve if second is None or second.array is None else (2.0 * value_of(curve) + curve) / 3.0
+        known = second is None or second.array is None
+        limit = astype(curve, r.dtype, r) if known else (2.0 * value_of(curve) + curve) / 3.0
         level = np.logical_and(abs(value_of(slope)) <= ROUNDINGS * np.finfo(r.dtype).eps * size, np.isfinite(limit))
         return rooted(r, slope, limit, level, *operands)
 

@@ -100,7 +100,11 @@ def test_bounded_memory(device):
     w = (W1, W2)
     expected = mj.value_and_jacobian(f)(x)
     w = device.put(w)
-    for bound in (8_000, 40_000, 10**7):
+    with pytest.raises(
+        mj.InputError, match=r"max_bytes=8,000: expected room for one seed of one sample, which takes 11,"
+    ):
+        mj.jacobian(f, max_bytes=8_000)(*device.put([x]))
+    for bound in (12_000, 40_000, 10**7):
         with device.apart():
             found = mj.value_and_jacobian(f, max_bytes=bound)(*device.put([x]))
         close(device.get(found)[0], expected[0])
