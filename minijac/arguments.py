@@ -17,6 +17,7 @@ from .tape.traced import Traced
 
 __all__ = [
     "DATA",
+    "LEAF",
     "Function",
     "Argnums",
     "BatchAxis",
@@ -34,6 +35,7 @@ __all__ = [
     "differentiable",
     "flatten",
     "output_leaf",
+    "unflatten",
 ]
 
 Function: TypeAlias = Callable[..., Any]
@@ -136,7 +138,18 @@ def _is_int(value: Any) -> bool:
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
     """Leaves and structure of a pytree; None is an empty subtree, as in JAX."""
+    if type(tree) is np.ndarray or isinstance(tree, Traced):
+        return [tree], LEAF
     return optree.tree_flatten(tree, namespace="minijac")
+
+
+LEAF = optree.tree_structure(0, namespace="minijac")
+"""The structure of a leaf alone."""
+
+
+def unflatten(tree: Any, leaves: Sequence[Any]) -> Any:
+    """The pytree of a structure with these leaves."""
+    return leaves[0] if tree is LEAF else optree.tree_unflatten(tree, leaves)
 
 
 def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, ...]:
@@ -189,7 +202,7 @@ def _leaf_axes(entry: Any, arg: Any, n: int) -> LeafAxes:
 
 def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
     """The number of samples, on which all batched arguments agree; None where no argument has a batch axis."""
-    found: tuple[int, str] | None = None
+    found: tuple[int, int, Any, int] | None = None
     for n, (arg, own) in enumerate(zip(args, axes, strict=True)):
         for leaf, axis in zip(flatten(arg)[0], own, strict=True):
             if axis is None or not holds_array(leaf):
@@ -200,14 +213,17 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
                     f"{leaf.ndim} axes. Give it a batch axis, or say batch_axis=(..., None, ...) for an argument that "
                     "all samples share."
                 )
-            size, name = leaf.shape[axis], f"argument {n} of shape {leaf.shape} (axis {axis})"
-            if found is not None and found[0] != size:
+            size = leaf.shape[axis]
+            if found is None:
+                found = size, n, leaf, axis
+            elif found[0] != size:
+                both = found[1:], (n, leaf, axis)
+                first, now = (f"argument {m} of shape {x.shape} (axis {place})" for m, x, place in both)
                 raise InputError(
-                    f"batch sizes differ: expected the {found[0]} samples of {found[1]}, got {size} in {name}. For an "
+                    f"batch sizes differ: expected the {found[0]} samples of {first}, got {size} in {now}. For an "
                     "argument that all samples share, such as weights, say so: batch_axis=(0, None)."
                 )
-            found = found or (size, name)
-    batched = [(n, axis) for n, own in enumerate(axes) for axis in own if axis is not None]
+    batched = [] if found else [(n, axis) for n, own in enumerate(axes) for axis in own if axis is not None]
     if found is None and (batched or (args and not any(axes))):
         n, axis = batched[0] if batched else (0, 0)
         leaves = flatten(args[n])[0]
@@ -221,6 +237,8 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
 
 def differentiable(leaf: Any, n: int, xp: Any) -> Any:
     """A leaf of argument `n` as an array that can be differentiated, of the module `xp` if it is a number."""
+    if type(leaf) is np.ndarray and leaf.dtype.char in "fd":
+        return leaf
     if isinstance(leaf, float):
         leaf = xp.asarray(leaf)
     elif isinstance(leaf, Traced) and not holds_array(leaf) and leaf.dtype.kind == "f":
@@ -247,6 +265,8 @@ def check_dtype(dtype: Any, what: str, advice: str) -> None:
 
 def output_leaf(y: Any, xp: Any) -> Any:
     """A leaf of the function's result as an array, of the module `xp` if it is a number, or InputError."""
+    if type(y) is np.ndarray and y.dtype.char in "fd":
+        return y
     if isinstance(y, float):
         y = xp.asarray(y)
     if not is_array(y) and not isinstance(y, Traced):

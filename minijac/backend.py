@@ -27,6 +27,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_HOST = (np.ndarray, np.generic)
+
+
 def _cupy() -> Any:
     """CuPy if the caller has imported it (no array of it can exist otherwise), else None."""
     return sys.modules.get("cupy")
@@ -80,8 +83,10 @@ def module_of(arguments: Any) -> Any:
 
 def is_array(x: Any) -> bool:
     """Whether `x` is a plain array: numpy's, a numpy scalar, or cupy's."""
+    if isinstance(x, _HOST):
+        return True
     cupy = _cupy()
-    return isinstance(x, np.ndarray | np.generic) or (cupy is not None and isinstance(x, cupy.ndarray))
+    return cupy is not None and isinstance(x, cupy.ndarray)
 
 
 def holds_array(x: Any) -> bool:
@@ -152,7 +157,7 @@ def placed(x: Any, like: Any) -> Any:
 
 def on_host(x: Any) -> bool:
     """Whether looking at the numbers of a plain array costs no wait for a device."""
-    return isinstance(x, np.ndarray | np.generic)
+    return isinstance(x, _HOST)
 
 
 def to_host(x: Any) -> Any:

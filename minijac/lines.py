@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,16 +39,24 @@ def caller(depth: int = 2) -> Line | None:
     function: str | None = None
     installed: Line | None = None
     while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_LIBRARIES) or name.startswith(_PROGRAM):
-            line = Line(name, frame.f_lineno, function)
-            if "site-packages" not in name:
+        code = frame.f_code
+        below, public, package = _kind(code.co_filename)
+        if not below:
+            line = Line(code.co_filename, frame.f_lineno, function)
+            if not package:
                 return line
             installed = installed or line
-        if name.startswith(_PUBLIC) and not name.endswith("protocol.py"):
-            function = frame.f_code.co_name
+        if public:
+            function = code.co_name
         frame = frame.f_back
     return installed
+
+
+@lru_cache(4096)
+def _kind(file: str) -> tuple[bool, bool, bool]:
+    """Whether a file is minijac's or NumPy's, one of public functions, and of an installed package."""
+    public = file.startswith(_PUBLIC) and not file.endswith("protocol.py")
+    return file.startswith(_LIBRARIES) and not file.startswith(_PROGRAM), public, "site-packages" in file
 
 
 def of_library(file: str) -> bool:

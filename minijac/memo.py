@@ -31,10 +31,10 @@ class Memo(Generic[V]):
     def seen(self, key: Hashable) -> V | None:
         """The value of a key, which counts as used now; None where there is none."""
         with self._lock:
-            if key not in self._found:
-                return None
-            self._found.move_to_end(key)
-            return self._found[key]
+            value = self._found.get(key)
+            if value is not None:
+                self._found.move_to_end(key)
+            return value
 
     def get(self, key: Hashable, find: Callable[[], V]) -> V:
         """The value of a key, found now if it was not before; threads that look for one at once may each find it."""

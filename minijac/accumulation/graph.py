@@ -42,21 +42,23 @@ class Graph:
         nodes = self.nodes
         self.inputs = set(inputs)
         reached = set(self.inputs)
+        carried: dict[int, list[tuple[int, int]]] = {}
         for i, node in enumerate(nodes):
-            for k, p in enumerate(node.parents):
-                if p in reached and k not in node.op.inert:  # type: ignore[union-attr]
+            if node.op is not None and i not in self.inputs:
+                inert = node.op.inert
+                carriers = [(k, p) for k, p in enumerate(node.parents) if p in reached and k not in inert]
+                if carriers:
+                    carried[i] = carriers
                     reached.add(i)
-                    break
         self.outputs = [i for i in outputs if i in reached]
         used = set(self.outputs)
-        operands: dict[int, list[tuple[int, int]]] = {}
-        for i in range(max(used, default=-1), -1, -1):
-            if i in used and i not in self.inputs:
-                inert = nodes[i].op.inert  # type: ignore[union-attr]
-                operands[i] = [(k, p) for k, p in enumerate(nodes[i].parents) if p in reached and k not in inert]
-                used.update(p for _, p in operands[i])
-        self.order = [i for i in sorted(used) if i not in self.inputs]
-        self._operands = operands
+        order = []
+        for i in reversed(carried):
+            if i in used:
+                order.append(i)
+                used.update([p for _, p in carried[i]])
+        self.order = order[::-1]
+        self._operands = {i: carried[i] for i in self.order}
         self._stretched: dict[int, Any] | None = None
         self.steps: dict[int, list[int]] = {}
         """The nodes that are outputs of one step, by the first of them."""

@@ -229,7 +229,10 @@ def write(block: Block, ledger: Ledger, fresh: bool = True) -> None:
 
 
 def structure_of(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
-    """What a plan depends on: operations, shapes, dtypes and how they are connected."""
+    """What a plan depends on: operations, shapes, dtypes and how they are connected.
+
+    What comes back stands for all that, is the same for the same, and is compared at once.
+    """
     rows = []
     for i in graph.order:
         node = graph.nodes[i]
@@ -237,7 +240,7 @@ def structure_of(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) ->
         params = _frozen(tuple(node.params.values()), {}) if node.params else ()
         rows.append((node.op, node.parents, shapes, params, node.out.dtype.char))
     shapes = tuple([graph.nodes[i].out.shape for i in inputs])
-    return tuple(rows), tuple(inputs), tuple(outputs), shapes
+    return _STRUCTURES.get((tuple(rows), tuple(inputs), tuple(outputs), shapes), object)
 
 
 def _frozen(value: Any, number: dict[Label, int]) -> Any:
@@ -253,6 +256,7 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
     return getattr(value, "shape", value) if not isinstance(value, dict) else str(value)
 
 
+_STRUCTURES = Memo[object](1024)
 _PLANS = Memo[Plan](1024)
 
 

@@ -7,9 +7,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 
-from ..arguments import Options, argument_positions, batch_axes, batch_size, differentiable, flatten, output_leaf
+from ..arguments import (
+    Options,
+    argument_positions,
+    batch_axes,
+    batch_size,
+    differentiable,
+    flatten,
+    output_leaf,
+    unflatten,
+)
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..foreign import a_function
@@ -77,26 +85,17 @@ def run_on_tape(
                     inputs.append(value.index)
                 else:
                     others[value.index] = batched[n][k]  # type: ignore[assignment]
-            call[n] = optree.tree_unflatten(tree, traced)
+            call[n] = unflatten(tree, traced)
         result = a_function(f)(*call, **kwargs)
         trace.check_captured()
         result, aux = _with_aux(_returned(result, f)) if has_aux else (_returned(result, f), None)
         leaves, tree = _settled(result)
-        aux_leaves, aux_tree = _settled(aux)
+        aux_leaves, aux_tree = _settled(aux) if has_aux else ([], None)
     nodes = [_node(leaf, trace) for leaf in leaves]
     outputs = [_stripped(leaf, trace) for leaf in leaves]
-    return Recorded(
-        trace,
-        trace.nodes,
-        inputs,
-        others,
-        outputs,
-        nodes,
-        tree,
-        optree.tree_unflatten(tree, [_owned(y) for y in outputs]),
-        optree.tree_unflatten(aux_tree, [_owned(_stripped(leaf, trace)) for leaf in aux_leaves]),
-        xp,
-    )
+    value = unflatten(tree, [_owned(y) for y in outputs])
+    aux = unflatten(aux_tree, [_owned(_stripped(leaf, trace)) for leaf in aux_leaves]) if has_aux else None
+    return Recorded(trace, trace.nodes, inputs, others, outputs, nodes, tree, value, aux, xp)
 
 
 def _returned(result: Any, f: Callable[..., Any]) -> Any:

@@ -24,11 +24,10 @@ def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
     refuse("matmul", **kwargs)
     if is_sparse(a) or is_sparse(b):
         return _sparse_product(a, b)
-    if not np.shape(a) or not np.shape(b):
-        raise ValueError(
-            f"matmul at {user_line()}: expected operands with axes, got shapes {np.shape(a)}, {np.shape(b)}"
-        )
-    return multilinear.matmul(*as_arrays(a, b))
+    a, b = as_arrays(a, b)
+    if not a.ndim or not b.ndim:
+        raise ValueError(f"matmul at {user_line()}: expected operands with axes, got shapes {a.shape}, {b.shape}")
+    return multilinear.matmul(a, b)
 
 
 def _sparse_product(a: Any, b: Any) -> Any:

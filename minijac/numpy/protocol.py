@@ -98,7 +98,9 @@ def axis_of(x: Any, axis: int, name: str) -> int:
 
 def as_array(x: Any, *others: Any) -> Any:
     """Numbers and lists as arrays where the other operands live. Lists of traced values are stacked by no one."""
-    array = x if isinstance(x, Traced) or is_array(x) else namespace(*others).asarray(x)
+    if isinstance(x, Traced):
+        return x
+    array = x if is_array(x) else namespace(*others).asarray(x)
     check_operand("array", array)
     return array
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -31,7 +30,6 @@ def chunkwise(f: Callable[..., Any], options: Options) -> Callable[[Callable[...
     """Decorates a transformed `f`: Dask arrays among its arguments give Dask arrays, anything else passes through."""
 
     def decorate(transformed: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(transformed)
         def called(*args: Any, **kwargs: Any) -> Any:
             if "dask.array" in sys.modules and any(map(is_lazy, flatten((args, kwargs))[0])):
                 return _over_chunks(f, transformed, options, args, kwargs)

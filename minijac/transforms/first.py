@@ -6,11 +6,21 @@ from collections.abc import Callable
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
-import optree
 
 from ..accumulation.recording import Prepared, Recorded, prepare
 from ..accumulation.results import assemble
-from ..arguments import Argnums, BatchAxis, Function, JacobianOptions, Mode, OnMixing, Options, checked_options, flatten
+from ..arguments import (
+    Argnums,
+    BatchAxis,
+    Function,
+    JacobianOptions,
+    Mode,
+    OnMixing,
+    Options,
+    checked_options,
+    flatten,
+    unflatten,
+)
 from ..backend import taken_home
 from ..errors import InputError
 from ..operator.jacobian import Jacobian
@@ -165,10 +175,10 @@ def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], opt
         per_argument, start = [], 0
         for n in ready.positions:
             leaves, tree = flatten(args[n])
-            per_argument.append(optree.tree_unflatten(tree, row[start : start + len(leaves)]))
+            per_argument.append(unflatten(tree, row[start : start + len(leaves)]))
             start += len(leaves)
         rows.append(per_argument[0] if isinstance(options.argnums, int | np.integer) else tuple(per_argument))
-    return optree.tree_unflatten(ready.run.tree, rows)
+    return unflatten(ready.run.tree, rows)
 
 
 @overload

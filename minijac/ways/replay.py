@@ -197,7 +197,7 @@ def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
     for array in arrays.values():
         if type(array) is not np.ndarray:
             return None
-        numbers.append(array.dtype.str)
+        numbers.append(array.dtype)
     return arrays, tuple(numbers)
 
 
