@@ -87,7 +87,7 @@ def refuse(name: str, **keywords: Any) -> None:
 
 def axes_of(x: Any, axis: Any, name: str) -> tuple[int, ...]:
     axes = normalised(axis, x.ndim)
-    if len(set(axes)) < len(axes) or not all(0 <= k < x.ndim for k in axes):
+    if axis is not None and (len(set(axes)) < len(axes) or not all(0 <= k < x.ndim for k in axes)):
         raise InputError(f"{name} at {user_line()}: expected axes within the {x.ndim} of shape {x.shape}, got {axis}.")
     return axes
 

@@ -195,7 +195,8 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Any:
     if axis is None:
         return reshape(structural.roll(ravel(x), shift=int(np.sum(shift)), axis=0), x.shape)
     axes = normalised(axis, x.ndim)
-    for s, k in zip(*(a.tolist() for a in np.broadcast_arrays(shift, axes)), strict=True):
+    shifts = ([shift] * len(axes), axes) if isinstance(shift, int) else np.broadcast_arrays(shift, axes)
+    for s, k in zip(*(map(int, each) for each in shifts), strict=True):
         x = structural.roll(x, shift=s, axis=axis_of(x, k, "roll"))
     return x
 

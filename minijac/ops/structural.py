@@ -34,8 +34,8 @@ def fresh(shape: Sequence[int]) -> Axes:
 def normalised(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
-    return tuple(int(k) + ndim if k < 0 else int(k) for k in axes)
+    axes = (axis,) if isinstance(axis, int | np.integer) else axis
+    return tuple([int(k) + ndim if k < 0 else int(k) for k in axes])
 
 
 # -- relabel: all structural operations in one, by labels alone --------------------------------------------------------

@@ -120,10 +120,11 @@ class Trace:
         for arg in args:
             parent = -1
             if isinstance(arg, Traced):
-                if arg.home is self:
-                    parent = arg.index
-                arg = self._kept(arg)
-                plain = plain and not isinstance(arg, Traced)
+                if arg.home is self:  # a node keeps its own by value, those of outer traces by a handle nobody moves
+                    parent, arg = arg.index, arg.value
+                    plain = plain and not isinstance(arg, Traced)
+                else:
+                    arg, plain = arg.fresh(), False
             elif program is None:
                 if type(arg) is np.ndarray:
                     arg = self.held(arg)
@@ -144,10 +145,6 @@ class Trace:
         if slopes is not None:
             self.nodes[-1].slopes = slopes
         return traced(self, len(self.nodes) - 1, out)
-
-    def _kept(self, x: Traced) -> Any:
-        """An operand as a node keeps it: its own by value, those of outer traces by a handle that nobody else moves."""
-        return x.value if x.home is self else x.fresh()
 
     def held(self, array: Any) -> Any:
         """A captured array as it is now, whatever is written to it later: derivatives are taken after the function ran.

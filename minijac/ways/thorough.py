@@ -7,6 +7,7 @@ are not looked at, on a GPU and in a program being recorded.
 
 from __future__ import annotations
 
+from cmath import isfinite
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, TypeVar
@@ -47,9 +48,8 @@ def settled(graph: Graph, compute: Callable[[], T]) -> T:
 
 def _hides(graph: Graph) -> bool:
     """Whether a graph may have entries without derivative beside a local derivative that is not finite."""
-    return any(
-        node.op is not None and (node.op.chooses or node.op.flat) for node in (graph.nodes[i] for i in graph.order)
-    )
+    ops = [graph.nodes[i].op for i in graph.order]
+    return any(op is not None and (op.chooses or op.flat) for op in ops)
 
 
 def mark_thoroughly(graph: Graph, everywhere: bool) -> None:
@@ -126,12 +126,16 @@ def _indicated(factor: Factor) -> Factor:
 def _no_number(x: Any) -> bool:
     """Whether an array that may be looked at has a NaN among its entries, or will have when factors are multiplied."""
     if isinstance(x, Jacobian):
-        arrays = [
-            value_of(a) for term in x.block.terms for a in (np.asarray(term.scale), *(f.array for f in term.factors))
-        ]
-        return any(on_host(array) and not np.isfinite(array).all() for array in arrays)
+        arrays = [value_of(f.array) for term in x.block.terms for f in term.factors]
+        return not all(isfinite(term.scale) for term in x.block.terms) or any(
+            on_host(a) and not (np.isfinite(_squared(a)) or np.isfinite(a).all()) for a in arrays
+        )  # the sum of squares may overflow, but costs one call
     x = value_of(x)
     if not on_host(x) or x.dtype.kind != "f":
         return False
+    return bool(np.isnan(_squared(x)))
+
+
+def _squared(x: Any) -> Any:
     flat = x.reshape(-1)
-    return bool(np.isnan(np.dot(flat, flat)))
+    return np.dot(flat, flat)
