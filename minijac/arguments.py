@@ -154,6 +154,8 @@ def unflatten(tree: Any, leaves: Sequence[Any]) -> Any:
 
 def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, ...]:
     """Non-negative positions of the arguments to differentiate."""
+    if type(argnums) is int and 0 <= argnums < len(args):
+        return (argnums,)
     wanted = (argnums,) if isinstance(argnums, int | np.integer) else tuple(argnums)
     for n in wanted:
         if not -len(args) <= n < len(args):

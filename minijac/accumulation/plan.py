@@ -9,7 +9,7 @@ Prices come from running the accumulation on shadows (`minijac.shadow`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
@@ -294,7 +294,7 @@ def plan_for(
     inputs: Sequence[int],
     outputs: Sequence[int],
     structure: Any = None,
-    seeds: tuple[int, int] | None = None,
+    seeds: Callable[[], tuple[int, int]] | None = None,
 ) -> Plan:
     """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
 
@@ -311,15 +311,13 @@ def plan_for(
 
 
 def _found_plan(
-    graph: Graph, mode: str, inputs: Sequence[int], outputs: Sequence[int], seeds: tuple[int, int] | None
+    graph: Graph, mode: str, inputs: Sequence[int], outputs: Sequence[int], count: Callable[[], Sequence[int]] | None
 ) -> Plan:
     if mode == "mixed":
         return mixed_plan(graph, inputs, outputs)
-    if seeds is None:
-        low, high = (sum(graph.nodes[i].out.size for i in ends) for ends in (inputs, outputs))
-        seeds = low, high
-    if not worth_rehearsing(graph, seeds):
-        return Plan("forward" if seeds[0] <= seeds[1] else "reverse")
+    low, high = count() if count else [sum(graph.nodes[i].out.size for i in ends) for ends in (inputs, outputs)]
+    if not worth_rehearsing(graph, (low, high)):
+        return Plan("forward" if low <= high else "reverse")
     found = candidates(graph, inputs, outputs)
     if mode == "either":  # end, for work that is cut into chunks of seeds
         found = found[:2]

@@ -174,7 +174,7 @@ class Prepared(NamedTuple):
 
     def plan(self, mode: Any) -> Plan:
         """The plan of a mode (`plan.plan_for`)."""
-        return plan_for(self.graph, mode, self.run.inputs, self.nodes, self.structure, self.seeds)
+        return plan_for(self.graph, mode, self.run.inputs, self.nodes, self.structure, lambda: self.seeds)
 
 
 def prepare(
@@ -186,7 +186,7 @@ def prepare(
     batch = batch_size(args, axes)
     leaf_axes = [axis for n in positions for axis in axes[n]]
     follow: dict[int, Sequence[int | None]] = {}
-    if all(axis is None for axis in leaf_axes):  # only other arguments hold samples: trace them to find the output's
+    if set(leaf_axes) <= {None}:  # only other arguments hold samples: trace them to find the output's
         follow = {n: own for n, own in enumerate(axes) if any(axis is not None for axis in own)}
     run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps)
 
@@ -194,7 +194,7 @@ def prepare(
     sources = [run.nodes[i].out for i in run.inputs]
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
-    nodes = list(dict.fromkeys(i for i in run.output_nodes if i is not None))
+    nodes = list(dict.fromkeys([i for i in run.output_nodes if i is not None]))
     graph = Graph(run.nodes, run.inputs, nodes)
     structure = structure_of(graph, run.inputs, nodes)
     shapes = tuple([y.shape for y in outputs])

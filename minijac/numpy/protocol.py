@@ -107,7 +107,7 @@ def as_array(x: Any, *others: Any) -> Any:
 
 def as_arrays(*operands: Any) -> list[Any]:
     """The same for several operands."""
-    return [as_array(x, *operands) for x in operands]
+    return [x if isinstance(x, Traced) or type(x) is np.ndarray else as_array(x, *operands) for x in operands]
 
 
 def flag(value: Any) -> bool:

@@ -293,8 +293,7 @@ def test_a_long_program_is_planned_without_a_rehearsal(monkeypatch):
     wide = lambda x: rotated(100)(np.concatenate([x, x], 1))
     for f, expected in ((narrow, "reverse"), (wide, "forward"), (rotated(100), "forward")):
         ready = prepared(f, random(4, 3))
-        chosen = plan_for(ready.graph, "auto", ready.run.inputs, ready.nodes, ready.structure, ready.seeds)
-        assert chosen.mode == expected
+        assert ready.plan("auto").mode == expected
 
 
 def test_a_long_program_on_large_arrays_is_rehearsed_where_that_is_a_fraction_of_its_work():
