@@ -325,10 +325,3 @@ def test_messages_do_not_show_the_inside_of_the_library():
         with pytest.raises(mj.MinijacError) as caught:
             mj.jacobian(f)(X)
         assert "minijac/" not in str(caught.value).replace("\\", "/").replace(__file__, "")
-
-
-def test_a_hessian_takes_no_structured():
-    with pytest.raises(mj.InputError, match="structured"):
-        mj.hessian(np.sin, structured=True)
-    with pytest.raises(mj.InputError, match="max_bytes"):
-        mj.laplacian(np.sin, max_bytes=10)

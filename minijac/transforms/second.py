@@ -244,7 +244,8 @@ def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[Secon
     plain: dict[str, Any] = dict(options)
     has_aux = plain.pop("has_aux", False)
 
-    with_value: Function = value_and_jacobian(f, argnums, has_aux=has_aux, **plain)
+    within = {name: value for name, value in plain.items() if name != "structured"}  # the last one alone is an operator
+    with_value: Function = value_and_jacobian(f, argnums, has_aux=has_aux, **within)
 
     def first(*args: Any, **kwargs: Any) -> Any:
         value, J = with_value(*args, **kwargs)
@@ -267,7 +268,7 @@ def hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions])
 
     Args:
         f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
-        argnums, batch_axis, mode, on_mixing, has_aux, chunk_size, max_bytes: As for `jacobian`.
+        argnums, batch_axis, mode, on_mixing, has_aux, chunk_size, max_bytes, structured: As for `jacobian`.
 
     Returns a function of the same arguments that gives ``(B, *out, *in, *in)``, trees as ``H[out][arg][in][arg][in]``.
 
@@ -276,8 +277,6 @@ def hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions])
     array([[[0., 2.],
             [2., 2.]]])
     """
-    if options.get("structured"):
-        raise InputError("structured=True: a Hessian is dense. For its diagonal alone use minijac.hessian_diagonal.")
     return _without_value(value_and_hessian(f, argnums, **options), f, options)
 
 

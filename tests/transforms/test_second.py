@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import close, random
 from registry import every_smooth_case
 
 import minijac as mj
@@ -305,3 +306,16 @@ def test_second_derivatives_are_not_rounded_to_single_precision():
     whole = mj.hessian(f)(X)
     np.testing.assert_allclose(mj.hessian_diagonal(f)(X), np.diagonal(whole, axis1=-2, axis2=-1), rtol=1e-13)
     np.testing.assert_allclose(mj.laplacian(f)(X), np.trace(whole, axis1=-2, axis2=-1), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_banded_hessian_as_an_operator_is_its_diagonals(dtype):
+    f = lambda x: (x[:, 1:] ** 2 * x[:, :-1]).sum(1)
+    x = random(2, 1000, dtype=dtype)
+    H = mj.hessian(f, structured=True)(x)
+    assert H.shape == (2, 1000, 1000) and H.nbytes <= 3 * x.nbytes
+    few = x[:, :6]
+    y, H = mj.value_and_hessian(f, structured=True)(few)
+    close(y, f(few), rtol=1e-6)
+    close(H.todense(), mj.hessian(f)(few), rtol=1e-6)
+    close(mj.compile(lambda x: mj.hessian(f, structured=True)(x) @ x)(few), H @ few, rtol=1e-5)

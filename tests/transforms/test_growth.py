@@ -1,0 +1,96 @@
+"""Memory grows with the number of samples, not with its square: every transformation of every operation."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from registry import NAMES_BATCH, SMOOTH, B, Case, cases
+
+import minijac as mj
+from minijac.ops import REGISTRY
+
+FEW, MANY = 33, 528
+SLACK = 4
+"""For temporary arrays of a first call, which a later one does not make; a square would be off by 16."""
+FLOOR = 100_000
+"""Python's own objects, which do not grow."""
+
+TRANSFORMATIONS: dict[str, Callable[..., Callable[..., Any]]] = {
+    "jacobian": lambda f, k, axes: mj.jacobian(f, k, batch_axis=axes, mode="mixed"),
+    "hessian": lambda f, k, axes: mj.hessian(f, k, batch_axis=axes),
+    "hessian_diagonal": lambda f, k, axes: mj.hessian_diagonal(f, k, batch_axis=axes),
+    "laplacian": lambda f, k, axes: mj.laplacian(f, k, batch_axis=axes),
+    "grad of grad": lambda f, k, axes: mj.grad(lambda *x: (mj.grad(lambda *z: f(*z).sum(), k)(*x) ** 2).sum(), k),
+}
+
+
+def peak(call: Callable[[], Any]) -> int:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def grown(operands: list[Any], axes: tuple[int | None, ...], samples: int) -> list[Any]:
+    return [x if axis is None else np.concatenate([x] * (samples // B)) for x, axis in zip(operands, axes, strict=True)]
+
+
+def check_linear(f: Callable[..., Any], k: int, axes: tuple[int | None, ...], few: list[Any], many: list[Any]) -> None:
+    for name, transformation in TRANSFORMATIONS.items():
+        call = transformation(f, k, axes)
+        with np.errstate(all="ignore"):
+            call(*few)  # what is found out once is no part of it
+            small, large = peak(lambda call=call: call(*few)), peak(lambda call=call: call(*many))
+        assert large <= SLACK * MANY / FEW * max(small, FLOOR), (
+            f"{name}: {small:,} bytes of {FEW} samples, {large:,} of {MANY}"
+        )
+
+
+@pytest.mark.slow
+@cases([case for case in SMOOTH if case.name not in NAMES_BATCH and case.differentiable])
+def test_no_transformation_of_an_operation_takes_more_than_linear_memory(case: Case):
+    axes, operands = case.batch_axis, case.operands()
+    k = next((k for k in case.differentiable if axes[k] == 0), None)
+    if k is None:
+        pytest.skip("no operand with samples")
+    op = REGISTRY[case.name]
+
+    def f(*x: Any) -> Any:
+        samples = len(x[k])
+        y = op(*x, **case.sample.params)
+        return y if samples in y.shape or not y.ndim else y.reshape(samples, -1, *y.shape[1:])
+
+    check_linear(f, k, axes, grown(operands, axes, FEW), grown(operands, axes, MANY))
+
+
+W = np.random.default_rng(0).standard_normal((9, 9))
+COMPOSED: dict[str, Callable[[Any], Any]] = {
+    "reshape": lambda x: (np.sin(x) @ W).reshape(len(x), 3, 3) ** 2,
+    "broadcast_to": lambda x: np.broadcast_to(np.sin(x)[:, None], (len(x), 2, 9)) * 2.0,
+    "positions": lambda x: np.sin(x)[:, [0, 3, 3]] * x[:, :1],
+    "take_along_axis": lambda x: np.take_along_axis(x * x, np.argsort(mj.stop_gradient(x), 1)[:, :2], 1),
+    "sort": lambda x: np.sort(np.sin(x), 1) ** 2,
+    "median": lambda x: np.median(x * x, 1),
+    "logsumexp": lambda x: mj.special.logsumexp(x @ W, 1),
+    "log_softmax": lambda x: mj.special.log_softmax(x @ W, 1)[:, 0],
+    "slogdet": lambda x: np.linalg.slogdet(np.tanh(x.reshape(-1, 3, 3) @ W[:3, :3]))[1],
+    "inv": lambda x: np.linalg.inv(np.tanh(x).reshape(-1, 3, 3) + 3.0 * np.eye(3))[:, 0, 0],
+    "norm": lambda x: np.cos(np.linalg.norm(x @ W, axis=1)),
+    "where": lambda x: np.where(x > 0, np.log(np.abs(x)), 0.0).sum(1),
+    "clip": lambda x: np.arccos(np.clip(x, -1.0, 1.0)).sum(1),
+    "network": lambda x: np.tanh(np.maximum(x @ W, 0.0) @ W) @ W[:, :1],
+}
+
+
+@pytest.mark.parametrize("f", COMPOSED.values(), ids=COMPOSED.keys())
+def test_no_transformation_of_a_composition_does(f):
+    x = np.random.default_rng(1).standard_normal((B, 9))
+    check_linear(f, 0, (0,), grown([x], (0,), FEW), grown([x], (0,), MANY))
