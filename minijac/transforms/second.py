@@ -20,7 +20,7 @@ import numpy as np
 import optree
 
 from ..accumulation.graph import Graph
-from ..accumulation.plan import accumulate, plan_for
+from ..accumulation.plan import accumulate, plan_for, price
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first, result_dtype
 from ..accumulation.seeds import seeds, shared, unit
@@ -294,21 +294,21 @@ def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[Second
         (a,), (b,) = ready.in_axes, ready.out_axes
         i, o = ready.run.inputs[0], ready.run.output_nodes[0]
 
+        shapes = [tuple(n for k, n in enumerate(array.shape) if k != axis) for array, axis in ((y, b), (x, a))]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"divergence: expected as many outputs as inputs per sample, got samples of shape {shapes[1]} in and "
+                f"{shapes[0]} out. It is the trace of a square Jacobian."
+            )
+
         def diagonal() -> Any:
-            block = Block(y.shape, x.shape)
-            if o is not None and o in ready.graph.outputs:
-                one = unit([x], [y])
-                plan = plan_for(ready.graph, chosen.mode, [i], [o])
-                block = accumulate(ready.graph, plan, [i], [o], one).get((o, i), block)
-            block = batch_first(block, b, a)
-            if block.out_shape != block.inp_shape:
-                raise InputError(
-                    f"divergence: expected as many outputs as inputs per sample, got samples of shape "
-                    f"{block.inp_shape[1:]} in and {block.out_shape[1:]} out. It is the trace of a square Jacobian."
-                )
-            for k in range(len(block.out_shape)):
-                block = block.paired(k, 0)
-            return block.dense(result_dtype(y, x), x)
+            total = None
+            for block in _jacobian_in_pieces(ready, chosen, i, o):
+                block = batch_first(block, b, a)
+                for k in range(len(block.out_shape)):
+                    block = block.paired(k, 0)
+                total = block.dense(result_dtype(y, x), x, total)
+            return total
 
         with np.errstate(all="ignore"):
             own = settled(ready.graph, diagonal)
@@ -317,15 +317,38 @@ def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[Second
     return with_divergence
 
 
+LARGE = 2**26
+"""Bytes beyond which a Jacobian of which only the trace is wanted is made some seeds at a time."""
+
+
+def _jacobian_in_pieces(ready: Prepared, options: Options, i: int, o: int | None) -> Iterator[Block]:
+    """The block of an output by an input, or of some of its seeds after the other where it would be large."""
+    (x,), (y,), (axis,) = ready.sources, ready.outputs, ready.in_axes
+    if o is None or o not in ready.graph.outputs:
+        yield Block(y.shape, x.shape)
+        return
+    one, chunk_size = unit([x], [y]), options.chunk_size
+    plan = plan_for(ready.graph, options.mode, [i], [o])
+    count = x.size // (1 if axis is None else max(x.shape[axis], 1))
+    if chunk_size is None and y.nbytes * count > LARGE:
+        peak = price(ready.graph, plan, [i], [o]).peak_bytes
+        chunk_size = max(count * LARGE // peak, 1) if peak > LARGE else None
+    if chunk_size is None:
+        yield accumulate(ready.graph, plan, [i], [o], one).get((o, i), Block(y.shape, x.shape))
+        return
+    for seed in seeds(x.shape, axis, chunk_size, one):
+        yield ready.graph.forward({i: seed})[o]
+
+
 def divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns the divergence of each sample: the trace of its square Jacobian.
 
     Args:
         f: Maps x: ``(B, *in)`` to y: ``(B, *in)``.
-        argnums, batch_axis, mode, has_aux: As for `jacobian`.
+        argnums, batch_axis, mode, has_aux, chunk_size: As for `jacobian`.
 
     Returns a function of the same arguments that gives ``(B,)``. Cost: that of the Jacobian; the dense array is
-    not made where structure spares it.
+    not made where structure spares it, and a large one some seeds at a time.
 
     >>> import numpy as np
     >>> divergence(lambda x: x**2)(np.ones((2, 3)))

@@ -319,3 +319,30 @@ def test_a_banded_hessian_as_an_operator_is_its_diagonals(dtype):
     close(y, f(few), rtol=1e-6)
     close(H.todense(), mj.hessian(f)(few), rtol=1e-6)
     close(mj.compile(lambda x: mj.hessian(f, structured=True)(x) @ x)(few), H @ few, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 1}, {"chunk_size": 3}, {"batch_axis": 1}])
+def test_a_divergence_by_some_seeds_at_a_time_is_the_trace(options):
+    w = random(7, 7, seed=1)
+    f = lambda x: np.tanh(x @ w) @ w * x
+    x = random(5, 7)
+    if "batch_axis" in options:
+        x, g = x.T.copy(), lambda x: f(x.T).T
+    else:
+        g = f
+    J = mj.jacobian(g, batch_axis=options.get("batch_axis", 0))(x)
+    close(mj.divergence(g, **options)(x), np.trace(J, axis1=1, axis2=2))
+
+
+def test_the_divergence_of_a_wide_network_makes_no_whole_jacobian():
+    w = random(600, 600, dtype=np.float32) / 25.0
+    x = random(64, 600, dtype=np.float32)
+    f = lambda x: np.tanh(x @ w) @ w  # a Jacobian of 92 MB
+    call = mj.divergence(f)
+    tracemalloc.start()
+    found = call(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 90 * 2**20
+    slope = 1.0 - np.tanh(x @ w) ** 2
+    close(found, np.einsum("ij,bj,ji->b", w, slope, w, optimize=True), rtol=1e-3, atol=1e-3)
