@@ -45,5 +45,18 @@ def test_a_wrong_derivative_is_found():
 
 def test_programs_use_every_operation():
     text = "".join(fuzz.build(random.Random(n).choice).numpy for n in range(2000))
-    for name in ("einsum", "@", "softmax", "where", "reshape", "cumsum", "pad", "sort", "moveaxis", "[..., None]"):
+    for name in (
+        "einsum",
+        "@",
+        "softmax",
+        "where",
+        "reshape",
+        "cumsum",
+        "pad",
+        "sort",
+        "moveaxis",
+        "[..., None]",
+        "scan",
+        "checkpoint(",
+    ):
         assert text.count(name) > 20, name

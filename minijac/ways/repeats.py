@@ -28,7 +28,7 @@ from ..tape.trace import Node
 
 __all__ = ["Stretch", "period_of", "stretches"]
 
-SHORTEST = 400
+SHORTEST = 150
 """Nodes of a graph below which repetition is not looked for."""
 FEWEST = 4
 """Repetitions for which a program is worth its making."""

@@ -262,9 +262,37 @@ def joining(choose: Choose, a: Value, b: Value) -> Any:
     return f"np.concatenate([{{0}}, {{1}}], axis={axis})", f"torch.cat([{{0}}, {{1}}], {axis})"
 
 
+def looping(choose: Choose, a: Value, b: Value) -> Any:
+    """A loop that carries `a` along, beside a captured `b` of its shape; loops in loops, and rows of all steps."""
+    if a.batched != b.batched:
+        return None
+    texts = [[text.replace("{0}", "c") for text in choose(list(ELEMENTWISE.items()))]]
+    if a == b:
+        texts.append([text.replace("{0}", "c") for text in choose(list(BINARY.items()))])
+    numpy, torch_ = texts[-1]
+    numpy, torch_ = f"np.tanh({numpy})", f"torch.tanh({torch_})"
+    kept, count = choose([None, 1, 2]), choose([1, 2, 3])
+    form = choose(["loop", "rows", "nested", "checkpoint"])
+    if form == "checkpoint":
+        return f"mj.checkpoint(lambda c: {numpy})({{0}})", f"[c := {{0}}, {torch_}][1]"
+    if form == "rows":
+        rows = f"mj.scan(lambda c, _: ({numpy}, c), {{0}}, None, {count}, checkpoint={kept})[1]"
+        return (
+            f"np.moveaxis({rows}, 0, -1)",
+            f"torch.stack([c := {{0}}, *[c := {torch_} for _ in range({count - 1})]], -1)",
+        )
+    if form == "nested":
+        numpy, count = f"mj.scan(lambda c, _: ({numpy}, None), c, None, 2)[0]", 2
+    steps = 2 * count if form == "nested" else count
+    return (
+        f"mj.scan(lambda c, _: ({numpy}, None), {{0}}, None, {count}, checkpoint={kept})[0]",
+        f"[c := {{0}}, *[c := {torch_} for _ in range({steps})]][-1]",
+    )
+
+
 OPERATIONS: list[tuple[Callable[..., Any], int]] = [
     (elementwise, 1), (elementwise, 1), (binary, 2), (binary, 2), (reduction, 1), (shaping, 1), (shaping, 1),
-    (indexing, 1), (product, 2), (product, 2), (joining, 2),
+    (indexing, 1), (product, 2), (product, 2), (joining, 2), (looping, 2),
 ]  # fmt: skip
 
 

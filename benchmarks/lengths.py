@@ -1,0 +1,128 @@
+"""How cost grows with a program's length: time for each operation, from tens of operations to twenty thousand.
+
+Run `python benchmarks/lengths.py`; see benchmarks/README.md. Runge-Kutta steps of four chemical species, as a plain
+Python loop and as `mj.scan`: the Jacobian of the end by the start, eager in its first, second and third call and as a
+forward sweep alone, compiled in its first call and replayed; beside jitted JAX with `lax.scan`, and unrolled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minijac as mj
+from minijac.memo import Memo
+
+RESULTS = Path(__file__).resolve().parent / "results" / "lengths-cpu.json"
+BATCH, H = 256, 0.01
+OPERATIONS = 85
+"""Of one step, about."""
+STEPS = (1, 3, 12, 60, 236)
+LONGEST_COMPILED = 60
+"""Steps up to which the plain loop is compiled, by minijac and by JAX unrolled."""
+
+
+def rate(y: Any, xp: Any = np) -> Any:
+    """Four species, three reactions: y (B, 4) -> dy/dt (B, 4)."""
+    a, b, c, d = y[:, 0:1], y[:, 1:2], y[:, 2:3], y[:, 3:4]
+    forward, back, pair = 0.5 * a * b, 0.3 * c * d, 0.1 * a * a
+    return xp.concatenate([back - forward - 2 * pair, back - forward, forward - back + pair, forward - back], 1)
+
+
+def step(y: Any, xp: Any = np) -> Any:
+    k1 = rate(y, xp)
+    k2 = rate(y + H / 2 * k1, xp)
+    k3 = rate(y + H / 2 * k2, xp)
+    return y + H / 6 * (k1 + 2 * k2 + 2 * k3 + rate(y + H * k3, xp))
+
+
+def loop(count: int) -> Callable[[Any], Any]:
+    def f(y: Any) -> Any:
+        for _ in range(count):
+            y = step(y)
+        return y
+
+    return f
+
+
+def scan(count: int) -> Callable[[Any], Any]:
+    return lambda y: mj.scan(lambda y, _: (step(y), None), y, None, count)[0]
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measured(count: int, y: np.ndarray) -> dict[str, float]:
+    """Seconds of every way, for one length."""
+    found: dict[str, float] = {}
+    for name, f in (("loop", loop(count)), ("scan", scan(count))):
+        Memo.clear_all()
+        found[f"{name}, forward alone"] = seconds(lambda f=f: mj.jacobian(f, mode="forward")(y))
+        Memo.clear_all()
+        for call in ("first", "second", "third"):
+            found[f"{name}, eager, {call}"] = seconds(lambda f=f: mj.jacobian(f)(y))
+    if count <= LONGEST_COMPILED:
+        compiled = mj.compile(mj.jacobian(loop(count)))
+        found["loop, compile, first"] = seconds(lambda: compiled(y))
+        found["loop, replay"] = min(seconds(lambda: compiled(y)) for _ in range(5))
+    return found | with_jax(count, y)
+
+
+def with_jax(count: int, y: np.ndarray) -> dict[str, float]:
+    """JAX's, where it is installed."""
+    try:
+        import jax
+    except ImportError:
+        return {}
+    jax.config.update("jax_enable_x64", True)
+    jnp = jax.numpy
+    one = lambda y: step(y[None], jnp)[0]
+
+    def scanned(y: Any) -> Any:
+        return jax.lax.scan(lambda y, _: (one(y), None), y, None, count)[0]
+
+    def unrolled(y: Any) -> Any:
+        for _ in range(count):
+            y = one(y)
+        return y
+
+    found = {}
+    for name, f in (("JAX, scan", scanned), ("JAX, unrolled", unrolled)):
+        if f is unrolled and count > LONGEST_COMPILED:
+            continue
+        jitted = jax.jit(jax.vmap(jax.jacfwd(f)))
+        found[f"{name}, first"] = seconds(lambda jitted=jitted: jitted(y).block_until_ready())
+        found[f"{name}, next"] = min(seconds(lambda jitted=jitted: jitted(y).block_until_ready()) for _ in range(5))
+    np.testing.assert_allclose(mj.jacobian(loop(count))(y), jax.jit(jax.vmap(jax.jacfwd(scanned)))(y), 1e-9, 1e-12)
+    return found
+
+
+def main() -> None:
+    """Measure all lengths, print microseconds for each operation, store seconds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the three shortest lengths, not stored")
+    given = parser.parse_args()
+    y = np.random.default_rng(0).random((BATCH, 4))
+    rows = {count: measured(count, y) for count in (STEPS[:3] if given.quick else STEPS)}
+    for name in {name: None for row in rows.values() for name in row}:
+        cells = [
+            f"{1e6 * row[name] / (count * OPERATIONS):10.1f}" if name in row else " " * 10
+            for count, row in rows.items()
+        ]
+        print(f"{name:24}" + "".join(cells))
+    print(f"{'microseconds for each of':24}" + "".join(f"{count * OPERATIONS:10d}" for count in rows))
+    if not given.quick:
+        RESULTS.write_text(json.dumps({"operations": OPERATIONS, "seconds": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
