@@ -377,6 +377,28 @@ def test_a_function_that_mixes_samples_is_noticed():
         mt.jacobian(lambda x: Cube.apply(x, x.mean(0)))(x_of(4, 3))
 
 
+def inner_net(x):
+    return torch.tanh(x @ torch.arange(8.0, dtype=x.dtype).reshape(4, 2).cos())
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: torch.func.grad(lambda x: inner_net(x).pow(2).sum())(x),
+        lambda x: torch.func.vmap(torch.func.grad(lambda s: inner_net(s).pow(2).sum()))(x),
+        lambda x: torch.func.vmap(torch.func.jacrev(inner_net))(x).flatten(1),
+    ],
+)
+def test_reverse_transforms_of_torch_inside_are_followed(f):
+    x = x_of(3, 4)
+    torch.testing.assert_close(mt.jacobian(f)(x), per_sample(f, x).detach())
+
+
+def test_forward_transforms_of_torch_inside_are_refused():
+    with pytest.raises(mj.UnsupportedOperationError):
+        mt.jacobian(lambda x: torch.func.jvp(inner_net, (x,), (x,))[1])(x_of(3, 4))
+
+
 # --- misuse -----------------------------------------------------------------------------------------------------------
 
 
