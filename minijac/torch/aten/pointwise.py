@@ -94,7 +94,7 @@ def div(a: Any, b: Any, rounding_mode: Any = None) -> Any:
         return np.floor_divide(a, b)
     if rounding_mode == "trunc":
         return np.trunc(a / b) if a.dtype.kind == "f" else astype(np.trunc(a / b), a.dtype, a)
-    return floating(a) / (floating(b) if hasattr(b, "dtype") else b)
+    return np.divide(*[floating(x) if hasattr(x, "dtype") else x for x in (a, b)])
 
 
 def power(a: Any, b: Any) -> Any:
