@@ -189,7 +189,7 @@ ENGINE = 4_200
 """Lines of what one reads in an afternoon: the algebra, the tape, the families of operations, the accumulation."""
 STILL_OVER = 0
 """What the engine may have beyond, for now: a number that only shrinks."""
-STILL_TOO_LARGE: set[str] = {"docs/make_coverage.py"}
+STILL_TOO_LARGE: set[str] = set()
 """A list that only shrinks."""
 
 
