@@ -78,6 +78,9 @@ def test_digits_classifies_and_gives_all_jacobians_in_one_call(tmp_path: Path) -
     assert training > 0.9
     assert held_out > 0.8
     assert "Jacobians: (1797, 10, 64)" in text
+    right, wrong = numbers(text, "distance to another reading:")
+    assert wrong < 0.5 * right
+    assert numbers(text, "told by the Jacobian and found by bisection:")[0] < 10.0
     assert_agrees_with_torch(text, 1e-12)
 
 
