@@ -134,6 +134,7 @@ def test_batch_sizes_must_agree(case):
 RANKS = {
     "a scalar has no axis 0": lambda: mj.jacobian(np.sin)(np.array(1.0)),
     "a Python number has no axis 0": lambda: mj.jacobian(np.sin)(1.0),
+    "a number among arrays has no axis 0": lambda: mj.jacobian(lambda t: t["x"] * t["k"])({"x": X, "k": 1.0}),
     "a list of numbers is no array": lambda: mj.jacobian(lambda t: t[0])([1.0, 2.0]),
     "a vector has no axis 1": lambda: mj.jacobian(np.sin, batch_axis=1)(np.ones(3)),
     "a matrix has no axis 2": lambda: mj.jacobian(np.sin, batch_axis=2)(X),

@@ -192,6 +192,11 @@ def prepare(
 
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
+    if any(axis is not None and not x.ndim for axis, x in zip(leaf_axes, sources, strict=True)):
+        raise InputError(
+            "expected arrays with samples to differentiate, got a number among them. Make it an array, (B,), or pass "
+            "it as an argument of its own, that argnums leaves out or that batch_axis=(0, None) says is shared."
+        )
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
     nodes = list(dict.fromkeys([i for i in run.output_nodes if i is not None]))

@@ -15,7 +15,7 @@ from ..lines import user_line
 from ..tape.op import Op
 from ..transforms.first import jacobian
 from ..transforms.vmap import OneSample
-from ..ways.closing import Closed, innermost
+from ..ways.closing import Closed, as_inside, innermost
 
 __all__ = ["fixed_point", "root"]
 
@@ -114,7 +114,7 @@ class _Equation:
         return value
 
     def solution(self) -> Any:
-        return self._solved([*self.leaves[1:], *self.closed.operands])
+        return self._solved([*map(as_inside, self.leaves[1:]), *self.closed.operands])
 
     def _solved(self, operands: Sequence[Any]) -> Any:
         """The solution for these operands: found where they are plain, and one Newton step on each trace above.

@@ -52,7 +52,7 @@ def _install() -> None:
         _Traced.methods[name] = _writing.as_view(_protocol.METHODS[name], getattr(_np.ndarray, name))
     for function in _VIEWS:
         _Traced.functions[function] = _writing.as_view(_protocol.FUNCTIONS[function], function)
-    _Traced.views.update((*_VIEW_METHODS, *_VIEWS, *_PARTS))
+    _Traced.views.update((*_VIEW_METHODS, *_VIEWS, *_PARTS, *_ITSELF))
 
 
 _VIEW_METHODS = ("reshape", "ravel", "transpose", "swapaxes", "squeeze", "diagonal")
@@ -63,6 +63,8 @@ _VIEWS = (
     _np.atleast_3d, _np.trim_zeros, _np.real,
 )  # fmt: skip
 """NumPy's functions that return a view of their first argument, where they do."""
+_ITSELF = ("astype", "conj", "conjugate", _np.astype, _np.nan_to_num)
+"""What returns its argument, where it makes no copy."""
 _PARTS = (
     _np.array_split, _np.split, _np.hsplit, _np.vsplit, _np.dsplit, getattr(_np, "unstack", None),
     _np.broadcast_arrays, _np.einsum,

@@ -12,7 +12,9 @@ from ..backend import astype, is_array, namespace, on_host, placed, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import indexing, structural
-from ..tape.traced import Traced
+from ..ops.families import Elementwise
+from ..tape.trace import Node
+from ..tape.traced import Traced, traced
 from .creation import array
 from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, plain, recorded
 from .shape import along, ravel
@@ -28,6 +30,13 @@ def getitem(x: Any, index: Any) -> Any:
     basic, picks = split_index(full, x.shape)
     if not picks:
         return looked(x, basic)
+    found = _picked(x, basic, picks)
+    if _is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
+        found.home.masked[found.index] = full[0], x.index
+    return found
+
+
+def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
     if any(item != WHOLE for item in basic):
         x = structural.getitem_basic(x, index=basic)
     if len(picks) == 1:
@@ -41,7 +50,7 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
     items = index if isinstance(index, tuple) else (index,)
     items = tuple(_plain(item) for item in items)
-    items = tuple(np.asarray(item) if isinstance(item, list | tuple) else item for item in items)
+    items = tuple(np.asarray(item) if isinstance(item, list | tuple | range) else item for item in items)
     items = tuple(
         int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items
     )
@@ -378,12 +387,50 @@ def setitem(y: Any, index: Any, value: Any) -> None:
         mask = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
         overwrite(y, np.where(mask, value, y.fresh()))
         return
+    if _is_mask(mask) and isinstance(value, Traced) and mask.shape == y.shape[: mask.ndim]:
+        with np.errstate(all="ignore"):  # what the mask does not choose is discarded
+            whole = _everywhere(value, mask, np.ndim(value))
+        if whole is not None and np.shape(whole) == y.shape:
+            mask = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
+            overwrite(y, np.where(mask, whole, y.fresh()))
+            return
     full = full_index(index, y)
     basic, picks = split_index(full, y.shape)
     if picks:
         overwrite(y, put(y.fresh(), index, value))
     else:
         assign(y, basic, value)
+
+
+def _everywhere(x: Any, mask: Any, ndim: int, depth: int = 64) -> Any:
+    """What was computed entry by entry of entries that `mask` chose, (k, ...), at all entries; None for other values.
+
+    So samples stay apart, which a list of the entries of all of them puts in one axis.
+    """
+    if np.ndim(x) < ndim:
+        return x  # the same for all entries
+    if not isinstance(x, Traced):
+        whole = namespace(x).ones((*mask.shape, *x.shape[1:]), x.dtype)
+        whole[mask] = x
+        return whole
+    trace = x.home
+    if not 0 <= x.index < len(trace.nodes):
+        return None
+    chosen, source = trace.masked.get(x.index, (None, -1))
+    if chosen is not None and np.array_equal(chosen, mask):
+        return traced(trace, source, trace.nodes[source].out)
+    node = trace.nodes[x.index]
+    if node.op is structural.reshape and node.parents[0] >= 0:  # a buffer, laid out in order of memory
+        inner = trace.nodes[node.parents[0]]
+        same = inner.op is structural.reshape and np.shape(inner.args[0]) == x.shape and inner.parents[0] >= 0
+        source = inner.parents[0]
+        return _everywhere(traced(trace, source, trace.nodes[source].out), mask, ndim, depth) if same else None
+    if not (isinstance(node, Node) and isinstance(node.op, Elementwise)) or "axis" in node.params or not depth:
+        return None
+    operands = [arg if p < 0 else traced(trace, p, trace.nodes[p].out)
+                for p, arg in zip(node.parents, node.args, strict=True)]  # fmt: skip
+    operands = [_everywhere(operand, mask, ndim, depth - 1) for operand in operands]
+    return None if any(operand is None for operand in operands) else node.op(*operands, **node.params)
 
 
 def _in_place(*functions: Any, method: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

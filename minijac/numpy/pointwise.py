@@ -13,6 +13,7 @@ from ..lines import user_line
 from ..ops import elementwise
 from ..tape.traced import Traced
 from .protocol import FUNCTIONS, METHODS, absent, as_array, implements, plain, refuse
+from .writing import overwrite, writable
 
 UFUNCS: dict[Any, Callable[..., Any]] = {}
 """Ufuncs that are not one operation."""
@@ -72,8 +73,13 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
         (float(limits.max) if posinf is None else posinf),
         (float(limits.min) if neginf is None else neginf),
     )
+    y = x
     for found, number in ((np.isnan(x), nan), (x == np.inf, posinf), (x == -np.inf, neginf)):
-        x = where(found, number, x)
+        y = where(found, number, y)
+    if copy:
+        return y
+    writable(x)
+    overwrite(x, y)
     return x
 
 
@@ -107,11 +113,13 @@ def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok:
         return x.astype(dtype)
     if dtype.kind != "f":
         return elementwise.cast(x, dtype=dtype)  # integers carry no derivative
-    return x if dtype == x.dtype else elementwise.astype_op(x, dtype=dtype)
+    if dtype == x.dtype:
+        return x.fresh() if copy else x
+    return elementwise.astype_op(x, dtype=dtype)
 
 
 if hasattr(np, "astype"):  # came with NumPy 2.1
-    implements(np.astype)(lambda x, dtype, /, *, copy=True, device=None: astype(x, dtype))
+    implements(np.astype)(lambda x, dtype, /, *, copy=True, device=None: astype(x, dtype, copy=copy))
 
 
 @implements(np.copy)

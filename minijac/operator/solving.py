@@ -26,7 +26,7 @@ def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
     Without samples, one system for all.
     """
     several = rhs.shape[len(block.out_shape) :]
-    bands = _bands(block, dtype, rhs) if batched else None
+    bands = _bands(block, dtype, rhs) if batched and all(block.out_shape[1:]) else None
     if bands is not None:
         batch = rhs.shape[0]
         n = prod(block.out_shape[1:])

@@ -84,7 +84,7 @@ class Edge:
 
 
 def _without_dead(part: Part, live: Any, asks: bool = True) -> Part:
-    if not part.factors or not all(type(digit) is Label for axis in part.out for digit in axis):
+    if not part.factors or not live.size or not all(type(digit) is Label for axis in part.out for digit in axis):
         return part
     lead = tuple(digit for axis in part.out for digit in axis if digit.size > 1)
     rest = dict.fromkeys(label for f in part.factors for label in f.axes if label not in lead)

@@ -47,7 +47,7 @@ def held(fn: Callable[..., Any]) -> list[Held]:
     return found
 
 
-GENERATORS = (np.random.Generator, np.random.RandomState)
+GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 
 
 def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], Any], Any]]:
@@ -112,7 +112,8 @@ def drawn_from(found: list[Held]) -> Callable[[], bool]:
     generators = [each.value for each in found if isinstance(each.value, GENERATORS)]
 
     def states() -> bytes:
-        own = [g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state() for g in generators]
+        own = [g.bit_generator.state if isinstance(g, np.random.Generator) else
+               g.getstate() if isinstance(g, random.Random) else g.get_state() for g in generators]  # fmt: skip
         return pickle.dumps((own, np.random.get_state(), random.getstate()))
 
     before = states()

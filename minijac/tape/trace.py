@@ -65,7 +65,7 @@ class Node:
 class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
-    __slots__ = ("nodes", "open", "program", "serial", "takes_steps", "watched")
+    __slots__ = ("masked", "nodes", "open", "program", "serial", "takes_steps", "watched")
     eager: ClassVar[Callable[..., Any] | None] = None
     """Filled by the GPU's kernels: a value and the partials that are wanted in one launch, or None."""
 
@@ -77,6 +77,8 @@ class Trace:
         """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
         self.takes_steps = False
         """Whether a function that is to be recomputed is one step of it, and not all the operations inside."""
+        self.masked: dict[int, tuple[Any, int]] = {}
+        """Of nodes that are what a mask chose of another node: the mask, and that node."""
         self.watched: dict[int, tuple[Any, Any, Line | None]] = {}
         """Large plain arrays among the operands, what they held, and where: they must hold it still at the end."""
 

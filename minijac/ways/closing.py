@@ -14,7 +14,7 @@ from ..tape.op import Op
 from ..tape.trace import THREAD, Node, Trace
 from ..tape.traced import Traced
 
-__all__ = ["Closed", "Inside", "Run", "innermost"]
+__all__ = ["Closed", "Inside", "Run", "as_inside", "innermost"]
 
 
 class Inside(Trace):
@@ -70,6 +70,12 @@ class Inside(Trace):
         return found
 
 
+def as_inside(x: Any) -> Any:
+    """A value as the inside that is being recorded, if one is, sees it."""
+    outer: Any = THREAD.inside
+    return outer.entered(x) if outer is not None and isinstance(x, Traced) and x.home.serial <= outer.serial else x
+
+
 class Run(NamedTuple):
     """One run of a function's inside: its tape, and its results as leaves, with the node of each that was computed."""
 
@@ -98,13 +104,7 @@ class Closed:
         )
         """The run that found the operands, on the values below all traces."""
         self._met: Sequence[Traced] = inside.operands
-        outer: Any = THREAD.inside
-        seen = (
-            self._met
-            if outer is None
-            else [outer.entered(x) if x.home.serial <= outer.serial else x for x in self._met]
-        )
-        self.operands: Sequence[Traced] = seen
+        self.operands: Sequence[Traced] = [as_inside(x) for x in self._met]
         """The operands, as the inside that is being recorded sees them."""
 
     def run(self, values: Sequence[Any], leaves: Sequence[Any] = ()) -> Run:

@@ -263,6 +263,7 @@ def test_the_checks_for_users_take_arrays_of_the_device(device):
         mj.testing.check_derivatives(lambda x: f(mj.stop_gradient(x)) + x, *device.put([X]))
     torch = pytest.importorskip("torch")
     assert mj.testing.compare_with_torch(np.sin, torch.sin, *device.put([X])).absolute < 1e-12
+    assert mj.testing.compare_with_torch(np.sin, torch.sin, *device.put([X[:0]])) == (0.0, 0.0)
 
 
 def test_positions_of_numpys_are_slices_where_they_can_be(device):

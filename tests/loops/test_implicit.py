@@ -108,6 +108,16 @@ def test_inside_a_checkpointed_function_and_a_loop():
         np.testing.assert_allclose(mj.jacobian(flow)(y), mj.jacobian(plain)(y), 1e-8, 1e-10)
 
 
+def test_an_argument_may_be_what_a_checkpointed_function_captures():
+    both = lambda a, c: mj.root(lambda z, a, c: z + 0.1 * z**3 * a - c, START, a, c)
+    expected = mj.jacobian(lambda a: both(a, np.sin(a)))(TARGETS)
+    part = lambda a: mj.checkpoint(lambda c: both(a, c))(np.sin(a))
+    loop = lambda a: mj.scan(lambda c, _: (both(a, np.sin(a)) + 0 * c, None), a, None, 3, checkpoint=2)[0]
+    for f in (part, loop):
+        for mode in ("forward", "reverse"):
+            np.testing.assert_allclose(mj.jacobian(f, mode=mode)(TARGETS), expected, 1e-9, 1e-11)
+
+
 def test_float32_stays_float32():
     a = TARGETS.astype(np.float32)
     f = lambda a: mj.root(lambda x, a: x + x**3 - a, np.zeros_like(START, dtype=np.float32), a)

@@ -154,6 +154,33 @@ def by_mask(x):
     return y
 
 
+def by_mask_of_all(x):
+    y = x.copy()
+    positive = x > 0
+    y[positive] *= 3.0
+    y[positive] += np.exp(x)[positive]
+    part = y[y > 1]
+    part *= np.arange(1.0, part.size + 1)
+    y[y > 1] = np.sqrt(part) - x[y > 1]
+    y[x[:, 0] > 0] *= np.array([1.0, 2.0, 3.0, 4.0])
+    return y
+
+
+def by_where(x):
+    y = np.where(x > 0, 3.0 * x + np.exp(x), x)
+    count = np.cumsum(np.ones(x.size)).reshape(x.shape)
+    large = y > 1
+    count[large] = np.arange(1.0, large.sum() + 1)
+    y = np.where(large, np.sqrt(np.where(large, y * count, 1.0)) - x, y)
+    return np.where(x[:, :1] > 0, y * np.array([1.0, 2.0, 3.0, 4.0]), y)
+
+
+def by_range(x):
+    y = x[:, :, None] * x[:, None, :]
+    y[:, range(4), range(4)] = 1.0
+    return y[:, range(1, 3)]
+
+
 def copied_to(x):
     y = np.zeros_like(x)
     np.copyto(y, x * x)
@@ -198,6 +225,7 @@ FUNCTIONS = {
         lambda x: x + x[:, [0, 2, 0, 0]] * [1, 1, 0, 0] + x[:, [1, 0, 0, 0]] * [1, 0, 0, 0] - [0, 0, 1, 0],
     ),
     "mask": (by_mask, lambda x: np.where(x > 0, 0.5, x) * np.array([2.0, 1.0, 1.0, 2.0])),
+    "range": (by_range, lambda x: (x[:, :, None] * x[:, None, :] * (1 - np.eye(4)) + np.eye(4))[:, 1:3]),
     "copyto": (copied_to, lambda x: np.where(x > 0.2, 1.0, x * x)),
     "out=": (
         outs,
@@ -205,6 +233,43 @@ FUNCTIONS = {
     ),
     "sort": (sorted_in_place, lambda x: np.sort(x, 1)),
 }
+
+
+def test_what_is_written_by_a_mask_over_samples_keeps_them_apart():
+    for x in (X, X[:1], X[:0], np.abs(X), -np.abs(X)):
+        truth = mj.jacobian(by_where)(x)
+        for mode in MODES:
+            close(mj.jacobian(by_mask_of_all, mode=mode)(x), truth, 1e-12)
+        close(mj.hessian(by_mask_of_all)(x), mj.hessian(by_where)(x), 1e-10)
+        close(by_mask_of_all(x), by_where(x), 1e-12)
+
+
+def test_entries_that_another_mask_chose_mix_samples():
+    def f(x):
+        y = x.copy()
+        y[x > 0] = x[x < 0][:1] * np.ones((x > 0).sum())
+        return y
+
+    with pytest.raises(mj.BatchMixingError):
+        mj.jacobian(f)(X)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [lambda y: y.astype(y.dtype, copy=False), lambda y: y.conj(), lambda y: np.nan_to_num(y, copy=False), np.copy,
+     lambda y: y.astype(y.dtype), np.conj, np.nan_to_num],
+)  # fmt: skip
+def test_what_returns_its_argument_where_it_makes_no_copy_is_written_with_it(way):
+    def f(x):
+        y = x * 2.0
+        other = way(y)
+        other[:, 0] = 7.0
+        y[:, 1] = other[:, 0] * y[:, 2]
+        return y, other
+
+    plain = f(X.copy())
+    for found, expected in zip(mj.value_and_jacobian(f)(X)[0], plain, strict=True):
+        close(found, expected)
 
 
 @pytest.mark.parametrize("pair", FUNCTIONS.values(), ids=FUNCTIONS.keys())

@@ -223,6 +223,12 @@ def test_newtons_method_takes_an_implicit_step():
     assert np.abs(residual(v)).max() < 1e-12
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 0), (0, 3)])
+def test_solve_of_nothing_is_nothing(shape):
+    x = np.zeros(shape)
+    assert mj.jacobian(lambda x: x + x**2, structured=True)(x).solve(x).shape == shape
+
+
 def test_solve_keeps_the_dtype():
     x = random(4, 20, dtype=np.float32)
     assert mj.jacobian(np.exp, structured=True)(x).solve(x).dtype == np.float32

@@ -91,7 +91,7 @@ def test_one_array_under_two_names_may_come_apart() -> None:
     assert_array_equal(compiled(X), f(X))
 
 
-GENERATOR = np.random.default_rng(0)
+GENERATOR, PYTHONS = np.random.default_rng(0), random.Random(0)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,7 @@ GENERATOR = np.random.default_rng(0)
         lambda x: x + GENERATOR.normal(size=3),
         lambda x: x + np.random.normal(size=3),
         lambda x: x * random.random(),
+        lambda x: x * PYTHONS.random(),
         lambda x: mj.jacobian(lambda x: x * GENERATOR.normal(size=3))(x),
     ],
 )
