@@ -22,8 +22,8 @@ from .lines import user_line
 
 __all__ = [
     "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "holds_array", "is_array",
-    "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add", "special", "taken_home",
-    "to_host", "value_of", "zeros",
+    "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add", "shape_of", "special",
+    "taken_home", "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -87,6 +87,11 @@ def is_array(x: Any) -> bool:
         return True
     cupy = _cupy()
     return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an operand: of an array, of what stands for one, or of a number."""
+    return getattr(x, "shape", ())
 
 
 def holds_array(x: Any) -> bool:

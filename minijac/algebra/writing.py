@@ -108,6 +108,8 @@ def covers(axes: Axes) -> bool:
 
 def strided(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     """The strided view of `array` whose axes are the labels."""
+    if [axis for axis in axes if axis] == [(label,) for label in labels]:
+        return array if len(labels) == array.ndim else array.reshape([label.size for label in labels])
     strides, start = View(array.shape, array.strides).labelled(axes)
     first = array[(*[slice(k, None) for k in start], ...)]
     shape, steps = [label.size for label in labels], [strides.get(label, 0) for label in labels]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..algebra.factors import Factor, Shape, contract, contract_to_one, spread
 from ..algebra.labels import Axes, Label
+from ..backend import shape_of
 from ..errors import InputError
 from ..tape.op import Op, Reduction, Scalar
 from ..tape.trace import Node
@@ -113,7 +114,7 @@ def elementwise_edge(node: Node, k: int) -> Edge:
     kept = node.kept(k)
     if kept is not None and not (isinstance(partial, int | float) and isfinite(partial)):
         partial = np.where(kept, partial, 0.0)
-    shape = np.shape(node.args[k])
+    shape = shape_of(node.args[k])
     inp = operand_axes(axes, shape)
     if isinstance(partial, int | float):
         return Edge(out_shape, shape, [Part(axes, inp, (), float(partial))])
@@ -131,7 +132,7 @@ def labelled(array: Any, axes: Axes, dtype: Any) -> Factor:
 
     Integers and booleans become `dtype`: sums of them would not be sums of numbers, or overflow.
     """
-    shape = np.shape(array)
+    shape = shape_of(array)
     if array.dtype.kind != "f":
         array = array.astype(dtype)
     mine = axes[len(axes) - len(shape) :]
@@ -179,12 +180,12 @@ def multilinear(
 
 def _multilinear_edge(node: Node, k: int) -> Edge:
     out, operands, factors = multilinear_axes(node, held=[j for j in range(len(node.args)) if j != k])
-    return Edge(node.out.shape, np.shape(node.args[k]), [_tidy(out, operands[k], factors)])
+    return Edge(node.out.shape, shape_of(node.args[k]), [_tidy(out, operands[k], factors)])
 
 
 def multilinear_axes(node: Node, held: Sequence[int]) -> tuple[Axes, list[Axes], list[Factor]]:
     """The axes of the output and of each operand of a multilinear node, and the operands `held` as factors."""
-    shapes = [np.shape(arg) for arg in node.args]
+    shapes = [shape_of(arg) for arg in node.args]
     names, out_names = node.op.signature(*shapes, **node.params)  # type: ignore[union-attr]
     label, out, operands = _named_axes(names, out_names, shapes)
     factors = [labelled_repeated(node.args[j], [label[c] for c in names[j]], node.out.dtype) for j in held]
@@ -266,7 +267,7 @@ def structural(
 
 
 def _structural_edge(node: Node, k: int) -> Edge:
-    shapes = [np.shape(arg) for arg in node.args]
+    shapes = [shape_of(arg) for arg in node.args]
     parts = node.op.relation(k, node.out.shape, *shapes, **node.params)  # type: ignore[union-attr, misc]
     return Edge(node.out.shape, shapes[k], parts)
 

@@ -12,7 +12,7 @@ from ..algebra.factors import Array, Shape
 from ..algebra.labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..algebra.matching import meets
 from ..algebra.writing import Placed, covers, rearranged, strided
-from ..backend import astype, namespace
+from ..backend import astype, namespace, shape_of
 from ..tape.op import Reduction
 from ..tape.trace import Node
 from ..tape.traced import Traced
@@ -219,7 +219,7 @@ def _reshape_relation(k: int, out_shape: Shape, operand: Shape, shape: Shape) ->
 
 
 def _reshape_edge(node: Node, k: int) -> Edge:
-    shape, out_shape = np.shape(node.args[0]), node.out.shape
+    shape, out_shape = shape_of(node.args[0]), node.out.shape
     part, whole = _reshape_part(shape, out_shape)
     move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape))
     return Edge(out_shape, shape, [part], None if whole else move)

@@ -83,7 +83,10 @@ class Entry:
             return cuda.GraphExecutor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
-        executor = self.executor()
+        try:  # without a call
+            executor = self.executors.pop()
+        except IndexError:
+            executor = self.executor()
         result: Sequence[Any] = executor.run(*arguments)
         self.executors.append(executor)
         if self.parts is not None:

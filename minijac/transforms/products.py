@@ -11,8 +11,8 @@ import optree
 from ..accumulation.graph import Graph
 from ..accumulation.recording import Recorded, run_on_tape
 from ..algebra.block import Block
-from ..arguments import Function, argument_positions, check_tangent, checked_options, flatten, output_leaf
-from ..backend import at_home, namespace, taken_home, value_of
+from ..arguments import Function, argument_positions, check_tangent, checked_options, flatten, output_leaf, unflatten
+from ..backend import at_home, namespace, shape_of, taken_home, value_of
 from ..errors import InputError
 from ..ways.thorough import settled
 from .roots import smooth_roots
@@ -139,7 +139,7 @@ def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: lis
     dense = settled(graph, pulled)
     result, start = [], 0
     for leaves, tree in trees:
-        result.append(optree.tree_unflatten(tree, dense[start : start + len(leaves)]))
+        result.append(unflatten(tree, dense[start : start + len(leaves)]))
         start += len(leaves)
     return tuple(result)
 
@@ -158,7 +158,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
     def with_grad(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, args)
         run = run_on_tape(f, args, kwargs, positions, {}, has_aux, takes_steps=True)
-        if len(run.outputs) != 1 or np.shape(run.outputs[0]) != ():
+        if len(run.outputs) != 1 or shape_of(run.outputs[0]) != ():
             shapes = [np.shape(y) for y in run.outputs]
             raise InputError(
                 f"grad: expected a function that returns one scalar (shape ()), got {shapes}. Sum or average the "

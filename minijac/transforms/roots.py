@@ -42,9 +42,11 @@ def smooth_roots(run: Recorded, higher: bool = False) -> bool:
 
     That is where the tape's values are followed by a trace further out, or `higher` says so.
     """
+    if not higher and not any(value_of(y) is not y for y in run.outputs):
+        return False
     nodes = run.nodes
     roots = [i for i, node in enumerate(nodes) if node.op is not None and node.op.rooted and _may_be_zero(node.out)]
-    if not roots or not (higher or any(value_of(y) is not y for y in run.outputs)):
+    if not roots:
         return False
     same = _same_values(nodes)
     key_of: dict[int, int] = {}
