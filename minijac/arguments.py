@@ -133,7 +133,7 @@ def checked_options(**given: Any) -> Options:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, int | np.integer) and not isinstance(value, bool))
 
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:

@@ -268,7 +268,7 @@ REHEARSAL = 3e6
 
 def edge_count(graph: Graph) -> int:
     """How many local derivatives a graph has."""
-    return sum(len(graph.operands(i)) for i in graph.order)
+    return sum([len(graph.operands(i)) for i in graph.order])
 
 
 def is_short(graph: Graph) -> bool:

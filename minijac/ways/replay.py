@@ -98,8 +98,8 @@ def _result_bytes(ready: Prepared) -> int:
     """Bytes of the dense Jacobians, at most, where samples do not mix."""
     if not ready.outputs or not ready.sources:
         return 0
-    entries = sum(y.size for y in ready.outputs) * sum(x.size for x in ready.sources)
-    return entries // (ready.batch or 1) * max(array.dtype.itemsize for array in (*ready.outputs, *ready.sources))
+    entries = sum([y.size for y in ready.outputs]) * sum([x.size for x in ready.sources])
+    return entries // (ready.batch or 1) * max([array.itemsize for array in (*ready.outputs, *ready.sources)])
 
 
 def live_bytes(program: Program) -> int:
