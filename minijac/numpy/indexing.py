@@ -389,7 +389,7 @@ def setitem(y: Any, index: Any, value: Any) -> None:
         return
     if _is_mask(mask) and isinstance(value, Traced) and mask.shape == y.shape[: mask.ndim]:
         with np.errstate(all="ignore"):  # what the mask does not choose is discarded
-            whole = _everywhere(value, mask, np.ndim(value))
+            whole = _everywhere(value, mask, np.ndim(value), {})
         if whole is not None and np.shape(whole) == y.shape:
             mask = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
             overwrite(y, np.where(mask, whole, y.fresh()))
@@ -402,10 +402,10 @@ def setitem(y: Any, index: Any, value: Any) -> None:
         assign(y, basic, value)
 
 
-def _everywhere(x: Any, mask: Any, ndim: int, depth: int = 64) -> Any:
+def _everywhere(x: Any, mask: Any, ndim: int, known: dict[tuple[int, int], Any], depth: int = 128) -> Any:
     """What was computed entry by entry of entries that `mask` chose, (k, ...), at all entries; None for other values.
 
-    So samples stay apart, which a list of the entries of all of them puts in one axis.
+    So samples stay apart, which a list of the entries of all of them puts in one axis. `known` has what was found.
     """
     if np.ndim(x) < ndim:
         return x  # the same for all entries
@@ -413,23 +413,30 @@ def _everywhere(x: Any, mask: Any, ndim: int, depth: int = 64) -> Any:
         whole = namespace(x).ones((*mask.shape, *x.shape[1:]), x.dtype)
         whole[mask] = x
         return whole
-    trace = x.home
-    if not 0 <= x.index < len(trace.nodes):
-        return None
+    key = x.home.serial, x.index
+    if key not in known:
+        known[key] = _computed_everywhere(x, mask, ndim, known, depth) if 0 <= x.index < len(x.home.nodes) else None
+    return known[key]
+
+
+def _computed_everywhere(x: Traced, mask: Any, ndim: int, known: dict[tuple[int, int], Any], depth: int) -> Any:
+    trace, node = x.home, x.home.nodes[x.index]
     chosen, source = trace.masked.get(x.index, (None, -1))
     if chosen is not None and np.array_equal(chosen, mask):
         return traced(trace, source, trace.nodes[source].out)
-    node = trace.nodes[x.index]
-    if node.op is structural.reshape and node.parents[0] >= 0:  # a buffer, laid out in order of memory
-        inner = trace.nodes[node.parents[0]]
-        same = inner.op is structural.reshape and np.shape(inner.args[0]) == x.shape and inner.parents[0] >= 0
-        source = inner.parents[0]
-        return _everywhere(traced(trace, source, trace.nodes[source].out), mask, ndim, depth) if same else None
-    if not (isinstance(node, Node) and isinstance(node.op, Elementwise)) or "axis" in node.params or not depth:
+    if not isinstance(node, Node) or not depth:
         return None
     operands = [arg if p < 0 else traced(trace, p, trace.nodes[p].out)
                 for p, arg in zip(node.parents, node.args, strict=True)]  # fmt: skip
-    operands = [_everywhere(operand, mask, ndim, depth - 1) for operand in operands]
+    if node.op is structural.reshape and node.parents[0] >= 0:  # a buffer, laid out in order of memory
+        inner = trace.nodes[node.parents[0]]
+        if inner.op is not structural.reshape or np.shape(inner.args[0]) != x.shape or inner.parents[0] < 0:
+            return None
+        source = inner.parents[0]
+        return _everywhere(traced(trace, source, trace.nodes[source].out), mask, ndim, known, depth - 1)
+    if not isinstance(node.op, Elementwise) or "axis" in node.params:
+        return None
+    operands = [_everywhere(operand, mask, ndim, known, depth - 1) for operand in operands]
     return None if any(operand is None for operand in operands) else node.op(*operands, **node.params)
 
 

@@ -244,6 +244,22 @@ def test_what_is_written_by_a_mask_over_samples_keeps_them_apart():
         close(by_mask_of_all(x), by_where(x), 1e-12)
 
 
+def test_what_is_used_several_times_is_computed_once_at_all_entries():
+    def f(x):
+        y, positive = x.copy(), x > 0
+        part = y[positive]
+        for _ in range(20):
+            part = part * 0.5 + part * part * 0.1 + 0.1 * part
+        y[positive] = part
+        return y
+
+    begin = time.perf_counter()
+    J = mj.jacobian(f)(X)
+    assert time.perf_counter() - begin < 5.0
+    close(J, np.stack([mj.jacobian(f)(x[None])[0] for x in X]))
+    assert np.abs(J).max() > 0
+
+
 def test_entries_that_another_mask_chose_mix_samples():
     def f(x):
         y = x.copy()
