@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -104,22 +105,32 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(f, x, mode, chunk
 # --- the bound --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", [4_000_000, 6_000_000])
 @pytest.mark.parametrize(
-    "name, mode",
+    "name, mode, bound",
     [
-        (name, mode)
+        (name, mode, bound)
         for name in ("mlp", "relu", "shared stencil", "digits example")
         for mode in ("forward", "reverse", "mixed", "auto")
+        for bound in (4_000_000, 6_000_000)
     ]
-    + [("digits", "reverse"), ("digits", "auto")],
+    + [("digits", "reverse", 6_000_000), ("digits", "auto", 4_000_000), ("digits", "auto", 6_000_000)],
 )
-def test_the_peak_beside_inputs_and_result_is_within_the_bound(name, bound, mode):
+def test_the_peak_beside_inputs_and_result_is_within_the_bound(name, mode, bound):
     f, x = CASES[name]
     free = mj.jacobian(f, mode=mode)(x)
     peak, J = peak_beside(lambda: mj.jacobian(f, mode=mode, max_bytes=bound)(x))
     assert peak <= bound + BOOKKEEPING
     close(J, free, rtol=1e-4 if J.dtype == np.float32 else 1e-10, atol=1e-5 if J.dtype == np.float32 else 1e-11)
+
+
+def test_a_bound_that_cannot_be_met_is_told_with_the_least_that_can():
+    f, x = CASES["digits"]
+    with pytest.raises(mj.InputError, match=r"Give it max_bytes=[\d,]+ or more") as caught:
+        mj.jacobian(f, mode="reverse", max_bytes=4_000_000)(x)
+    least = int(re.search(r"Give it max_bytes=([\d,]+)", str(caught.value))[1].replace(",", ""))
+    peak, J = peak_beside(lambda: mj.jacobian(f, mode="reverse", max_bytes=least)(x))
+    assert peak <= least + BOOKKEEPING
+    close(J, mj.jacobian(f)(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_wide_network_stays_within_256_mib():
