@@ -17,7 +17,7 @@ import numpy as np
 
 import minijac as mj
 
-B, N = 3, 4
+B, N = 5, 4  # no axis of features is as long as that of the samples, which could be mistaken for it
 WAYS = ("forward", "reverse", "mixed", "auto")
 STEP = 1e-200
 INDICES = (
