@@ -124,7 +124,7 @@ HAZARDS = {
     "x**2": (lambda x: x**2 + x ** np.full(2, 2.0), [[0.0, -2.0]], [0, -8], [4, 4]),
     "x**0.5": (lambda x: x**0.5, [[0.0, 4.0]], [INF, 0.25], None),
     "0**x": (lambda x: 0.0**x + np.zeros(3) ** x, [[0.0, 0.5, 2.0]], [0, 0, 0], [0, 0, 0]),
-    "hypot at the origin": (lambda x: np.hypot(x, 0.0), [[0.0, 3.0, -2.0]], [0, 1, -1], [0, 0, 0]),
+    "hypot at the origin": (lambda x: np.hypot(x, 0.0), [[0.0, 3.0, -2.0]], [0, 1, -1], [np.nan, 0, 0]),
     "hypot of large and tiny": (lambda x: np.hypot(x, x), [[1e200, 1e-200]], [np.sqrt(2)] * 2, None),
     "arctan2 at the origin": (lambda x: np.arctan2(x, 0.0), [[0.0, 2.0]], [0, 0], [0, 0]),
     "arctan2 of tiny": (lambda x: np.arctan2(x, 1e-200), [[0.0]], [1e200], None),

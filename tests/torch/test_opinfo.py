@@ -19,8 +19,6 @@ DIFFERENT = {
     "as_strided_scatter": "torch adds the derivative of entries that were overwritten",
     "cov": "a weight of float32 beside float64: the Jacobian has the wider dtype",
     "linalg.pinv.hermitian": "torch takes the matrix for its own transpose, one by the lower triangle follows it here",
-    "masked.softmax": "where all entries are masked the value is NaN, torch's derivative 0",
-    "masked.softmin": "as masked.softmax",
     "native_group_norm": "torch has no derivative for the mean and the deviation that it returns beside the result",
     "nn.functional.max_unpool1d": "of entries written to one place the last one counts, torch differentiates all",
     "nn.functional.max_unpool2d": "as nn.functional.max_unpool1d",
