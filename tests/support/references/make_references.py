@@ -1,7 +1,7 @@
 """Make the stored references: torch in float64, reverse mode, a loop over samples.
 
 Run `python tests/support/references/make_references.py` (needs torch); it writes one .npz per family beside this
-file, and minijac/data/thread_reference.npz for the command line where there is no torch. Every value is rounded to what
+file, and src/minijac/data/thread_reference.npz for the command line without torch. Every value is rounded to what
 float64 gives; nothing of minijac is used but the description of the thread's networks.
 """
 
@@ -109,7 +109,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for family, cases in FAMILIES.items():
         write(HERE / f"{family}.npz", flat_records(cases))
-    data = ROOT / "minijac" / "data"
+    data = ROOT / "src" / "minijac" / "data"
     data.mkdir(exist_ok=True)
     write(data / "thread_reference.npz", thread_references())
 

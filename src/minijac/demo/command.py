@@ -26,7 +26,7 @@ from minijac.demo.forum import Array, Function, Method, Network
 MOST_BYTES = 2**29  # a method whose result is larger is not run
 MOST_SECONDS = 4.0  # nor is one that would need longer for one call
 MINIJAC = "minijac.jacobian"
-STORED = "thread_reference.npz"  # in minijac/data, written by tests/support/references/make_references.py
+STORED = "thread_reference.npz"  # in data/, written by tests/support/references/make_references.py
 
 DESCRIPTION = """\
 Per-sample Jacobians of the forum thread's network, Sequential(Linear(5, 2), Sigmoid, Linear(2, 10)) at B = 3, and of
