@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Line", "caller", "of_library", "user_line"]
+__all__ = ["Line", "caller", "of_library", "scipy_function", "user_line"]
 
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
@@ -67,3 +67,16 @@ def of_library(file: str) -> bool:
 def user_line() -> str:
     """File and line of the user's code that is being run."""
     return str(caller(2) or "an unknown line")
+
+
+def scipy_function() -> tuple[str, str] | None:
+    """The module and the name of SciPy's function that the user's code is in, such as special, logsumexp."""
+    frame: Any = sys._getframe(2)
+    found = None
+    while frame is not None and found is None:
+        package, *parts = frame.f_globals.get("__name__", "").split(".")
+        name = frame.f_code.co_name
+        if package == "scipy" and parts and hasattr(sys.modules.get(f"scipy.{parts[0]}"), name):
+            found = parts[0], name
+        frame = frame.f_back
+    return found

@@ -13,7 +13,7 @@ from helpers import MODES, close, random
 
 import minijac as mj
 
-OWN = {"add_at", "array", "asarray", "empty", "empty_like", "put", *mj.numpy._creation.MADE}
+OWN = {"take", "add_at", "array", "asarray", "empty", "empty_like", "put", *mj.numpy._creation.MADE}
 XP = mj.numpy
 
 

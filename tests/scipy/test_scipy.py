@@ -99,3 +99,14 @@ def test_adapted_code_finds_the_families():
 @cases({"norm": whole(lambda x: stats.norm.logpdf(x[0], x[1], np.exp(x[2])), 3), "expm": whole(linalg.expm, 2, 2)})
 def test_second_order(case):
     check_second(case)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("module, name", [("special", "logsumexp"), ("special", "softmax"), ("special", "log_softmax"),
+                                          ("linalg", "expm")])  # fmt: skip
+def test_scipys_own_function_names_itself_and_what_to_call_instead(module, name, compiled):
+    function = getattr(getattr(scipy, module), name)
+    J = mj.jacobian(lambda x: function(x[:, None] * x[:, :, None]))
+    own = "minijac.special" if module == "special" else f"minijac.scipy.{module}"
+    with pytest.raises(mj.UnsupportedOperationError, match=rf"^scipy\.{module}\.{name} at .*Write {own}\.{name}"):
+        (mj.compile(J) if compiled else J)(np.ones((2, 3)))

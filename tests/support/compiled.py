@@ -21,8 +21,7 @@ def same(actual: Any, expected: Any, rtol: float = 1e-12) -> None:
     truth, true_tree = optree.tree_flatten(expected, namespace="minijac")
     assert tree == true_tree
     for y, z in zip(flat, truth, strict=True):
-        if np.ndim(z) or not isinstance(z, np.ndarray | np.generic):  # else NumPy's scalar, or an array without axes
-            assert type(y) is type(z), f"{type(y)}, expected {type(z)}"
+        assert type(y) is type(z), f"{type(y)}, expected {type(z)}"
         if isinstance(z, np.ndarray | np.generic):
             assert y.dtype == z.dtype
             assert y.shape == z.shape

@@ -30,6 +30,9 @@ class StandIn(Protocol):
     def superposed(self, parts: Sequence[Placed], shape: Shape) -> Array:
         """The sum of arrays in their places, of the first one's dtype, which nothing else holds."""
 
+    def as_array(self) -> Array:
+        """The same, as an array where NumPy's arithmetic made a number of one without axes."""
+
 
 def stands_in(array: Array) -> TypeGuard[StandIn]:
     return hasattr(array, "embedded")
@@ -132,4 +135,6 @@ def written_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, res
         result = astype(result, dtype, like)
     if placed:
         result = superposed(placed, shape, result)
-    return zeros(shape, dtype, like) if result is None else result
+    if result is None:
+        return zeros(shape, dtype, like)
+    return result if shape or not stands_in(result) else result.as_array()

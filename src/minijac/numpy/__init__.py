@@ -35,6 +35,7 @@ from . import shape as _shape  # noqa: F401
 from . import ufuncs as _ufuncs
 from . import writing as _writing
 from .indexing import add_at as _add_at
+from .indexing import looked_up as _take
 from .indexing import put as _put
 
 
@@ -77,7 +78,7 @@ _install()
 # are left to __getattr__
 globals().update({_name: vars(_np)[_name] for _name in _np.__all__ if _name in vars(_np)} | _creation.MADE)
 empty, empty_like, full = _creation.empty, _creation.empty_like, _creation.full
-array, asarray, add_at, put = _creation.array, _creation.asarray, _add_at, _put
+array, asarray, add_at, put, take = _creation.array, _creation.asarray, _add_at, _put, _take
 
 
 def __getattr__(name: str) -> Any:

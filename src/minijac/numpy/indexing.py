@@ -49,7 +49,7 @@ def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
 def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
     items = index if isinstance(index, tuple) else (index,)
-    items = tuple(_plain(item) for item in items)
+    items = tuple(_plain(item, x) for item in items)
     items = tuple(np.asarray(item) if isinstance(item, list | tuple | range) else item for item in items)
     items = tuple(
         int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items
@@ -94,8 +94,13 @@ def _indexes(item: Any) -> bool:
     return is_array(item) or isinstance(item, Traced)
 
 
-def _plain(x: Any) -> Any:
-    return value_of(x) if isinstance(x, Traced) else x
+def _plain(index: Any, x: Any) -> Any:
+    """An index of x without traces; a program is told of an array that says what it does."""
+    if isinstance(index, Traced):
+        return value_of(index)
+    if isinstance(x, Traced) and x.home.program is not None and is_array(index):
+        x.home.program.looked_at(index)
+    return index
 
 
 def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[int, Any]]:
@@ -179,7 +184,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     if axis is None:
         x, axis = ravel(x), 0
     axis = axis_of(x, axis, "take")
-    positions, n = _plain_index(indices), x.shape[axis]
+    positions, n = _plain_index(indices, x), x.shape[axis]
     if mode == "wrap":
         positions = positions % n
     elif mode == "clip":
@@ -187,11 +192,18 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     return along(x, _counted_from_the_start(positions, n), axis, pieces=1)
 
 
+def looked_up(a: Any, indices: Any, axis: Any = None, **keywords: Any) -> Any:
+    """``numpy.take``, which does not dispatch on positions, for those of a program that is being recorded too."""
+    if isinstance(a, Traced) or not isinstance(indices, Traced):
+        return np.take(a, indices, axis, **keywords)
+    return take(as_array(a, indices), indices, axis, **keywords)
+
+
 @implements(np.compress)
 def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
     if axis is None:
         x, axis = ravel(x), 0
-    condition = _plain_index(condition)
+    condition = _plain_index(condition, x)
     if isinstance(condition, Traced):
         condition._refuse("compress by a condition")
     (positions,) = condition.astype(bool).nonzero()
@@ -203,14 +215,17 @@ METHODS["compress"] = lambda x, condition, axis=None, out=None: compress(conditi
 
 @implements(np.extract)
 def extract(condition: Any, arr: Any) -> Any:
-    return compress(np.ravel(_plain_index(condition)), arr)
+    return compress(np.ravel(_plain_index(condition, arr)), arr)
 
 
 @implements(np.take_along_axis)
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
+    indices = _plain_index(indices, arr)
     if not isinstance(arr, Traced):  # traced indices alone carry no derivative
-        return np.take_along_axis(arr, value_of(indices), axis)
-    indices = placed(_plain_index(indices), arr)
+        if not isinstance(indices, Traced):
+            return np.take_along_axis(arr, indices, axis)
+        arr = as_array(arr, indices)
+    indices = placed(indices, arr)
     if axis is None:
         arr, indices, axis = ravel(arr), np.reshape(indices, (-1,)), 0
     axis = axis_of(arr, axis, "take_along_axis")
@@ -225,14 +240,15 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     return indexing.gather(arr, positions, passing=passing)
 
 
-def _plain_index(indices: Any) -> Any:
-    """Positions, or a condition, where they are: on the host, stretches of them can be slices."""
-    return _plain(indices) if _indexes(indices) else np.asarray(indices)
+def _plain_index(indices: Any, x: Any) -> Any:
+    """Positions in x, or a condition on it, where they are: on the host, stretches of them can be slices."""
+    return _plain(indices, x) if _indexes(indices) else np.asarray(indices)
 
 
 @implements(np.choose)
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
-    a = _plain(a) if _indexes(a) else namespace(*choices).asarray(a)
+    like = next((choice for choice in choices if isinstance(choice, Traced)), a)
+    a = _plain(a, like) if _indexes(a) else namespace(*choices).asarray(a)
     if a.dtype.kind not in "iub":
         raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
     n = len(choices)
@@ -282,7 +298,7 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Any:
 
 @implements(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
-    bins = placed(_plain_index(x), weights)
+    bins = placed(_plain_index(x, weights), weights)
     if isinstance(bins, Traced):
         bins._refuse("bincount, whose shape depends on values,")
     if weights is None:
@@ -472,13 +488,13 @@ def put_by_mask(x: Any, mask: Any, values: Any) -> Any:
 @_in_place(np.place)
 def put_in_turn(x: Any, mask: Any, vals: Any) -> Any:
     """The values one after the other where the mask says, over and over."""
-    (positions,) = np.reshape(_plain_index(mask), (-1,)).nonzero()
+    (positions,) = np.reshape(_plain_index(mask, x), (-1,)).nonzero()
     return _put_flat(x, positions, np.resize(array(vals), positions.shape))
 
 
 @_in_place(np.put, method="put")
 def put_by_position(x: Any, ind: Any, v: Any, mode: str = "raise") -> Any:
-    positions = np.reshape(_plain_index(ind), (-1,))
+    positions = np.reshape(_plain_index(ind, x), (-1,))
     if mode != "raise":
         positions = positions % x.size if mode == "wrap" else np.clip(positions, 0, x.size - 1)
     return _put_flat(x, positions, np.resize(array(v), positions.shape))
@@ -491,8 +507,8 @@ def _put_flat(x: Any, positions: Any, values: Any) -> Any:
 @_in_place(np.put_along_axis)
 def put_along_axis(x: Any, indices: Any, values: Any, axis: int | None = -1) -> Any:
     if axis is None:
-        return np.reshape(put(np.reshape(x, (-1,)), _plain_index(indices), values), x.shape)
-    indices, axis = _plain_index(indices), axis_of(x, axis, "put_along_axis")
+        return np.reshape(put(np.reshape(x, (-1,)), _plain_index(indices, x), values), x.shape)
+    indices, axis = _plain_index(indices, x), axis_of(x, axis, "put_along_axis")
     lines = [np.arange(n).reshape((-1,) + (1,) * (x.ndim - k - 1)) for k, n in enumerate(x.shape)]
     return put(x, tuple(indices if k == axis else line for k, line in enumerate(lines)), values)
 

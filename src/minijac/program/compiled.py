@@ -53,13 +53,20 @@ class How(NamedTuple):
 class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
-    __slots__ = ("device", "executors", "lifted", "parts", "plain", "program", "sizes", "tf32", "tree", "watched")
+    __slots__ = (
+        "arrays", "device", "executors", "lifted", "parts", "plain", "program", "shaping", "sizes", "tf32",
+        "tree", "watched",
+    )  # fmt: skip
 
     def __init__(self, program: Program, tree: Any, parts: Any, how: How, device: int | None) -> None:
         self.watched: list[Held] = []
         """Captured arrays that a name may be bound anew of."""
         self.lifted: list[list[Held]] = []
         """Arrays whose names were bound anew before: inputs behind the arguments, each under all its names."""
+        self.arrays: list[int] = []
+        """Results that are arrays without axes, where the program has numbers."""
+        self.shaping: list[Held] = []
+        """Arrays that say what the program does, with copies of what they held."""
         self.program = program
         self.plain = how.plain
         self.tf32 = how.tf32
@@ -89,6 +96,8 @@ class Entry:
             executor = self.executor()
         result: Sequence[Any] = executor.run(*arguments)
         self.executors.append(executor)
+        if self.arrays:
+            result = [np.asarray(x) if k in self.arrays else x for k, x in enumerate(result)]
         if self.parts is not None:
             result = optree.tree_unflatten(self.parts, result)
         return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
@@ -103,8 +112,10 @@ class Entry:
                 if read() is not value:
                     break
             else:
-                if not self.lifted:  # as in nearly every call
+                if not self.lifted and not self.shaping:  # as in nearly every call
                     return None
+            if not all(_same(read(), content) for read, content in self.shaping):
+                return []
             anew = [each for each in self.watched if each.read() is not each.value]
             for first, *rest in self.lifted:
                 array = first.read()
@@ -126,6 +137,16 @@ class Entry:
 
 
 LEAF = flatten(0)[1]
+
+
+def _last(known: Callable[[], Any], content: Any) -> Any:
+    """An array while it is there; nobody can write to it after."""
+    array = known()
+    return content if array is None else array
+
+
+def _same(a: Any, b: Any) -> bool:
+    return _alike(a, b) and (a is b or a.tobytes() == b.tobytes())
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -213,13 +234,15 @@ class Compiled:
         else:
             stale = entry.stale()
             if stale is not None:
-                entry = self._recorded(signature, args, kwargs, stale)
+                entry = self._recorded(signature, args, kwargs, stale, entry)
             else:
                 self._hits += 1
         return entry([*arguments, *(same[0].read() for same in entry.lifted)] if entry.lifted else arguments)
 
-    def _recorded(self, signature: Any, args: Any, kwargs: Any, lifted: Sequence[Held] = ()) -> Entry:
-        """A new entry; `lifted` are arrays under names that were bound anew, which become inputs."""
+    def _recorded(
+        self, signature: Any, args: Any, kwargs: Any, lifted: Sequence[Held] = (), stale: Entry | None = None
+    ) -> Entry:
+        """A new entry, in place of a stale one; `lifted` are arrays under names that were bound anew: inputs."""
         found = held(self._fn)
         drawn = drawn_from(found)
         how = How(tf32=self._tf32)
@@ -230,8 +253,9 @@ class Compiled:
                 "arguments: draw outside, `f(x, noise)`, or leave the function uncompiled."
             )
         with self._lock:
-            if signature in self._entries and not lifted:  # another thread was faster
-                return self._entries[signature]
+            now = self._entries.get(signature)
+            if now is not None and now is not stale:  # another thread was faster
+                return now
             self._misses += 1
             self._entries[signature] = entry
             if len(self._entries) > self._maxsize:
@@ -368,15 +392,20 @@ def record(
         for read, _ in lifted:
             array = read()
             groups.setdefault(id(array), []).append(Held(read, array))
-        entry, captured = _recorded(fn, leaves, tree, how, [same[0].value for same in groups.values()])
+        entry, captured, shaping = _recorded(fn, leaves, tree, how, [same[0].value for same in groups.values()])
         entry.lifted = list(groups.values())
         entry.watched = [each for each in found if id(each.value) in captured - groups.keys()]
+        for known, content in shaping:
+            array = known()
+            if array is not None:  # it was not made on the way
+                reads = [each.read for each in found if each.value is array]
+                entry.shaping += [Held(read, content) for read in reads or [partial(_last, known, content)]]
         return entry
 
 
 def _recorded(
     fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How, lifted: Sequence[Any]
-) -> tuple[Entry, set[int]]:
+) -> tuple[Entry, set[int], list[tuple[Any, Any]]]:
     recorder = Recorder()
     symbols = [
         unmarked(leaf) if isinstance(leaf, bool | str | np.bool_ | Static) else recorder.input(leaf) for leaf in leaves
@@ -388,13 +417,15 @@ def _recorded(
         leaves, output_tree = flatten(fn(*args, **kwargs))
         arrays, parts = optree.tree_flatten(leaves, namespace=DATA)
         numbers = tuple([_output(recorder, y) for y in arrays])
+        without_axes = [k for k, y in enumerate(arrays) if isinstance(y, Symbol) and _is_array(y)]
         recorder.check_captured()
-        captured = recorder.captured_ids()
+        captured, shaping = recorder.captured_ids(), recorder.shaping
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
     entry = Entry(released(optimised(program.verify())), output_tree, None if alone else parts, how, device)
-    return entry, captured
+    entry.arrays = [k for k in without_axes if program.values[numbers[k]].number is not None]
+    return entry, captured, shaping
 
 
 def _device(recorder: Recorder) -> int | None:
@@ -426,6 +457,10 @@ def _output(recorder: Recorder, y: Any) -> int:
     )
 
 
+def _is_array(y: Symbol) -> bool:
+    return type(y.value) is ndarray and not y.value.shape
+
+
 def released(program: Program) -> Program:
     """Without the arrays of the recording that no instruction reads."""
     used = {n for step in program.instructions for n in step.args} | set(program.outputs) | set(program.inputs)
@@ -453,9 +488,10 @@ def compile(
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
     are seen, and so is a global, a closure's variable or an attribute that is bound to another array: it becomes an
-    input, once. All else that is captured is as it was when recording: numbers, what Python or NumPy computes from
-    captured values alone before a traced value meets it, and indices, masks and other parameters. What `fn` does beside
-    its result, such as to print, it does when recording only. `fn` may use any transformation, and be used in one.
+    input, once. A captured index or mask that was written, or bound anew, is recorded with again. All else that is
+    captured is as it was when recording: numbers, and what Python or NumPy computes from captured values alone before
+    a traced value meets it. What `fn` does beside its result, such as to print, it does when recording only. `fn` may
+    use any transformation, and be used in one.
 
     It also decorates functions and methods, with or without arguments: ``@mj.compile``, ``@mj.compile(maxsize=8)``.
 

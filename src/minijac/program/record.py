@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -65,11 +66,19 @@ class Symbol(Traced):
         return self.value.dtype if hasattr(self.value, "dtype") else np.result_type(self.value)
 
     def _hidden(self, what: str) -> Any:
-        raise TraceError(
+        got = (
             f"{what} at {user_line()}: got a value of shape {self.shape} of a function under minijac.compile, whose "
-            "numbers differ from call to call. Expected a program that does not depend on them: write `if` on values "
-            "as np.where, or leave this function uncompiled; where the program should depend on an argument, such as "
-            "a size, capture it or pass it as a bool or string."
+            "numbers differ from call to call. "
+        )
+        if self.dtype.kind in "iu":
+            raise TraceError(
+                got + "Look up positions in a plain array, `table[t]`, by minijac.numpy.take(table, t); an argument "
+                "that the program should depend on, such as a size, goes into static_argnames."
+            )
+        raise TraceError(
+            got + "Expected a program that does not depend on them: write `if` on values as np.where, or leave this "
+            "function uncompiled; where the program should depend on an argument, such as a size, capture it or pass "
+            "it as a bool or string."
         )
 
     def __bool__(self) -> bool:
@@ -164,7 +173,7 @@ kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "arrays", "instructions", "values")
+    __slots__ = ("_captured", "arrays", "instructions", "shaping", "values")
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,12 +183,15 @@ class Recorder(Trace):
         self._captured: dict[int, tuple[Symbol, int, str]] = {}
         self.arrays: list[Any] = []
         """Arguments and captured arrays, for where they live."""
+        self.shaping: list[tuple[Any, Any]] = []
+        """Arrays that say what the program does, such as indices, by weak reference, with what they held."""
 
     def close(self) -> None:
         """End the recording. What it followed is let go of."""
         super().close()
         self.program = None
         self._captured.clear()
+        self.shaping = []
 
     def _symbol(self, value: Any, kind: str, content: Any = None) -> Symbol:
         dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
@@ -220,6 +232,13 @@ class Recorder(Trace):
             found[0].link = FIXED
             self._captured[id(array)] = found
         return found[0]
+
+    def looked_at(self, array: Any) -> None:
+        """Keep in mind an array whose numbers the program is made for."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        if isinstance(array, np.ndarray) and all(known() is not array for known, _ in self.shaping):
+            self.shaping.append((weakref.ref(array), array.copy()))
 
     def lift(self, array: Any) -> Symbol:
         """An input for an array that the function captures."""

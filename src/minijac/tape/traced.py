@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..backend import Wrapped, array_of, namespace, placed
+from ..backend import Wrapped, array_of, namespace, placed, value_of
 from ..errors import ConversionError, UnsupportedOperationError
-from ..lines import user_line
+from ..lines import scipy_function, user_line
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -169,6 +169,11 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         now = type(self).ordinary
         return now(self.home, self.index, self.value)
 
+    def as_array(self) -> Traced:
+        """Another handle on the same value, an array where NumPy's arithmetic made a number of one without axes."""
+        value = self.value.as_array() if isinstance(self.value, Traced) else np.asarray(self.value)
+        return type(self).ordinary(self.home, self.index, value)
+
     def moved(self, new: Traced) -> None:
         """Let this handle, which is no view, stand for another value."""
         self.__class__ = type(new)
@@ -190,9 +195,14 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
     # -- what would lose the derivative --------------------------------------------------------------------------------
     def _plain(self, what: str) -> Any:
-        """The numbers of a constant; of others none."""
+        """The numbers of a constant, and integers, which have no derivative; of others none."""
         known = self.home.known(self)
-        return self._refuse(what) if known is None else known
+        if known is None and self.dtype.kind in "iub" and not isinstance(value_of(self), Wrapped):
+            known = value_of(self)
+        if known is not None:
+            return known
+        called = scipy_function()
+        return self._refuse(what) if called is None else _refuse_of_scipy(*called)
 
     def _refuse(self, what: str) -> Any:
         raise ConversionError(
@@ -289,6 +299,18 @@ class TracedArray(Indexable, Traced):
 
 def traced(trace: Trace, index: int, value: Any) -> Traced:
     return (TracedArray if value.shape else Traced)(trace, index, value)
+
+
+def _refuse_of_scipy(module: str, name: str) -> Any:
+    """SciPy's functions beside its ufuncs make plain arrays of what they are given."""
+    own = "minijac.special" if module == "special" else f"minijac.scipy.{module}"
+    called = f"scipy.{module}.{name}"
+    if not hasattr(sys.modules.get(own), name):
+        raise unsupported(called)
+    raise UnsupportedOperationError(
+        f"{called} at {user_line()}: got a traced value, and SciPy makes a plain array of it. Write {own}.{name}, "
+        "which takes both, or run the function as it is by minijac.adapt(f)."
+    )
 
 
 def unsupported(name: str) -> UnsupportedOperationError:

@@ -1,0 +1,130 @@
+"""Positions under compile: computed ones are data, captured ones are read at replay, arguments look up tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from compiled import agrees, same
+from helpers import random
+
+import minijac as mj
+
+X, OTHER = random(4, 3, seed=1), random(4, 3, seed=2)
+TABLE, KNOTS = random(4, 3, seed=3), np.linspace(-1.0, 1.0, 4)
+WAYS = {
+    "forward": lambda f: mj.jacobian(f, mode="forward"),
+    "reverse": lambda f: mj.jacobian(f, mode="reverse"),
+    "hessian": mj.hessian,
+    "laplacian": mj.laplacian,
+}
+LOOKUPS = {
+    "take_along_axis": lambda x: np.take_along_axis(TABLE.astype(x.dtype), np.argmax(x, 1)[:, None], 1) * x**2,
+    "take_along_axis of all": lambda x: (
+        np.take_along_axis(TABLE.ravel(), np.argsort(x, 1).ravel(), None).reshape(4, 3) * x**2
+    ),
+    "searchsorted": lambda x: mj.numpy.take(KNOTS.astype(x.dtype), np.searchsorted(KNOTS, x) % 4) * x**2,
+    "digitize": lambda x: mj.numpy.take(KNOTS.astype(x.dtype), np.digitize(x, KNOTS) % 4) * x**2,
+    "argsort": lambda x: np.take_along_axis(x, np.argsort(x, 1), 1) ** 2,
+    "argmax": lambda x: mj.numpy.take(KNOTS.astype(x.dtype), np.argmax(x, 1))[:, None] * x**2,
+    "rows": lambda x: mj.numpy.take(TABLE.astype(x.dtype), np.argmin(x, 1), axis=0) * x**2,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_computed_positions_are_data(name, way, dtype):
+    rtol = 1e-12 if dtype is np.float64 else 1e-5
+    agrees(WAYS[way](LOOKUPS[name]), (X.astype(dtype),), (OTHER.astype(dtype),), rtol=rtol)
+
+
+def test_a_table_of_positions_has_the_derivative_of_the_entries_chosen():
+    J = mj.compile(mj.jacobian(LOOKUPS["take_along_axis"]))(X)
+    chosen = TABLE[np.arange(4), X.argmax(1)]
+    np.testing.assert_allclose(J, 2 * chosen[:, None, None] * X[:, :, None] * np.eye(3))
+
+
+@pytest.mark.parametrize("t", [2, np.array([0, 3, 1])], ids=["number", "array"])
+def test_an_integer_argument_looks_up_a_table(t):
+    f = lambda x, t: x * mj.numpy.take(KNOTS, t)
+    agrees(mj.jacobian(f, batch_axis=(0, None)), (X, t), (X, t + 0), (OTHER, 3 - t))
+
+
+def test_a_plain_table_indexed_by_an_argument_says_how_to_write_it():
+    with pytest.raises(mj.TraceError, match=r"minijac\.numpy\.take\(table, t\)"):
+        mj.compile(lambda t: KNOTS[t])(2)
+
+
+def test_integers_that_hold_samples_look_up_tables_as_they_are():
+    kind = np.array([0, 2, 1, 2])
+    f = lambda w, kind: np.sin(w) * TABLE[kind]
+    w = random(3, seed=5)
+    J = mj.jacobian(f, batch_axis=(None, 0))(w, kind)
+    np.testing.assert_allclose(J, np.cos(w) * TABLE[kind][:, :, None] * np.eye(3))
+
+
+class Captured:
+    """A function by its captured positions, under several kinds of index."""
+
+    def __init__(self) -> None:
+        self.positions = np.array([2, 0, 1])
+        self.mask = np.array([True, False, True])
+
+    def columns(self, x):
+        return x[:, self.positions] ** 2
+
+    def part(self, x):
+        return x[:, self.positions[1:]] ** 2
+
+    def chosen(self, x):
+        return x[:, self.mask] ** 2
+
+    def taken(self, x):
+        return np.take(x, self.positions, axis=1) ** 2
+
+    def along(self, x):
+        return np.take_along_axis(x, self.positions[None], 1) ** 2
+
+    def compressed(self, x):
+        return np.compress(self.mask, x, axis=1) ** 2
+
+
+@pytest.mark.parametrize("name", ["columns", "part", "chosen", "taken", "along", "compressed"])
+@pytest.mark.parametrize("anew", [False, True], ids=["written", "bound anew"])
+def test_captured_positions_are_read_at_replay(name, anew):
+    held = Captured()
+    f = mj.jacobian(getattr(held, name))
+    compiled = mj.compile(f)
+    same(compiled(X), f(X))
+    if anew:
+        held.positions, held.mask = np.array([1, 2, 2]), np.array([False, False, True])
+    else:
+        held.positions[:], held.mask[:] = [1, 2, 2], [False, False, True]
+    same(compiled(X), f(X))
+    same(compiled(OTHER), f(OTHER))
+    assert compiled.cache_info().misses == 2
+
+
+def test_positions_made_on_the_way_are_not_watched():
+    compiled = mj.compile(mj.jacobian(lambda x: x[:, np.array([2, 0])]))
+    for _ in range(3):
+        compiled(X)
+    assert compiled.cache_info().misses == 1
+
+
+AT_A_NUMBER = {
+    "jacobian": mj.jacobian(lambda x: x * x, batch_axis=None),
+    "value_and_jacobian": mj.value_and_jacobian(lambda x: np.exp(x), batch_axis=None),
+    "hessian": mj.hessian(lambda x: x**3, batch_axis=None),
+    "grad": mj.grad(lambda x: x * x),
+    "value_and_grad": mj.value_and_grad(np.exp),
+    "jvp": lambda x: mj.jvp(lambda x: x * x, (x,), (x,)),
+    "vjp": lambda x: mj.vjp(lambda x: x * x, x)[1](x),
+    "laplacian": mj.laplacian(lambda x: x**3, batch_axis=None),
+    "hessian_diagonal": mj.hessian_diagonal(lambda x: x**3, batch_axis=None),
+}
+
+
+@pytest.mark.parametrize("name", AT_A_NUMBER)
+def test_derivatives_without_axes_are_arrays(name):
+    agrees(AT_A_NUMBER[name], (np.array(2.0),), (np.array(3.0),))
