@@ -37,19 +37,18 @@ def caller(depth: int = 2) -> Line | None:
     """
     frame: Any = sys._getframe(depth)
     function: str | None = None
-    installed: Line | None = None
+    installed: Any = None
     while frame is not None:
         code = frame.f_code
         below, public, package = _kind(code.co_filename)
-        if not below:
-            line = Line(code.co_filename, frame.f_lineno, function)
-            if not package:
-                return line
-            installed = installed or line
         if public:
             function = code.co_name
+        elif not below:
+            if not package:
+                return Line(code.co_filename, frame.f_lineno, function)
+            installed = installed or (frame, function)
         frame = frame.f_back
-    return installed
+    return installed and Line(installed[0].f_code.co_filename, installed[0].f_lineno, installed[1])
 
 
 @lru_cache(4096)

@@ -14,6 +14,7 @@ from ..backend import value_of
 from .aten.registry import TABLE, aten
 from .run import Restart, current
 from .tensors import TracedTensor
+from .views import Place, contiguous
 
 Tensor = torch.Tensor
 
@@ -23,7 +24,7 @@ def detached(func: Any, args: Any, kwargs: Any) -> Any:
     x = args[0]
     if type(x) is not TracedTensor:
         return NotImplemented
-    return x.viewed(value_of(x.read()), x.meta(), stopped=True)
+    return x.viewed(value_of(x.read()), x.place, stopped=True)
 
 
 def set_data(func: Any, args: Any, kwargs: Any) -> Any:
@@ -121,21 +122,85 @@ def reversed_matmul(a: Any, b: Any) -> Any:
     return matmul(b, a)
 
 
-def _direct(function: Callable[..., Any], operands: int) -> Callable[..., Any]:
-    """A function of one tensor, or of two, called with nothing else: it need not go through torch's dispatcher."""
+# -- what need not go through torch's dispatcher -----------------------------------------------------------------------
+def _direct(function: Callable[..., Any], operands: int, names: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """An operation of some operands and then of `names`, given in this order without a gap."""
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
         run = current()
-        if run is None or kwargs or len(args) != operands or run.autograd or not torch.is_grad_enabled():
+        if run is None or run.autograd or not torch.is_grad_enabled():
             return NotImplemented
-        values = [run.value(arg) if isinstance(arg, Tensor) else arg for arg in args]
-        return run.result(function(*values))
+        if kwargs:
+            args, kwargs = _placed(args, kwargs, operands, names)
+        if kwargs or not operands <= len(args) <= operands + len(names):
+            return NotImplemented
+        return run.result(function(*run.values(args)))
 
     return handle
 
 
+def _placed(args: Any, kwargs: Any, operands: int, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """Named arguments that come next among the positional ones put there."""
+    args, kwargs = list(args), dict(kwargs)
+    for name in names[max(len(args) - operands, 0) :]:
+        if name not in kwargs:
+            break
+        args.append(kwargs.pop(name))
+    return args, kwargs
+
+
 def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda a, b: function(b, a)
+
+
+def _view(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A view of a followed tensor: `function` gives its value, and where it lies (None: left to torch)."""
+
+    def handle(func: Any, args: Any, kwargs: Any) -> Any:
+        x, run = args[0], current()
+        if run is None or kwargs or type(x) is not TracedTensor or run.autograd or not torch.is_grad_enabled():
+            return NotImplemented
+        found = function(x, *args[1:])
+        return NotImplemented if found is None else x.viewed(*found)
+
+    return handle
+
+
+def _sizes(args: Any) -> Any:
+    return tuple(args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args)
+
+
+def reshape(x: Any, *shape: Any) -> Any:
+    shape, place = _sizes(shape), x.place
+    if (shape and isinstance(shape[0], torch.dtype)) or place.strides != contiguous(place.shape).strides:
+        return None
+    value = np.reshape(x.read(), shape)
+    return value, Place(value.shape, contiguous(value.shape).strides, place.offset)
+
+
+def permute(x: Any, *dims: Any) -> Any:
+    dims, ndim = _sizes(dims), len(x.place.shape)
+    if len(dims) != ndim or not all(type(k) is int and -ndim <= k < ndim for k in dims):
+        return None  # torch's own error
+    return np.transpose(x.read(), dims), x.place.permuted(dims)
+
+
+def transpose(x: Any, a: int, b: int) -> Any:
+    order = list(range(len(x.place.shape)))
+    if not order:
+        return None
+    order[a], order[b] = order[b], order[a]
+    return permute(x, order)
+
+
+def item(x: Any, index: Any) -> Any:
+    place = x.place.item(index) if x.place.shape else None
+    return None if place is None else (x.read()[index], place)
+
+
+def unsqueeze(x: Any, dim: int) -> Any:
+    ndim = len(x.place.shape) + 1
+    return item(x, (slice(None),) * (dim % ndim) + (None,)) if -ndim <= dim < ndim else None
 
 
 _UNARY = (
@@ -148,13 +213,28 @@ _OPERATORS = {
     aten.mul: (Tensor.__mul__, Tensor.__rmul__), aten.div: (Tensor.__truediv__, Tensor.__rtruediv__),
     aten.pow: (Tensor.__pow__, Tensor.__rpow__),
 }  # fmt: skip
-for _packet in (*_UNARY, *_OPERATORS):
+_VIEWS: dict[Callable[..., Any], tuple[Any, ...]] = {
+    reshape: (Tensor.view, Tensor.reshape, torch.reshape), permute: (Tensor.permute, torch.permute),
+    transpose: (Tensor.transpose, torch.transpose), unsqueeze: (Tensor.unsqueeze, torch.unsqueeze),
+    item: (Tensor.__getitem__,), lambda x: permute(x, 1, 0): (Tensor.t, torch.t),
+}  # fmt: skip
+_NAMED = {
+    aten.cat: "dim", aten.stack: "dim", aten.cumsum: "dim", aten.softmax: "dim", aten.sum: "dim keepdim",
+    aten.mean: "dim keepdim",
+}  # fmt: skip
+_DIRECT: dict[Any, tuple[int, tuple[str, ...]]] = {
+    **dict.fromkeys(_UNARY, (1, ())), **dict.fromkeys((*_OPERATORS, aten.maximum, aten.minimum), (2, ())),
+    **{packet: (1, tuple(names.split())) for packet, names in _NAMED.items()},
+}  # fmt: skip
+for _packet, _signature in _DIRECT.items():
     for _owner in (torch, Tensor):
-        _operands = 1 + (_packet in _OPERATORS)
-        TracedTensor.functions[getattr(_owner, _packet.__name__)] = _direct(TABLE[_packet], _operands)
+        if hasattr(_owner, _packet.__name__):
+            TracedTensor.functions[getattr(_owner, _packet.__name__)] = _direct(TABLE[_packet], *_signature)
 for _packet, (_operator, _reversed) in _OPERATORS.items():
     TracedTensor.functions[_operator] = _direct(TABLE[_packet], 2)
     TracedTensor.functions[_reversed] = _direct(_swapped(TABLE[_packet]), 2)
+for _function, _names in _VIEWS.items():
+    TracedTensor.functions.update(dict.fromkeys(_names, _view(_function)))
 TracedTensor.functions[Tensor.__neg__] = _direct(TABLE[aten.neg], 1)
 TracedTensor.functions.update(
     {

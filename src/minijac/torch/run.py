@@ -18,7 +18,8 @@ from ..errors import InputError, MutationError, TraceError, UnsupportedOperation
 from ..lines import user_line
 from ..tape.trace import Trace
 from .aten.registry import EXACT, FACTORIES, RESOLVED, TABLE, VIEWS
-from .tensors import TracedTensor, array_of, tensor_of
+from .tensors import TracedTensor, array_of, tensor_of, torch_dtype
+from .views import Place
 
 __all__ = ["Restart", "Run", "current", "entered"]
 
@@ -112,11 +113,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         root = self.shadows.get(tensor.untyped_storage()._cdata)
         if root is None:
             return None
-        meta = torch.empty(0, dtype=tensor.dtype, device="meta")
-        meta = meta.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-        view = root.viewed(None, meta)
-        view.version = -1
-        return view
+        return root.viewed(None, place_of(tensor))
 
     def adopt(self, tensor: Any) -> TracedTensor:
         """What stands for a plain tensor from now on, because a followed value is written into it."""
@@ -240,6 +237,10 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         return result
 
 
+def place_of(tensor: Any) -> Place:
+    return Place(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+
+
 def tensors_in(tree: Any) -> Iterator[Any]:
     """The tensors in nested tuples and lists."""
     for x in tree:
@@ -301,9 +302,10 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
     value = function(run.value(base), *args[1:], **kwargs)
     meta = func(base.meta(), *args[1:], **kwargs)
     stopped = not (run.insists or torch.is_grad_enabled())
+    value = _stopped(value) if stopped else value
     if isinstance(meta, tuple | list):
-        return [base.viewed(_stopped(v) if stopped else v, m) for v, m in zip(value, meta, strict=True)]
-    return base.viewed(value_of(value) if stopped else value, meta, stopped)
+        return [base.viewed(v, place_of(m), stopped) for v, m in zip(value, meta, strict=True)]
+    return base.viewed(value, place_of(meta), stopped)
 
 
 def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
@@ -314,7 +316,7 @@ def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
     value, meta = function(x.read(), *args[1:], **kwargs), packet(x.meta(), *args[1:], **kwargs)
     if x.root is None:
         x.root, x.version = TracedTensor(x.held, run), 0
-    x.held, x.meta_, x.layout_ = value, meta, None
+    x.held, x.place_, x.layout = value, place_of(meta), None
     with torch._C._DisableTorchDispatch():
         return func(*args, **kwargs)
 
@@ -325,7 +327,7 @@ def _made(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _empty(tensor: Any) -> Any:
-    return torch.empty(tensor.held.shape, dtype=tensor.meta().dtype, device=tensor.run.device)
+    return torch.empty(tensor.place.shape, dtype=torch_dtype(tensor.held.dtype), device=tensor.run.device)
 
 
 def _drawn(run: Run, func: Any, args: Any, kwargs: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +13,8 @@ from ..backend import Wrapped, value_of
 from ..errors import ConversionError, InputError, MutationError, TraceError
 from ..lines import user_line
 from ..numpy.indexing import put
-from .views import Layout, layout_of
+from ..tape.traced import FIXED, Traced
+from .views import Layout, Place, contiguous, layout_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -27,6 +27,7 @@ DTYPES: dict[Any, Any] = {
     torch.int64: np.dtype(np.int64), torch.uint8: np.dtype(np.uint8),
 }  # fmt: skip
 _wrapper = torch.Tensor._make_wrapper_subclass
+_DisableTorchDispatch, _DisableFunctions = torch._C._DisableTorchDispatch, torch._C.DisableTorchFunctionSubclass
 _TORCH = {array: tensor for tensor, array in DTYPES.items()}
 
 
@@ -43,7 +44,9 @@ def array_of(tensor: Any) -> Any:
             f"a tensor of shape {tuple(tensor.shape)}: expected a dense one of float32, float64, integers or bools, "
             f"got {what}. Cast it, and the module, with .float() or .double(); switch autocast off."
         )
-    tensor = tensor.detach().resolve_neg()
+    if tensor.requires_grad or tensor.is_neg():
+        with _DisableTorchDispatch():
+            tensor = tensor.detach().resolve_neg()
     if tensor.device.type == "cpu":
         return tensor.numpy()
     import cupy
@@ -72,41 +75,49 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     held: Any
     root: TracedTensor | None = None
     version: int = 0
-    layout_: Layout | None = None
-    meta_: Any = None
+    place_: Place | None = None
+    layout: Layout | None = None
     stopped: bool = False
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
 
     @staticmethod
-    def __new__(cls, value: Any, run: Run, meta: Any = None) -> TracedTensor:
-        if meta is None:
-            self = _wrapper(cls, value.shape, dtype=_TORCH[value.dtype], device=run.device)
-        else:
-            self = _wrapper(cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=run.device)
-            self.meta_ = meta
+    def __new__(cls, value: Any, run: Run) -> TracedTensor:
+        self = _wrapper(cls, value.shape, dtype=_TORCH[value.dtype], device=run.device)
         self.run, self.held = run, value
+        if isinstance(value, Traced) and value.link is None:
+            value.link = FIXED  # nobody writes to it as NumPy has it, so what views it need not know
         return self
 
-    def viewed(self, value: Any, meta: Any, stopped: bool = False) -> TracedTensor:
-        """A view of this tensor, by the value that it has now and a tensor without data that torch laid out."""
-        result = TracedTensor(value, self.run, meta)
-        root = self if self.root is None else self.root
+    def viewed(self, value: Any, place: Place, stopped: bool = False) -> TracedTensor:
+        """A view of this tensor, by the value that it has now (None: not read yet) and where it lies."""
+        run, root = self.run, self if self.root is None else self.root
+        dtype = _TORCH[root.held.dtype]
+        result = _wrapper(TracedTensor, place.shape, place.strides, place.offset, dtype=dtype, device=run.device)
+        result.run, result.held, result.place_ = run, value, place
         result.root, result.version, result.stopped = root, root.version, stopped or self.stopped
+        if value is None:
+            result.version = -1
+        elif isinstance(value, Traced) and value.link is None:
+            value.link = FIXED
         return result
+
+    @property
+    def place(self) -> Place:
+        if self.place_ is None:
+            self.place_ = contiguous(self.held.shape)
+        return self.place_
 
     def meta(self) -> Any:
         """A tensor without data of the same layout, on which torch works out what a view looks like."""
-        if self.meta_ is None:
-            self.meta_ = torch.empty(self.held.shape, dtype=_TORCH[self.held.dtype], device="meta")
-        return self.meta_
+        with _DisableTorchDispatch():
+            return torch.empty(0, dtype=_TORCH[self.held.dtype], device="meta").as_strided(*self.place)
 
     def layout_in_root(self) -> Layout:
-        if self.layout_ is None:
+        if self.layout is None:
             assert self.root is not None
-            meta = self.meta_
-            self.layout_ = layout_of(self.root.held.shape, tuple(meta.shape), meta.stride(), meta.storage_offset())
-        return self.layout_
+            self.layout = layout_of(self.root.held.shape, *self.place)
+        return self.layout
 
     def read(self) -> Any:
         """The value as it is now."""
@@ -119,7 +130,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     def write(self, new: Any) -> None:
         """Let this tensor, its root and all their views hold what is written. Without grad the derivative stays."""
         old = self.read()
-        new = np.broadcast_to(_as_dtype(new, old), old.shape)
+        new = _as_dtype(new, old)
+        new = new if new.shape == old.shape else np.broadcast_to(new, old.shape)
         root = self if self.root is None else self.root
         if self.stopped or not (self.run.insists or torch.is_grad_enabled()):
             new = value_of(new)
@@ -137,14 +149,13 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         function = cls.functions.get(func)
-        if function is not None:
-            result = function(func, args, kwargs)
-            if result is not NotImplemented:
-                return result
-        if isinstance(func, FunctionType) and "handle_torch_function" in func.__code__.co_names and _free(func):
-            return _unchecked(func)(*args, **kwargs)
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **kwargs)
+        if function is None:
+            function = cls.functions[func] = _without_look(func)
+        result = function(func, args, kwargs)
+        if result is NotImplemented:
+            with _DisableFunctions():
+                return func(*args, **kwargs)
+        return result
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -185,18 +196,25 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         return self.clone()
 
 
-@cache
-def _unchecked(func: Any) -> Any:
-    """One of torch's functions written in Python, without its look for classes like ours; what it calls has it."""
+def _without_look(func: Any) -> Callable[..., Any]:
+    """How a function that nothing else is known of is called: without torch's look for classes like ours.
+
+    Those of torch's that are written in Python are copied without it; what they call has it. Not so methods, which call
+    their own kind in C++, and would come back here.
+    """
+    code = func.__code__ if isinstance(func, FunctionType) else None
+    if code is None or func.__module__ not in ("torch.nn.functional", "torch.functional"):
+        return _not_implemented
+    if "handle_torch_function" not in code.co_names:
+        return _not_implemented
     nothing = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no)
-    copy = FunctionType(func.__code__, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__)
+    copy = FunctionType(code, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
-    return copy
+    return lambda func, args, kwargs: copy(*args, **kwargs)
 
 
-def _free(func: Any) -> bool:
-    """Whether it is no method: those call their own kind in C++, which would come back here."""
-    return func.__module__ in ("torch.nn.functional", "torch.functional")
+def _not_implemented(func: Any, args: Any, kwargs: Any) -> Any:
+    return NotImplemented
 
 
 def _no(*_: Any) -> bool:

@@ -11,6 +11,7 @@ from weakref import WeakSet
 import torch
 
 from ..errors import InputError, MinijacError
+from ..tape.traced import Traced
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
 from ..views import plan, tape
@@ -92,7 +93,12 @@ def _result(f: Callable[..., Any], run: Run, args: Any, kwargs: Any, prepared: C
         if where and where not in str(error):
             error.args = (f"{error} In {where}.", *error.args[1:])
         raise
-    return tree_map(lambda y: run.value(y) if isinstance(y, Tensor) else y, result)
+    return tree_map(lambda y: _fresh(run.value(y)) if isinstance(y, Tensor) else y, result)
+
+
+def _fresh(value: Any) -> Any:
+    """A value as the caller's own, who may write to it."""
+    return value.fresh() if isinstance(value, Traced) else value
 
 
 def _module_path(traceback: Any) -> str:

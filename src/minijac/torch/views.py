@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,9 +12,58 @@ import numpy as np
 from ..errors import MutationError
 from ..lines import user_line
 
-__all__ = ["Layout", "layout_of"]
+__all__ = ["Layout", "Place", "contiguous", "layout_of"]
 
 Shape = tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where a tensor lies in its root's memory, as torch counts it: in entries."""
+
+    shape: Shape
+    strides: Shape
+    offset: int = 0
+
+    def permuted(self, order: Sequence[int]) -> Place:
+        return Place(tuple([self.shape[k] for k in order]), tuple([self.strides[k] for k in order]), self.offset)
+
+    def item(self, index: Any) -> Place | None:
+        """Of an index of integers, slices, None and an ellipsis; None where it has others."""
+        index = index if type(index) is tuple else (index,)
+        axes = list(zip(self.shape, self.strides, strict=True))
+        rest, found, offset = len(axes) - sum(type(part) in (int, slice) for part in index), [], self.offset
+        index = index if Ellipsis in index else (*index, Ellipsis)
+        for part in index:
+            if type(part) is int:
+                n, stride = axes.pop(0)
+                offset += part % n * stride
+            elif type(part) is slice and type(part.start) in _BOUND and type(part.stop) in _BOUND:
+                n, stride = axes.pop(0)
+                start, stop, step = part.indices(n)
+                if step < 1:
+                    return None
+                offset += start * stride if stop > start else 0
+                found.append((len(range(start, stop, step)), step * stride))
+            elif part is None:
+                found.append((1, axes[0][0] * axes[0][1] if axes else 1))
+            elif part is Ellipsis:
+                found += axes[:rest]
+                del axes[:rest]
+            else:
+                return None
+        return Place(tuple([n for n, _ in found]), tuple([s for _, s in found]), offset)
+
+
+_BOUND = (int, type(None))
+
+
+@lru_cache(1024)
+def contiguous(shape: Shape) -> Place:
+    strides, stride = [], 1
+    for n in reversed(shape):
+        strides.append(stride)
+        stride *= max(n, 1)
+    return Place(shape, tuple(reversed(strides)))
 
 
 class Layout(NamedTuple):

@@ -1,0 +1,59 @@
+"""Views of what is followed lie where torch's own do, whatever they are views of, and see and make the same writes."""
+
+import random
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from minijac.tape.trace import Trace  # noqa: E402
+from minijac.torch.run import Run, entered  # noqa: E402
+
+
+def drawn(shape, draw):
+    """A view of a tensor of this shape, as a function."""
+    n = len(shape)
+    kind = draw.choice(["item", "permute", "transpose", "unsqueeze", "reshape", "squeeze", "split", "copy"])
+    if kind == "item" and n:
+        parts = [slice(None), slice(1, None), slice(0, -1), slice(None, None, 2), slice(0, 0)]
+        index = [draw.choice([*parts, draw.randrange(-k, k)]) if k else slice(None) for k in shape]
+        index[draw.randint(0, n) :] = [Ellipsis] if draw.random() < 0.5 else []
+        index.insert(draw.randint(0, len(index)), None)
+        return lambda t: t[tuple(index)]
+    if kind == "permute":
+        order = [k - n * draw.randint(0, 1) for k in draw.sample(range(n), n)]
+        return lambda t: t.permute(order)
+    if kind == "transpose" and n:
+        a, b = draw.randrange(-n, n), draw.randrange(-n, n)
+        return lambda t: t.transpose(a, b)
+    if kind == "unsqueeze":
+        at = draw.randrange(-n - 1, n + 1)
+        return lambda t: t.unsqueeze(at)
+    if kind == "split" and n and shape[0]:
+        return lambda t: t.split(1, 0)[-1]
+    if kind == "copy":
+        return lambda t: (t * 1.0).clone(memory_format=torch.contiguous_format)
+    return lambda t: t.squeeze() if kind == "squeeze" else t.reshape(-1)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_views_lie_where_those_of_torch_lie(seed):
+    draw = random.Random(seed)
+    theirs = torch.randn([draw.choice([1, 2, 3, 4]) for _ in range(draw.randint(1, 4))], dtype=torch.float64)
+    run, trace = Run(), Trace()
+    with entered(run):
+        mine = run.tensor(trace.input(theirs.numpy().copy())).clone()
+        theirs = theirs.clone()
+        for _ in range(6):
+            view = drawn(tuple(theirs.shape), draw)
+            theirs, mine = view(theirs), view(mine)
+            assert mine.shape == theirs.shape and mine.is_contiguous() == theirs.is_contiguous()
+            if theirs.numel():
+                assert mine.storage_offset() == theirs.storage_offset()
+                long = [k for k, size in enumerate(theirs.shape) if size > 1]
+                assert [mine.stride(k) for k in long] == [theirs.stride(k) for k in long]
+            theirs.mul_(2.0)
+            mine.mul_(2.0)
+        numbers = torch.as_tensor(run.value(mine).value)
+    trace.close()
+    assert torch.equal(numbers, theirs)
