@@ -231,7 +231,7 @@ def test_a_block_that_touches_two_inputs_costs_two(monkeypatch):
 
 def test_options_are_checked():
     with pytest.raises(mj.InputError, match="on_mixing"):
-        mj.laplacian(np.sin, on_mixing="full")
+        mj.laplacian(np.sin, on_mixing="whole")
     with pytest.raises(TypeError, match="unexpected keyword"):
         mj.hessian_diagonal(np.sin, structure=True)
     with pytest.raises(mj.InputError, match="mode"):
@@ -247,7 +247,7 @@ def test_second_order_is_empty_for_a_linear_function():
 
     run = run_on_tape(FUNCTIONS["linear"], (X,), {}, (0,), {}, False)
     graph = Graph(run.nodes, run.inputs, run.output_nodes)
-    assert second_order(graph, {run.inputs[0]: Block.identity(X.shape)}, True) == {}
+    assert second_order(graph, {run.inputs[0]: Block.identity(X.shape)}, (), {}) == {}
 
 
 @every_smooth_case

@@ -163,6 +163,8 @@ class Prepared(NamedTuple):
     """The output nodes, each once."""
     structure: Any
     """What plans depend on (`plan.structure_of`)."""
+    mixes: bool
+    """Whether samples mix."""
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -205,12 +207,12 @@ def prepare(
     shapes = tuple([y.shape for y in outputs])
     key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"
     find = partial(_out_axes, run, graph, nodes, in_axes, outputs, batch, options)
-    out_axes = find() if run.others else _OUT_AXES.get(key, find)
-    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure)
+    out_axes, mixes = find() if run.others else _OUT_AXES.get(key, find)
+    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure, mixes)
 
 
-_OUT_AXES = Memo[list[int | None]](1024)
-"""Where outputs hold their samples, for structures that were followed before and mix none."""
+_OUT_AXES = Memo[tuple[list[int | None], bool]](1024)
+"""Where outputs hold their samples, and whether those mix, for structures that were followed before."""
 
 
 def _out_axes(
@@ -221,17 +223,18 @@ def _out_axes(
     outputs: list[Any],
     batch: int | None,
     options: Options,
-) -> list[int | None]:
-    """The batch axis of every output. Raises where samples mix, or where an output has lost them."""
+) -> tuple[list[int | None], bool]:
+    """The batch axis of every output, and whether samples mix. Raises where an output has lost them."""
     if batch is None:
-        return [None] * len(outputs)
+        return [None] * len(outputs), False
     places, mixing = _places(run, graph, nodes, in_axes, batch)
     if mixing is not None and options.on_mixing == "raise":
         raise_mixing(mixing, batch)
-    return [
+    axes: list[int | None] = [
         _output_axis(y, None if i is None else places.get(i), batch)
         for y, i in zip(outputs, run.output_nodes, strict=True)
     ]
+    return axes, mixing is not None
 
 
 def _places(

@@ -59,10 +59,11 @@ def follow_samples(
             mine.discard(ANYWHERE)
         if not mine:
             continue
-        places[i] = next(iter(mine)) if len(mine) == 1 else None
+        whole = mine - {None}  # of an operand that is not mixed
+        places[i] = next(iter(whole)) if len(whole) == 1 else None
         if found[True]:
             active.add(i)
-            if places[i] is None and mixing is None:
+            if mixing is None and (len(mine) > 1 or places[i] is None):
                 mixing = Mixing(graph.nodes[i], tuple(np.shape(arg) for arg in graph.nodes[i].args))
     return places, mixing
 

@@ -15,7 +15,7 @@ from ..algebra.labels import Axis, Label, axis_of, window
 from ..algebra.terms import Term
 from ..backend import namespace
 
-__all__ = ["Range", "seeds", "shared", "unit"]
+__all__ = ["Range", "seeds", "shared", "unit", "unshared"]
 
 
 def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
@@ -68,6 +68,14 @@ def shared(seed: Block, batch_axis: int) -> Block:
 
     terms = [Term(term.out, without(term.inp), term.factors, term.scale) for term in seed.terms]
     return Block(seed.out_shape, without(seed.inp_shape), terms, seed.one)
+
+
+def unshared(block: Block, out_axis: int, batch_axis: int, batch: int) -> Block:
+    """The block of a shared seed with the samples' axis back in its input: each sample's own entries."""
+    terms = [Term(t.out, (*t.inp[:batch_axis], t.out[out_axis], *t.inp[batch_axis:]), t.factors, t.scale)
+             for t in block.terms]  # fmt: skip
+    shape = block.inp_shape
+    return Block(block.out_shape, (*shape[:batch_axis], batch, *shape[batch_axis:]), terms, block.one)
 
 
 def _window_axis(n: int, start: int, size: int) -> Axis:

@@ -150,11 +150,11 @@ def _one_label(axis: Axis) -> bool:
     return len(axis) == 1 and type(axis[0]) is Label
 
 
-def bilinear(form: Term, left: Block, right: Block, out_shape: Shape, collapse: bool) -> Block:
+def bilinear(form: Term, left: Block, right: Block, out_shape: Shape, kept: Sequence[int] | None) -> Block:
     """A bilinear form on the derivatives of its two operands along the same inputs k.
 
     `form` has the axes of both operands as its input, one after the other. Returns the block
-    ``sum_{a, b} form[., a, b] left[a, k] right[b, k]``, or with `collapse` its sum over k as a column.
+    ``sum_{a, b} form[., a, b] left[a, k] right[b, k]``, summed over k but for the axes that are `kept` (None: all).
     """
     terms = []
     for a in left.terms:
@@ -168,9 +168,10 @@ def bilinear(form: Term, left: Block, right: Block, out_shape: Shape, collapse: 
             if met is None:
                 continue
             g, f = met
-            inp: Axes = () if collapse else f.inp
+            inp: Axes = f.inp if kept is None else tuple(f.inp[k] for k in kept)
             terms.append(reduced(g.out, inp, (*g.inp, *f.inp), (*g.factors, *f.factors), g.scale * f.scale))
-    return Block(out_shape, () if collapse else left.inp_shape, collect(terms), left.one)
+    shape = left.inp_shape if kept is None else tuple(left.inp_shape[k] for k in kept)
+    return Block(out_shape, shape, collect(terms), left.one)
 
 
 def _squeezed(array: Array, axes: Axes) -> Factor:

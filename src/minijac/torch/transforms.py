@@ -223,7 +223,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     return y, pullback
 
 
-def linearize(f: Callable[..., Any], *primals: Any, batch_axis: Any = 0) -> tuple[Any, Any]:
+def linearize(f: Callable[..., Any], *primals: Any, **options: Any) -> tuple[Any, Any]:
     """``(y, J)`` with `J` the structured per-sample Jacobian; its products are tensors, not tied to torch's autograd.
 
     >>> import minijac.torch, torch
@@ -234,7 +234,7 @@ def linearize(f: Callable[..., Any], *primals: Any, batch_axis: Any = 0) -> tupl
     """
     g = lowered(f)
     with torch.no_grad():
-        return outermost(lambda *own: first.linearize(g, *own, batch_axis=batch_axis), primals, {})
+        return outermost(lambda *own: first.linearize(g, *own, **options), primals, {})
 
 
 def explain(f: Callable[..., Any], *args: Any, **options: Any) -> Any:

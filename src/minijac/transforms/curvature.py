@@ -30,13 +30,14 @@ def slope(node: Node, args: Sequence[Any], y: Any, directions: Mapping[int, Bloc
     return total.dense(node.out.dtype, y)
 
 
-def curvature(node: Node, tangents: Mapping[int, Block], own: Block, collapse: bool) -> Block:
+def curvature(node: Node, tangents: Mapping[int, Block], own: Block, kept: Sequence[int] | None) -> Block:
     """The second-order term of a node: its slope's derivative by each seed, along the same seed.
 
-    `tangents` are those of the operands and `own` that of the output, for all seeds. Cost: the square of the number of
-    seeds for this one operation.
+    `tangents` are those of the operands and `own` that of the output, for all seeds; `kept` are the axes of the seeds
+    along which it is not summed (None: all). Cost: the square of the number of seeds for this one operation.
     """
     seeds, shape, one = own.inp_shape, node.out.shape, own.one
+    kept = range(len(seeds)) if kept is None else kept
 
     def fresh(block: Block, like: Any) -> Block:  # of labels that nothing recorded here has
         return _as_block(block.dense(node.out.dtype, like), len(seeds), one)
@@ -56,15 +57,14 @@ def curvature(node: Node, tangents: Mapping[int, Block], own: Block, collapse: b
     if isinstance(slopes, Traced) and slopes.home is trace:  # no linear operation
         block = Graph(trace.nodes, curve, [slopes.index]).forward(curve).get(slopes.index)
     if block is None:
-        return Block(shape, () if collapse else seeds, (), one)
+        return Block(shape, tuple(seeds[k] for k in kept), (), one)
     for _ in seeds:  # (out, k) by k: only equal k
         block = block.paired(len(shape), 0)
         order = [*range(len(shape)), *range(len(shape) + 1, len(block.out_shape)), len(shape)]
         block = block.axes_moved(order, range(len(block.inp_shape)))
     array = block.dense(node.out.dtype, node.out)
-    if collapse:
-        return Block.column(array.sum(axis=tuple(range(len(shape), len(block.out_shape)))))
-    return _as_block(array, len(seeds), one)
+    summed = tuple(len(shape) + k for k in range(len(seeds)) if k not in kept)
+    return _as_block(array.sum(axis=summed) if summed else array, len(kept), one)
 
 
 def _as_block(array: Any, inputs: int, one: Any) -> Block:

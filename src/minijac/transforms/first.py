@@ -182,16 +182,16 @@ def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], opt
 
 
 @overload
-def linearize(f: Function, primal: Any, /, *, batch_axis: BatchAxis = 0) -> tuple[Any, Jacobian]: ...
+def linearize(f: Function, primal: Any, /, **options: Unpack[JacobianOptions]) -> tuple[Any, Jacobian]: ...
 @overload
-def linearize(f: Function, *primals: Any, batch_axis: BatchAxis = 0) -> tuple[Any, Any]: ...
-def linearize(f: Function, *primals: Any, batch_axis: BatchAxis = 0) -> tuple[Any, Any]:
+def linearize(f: Function, *primals: Any, **options: Unpack[JacobianOptions]) -> tuple[Any, Any]: ...
+def linearize(f: Function, *primals: Any, **options: Unpack[JacobianOptions]) -> tuple[Any, Any]:
     """``(y, J)`` with `J` the structured per-sample Jacobian at `primals`, its products not yet multiplied out.
 
     Args:
         f: A batched function of the primals.
         primals: The arguments, all differentiated. With several, `J` has a tuple of Jacobians at each output leaf.
-        batch_axis: As for `jacobian`.
+        options: batch_axis, mode, on_mixing, chunk_size, max_bytes, as for `jacobian`.
 
     >>> import numpy as np
     >>> y, J = linearize(lambda x: np.sin(x), np.zeros((2, 3)))
@@ -202,4 +202,4 @@ def linearize(f: Function, *primals: Any, batch_axis: BatchAxis = 0) -> tuple[An
     if not primals:
         raise InputError("linearize: expected at least one primal after the function, got none.")
     argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return value_and_jacobian(f, argnums, batch_axis=batch_axis, structured=True)(*primals)
+    return value_and_jacobian(f, argnums, structured=True, **options)(*primals)

@@ -18,18 +18,29 @@ import numpy as np
 import optree
 
 from ..accumulation.graph import Graph
-from ..accumulation.recording import prepare
+from ..accumulation.recording import Prepared, prepare
+from ..accumulation.seeds import unshared
 from ..algebra.block import Block
 from ..algebra.factors import Array, Factor, Shape
 from ..algebra.factors import product as factors_product
 from ..algebra.labels import axis_of, labels_in, window
 from ..algebra.terms import Term
-from ..arguments import Argnums, BatchAxis, Function, Options, argument_positions, batch_axes, checked_options
+from ..arguments import (
+    Argnums,
+    BatchAxis,
+    Function,
+    OnMixing,
+    Options,
+    argument_positions,
+    batch_axes,
+    checked_options,
+)
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
 from ..ops.families import Elementwise, Multilinear, Structural
 from ..tape.trace import Node
 from ..tape.traced import is_traced
+from ..ways.memory import at_a_time, live_bytes
 from ..ways.thorough import settled
 from .curvature import slope
 from .dask import chunkwise
@@ -52,6 +63,9 @@ def partials(
     argnums: Argnums = 0,
     *,
     batch_axis: BatchAxis = 0,
+    on_mixing: OnMixing = "raise",
+    chunk_size: int | None = None,
+    max_bytes: int | None = None,
 ) -> Callable[..., tuple[Any, ...]]:
     """Function that returns chosen partial derivatives of a batched function, of any order, computed in one pass.
 
@@ -61,6 +75,10 @@ def partials(
             ``(0,)`` the first derivative by feature 0, ``(0, 1)`` the mixed second one, in any order and number.
         argnums: The argument that is x, or several, their features counted on: after x: ``(B, 2)``, t is feature 2.
         batch_axis: The axis that holds the samples, as for `jacobian`.
+        on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (derivatives of a sample's output by its own input), or
+            ``"full"`` (by the input of each sample, one for all factors: ``(B, *out, B)``; the value stays as it is).
+        chunk_size: Multi-indices at a time.
+        max_bytes: Bound on peak memory beside inputs and result; met by taking multi-indices a few at a time.
 
     Returns:
         A function of the same arguments. It returns a tuple with one ``(B, *out)``, of the dtype of y, C-contiguous and
@@ -70,7 +88,8 @@ def partials(
         BatchMixingError: One sample's output depends on another's input.
         InputError: x is not ``(B, n)``, or a multi-index is not a tuple of ints within ``range(n)``.
 
-    Cost: a forward pass of `f`, and about as much again for each multi-index and each part of one, shared among them.
+    Cost: a forward pass of `f`, and about as much again for each multi-index and each part of one, shared among them;
+    where samples mix, that for each sample.
     The Hessian, or the Jacobian, is not formed. Source: Faa di Bruno's formula; Griewank and Walther, Evaluating
     Derivatives (2008), chapter 13.
 
@@ -80,7 +99,9 @@ def partials(
     >>> bool(np.allclose(u_tt, 4.0 * u_xx))
     True
     """
-    options = checked_options(argnums=argnums, batch_axis=batch_axis)
+    options = checked_options(
+        argnums=argnums, batch_axis=batch_axis, on_mixing=on_mixing, chunk_size=chunk_size, max_bytes=max_bytes
+    )
     wanted = _checked(multi_indices)
 
     @taken_home(f, options.leading)
@@ -91,21 +112,58 @@ def partials(
         if max(map(len, wanted), default=0) > 3:
             refuse_roots(ready.run.nodes)
         ready = smoothed(ready, higher=True)
-        sources = {i: 0 if axis else 1 for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True)}
-
-        def by_leaf() -> list[list[Any]]:
-            found = coefficients(ready.graph, sources, {index for index in wanted if index})
-            leaves = []
-            for y, i, out_axis in zip(ready.outputs, ready.run.output_nodes, ready.out_axes, strict=True):
-                own = {} if i is None else found.get(i, {})
-                leaves.append([_result(y, y if index == () else own.get(index), out_axis or 0) for index in wanted])
-            return leaves
-
         with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
-            leaves = settled(ready.graph, by_leaf)
+            leaves = settled(ready.graph, lambda: _by_leaf(ready, wanted, args, options))
         return tuple(optree.tree_unflatten(ready.run.tree, [leaf[n] for leaf in leaves]) for n in range(len(wanted)))
 
     return partials_of
+
+
+def _by_leaf(ready: Prepared, wanted: list[MultiIndex], args: Sequence[Any], options: Options) -> list[list[Any]]:
+    """The derivatives of every output leaf, in the order in which they are wanted."""
+    if not ready.mixes:
+        return _results(ready, wanted, args, options, None)
+    columns = [_results(ready, wanted, args, options, sample) for sample in range(ready.batch or 0)]
+
+    def own(index: MultiIndex, derivatives: list[Any]) -> Any:
+        if not index:
+            return derivatives[0]
+        if options.on_mixing == "full":
+            return np.stack(derivatives, axis=-1)
+        return np.stack([derivative[sample] for sample, derivative in enumerate(derivatives)])
+
+    return [[own(index, [column[m][n] for column in columns]) for n, index in enumerate(wanted)]
+            for m in range(len(ready.outputs))]  # fmt: skip
+
+
+def _results(
+    ready: Prepared, wanted: list[MultiIndex], args: Sequence[Any], options: Options, sample: int | None
+) -> list[list[Any]]:
+    """The same by the input of one sample, or of each output's own."""
+    sources = {i: 0 if axis else 1 for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True)}
+    size = options.chunk_size or _indices_at_a_time(ready, wanted, args, options) or max(len(wanted), 1)
+    leaves: list[list[Any]] = [[] for _ in ready.outputs]
+    for start in range(0, len(wanted), size):
+        chunk = wanted[start : start + size]
+        found = coefficients(ready.graph, sources, {index for index in chunk if index}, sample)
+        for results, y, i, axis in zip(leaves, ready.outputs, ready.run.output_nodes, ready.out_axes, strict=True):
+            for index in chunk:
+                derivative = None if i is None else found.get(i, {}).get(index)
+                own = _result(y, y if index == () else derivative, axis or 0)
+                if index and options.on_mixing == "full" and sample is None:
+                    own = unshared(Block.column(own), 0, 0, ready.batch or 0).dense(y.dtype, y)
+                results.append(own)
+    return leaves
+
+
+def _indices_at_a_time(
+    ready: Prepared, indices: Sequence[MultiIndex], args: Sequence[Any], options: Options
+) -> int | None:
+    """So many multi-indices that what is below them fits the bound on memory."""
+    if options.max_bytes is None or any(map(is_traced, ready.outputs)):
+        return None
+    most, alive = 2 ** max(map(len, indices), default=0), 2 * live_bytes(ready.graph)
+    return at_a_time(ready, args, options.max_bytes, max(len(indices), 1), lambda n: n * most * alive, "multi-index")
 
 
 # -- arguments and results ---------------------------------------------------------------------------------------------
@@ -166,8 +224,13 @@ def _result(y: Any, coefficient: Coefficient | None, axis: int) -> Any:
 
 
 # -- the pass ----------------------------------------------------------------------------------------------------------
-def coefficients(graph: Graph, sources: Mapping[int, int], wanted: set[MultiIndex]) -> dict[int, Coefficients]:
-    """The wanted coefficients of the graph's outputs; `sources` are the inputs, with the axis of their features."""
+def coefficients(
+    graph: Graph, sources: Mapping[int, int], wanted: set[MultiIndex], sample: int | None = None
+) -> dict[int, Coefficients]:
+    """The wanted coefficients of the graph's outputs; `sources` are the inputs, with the axis of their features.
+
+    They are those by the input of one sample, or of all, where those do not mix.
+    """
     if not wanted:
         return {}
     rules, needed = _rules(graph, wanted)
@@ -178,7 +241,7 @@ def coefficients(graph: Graph, sources: Mapping[int, int], wanted: set[MultiInde
     for i, axis in sources.items():
         x = graph.nodes[i].out
         own = range(first, first := first + x.shape[axis])
-        found[i] = {index: _one_hot(x, axis, index[0] - own.start) for index in needed.get(i, ())
+        found[i] = {index: _one_hot(x, axis, index[0] - own.start, sample) for index in needed.get(i, ())
                     if len(index) == 1 and index[0] in own}  # fmt: skip
     for i in graph.order:
         operands = {k: found[p] for k, p in graph.operands(i) if found.get(p)}
@@ -208,9 +271,9 @@ def _parts_of(indices: Iterable[MultiIndex]) -> set[MultiIndex]:
     return {part for index in indices for n in range(1, len(index) + 1) for part in combinations(index, n)}
 
 
-def _one_hot(x: Array, axis: int, k: int) -> Block:
-    """The derivative of x: ``(B, n)`` by its feature k: the same for all samples, one in one place."""
-    samples = axis_of(x.shape[1 - axis])
+def _one_hot(x: Array, axis: int, k: int, sample: int | None) -> Block:
+    """The derivative of x: ``(B, n)`` by its feature k: the same for all samples, or that of one of them."""
+    samples = axis_of(x.shape[1 - axis]) if sample is None else window(None, x.shape[1 - axis], sample, 1)
     feature = window(None, x.shape[axis], k, 1)
     axes = (samples, feature) if axis else (feature, samples)
     return Block(x.shape, (), [Term(axes, ())], namespace(x).ones((), x.dtype))

@@ -12,28 +12,32 @@ Laplacian (Li et al., Nature Machine Intelligence 6, 2024) on labelled blocks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
+from itertools import combinations_with_replacement
 from typing import Any, Unpack
 
 import numpy as np
 import optree
 
 from ..accumulation.graph import Graph
-from ..accumulation.plan import accumulate, plan_for, price
+from ..accumulation.plan import accumulate, plan_for
 from ..accumulation.recording import Prepared, prepare
-from ..accumulation.results import batch_first, result_dtype
-from ..accumulation.seeds import seeds, shared, unit
+from ..accumulation.results import batch_first, finished, result_dtype
+from ..accumulation.seeds import seeds, shared, unit, unshared
 from ..algebra.block import Block, bilinear
 from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label
 from ..algebra.terms import Term
 from ..arguments import Argnums, Function, Options, SecondOptions, checked_options
-from ..backend import taken_home
+from ..backend import astype, taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
 from ..ops.families import Elementwise, Multilinear, labelled, multilinear_axes, operand_axes
 from ..tape.trace import Node
+from ..ways.memory import seeds_at_a_time
 from ..ways.thorough import settled
 from .curvature import curvature
 from .dask import chunkwise
@@ -53,30 +57,44 @@ __all__ = [
 ]
 
 
-def second_order(graph: Graph, seed: dict[int, Block], collapse: bool) -> dict[int, Block]:
-    """The second-order term of every output, from the identity at one input (or a part of it)."""
+def second_order(
+    graph: Graph, seed: dict[int, Block], kept: Sequence[int] | None, forms: dict[tuple[int, int, int], Term | None]
+) -> dict[int, Block]:
+    """The second-order term of every output, from the identity at one input (or a part of it).
+
+    `kept` are the axes of the seed along which it is listed, for all of them None; along the others it is summed.
+    `forms` keeps the second derivatives of operations, which are the same for all seeds.
+    """
     first: dict[int, Block] = dict(seed)
     second: dict[int, Block] = {}
+    waiting, keep = Counter(p for i in graph.order for p in {p for _, p in graph.operands(i)}), set(graph.outputs)
     for i in graph.order:
         node = graph.nodes[i]
         operands = [(k, p) for k, p in graph.operands(i) if p in first]
-        if not operands:
-            continue
-        first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
-        parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
-        elementwise = isinstance(node.op, Elementwise)
-        partials = Partials(node, [k for k, _ in operands], 2) if elementwise else None
-        for n, (k, p) in enumerate(operands):
-            for l, q in operands[n:]:
-                form = _form(node, partials, k, l)
-                if form is not None:
-                    parts.append(bilinear(form, first[p], first[q], node.out.shape, collapse))
-        if not node.op.flat and not isinstance(node.op, Elementwise | Multilinear):  # type: ignore[union-attr]
-            parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], collapse))
-        parts = [part for part in parts if part.terms]
-        if parts:
-            second[i] = _total(parts)
+        if operands:
+            first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
+            parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
+            given = dict(operands)
+            for (k, l), form in _forms(node, i, list(given), forms).items():
+                parts.append(bilinear(form, first[given[k]], first[given[l]], node.out.shape, kept))
+            if not node.op.flat and not isinstance(node.op, Elementwise | Multilinear):  # type: ignore[union-attr]
+                parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], kept))
+            parts = [part for part in parts if part.terms]
+            if parts:
+                second[i] = _total(parts)
+        for p in {p for _, p in graph.operands(i)}:
+            waiting[p] -= 1
+            if not waiting[p] and p not in keep:
+                first.pop(p, None)
+                second.pop(p, None)
     return {i: second[i] for i in graph.outputs if i in second}
+
+
+def _sum(arrays: Sequence[Any]) -> Any:
+    first, *rest = arrays
+    for array in rest:
+        first = first + array
+    return first
 
 
 def _total(blocks: Any) -> Block:
@@ -88,6 +106,17 @@ def _total(blocks: Any) -> Block:
 
 
 # -- the second derivative of one operation ----------------------------------------------------------------------------
+def _forms(
+    node: Node, i: int, operands: Sequence[int], known: dict[tuple[int, int, int], Term | None]
+) -> dict[tuple[int, int], Term]:
+    """The bilinear forms of a node by pairs of operands, those that are not zero."""
+    pairs = list(combinations_with_replacement(operands, 2))
+    if any((i, *pair) not in known for pair in pairs):
+        partials = Partials(node, operands, 2) if isinstance(node.op, Elementwise) else None
+        known |= {(i, k, l): _form(node, partials, k, l) for k, l in pairs}
+    return {pair: form for pair in pairs if (form := known[(i, *pair)]) is not None}
+
+
 def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
     """The second derivative by operands `k` and `l` as a bilinear form, both orders counted; None where it is zero."""
     assert node.op is not None
@@ -108,18 +137,57 @@ def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
 
 
 # -- transformations ---------------------------------------------------------------------------------------------------
-def _accumulated(ready: Prepared, options: Options, collapse: bool) -> Iterator[tuple[int, int, Block]]:
-    """(output leaf, input leaf, second-order block) for each chunk of seeds.
+def _derivatives(ready: Prepared, args: Sequence[Any], options: Options, collapse: bool) -> list[list[Any]]:
+    """The second derivatives of every output by every input, listed or summed over it, as ``result[output][input]``.
 
-    Samples do not mix, so a seed is that of all samples at once: no array has two axes of samples.
+    Where samples do not mix, a seed is that of all samples at once: no array has two axes of samples.
     """
-    one = unit(ready.sources, ready.outputs) if ready.sources else None
+    found: list[list[Any]] = [[None] * len(ready.sources) for _ in ready.outputs]
+    if not ready.sources:
+        return found
+    full, one = options.on_mixing == "full", unit(ready.sources, ready.outputs)
+    forms: dict[tuple[int, int, int], Term | None] = {}
+    chunk_size = seeds_at_a_time(ready, args, options, 3 if collapse else 4, partial(_curved_bytes, ready.graph))
     for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
-        for seed in seeds(x.shape, axis, options.chunk_size, one):
-            blocks = second_order(ready.graph, {i: seed if axis is None else shared(seed, axis)}, collapse)
+        apart = axis is not None and not ready.mixes
+        shape = _without(x.shape, axis) if apart else x.shape
+        kept = None if not collapse else () if apart or axis is None else (axis,)
+
+        def add(m: int, block: Block, n: int = n, x: Any = x) -> None:
+            own = _own(ready, m, n, block, collapse, full)
+            found[m][n] = own.dense(result_dtype(ready.outputs[m], x), x, found[m][n])
+
+        for seed in seeds(x.shape, axis, chunk_size, one):
+            start = {i: shared(seed, axis) if apart else seed}  # type: ignore[arg-type]
+            blocks = second_order(ready.graph, start, kept, forms)
             for m, o in enumerate(ready.run.output_nodes):
                 if o is not None and o in blocks:
-                    yield m, n, blocks[o]
+                    add(m, blocks[o])
+        for m, y in enumerate(ready.outputs):
+            if found[m][n] is None:
+                add(m, Block(y.shape, shape if kept is None else tuple(shape[k] for k in kept)))
+    return found
+
+
+def _own(ready: Prepared, m: int, n: int, block: Block, collapse: bool, full: bool) -> Block:
+    """The second-order block of an output by an input as it is wanted: samples first, each sample's own or all."""
+    out_axis, in_axis = ready.out_axes[m], ready.in_axes[n]
+    if in_axis is None or out_axis is None or ready.batch is None:
+        return batch_first(block, out_axis, None)
+    at = 0 if collapse else in_axis
+    if not ready.mixes:
+        if not full:
+            return batch_first(block, out_axis, None)
+        block = unshared(block, out_axis, at, ready.batch)
+    return finished(block, out_axis, at, full)
+
+
+def _curved_bytes(graph: Graph, seeds: int) -> int:
+    """What the second derivatives of operations hold: those of entries, kept, and the others for so many seeds."""
+    curved = [node for i in graph.order if not (node := graph.nodes[i]).op.flat]  # type: ignore[union-attr]
+    entrywise = [node.out.nbytes for node in curved if isinstance(node.op, Elementwise)]
+    outright = [node.out.nbytes for node in curved if not isinstance(node.op, Elementwise | Multilinear)]
+    return sum(entrywise) + 4 * max(entrywise, default=0) + 2 * max(outright, default=0) * seeds**2
 
 
 def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
@@ -131,17 +199,8 @@ def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unp
     def with_diagonal(*args: Any, **kwargs: Any) -> Any:
         ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
 
-        def diagonals() -> list[list[Any]]:
-            table = [[Block(y.shape, _without(x.shape, a)) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
-                     for y in ready.outputs]  # fmt: skip
-            for m, n, block in _accumulated(ready, chosen, False):
-                table[m][n] = table[m][n] + block
-            return [[batch_first(block, axis, None).dense(result_dtype(y, x), x)
-                     for block, x in zip(row, ready.sources, strict=True)]
-                    for row, y, axis in zip(table, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
-
         with np.errstate(all="ignore"):
-            rows = settled(ready.graph, diagonals)
+            rows = settled(ready.graph, lambda: _derivatives(ready, args, chosen, False))
         return _value(ready, chosen), as_trees(rows, ready, args, chosen)
 
     return with_diagonal
@@ -156,9 +215,12 @@ def hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[Second
 
     Args:
         f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
-        argnums, batch_axis, has_aux, chunk_size: As for `jacobian`.
+        argnums, batch_axis, has_aux, chunk_size, max_bytes: As for `jacobian`.
+        on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (by a sample's own input, the coupling included), or
+            ``"full"`` (by each sample's input, ``(B, *out, B, *in)``).
 
-    Returns a function of the same arguments that gives ``(B, *out, *in)``. Cost: about twice a forward-mode Jacobian.
+    Returns a function of the same arguments that gives ``(B, *out, *in)``. Cost: about twice a forward-mode Jacobian,
+    a large one some seeds at a time; where samples mix, that of a seed for each sample.
 
     >>> import numpy as np
     >>> hessian_diagonal(lambda x: x**3)(np.ones((1, 2)))
@@ -177,15 +239,14 @@ def value_and_laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[Sec
     def with_laplacian(*args: Any, **kwargs: Any) -> Any:
         ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
 
-        def sums() -> list[Any]:
-            totals = [Block(y.shape, ()) for y in ready.outputs]
-            for m, _, block in _accumulated(ready, chosen, True):
-                totals[m] = totals[m] + block
-            return [batch_first(block, axis, None).dense(y.dtype, ready.sources[0])
-                    for block, y, axis in zip(totals, ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
-
+        if chosen.on_mixing == "full" and None in ready.in_axes and set(ready.in_axes) != {None}:
+            raise InputError(
+                "on_mixing='full': expected samples in all differentiated arguments, got shared ones among them, whose "
+                "Laplacian has no axis of samples to be summed with. Take each by itself, by argnums."
+            )
         with np.errstate(all="ignore"):
-            dense = settled(ready.graph, sums)
+            rows = settled(ready.graph, lambda: _derivatives(ready, args, chosen, True))
+        dense = [astype(_sum(row), y.dtype, y) for row, y in zip(rows, ready.outputs, strict=True)]
         return _value(ready, chosen), optree.tree_unflatten(ready.run.tree, dense)
 
     return with_laplacian
@@ -196,10 +257,12 @@ def laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions
 
     Args:
         f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
-        argnums, batch_axis, has_aux, chunk_size: As for `jacobian`. Several arguments or leaves are summed over.
+        argnums, batch_axis, has_aux, chunk_size, max_bytes: As for `jacobian`. Several arguments are summed over.
+        on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (by a sample's own input, the coupling included), or
+            ``"full"`` (by each sample's input, ``(B, *out, B)``).
 
     Returns a function of the same arguments that gives ``(B, *out)``. Cost: little more than a forward-mode
-    Jacobian; no array with two feature axes of the input is made.
+    Jacobian; no array with two feature axes of the input is made. Where samples mix, that of a seed for each sample.
 
     >>> import numpy as np
     >>> laplacian(lambda x: (x**3).sum(axis=1))(np.ones((2, 3)))
@@ -215,14 +278,8 @@ def _known(options: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def _options(argnums: Any, options: Mapping[str, Any]) -> Options:
-    _known(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size"))
-    chosen = checked_options(argnums=argnums, **options)
-    if chosen.on_mixing != "raise":
-        raise InputError(
-            f"on_mixing={chosen.on_mixing!r}: expected 'raise', the only choice for a Laplacian or a Hessian's "
-            "diagonal. minijac.hessian takes the others."
-        )
-    return chosen
+    _known(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size", "max_bytes"))
+    return checked_options(argnums=argnums, **options)
 
 
 def _value(ready: Prepared, options: Options) -> Any:
@@ -301,38 +358,34 @@ def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[Second
                 f"{shapes[0]} out. It is the trace of a square Jacobian."
             )
 
+        full = chosen.on_mixing == "full" and a is not None
+
         def diagonal() -> Any:
             total = None
-            for block in _jacobian_in_pieces(ready, chosen, i, o):
+            for block in _jacobian_in_pieces(ready, args, chosen, i, o):
                 block = batch_first(block, b, a)
-                for k in range(len(block.out_shape)):
-                    block = block.paired(k, 0)
+                for k in range(int(full), len(block.out_shape)):
+                    block = block.paired(k, int(full))
                 total = block.dense(result_dtype(y, x), x, total)
             return total
 
         with np.errstate(all="ignore"):
             own = settled(ready.graph, diagonal)
-        return _value(ready, chosen), own.sum(axis=tuple(range(0 if b is None else 1, own.ndim)))
+        return _value(ready, chosen), own.sum(axis=tuple(range(0 if b is None else 1, len(y.shape))))
 
     return with_divergence
 
 
-LARGE = 2**26
-"""Bytes beyond which a Jacobian of which only the trace is wanted is made some seeds at a time."""
-
-
-def _jacobian_in_pieces(ready: Prepared, options: Options, i: int, o: int | None) -> Iterator[Block]:
+def _jacobian_in_pieces(
+    ready: Prepared, args: Sequence[Any], options: Options, i: int, o: int | None
+) -> Iterator[Block]:
     """The block of an output by an input, or of some of its seeds after the other where it would be large."""
     (x,), (y,), (axis,) = ready.sources, ready.outputs, ready.in_axes
     if o is None or o not in ready.graph.outputs:
         yield Block(y.shape, x.shape)
         return
-    one, chunk_size = unit([x], [y]), options.chunk_size
-    plan = plan_for(ready.graph, options.mode, [i], [o])
-    count = x.size // (1 if axis is None else max(x.shape[axis], 1))
-    if chunk_size is None and y.nbytes * count > LARGE:
-        peak = price(ready.graph, plan, [i], [o]).peak_bytes
-        chunk_size = max(count * LARGE // peak, 1) if peak > LARGE else None
+    one, plan = unit([x], [y]), plan_for(ready.graph, options.mode, [i], [o])
+    chunk_size = seeds_at_a_time(ready, args, options, 2)
     if chunk_size is None:
         yield accumulate(ready.graph, plan, [i], [o], one).get((o, i), Block(y.shape, x.shape))
         return
@@ -345,7 +398,9 @@ def divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) 
 
     Args:
         f: Maps x: ``(B, *in)`` to y: ``(B, *in)``.
-        argnums, batch_axis, mode, has_aux, chunk_size: As for `jacobian`.
+        argnums, batch_axis, mode, has_aux, chunk_size, max_bytes: As for `jacobian`.
+        on_mixing: If samples mix: ``"raise"``, ``"diagonal"`` (by a sample's own input, the coupling included), or
+            ``"full"`` (by each sample's input, ``(B, B)``).
 
     Returns a function of the same arguments that gives ``(B,)``. Cost: that of the Jacobian; the dense array is
     not made where structure spares it, and a large one some seeds at a time.

@@ -8,7 +8,8 @@ recorded arrays; what an accumulation adds is rehearsed on shadows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from ..ops.families import Elementwise, Multilinear
 from ..tape.trace import Node
 from ..tape.traced import Traced
 
-__all__ = ["Samples", "Way", "held_bytes", "ways", "within_bytes"]
+__all__ = ["Samples", "Way", "at_a_time", "held_bytes", "live_bytes", "seeds_at_a_time", "ways", "within_bytes"]
 
 MARGIN = 1 / 16
 """The part of the bound kept free for what is not counted: Python's objects, buffers inside NumPy."""
@@ -340,6 +341,78 @@ def within_bytes(ready: Prepared, args: tuple[Any, ...], options: Options) -> li
         if way.samples is None:
             return assemble(ready, way.plan, replace(options, chunk_size=way.chunk_size))
         return _piecewise(rehearsal, way)
+
+
+LARGE = 2**26
+"""Bytes beyond which what only a sum or a diagonal is wanted of is made some seeds at a time."""
+
+
+def seeds_at_a_time(
+    ready: Prepared,
+    args: Sequence[Any],
+    options: Options,
+    orders: int,
+    beside: Callable[[int], int] = lambda seeds: 0,
+) -> int | None:
+    """How many seeds a sample to take at a time, if not all: as many as are asked for, or as many as there is room for.
+
+    `orders` says how many blocks of each value are held; ``beside(n)`` bytes are taken by n seeds beside. Raises
+    InputError where there is no room for one.
+    """
+    if options.chunk_size is not None:
+        return int(options.chunk_size)
+    count = every = max(ready.seeds[0], 1)
+    mixed = ready.batch or 1 if ready.mixes else 1
+    alive = orders * mixed * live_bytes(ready.graph)
+    bound = options.max_bytes
+    small = alive * count + beside(count * mixed) <= (LARGE if bound is None else 0)
+    if small or any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
+        return None
+    with np.errstate(all="ignore"):
+        ledger = Ledger()
+        accumulate(ShadowGraph(ready.graph, ledger), Plan("forward"), ready.run.inputs, ready.nodes, ledger.one)
+        whole = orders * ledger.cost().peak_bytes
+
+    def needed(seeds: int) -> int:
+        """Of what is dense, or of what structure there is."""
+        return min(whole if bound is not None else whole * seeds // every, alive * seeds) + beside(seeds * mixed)
+
+    return at_a_time(ready, args, bound, every, needed, "seed")
+
+
+def at_a_time(
+    ready: Prepared, args: Sequence[Any], bound: int | None, every: int, needed: Callable[[int], int], kind: str
+) -> int | None:
+    """How many of `every` to take at a time, so that the bytes ``needed(n)`` fit; None: all."""
+    with np.errstate(all="ignore"):
+        held = 0 if bound is None else held_bytes(ready, args)
+    room, count = LARGE if bound is None else min(LARGE, int(bound * (1 - MARGIN)) - held), every
+    while count > 1 and needed(count) > room:
+        count = ceil(count / 2)
+    if bound is not None and needed(count) > room:
+        least = ceil((held + needed(count)) / (1 - MARGIN))
+        raise InputError(
+            f"max_bytes={bound:,}: expected room for one {kind}, which takes {least:,} bytes beside inputs and result: "
+            f"{held:,} for values and local derivatives, {needed(count):,} for derivatives, and a margin. Give it "
+            f"max_bytes={least:,} or more, or call the function on fewer samples."
+        )
+    return None if count == every else count
+
+
+def live_bytes(graph: Graph) -> int:
+    """The most bytes of values that are alive at once between inputs and outputs: what one seed's derivatives take."""
+    waiting = Counter(p for i in graph.order for p in {p for _, p in graph.operands(i)})
+    keep = set(graph.outputs)
+    alive = sum(graph.nodes[i].out.nbytes for i in graph.inputs)
+    most = alive
+    for i in graph.order:
+        alive += graph.nodes[i].out.nbytes
+        most = max(most, alive + graph.nodes[i].out.nbytes)
+        for p in {p for _, p in graph.operands(i)}:
+            waiting[p] -= 1
+            if not waiting[p] and p not in keep:
+                alive -= graph.nodes[p].out.nbytes
+    return most
 
 
 def _piecewise(rehearsal: _Rehearsal, way: Way) -> list[list[Any]]:
