@@ -41,7 +41,7 @@ TRUTH_TOLERANCE = 1e-9  # of the float64 reference, against torch's reverse mode
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "table-cpu.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "benchmarks.png"
-EAGER, COMPILED, NUMPY_ALONE = "minijac", "minijac compiled", "minijac compiled, without Numba"
+EAGER, COMPILED, NUMPY_ALONE = "minijac", "minijac compiled", "minijac compiled, NumPy alone"
 SCREEN = 3  # a way that takes this many times the fastest of its library is not timed further
 COMPILE_SECONDS = 300  # that torch.compile may take for one way
 
@@ -83,7 +83,7 @@ def ways_of(workload: Workload, data: Any, torch_compile: bool) -> list[Way]:
     ways = [
         Way(EAGER, "minijac", lambda: partial(call.function, *call.arguments)),
         Way(COMPILED, "minijac", lambda: partial(mj.compile(call.function), *call.arguments)),
-        Way(NUMPY_ALONE, "minijac", partial(without_numba, call)),
+        Way(NUMPY_ALONE, "minijac", partial(numpy_alone, call)),
     ]
     tensors = in_torch(data)
     for name, way in workload.torch(tensors).items():
@@ -101,8 +101,8 @@ def ways_of(workload: Workload, data: Any, torch_compile: bool) -> list[Way]:
     return ways
 
 
-def without_numba(call: Call) -> Turn:
-    """Compiled as where Numba is not installed."""
+def numpy_alone(call: Call) -> Turn:
+    """Compiled as where llvmlite is not installed."""
     compiled = mj.compile(call.function)
     fusion.ENABLED = False
     try:
@@ -312,7 +312,7 @@ def machine_rates(quick: bool) -> dict[str, float]:
 def versions() -> dict[str, str]:
     """What was compared."""
     found = {"python": platform.python_version()}
-    for name in ("minijac", "numpy", "numba", "torch", "jax", "jaxlib", "scipy"):
+    for name in ("minijac", "numpy", "llvmlite", "torch", "jax", "jaxlib", "scipy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -346,7 +346,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{min(places, 5)}f}"
 
 
-HEAD = ("workload", "eager", "compiled", "no Numba", "torch", "", "JAX", "", "by hand", "c/peer", "e/peer", "limit")
+HEAD = ("workload", "eager", "compiled", "NumPy only", "torch", "", "JAX", "", "by hand", "c/peer", "e/peer", "limit")
 WIDTHS = (23, 8, 8, 8, 8, 30, 8, 24, 8, 6, 6, 12)
 
 

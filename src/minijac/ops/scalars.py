@@ -21,13 +21,20 @@ ARITHMETIC = {
     np.add: "({} + {})", np.subtract: "({} - {})", np.multiply: "({} * {})", np.divide: "({} / {})",
     np.negative: "(-{})", np.positive: "({})", np.square: "({0} * {0})", np.reciprocal: "(T(1) / {})",
     np.sqrt: "root({})", np.absolute: "abs({})", np.fabs: "abs({})", np.conjugate: "({})",
-    np.maximum: "({0} if ({0} >= {1}) | ({0} != {0}) else {1})",
-    np.minimum: "({0} if ({0} <= {1}) | ({0} != {0}) else {1})",
-    np.where: "({1} if {0} else {2})",
+    np.maximum: "where(({0} >= {1}) | ({0} != {0}), {0}, {1})",
+    np.minimum: "where(({0} <= {1}) | ({0} != {0}), {0}, {1})",
+    np.where: "where({}, {}, {})",
     np.less: "({} < {})", np.less_equal: "({} <= {})", np.greater: "({} > {})", np.greater_equal: "({} >= {})",
     np.equal: "({} == {})", np.not_equal: "({} != {})", np.isnan: "({0} != {0})",
 }  # fmt: skip
 """Operations of IEEE arithmetic, whose results are NumPy's to the last bit; of 0.0 and -0.0 either may be larger."""
+BRANCH_FREE = {
+    **{getattr(np, name, name): f"{name}({{}})" for name in (
+        "cos", "erf", "exp", "expit", "expm1", "log", "log1p", "sin", "tanh",
+    )},
+    np.logaddexp: "logaddexp({}, {})",
+}  # fmt: skip
+"""Functions that loops of the CPU compute by schemes of their own, right to a few units in the last place."""
 CHEAP = {*ARITHMETIC, np.logical_and, np.logical_or, np.logical_not, np.isfinite, np.isinf, np.sign, "astype"} - {
     np.positive, np.reciprocal, np.fabs, np.conjugate,
 }  # fmt: skip
@@ -191,13 +198,16 @@ _TABLES = {
 _OWN = {np.where: (0,), "astype": (0,), "exponent": (0,)}
 
 
+LOOPS = ARITHMETIC | BRANCH_FREE
+
+
 def _scalar(function: Any) -> Scalar:
     c = {kind: table[function] for kind, table in _TABLES.items() if function in table}
     ufunc = function if isinstance(function, np.ufunc) else None
-    return Scalar(ARITHMETIC.get(function), c, function in CHEAP, function is np.where, ufunc, _OWN.get(function, ()))
+    return Scalar(LOOPS.get(function), c, function in CHEAP, function is np.where, ufunc, _OWN.get(function, ()))
 
 
-SCALARS = {function: _scalar(function) for function in {*CHEAP, *ARITHMETIC, *(f for t in _TABLES.values() for f in t)}}
+SCALARS = {function: _scalar(function) for function in {*CHEAP, *LOOPS, *(f for t in _TABLES.values() for f in t)}}
 """By NumPy's function, or by the name of one of SciPy's."""
 
 

@@ -510,8 +510,8 @@ def compile(
     became.
 
     Large programs are carried out a few samples at a time, on as many threads as NumPy's BLAS may use; the first call
-    tries some tile sizes. With Numba (``pip install minijac[numba]``) arithmetic between products becomes one loop,
-    which takes it a second or so to compile.
+    tries some tile sizes. With llvmlite (``pip install minijac[native]``) what lies between products becomes one loop
+    of machine code; ``fn.source(...)`` says which executor is used.
 
     Cost of a replay: the array operations, a few microseconds beside them. ``fn.program(...)`` is the program,
     ``fn.source(...)`` the Python that replays it, ``fn.cache_info()`` the cache, ``fn.buffer_bytes()`` the memory that

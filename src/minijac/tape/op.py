@@ -15,7 +15,7 @@ class Scalar(NamedTuple):
     """How one entry is computed, as text in ``{0}``, ``{1}`` ...: what loops and kernels are generated from."""
 
     loop: str | None = None
-    """Python of IEEE arithmetic, whose results are NumPy's to the last bit; None where NumPy's call is better."""
+    """An expression of arithmetic, ``where`` and functions without branches; None: NumPy's call is all there is."""
     c: Mapping[str, str] = {}
     """C, by the kind of the loop's dtype; without, an operation whose value is made of others is taken apart."""
     cheap: bool = False

@@ -1,4 +1,4 @@
-"""Loops of fused arithmetic: NumPy's results to the last bit, with and without Numba, for any arrangement."""
+"""Fused loops: NumPy's results, of arithmetic to the last bit, with and without llvmlite, for any arrangement."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 import minijac as mj
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise
+from minijac.ops.scalars import BRANCH_FREE
 from minijac.program.cpu import fusion, regions, tiling
 from minijac.program.cpu.fusion import Fused, fused, made, read
+from minijac.program.cpu.native import llvm
 
-needs_numba = pytest.mark.skipif(not fusion.available(), reason="Numba is not installed")
+needs_llvm = pytest.mark.skipif(not fusion.available(), reason="llvmlite is not installed")
 B, D = 6, 5
 SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.25, np.inf, -np.inf, np.nan, 1e-30, -3e30]
 
@@ -32,6 +34,14 @@ def loops_of(compiled, *args) -> list[Fused]:
     return [stage for stage in fused(program.instructions, program.values, program.outputs) if isinstance(stage, Fused)]
 
 
+def near(found, expected, ulps):
+    """Equal but for so many units in the last place."""
+    assert found.dtype == expected.dtype
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~finite], expected[~finite])
+    assert np.all(np.abs(found - expected)[finite] <= ulps * np.spacing(np.abs(expected[finite])))
+
+
 def equal(found, expected, signed=True):
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
@@ -46,13 +56,13 @@ SPELLED = [
     if isinstance(op, Elementwise)
     and op.spelling is not None
     and op.spelling.loop is not None
-    and name not in ("relu", "length")  # taken apart
+    and name not in ("relu", "length", "sigmoid", "softplus")  # taken apart
 ]
 
 
 def at_once(name: str):
     """Each operation twice, so that there is something to fuse, on operands of any kind it takes."""
-    op = REGISTRY[name].value
+    op = REGISTRY[name]
 
     def two(*xs):
         return op(*xs), np.subtract(xs[-1], 1.5)
@@ -60,25 +70,28 @@ def at_once(name: str):
     return two
 
 
-@needs_numba
+@needs_llvm
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SPELLED)
 def test_each_operation_is_numpys(name, dtype):
     grid = np.array(np.meshgrid(SPECIAL, SPECIAL)).astype(dtype).reshape(2, -1)
     operands = tuple(grid)
-    if isinstance(REGISTRY[name].value, np.ufunc) and REGISTRY[name].value.nin == 1:
+    if len(REGISTRY[name].partials) == 1:
         operands = (grid[0],)
     if name == "where":
         operands = (grid[0] > 0, *grid)
     compiled = mj.compile(at_once(name))
     with np.errstate(all="ignore"):
         for found, expected in zip(compiled(*operands), at_once(name)(*operands), strict=True):
-            equal(found, expected, signed=name not in ("maximum", "minimum"))
+            if REGISTRY[name].spelling.loop in BRANCH_FREE.values():
+                near(found, expected, ulps=4)  # NumPy's own are not right to the last bit
+            else:
+                equal(found, expected, signed=name not in ("maximum", "minimum"))
     (loop,) = loops_of(compiled, *operands)
     assert name in [step.op.name for step in loop.steps]
 
 
-@needs_numba
+@needs_llvm
 def test_relu_and_squares():
     f = lambda x: (mj.nn.relu(x) * 2, np.power(x, 2) + 1)
     x = np.array(SPECIAL)
@@ -106,7 +119,7 @@ ARRANGEMENTS = {
 WEIGHTS = np.random.default_rng(1).normal(size=(B, D))
 
 
-@needs_numba
+@needs_llvm
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_any_arrangement(arrangement, dtype):
@@ -130,7 +143,7 @@ def test_any_arrangement(arrangement, dtype):
     assert loops_of(compiled, x, w)
 
 
-@needs_numba
+@needs_llvm
 @pytest.mark.parametrize("tiled", [False, True], ids=["whole", "tiled"])
 @pytest.mark.parametrize(
     "transform", [mj.jacobian, mj.hessian, lambda f: mj.partials(f, [(0,), (0, 0), (0, 1)])], ids=["J", "H", "partials"]
@@ -149,7 +162,7 @@ def test_derivatives(monkeypatch, transform, tiled):
     assert loops_of(compiled, x)
 
 
-@needs_numba
+@needs_llvm
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_captured_arrays_are_read_at_replay(order):
     W = np.array(WEIGHTS, order=order)
@@ -161,15 +174,15 @@ def test_captured_arrays_are_read_at_replay(order):
     np.testing.assert_array_equal(compiled(x), f(x))
 
 
-@needs_numba
+@needs_llvm
 def test_one_compiled_loop_for_all_sizes_and_numbers():
-    before = fusion._compiled.cache_info().misses
-    for size in (3, 4, 50):
+    before = llvm.compiled.cache_info().misses
+    for size in (40, 50, 600):
         mj.compile(lambda x, c=float(size): (x * c + x) * (x - c))(np.ones((size, 2)))
-    assert fusion._compiled.cache_info().misses - before <= 1
+    assert llvm.compiled.cache_info().misses - before <= 1
 
 
-def test_without_numba_the_same(monkeypatch):
+def test_without_llvmlite_the_same(monkeypatch):
     monkeypatch.setattr(fusion, "available", lambda: False)
     f = lambda x: (x * 2 + 1) * x
     compiled = mj.compile(f)
@@ -178,16 +191,16 @@ def test_without_numba_the_same(monkeypatch):
     assert not loops_of(compiled, x)
 
 
-def test_numba_that_cannot_be_imported_is_told(monkeypatch):
+def test_llvmlite_that_cannot_be_imported_is_told(monkeypatch):
     import importlib
 
     def fails(name):
-        raise ImportError("Numba needs NumPy 1.0 or less")
+        raise ImportError("a library is missing")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(importlib, "import_module", fails)
-    with pytest.warns(UserWarning, match="left to NumPy, as Numba cannot be imported: Numba needs NumPy"):
-        assert not fusion.available.__wrapped__()
+    with pytest.warns(UserWarning, match="left to NumPy, as llvmlite cannot be imported: a library is missing"):
+        assert not llvm.available.__wrapped__()
 
 
 def test_small_arrays_are_not_worth_compiling_for(monkeypatch):

@@ -255,7 +255,7 @@ def test_an_error_in_a_tile_reaches_the_caller(monkeypatch):
 
     ready._tiles[0]._schedule.executors[1].run = fails
     with pytest.raises(FloatingPointError, match="in a tile"):
-        list(map(f, [x] * 50))  # the other thread may take all tiles of one call
+        list(map(f, [x] * 2000))  # the other thread may take all tiles of one call
 
 
 def test_buffers_are_those_of_tiles():

@@ -42,6 +42,10 @@ class Place:
         text = method.get(function) or f"{self.code.name(function)}({self.text}, {names})"
         return Place(self.code, text, (), self.dtype)
 
+    def contiguous(self) -> Place:
+        """The array, or a copy where its entries are not side by side."""
+        return Place(self.code, f"{self.code.name(np.ascontiguousarray)}({self.text})", self.shape, self.dtype)
+
 
 class Code:
     """Lines of Python, and what their names stand for."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value
 from .code import Code, Place
-from .fusion import Fused, Stage, fused, kernel_of, made, operand_shapes, read
+from .fusion import Fused, Stage, fused, made, read, spelled_steps
 from .memory import Memory, take
+from .native.bound import bound
+from .native.llvm import available
 from .regions import Tiles, blas
 from .tiling import Region, stages
 
@@ -73,7 +76,8 @@ class Executor:
     @property
     def source(self) -> str:
         """The generated Python, and that of the tiles."""
-        return "\n".join([self._code, *(tiles.source for tiles in self._tiles)])
+        loops = "loops are machine code by LLVM" if available() else "llvmlite, which makes loops, is not installed"
+        return "\n".join([f"# NumPy's calls; {loops}", self._code, *(tiles.source for tiles in self._tiles)])
 
 
 class Binding:
@@ -168,16 +172,17 @@ class Binding:
 
     def _bind_loop(self, loop: Fused) -> None:
         self._bind_made(loop)
-        kernel, operands = kernel_of(loop, self.values)
-        shapes = operand_shapes(operands, self.values)
-        args: list[Any] = []
-        for n in operands:
-            if n in shapes:
-                array = self._read_in_order(n, self.values[made(loop)[0]].size)
-                args.append((array or self._as_array(n)).view(np.reshape, shapes[n]))
-            else:
-                args.append(loop.dtype.type(self.values[n].content))
-        self.code(kernel, *args)
+        shape, arrays, given = self.values[made(loop)[0]].shape, list[Any](), list[Place]()
+        for n in (*loop.args, *made(loop)):
+            value = self.values[n]
+            if value.weak:
+                arrays.append(np.asarray(value.content, loop.dtype))
+                continue
+            place = self._read_in_order(n, prod(shape)) or self._as_array(n)
+            arrays.append((value.shape, value.dtype) if place.array is None else np.asarray(place.array))
+            if place.array is None:
+                given.append(place if n in self._results else place.contiguous())
+        self.code(bound(loop.dtype, shape, spelled_steps(loop), arrays, len(made(loop))), *given)
 
     def _bind_region(self, region: Region) -> None:
         self._bind_made(region)

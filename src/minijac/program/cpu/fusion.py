@@ -1,17 +1,14 @@
-"""Fusion: arithmetic on arrays of one shape becomes one loop, compiled by Numba where that is installed.
+"""Fusion: elementwise operations on arrays of one shape become one loop, compiled by LLVM where llvmlite is installed.
 
 NumPy passes over its operands once for each operation; a fused loop reads each of them once, and keeps what lies
-between in registers. Only arithmetic is fused: NumPy's transcendental functions are vectorised, and Numba's are not.
-Without Numba every operation remains a call of NumPy.
+between in registers. Without llvmlite every operation remains a call of NumPy.
 """
 
 from __future__ import annotations
 
 import heapq
-import importlib.util
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,14 +16,14 @@ import numpy as np
 
 from ...ops.families import Elementwise
 from ..ir import Instruction, Value
+from .native.bound import Spelled
+from .native.llvm import available
 from .tiling import Region
 
-__all__ = ["Fused", "Stage", "fused", "kernel_of", "made", "operand_shapes", "read"]
+__all__ = ["Fused", "Stage", "available", "fused", "made", "read", "spelled_steps"]
 
 WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
-VECTORISE = "-vectorize-memory-check-threshold=1000"
-"""For LLVM: compare more pairs of arrays that might share memory, rather than not to vectorise a loop over many."""
 LEAST = 1 << 12
 """Bytes of a result, in all calls of a loop together, below which calls cost more than the arithmetic."""
 LONGEST = 200
@@ -34,7 +31,7 @@ LONGEST = 200
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
 ENABLED = True
-"""Whether loops are compiled where Numba is installed."""
+"""Whether loops are compiled where llvmlite is installed."""
 
 
 class Fused(NamedTuple):
@@ -59,19 +56,6 @@ def made(stage: Stage) -> Sequence[int]:
     if isinstance(stage, Instruction):
         return (stage.out,)
     return [n for n, _ in stage.outs] if isinstance(stage, Region) else stage.outs
-
-
-@cache
-def available() -> bool:
-    """Whether Numba can be imported; a warning where it is installed and cannot, as beside a NumPy too new for it."""
-    if importlib.util.find_spec("numba") is None:
-        return False
-    try:
-        importlib.import_module("numba")
-    except Exception as error:
-        warnings.warn(f"minijac.compile: loops are left to NumPy, as Numba cannot be imported: {error}", stacklevel=2)
-        return False
-    return True
 
 
 # -- which steps -------------------------------------------------------------------------------------------------------
@@ -123,16 +107,19 @@ def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> 
         if own is not None and isinstance(stage, Instruction):
             groups.setdefault((own, depth), []).append(stage)
     return [
-        (dtype, group) for ((_, dtype), _), group in groups.items() if len(group) > 1 or _in_short_rows(group, values)
+        (dtype, group)
+        for ((_, dtype), _), group in groups.items()
+        if len(group) > 1 or not group[0].op.spelling.cheap or _in_short_rows(group[0], values)  # type: ignore[attr-defined]
     ]
 
 
-def _in_short_rows(steps: Sequence[Instruction], values: Sequence[Value]) -> bool:
+def _in_short_rows(step: Instruction, values: Sequence[Value]) -> bool:
     """Whether operands are broadcast along short rows, for each of which NumPy starts anew."""
-    (step,) = steps
-    shapes = operand_shapes((*step.args, step.out), values)
-    result = shapes[step.out]
-    return len(result) > 1 and result[-1] <= SHORT
+    shape = values[step.out].shape
+    own = [(1,) * (len(shape) - len(values[n].shape)) + values[n].shape for n in step.args]
+    varying = [(size, [each[k] == 1 for each in own]) for k, size in enumerate(shape) if size > 1]
+    rows = [prod(size for size, _ in run) for _, run in groupby(varying, lambda axis: axis[1])]
+    return len(rows) > 1 and rows[-1] <= SHORT
 
 
 def _kind(step: Instruction, values: Sequence[Value]) -> Any:
@@ -191,66 +178,11 @@ def _in_order(stages: list[tuple[int, Stage]]) -> list[Stage]:
     return result
 
 
-# -- the loop ----------------------------------------------------------------------------------------------------------
-def operand_shapes(operands: Sequence[int], values: Sequence[Value]) -> dict[int, tuple[int, ...]]:
-    """For each array among the operands of a loop, the last of which is a result, its shape with as few axes as there
-    can be: neighbours that every array has, or lacks, are merged."""
-    shape = values[operands[-1]].shape
-    arrays = [n for n in operands if not values[n].weak]
-    padded = {n: (1,) * (len(shape) - len(values[n].shape)) + values[n].shape for n in arrays}
-    axes: list[list[int]] = []
-    for k, size in enumerate(shape):
-        if size == 1:
-            continue
-        if axes and all((own[axes[-1][-1]] == 1) == (own[k] == 1) for own in padded.values()):
-            axes[-1].append(k)
-        else:
-            axes.append([k])
-    return {n: tuple(prod(own[k] for k in run) for run in axes) for n, own in padded.items()}
-
-
-def kernel_of(loop: Fused, values: Sequence[Value]) -> tuple[Callable[..., None], tuple[int, ...]]:
-    """The compiled loop, and the values that it takes: arrays in the shapes of `operand_shapes`, and numbers."""
-    operands = (*loop.args, *loop.outs)
-    shapes = operand_shapes(operands, values)
-    text = {n: f"x{k}" for k, n in enumerate(operands)}
-    entry = {n: text[n] for n in operands}
-    depth = len(shapes[loop.outs[0]])
-    index = [f"i{k}" for k in range(depth)]
-    for n, own in shapes.items():
-        places = [i if size > 1 else "0" for i, size in zip(index, own, strict=True)]
-        entry[n] = f"{text[n]}[{', '.join(places) or '()'}]"
-    lines = [f"def loop({', '.join(text.values())}):"]
-    for k in range(depth):
-        lines.append("    " * (k + 1) + f"for i{k} in range({text[loop.outs[0]]}.shape[{k}]):")
-    indent = "    " * (depth + 1)
-    target = dict(entry)
-    for k, n in enumerate(loop.args):
-        if n in shapes:
-            lines.append(f"{indent}a{k} = {entry[n]}")
-            entry[n] = f"a{k}"
-    for k, step in enumerate(loop.steps):
-        lines.append(f"{indent}t{k} = {step.op.spelling.loop.format(*(entry[n] for n in step.args))}")  # type: ignore[attr-defined]
-        entry[step.out] = f"t{k}"
-        if step.out in target:
-            lines.append(f"{indent}{target[step.out]} = t{k}")
-    return _compiled("\n".join(lines), loop.dtype.char), operands
-
-
-@cache
-def _numba() -> Any:
-    import numba
-    from llvmlite import binding
-
-    binding.set_option("minijac", VECTORISE)
-    return numba
-
-
-@lru_cache(1024)
-def _compiled(source: str, dtype: str) -> Callable[..., None]:
-    """One compiled loop for all programs that have it: its text names no sizes and no numbers."""
-    numba = _numba()
-    kind = np.dtype(dtype).type
-    names: dict[str, Any] = {"root": np.sqrt, "T": kind}
-    exec(compile(source, "<minijac loop>", "exec"), names)
-    return numba.njit(nogil=True, error_model="numpy")(names["loop"])
+def spelled_steps(loop: Fused) -> Spelled:
+    """How each step of a loop is computed, with what it reads numbered first, then what it makes for others."""
+    number = {n: k for k, n in enumerate((*loop.args, *loop.outs))}
+    steps = []
+    for step in loop.steps:
+        args = tuple([number[n] for n in step.args])
+        steps.append((step.op.spelling.loop, args, number.setdefault(step.out, len(number))))  # type: ignore[attr-defined]
+    return steps

@@ -1,0 +1,100 @@
+"""Loops bound to arrays: addresses and strides in tables, and one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .llvm import compiled
+from .loops import Loop, Operand, lanes_of, text_of
+
+__all__ = ["bound"]
+
+Spelled = Sequence[tuple[str, tuple[int, ...], int]]
+
+
+def bound(
+    dtype: np.dtype[Any], shape: tuple[int, ...], steps: Spelled, arrays: Sequence[Any], results: int
+) -> Callable[..., None]:
+    """The steps as one loop over entries of that shape, called with the arrays that are other ones in every call.
+
+    Args:
+        dtype: Of the arithmetic.
+        steps: Spelling, operands and result of each, by numbers: those of `arrays` first.
+        arrays: What is read, then the results: the array itself, or the shape and dtype of a contiguous one.
+        results: How many of them are results.
+    """
+    layouts = [_layout(array, shape) for array in arrays]
+    sizes, strides = _merged(shape, [stride for _, stride in layouts])
+    operands = tuple(
+        Operand(
+            kind.char, "".join(_axis(step, kind.itemsize, k == len(sizes) - 1) for k, step in enumerate(own)), given
+        )
+        for (kind, _), own, given in zip(layouts, strides, [isinstance(x, tuple) for x in arrays], strict=True)
+    )
+    lanes, masked = lanes_of(dtype, sizes[-1])
+    loop = Loop(dtype, tuple(steps), operands, len(arrays) - results, lanes, masked)
+    known = [None if isinstance(x, tuple) else x for x in arrays]
+    addresses = np.array([0 if x is None else x.ctypes.data for x in known], np.intp)
+    table = np.array([*sizes, *(step for own in strides for step in own)], np.int64)
+    return _Call(loop, addresses, table, known)
+
+
+class _Call:
+    """A loop and its tables."""
+
+    __slots__ = ("_function", "_held", "_loop", "_places")
+
+    def __init__(self, loop: Loop, addresses: Any, table: Any, arrays: Sequence[Any]) -> None:
+        self._loop, self._held = loop, (addresses, table, arrays)
+        self._places = addresses.ctypes.data, table.ctypes.data
+        self._function = function_of(loop)
+
+    def __call__(self, *given: Any) -> None:
+        if self._function(*self._places, *given):
+            function_of(self._loop._replace(exact=True))(*self._places, *given)
+
+
+@lru_cache(4096)
+def function_of(loop: Loop) -> Callable[..., int]:
+    """One function for all programs that have the loop: it depends on no sizes and no numbers."""
+    return compiled(text_of(loop), "loop", 2 + sum(operand.given for operand in loop.operands))
+
+
+def _layout(array: Any, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype, and the bytes from one entry to the next along each axis of the loop: 0 where it has one for all."""
+    if isinstance(array, tuple):
+        own, dtype = array
+        strides = tuple(dtype.itemsize * prod(own[k + 1 :]) for k in range(len(own)))
+    else:
+        own, dtype, strides = array.shape, array.dtype, array.strides
+    used = [stride if size > 1 else 0 for size, stride in zip(own, strides, strict=True)]
+    return dtype, (*(0,) * (len(shape) - len(own)), *used)
+
+
+def _merged(shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+    """The axes with neighbours made one where every array goes through them in one stride."""
+    sizes: list[int] = []
+    merged: list[list[int]] = [[] for _ in strides]
+    for k, size in enumerate(shape):
+        if size == 1:
+            continue
+        if sizes and all(own[-1] == given[k] * size for own, given in zip(merged, strides, strict=True)):
+            sizes[-1] *= size
+            for own, given in zip(merged, strides, strict=True):
+                own[-1] = given[k]
+        else:
+            sizes.append(size)
+            for own, given in zip(merged, strides, strict=True):
+                own.append(given[k])
+    if not sizes:
+        return [1], [[0] for _ in strides]
+    return sizes, merged
+
+
+def _axis(stride: int, itemsize: int, last: bool) -> str:
+    return "0" if stride == 0 else "1" if last and stride == itemsize else "s"

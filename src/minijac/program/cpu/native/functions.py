@@ -1,0 +1,279 @@
+"""Functions of entries without branches: exponential, logarithm, trigonometric and hyperbolic functions, erf, powers.
+
+Each works on many entries at once, over the whole range, infinities, NaN and denormal numbers among them. Products are
+fused with sums (`fma`) where that is written, which the reductions below rely on. Sources:
+
+- ranges are reduced after W. J. Cody and W. Waite, Software Manual for the Elementary Functions (1980), with constants
+  in two or three parts of full length, as products that are fused need no trailing zeros in them;
+- logarithm, sine and cosine: the polynomials of K. C. Ng and others, fdlibm (Sun Microsystems, 1993) in float64; in
+  float32 those of S. L. Moshier, Cephes (1992), and, for the logarithm, of FreeBSD's msun;
+- erf: W. J. Cody's form (1969) with the rational functions of Moshier's Cephes;
+- exponentials: Taylor's polynomial, whose next term is below rounding on the reduced range;
+- powers: the logarithm in two numbers after T. J. Dekker (1971), so that the exponent keeps its digits.
+
+What they are wrong by, at most, is in `ULPS`, which tests measure against many digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .entries import Entry
+
+__all__ = ["FUNCTIONS", "LIMITS", "ULPS"]
+
+INFINITE, NAN = math.inf, math.nan
+
+
+def of(x: Entry, single: Any, double: Any) -> Any:
+    """What a constant is in float32, and in float64."""
+    return single if x.writer.format.bits == 32 else double
+
+
+def fma(a: Entry, b: Any, c: Any) -> Entry:
+    """a b + c, rounded once."""
+    return a.writer.intrinsic("fma", a, a.writer.entry(b, "F"), a.writer.entry(c, "F"))
+
+
+def where(condition: Entry, a: Any, b: Any) -> Entry:
+    return condition.writer.select(condition, a, b)
+
+
+def bits(x: Entry) -> Entry:
+    return x.writer.cast(x, "I")
+
+
+def number(x: Entry) -> Entry:
+    return x.writer.cast(x, "F")
+
+
+def root(x: Entry) -> Entry:
+    return x.writer.intrinsic("sqrt", x)
+
+
+def signed(x: Any, sign: Entry) -> Entry:
+    """|x| with the sign of another number."""
+    return sign.writer.intrinsic("copysign", sign.writer.entry(x, "F"), sign)
+
+
+def polynomial(x: Entry, coefficients: Sequence[float]) -> Any:
+    """By Horner's rule, the highest power's coefficient first."""
+    result: Any = coefficients[0]
+    for c in coefficients[1:]:
+        result = fma(x, result, c)
+    return result
+
+
+def least(x: Entry, bound: float) -> Entry:
+    """The smaller of both, or NaN."""
+    return where(x > bound, bound, x)
+
+
+def greatest(x: Entry, bound: float) -> Entry:
+    return where(x < bound, bound, x)
+
+
+def whole(x: Entry, factor: float) -> tuple[Entry, Entry]:
+    """x times a factor, rounded to a whole number: as a number, and in the lowest bits."""
+    magic = x.writer.format.magic
+    shifted = fma(x, factor, magic)
+    return shifted - magic, bits(shifted)
+
+
+def two_to(n: Entry) -> Entry:
+    """2**n for whole n, where that is a normal number."""
+    form = n.writer.format
+    return number((bits(n + form.magic) << form.digits) + (form.bias << form.digits))
+
+
+# -- exponentials ------------------------------------------------------------------------------------------------------
+LOG2_E = math.log2(math.e)
+LN_2 = ((0.6931471824645996, -1.9046542121259336e-09), (0.6931471805599453, 2.3190468138462996e-17))
+"""ln 2 in two parts, for float32 and float64."""
+
+
+def _reduced(x: Entry) -> tuple[Entry, Entry]:
+    """n and exp(r) - 1, for x = n ln 2 + r."""
+    n, _ = whole(x, LOG2_E)
+    high, low = of(x, *LN_2)
+    r = fma(n, -low, fma(n, -high, x))
+    terms = of(x, 7, 13)
+    q = polynomial(r, [1.0 / math.factorial(k) for k in range(terms, 1, -1)])
+    return n, fma(r * r, q, r)
+
+
+def _scaled(x: Entry, n: Entry) -> Entry:
+    """x 2**n in two steps, neither of which leaves the range before the result does."""
+    half, _ = whole(n, 0.5)
+    return x * two_to(half) * two_to(n - half)
+
+
+def exp(x: Entry) -> Entry:
+    n, p = _reduced(least(greatest(x, of(x, -104.0, -746.0)), of(x, 89.0, 710.0)))
+    return _scaled(p + 1.0, n)
+
+
+def expm1(x: Entry) -> Entry:
+    n, p = _reduced(least(greatest(x, of(x, -20.0, -40.0)), of(x, 89.0, 710.0)))
+    return where(x == 0.0, x, _scaled(p + (1.0 - two_to(-least(n, 100.0))), n))
+
+
+def tanh(x: Entry) -> Entry:
+    n, p = _reduced(2.0 * least(abs(x), of(x, 10.0, 20.0)))
+    e = (p + (1.0 - two_to(-n))) * two_to(n)
+    return signed(e / (e + 2.0), x)
+
+
+def expit(x: Entry) -> Entry:
+    n, p = _reduced(greatest(-abs(x), of(x, -104.0, -746.0)))
+    e = _scaled(p + 1.0, n)
+    return where(x < 0.0, e, 1.0) / (1.0 + e)
+
+
+# -- logarithms --------------------------------------------------------------------------------------------------------
+LN_2_SHORT = ((6.9313812256e-01, 9.0580006145e-06), (6.93147180369123816490e-01, 1.90821492927058770002e-10))
+"""ln 2 in two parts, the first of which times an exponent is exact."""
+ATANH = (
+    (0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693),
+    (
+        1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01, 2.222219843214978396e-01,
+        2.857142874366239149e-01, 3.999999999940941908e-01, 6.666666666666735130e-01,
+    ),
+)  # fmt: skip
+
+
+def _taken_apart(x: Entry) -> tuple[Entry, Entry]:
+    """k and m - 1, for normal x = 2**k m with m between the roots of 1/2 and 2."""
+    form = x.writer.format
+    digits, one = form.digits, form.bias << form.digits
+    lowest = of(x, 0x3F3504F3, 0x3FE6A09E667F3BCD)
+    i = bits(x) + (one - lowest)
+    k = number((i >> digits) | ((form.bias + digits) << digits)) - (2.0**digits + form.bias)
+    return k, number((i & ((1 << digits) - 1)) + lowest) - 1.0
+
+
+def _log(x: Entry) -> Entry:
+    """The logarithm of normal numbers."""
+    k, f = _taken_apart(x)
+    high, low = of(x, *LN_2_SHORT)
+    s, half = f / (f + 2.0), 0.5 * f * f
+    R = s * s * polynomial(s * s, of(x, *ATANH))
+    return k * high - ((half - fma(k, low, s * (half + R))) - f)
+
+
+def _at_ends(x: Entry, result: Any) -> Entry:
+    """A logarithm's result, and what it is of infinity, zero and negative numbers."""
+    return where(x > 0.0, where(x == INFINITE, INFINITE, result), where(x == 0.0, -INFINITE, NAN))
+
+
+def _normal(x: Entry) -> tuple[Entry, Entry]:
+    """x, scaled where it is denormal, and the power of two by which it was."""
+    small = x < of(x, 2.0**-126, 2.0**-1022)
+    by = of(x, 25.0, 54.0)
+    return where(small, x * 2.0**by, x), where(small, by, x.writer.entry(0.0, "F"))
+
+
+def log(x: Entry) -> Entry:
+    normal, by = _normal(x)
+    return _at_ends(x, _log(normal) - by * math.log(2.0))
+
+
+def log1p(x: Entry) -> Entry:
+    u = x + 1.0
+    lost = (x - (u - 1.0)) / u
+    exact = where(abs(x) < 1.0, lost, where(x < 1e30, lost, 0.0))
+    return where(abs(x) < 2.0 ** -of(x, 25, 54), x, _at_ends(u, _log(u) + exact))
+
+
+def logaddexp(a: Entry, b: Entry) -> Entry:
+    away = -abs(a - b)
+    top = where(a > b, a, b) + log1p(exp(away))
+    return where(a == b, a + math.log(2.0), where(away != away, a + b, top))
+
+
+# -- sine and cosine ---------------------------------------------------------------------------------------------------
+HALF_PI = (
+    (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15),
+    (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33),
+)
+"""pi / 2 in three parts."""
+SINE = (
+    (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1),
+    (
+        1.58969099521155010221e-10, -2.50507602534068634195e-08, 2.75573137070700676789e-06,
+        -1.98412698298579493134e-04, 8.33333333332248946124e-03, -1.66666666666666324348e-01,
+    ),
+)  # fmt: skip
+COSINE = (
+    (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2),
+    (
+        -1.13596475577881948265e-11, 2.08757232129817482790e-09, -2.75573143513906633035e-07,
+        2.48015872894767294178e-05, -1.38888888888741095749e-03, 4.16666666666666019037e-02,
+    ),
+)  # fmt: skip
+LIMITS = (2.0**15, 2.0**29)
+"""Sizes, for float32 and float64, up to which an angle is reduced here; beyond, the C library is called."""
+
+
+def _turned(x: Entry, quarters: int) -> Entry:
+    """The sine of x + quarters pi / 2."""
+    n, i = whole(x, 2.0 / math.pi)
+    r = x
+    for part in of(x, *HALF_PI):
+        r = fma(n, -part, r)
+    z = r * r
+    sine = fma(r * z, polynomial(z, of(x, *SINE)), r)
+    half = 0.5 * z
+    near = 1.0 - half
+    cosine = near + fma(z * z, polynomial(z, of(x, *COSINE)), (1.0 - near) - half)
+    i, sign = i + quarters, x.writer.format.bits - 1
+    odd = x.writer.instruction(f"trunc {{I}} {i.text} to {{B}}", "B", (i,))
+    return number(bits(where(odd, cosine, sine)) ^ ((i >> 1) << sign))
+
+
+def sin(x: Entry) -> Entry:
+    return where(x == 0.0, x, x.writer.beyond("sin", x, _turned(x, 0)))
+
+
+def cos(x: Entry) -> Entry:
+    return x.writer.beyond("cos", x, _turned(x, 1))
+
+
+# -- erf ---------------------------------------------------------------------------------------------------------------
+ERF_NUMERATOR = (
+    9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3, 7.00332514112805075473e3,
+    5.55923013010394962768e4,
+)  # fmt: skip
+ERF_DENOMINATOR = (
+    1.0, 3.35617141647503099647e1, 5.21357949780152679795e2, 4.59432382970980127987e3, 2.26290000613890934246e4,
+    4.92673942608635921086e4,
+)  # fmt: skip
+ERFC_NUMERATOR = (
+    2.46196981473530512524e-10, 5.64189564831068821977e-1, 7.46321056442269912687e0, 4.86371970985681366614e1,
+    1.96520832956077098242e2, 5.26445194995477358631e2, 9.34528527171957607540e2, 1.02755188689515710272e3,
+    5.57535335369399327526e2,
+)  # fmt: skip
+ERFC_DENOMINATOR = (
+    1.0, 1.32281951154744992508e1, 8.67072140885989742329e1, 3.54937778887819891062e2, 9.75708501743205489753e2,
+    1.82390916687909736289e3, 2.24633760818710981792e3, 1.65666309194161350182e3, 5.57535340817727675546e2,
+)  # fmt: skip
+
+
+def erf(x: Entry) -> Entry:
+    z, a = x * x, least(abs(x), 6.0)
+    near = x * polynomial(z, ERF_NUMERATOR) / polynomial(z, ERF_DENOMINATOR)
+    rest = exp(-a * a) * polynomial(a, ERFC_NUMERATOR) / polynomial(a, ERFC_DENOMINATOR)
+    return where(a < 1.0, near, signed(1.0 - rest, x))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (abs, cos, erf, exp, expit, expm1, log, log1p, logaddexp, root, sin, tanh, where)
+}
+"""What the spelling of an operation (`ops/scalars.py`) may call."""
+ULPS: dict[Callable[..., Any], float] = {
+    cos: 1.5, erf: 2.5, exp: 1.0, expit: 2.0, expm1: 1.5, log: 1.0, log1p: 1.5, sin: 1.5, tanh: 2.5,
+}  # fmt: skip
+"""Units in the last place that a result may be wrong by."""

@@ -1,0 +1,89 @@
+"""LLVM, which `llvmlite` brings: whether it is there, and text that becomes functions."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib
+import importlib.util
+import os
+import platform
+import warnings
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any
+
+__all__ = ["available", "compiled", "library_function", "vector_bytes"]
+
+
+@cache
+def available() -> bool:
+    """Whether loops can be compiled: with llvmlite, on a CPU that fuses products with sums, as those since 2013 do.
+
+    A warning where it is installed and cannot be imported.
+    """
+    if importlib.util.find_spec("llvmlite") is None:
+        return False
+    try:
+        importlib.import_module("llvmlite.binding")
+    except Exception as error:
+        warnings.warn(
+            f"minijac.compile: loops are left to NumPy, as llvmlite cannot be imported: {error}", stacklevel=2
+        )
+        return False
+    return _machine_is_arm() or bool(_features().get("fma"))
+
+
+def _machine_is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
+@cache
+def _features() -> Any:
+    from llvmlite import binding
+
+    return binding.get_host_cpu_features()
+
+
+@cache
+def vector_bytes() -> int:
+    """Bytes of the registers that the CPU computes in."""
+    return 16 if _machine_is_arm() else 64 if _features().get("avx512f") else 32
+
+
+@cache
+def _target() -> Any:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=_features().flatten(), opt=2, jit=True
+    )
+
+
+_ENGINES: list[Any] = []
+"""What holds the code of functions, each of which serves all programs that have it: it is never let go of."""
+
+
+@lru_cache(4096)
+def compiled(text: str, name: str, parameters: int) -> Callable[..., int]:
+    """The function of that name in a module's text, which takes addresses or, as `ctypes.py_object`, Python's objects.
+
+    Python's lock is let go of while it runs.
+    """
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(text), _target())
+    engine.finalize_object()
+    _ENGINES.append(engine)
+    kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2)]
+    return ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(engine.get_function_address(name))
+
+
+@cache
+def library_function(name: str) -> int:
+    """The address of one of the C library's functions."""
+    library = ctypes.CDLL("ucrtbase" if os.name == "nt" else ctypes.util.find_library("m"))
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0

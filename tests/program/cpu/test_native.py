@@ -1,0 +1,167 @@
+"""Functions of loops against many digits, over the whole range of their type, and loops over arrays of any layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minijac as mj
+from minijac.program.cpu import fusion
+from minijac.program.cpu.native import bound, llvm, loops
+from minijac.program.cpu.native.functions import FUNCTIONS, LIMITS, ULPS
+
+mpmath = pytest.importorskip("mpmath")
+pytestmark = pytest.mark.skipif(not llvm.available(), reason="llvmlite is not installed")
+TYPES = [np.float32, np.float64]
+
+
+def carried_out(spelling: str, *arrays: Any) -> Any:
+    """One operation, on arrays of one shape and dtype."""
+    out = np.empty(arrays[0].shape, arrays[0].dtype)
+    step = (spelling, tuple(range(len(arrays))), len(arrays))
+    bound.bound(out.dtype, out.shape, [step], [*arrays, out], 1)()
+    return out
+
+
+def entries(dtype: type, seed: int) -> Any:
+    """Numbers of every size, each exponent as likely as the others; usual ones; and those at the ends."""
+    random, limits = np.random.default_rng(seed), np.finfo(dtype)
+    whole = np.dtype(f"u{limits.bits // 8}")
+    any_bits = random.integers(0, np.iinfo(whole).max, 400, whole, endpoint=True).view(dtype)
+    usual = np.concatenate([random.normal(size=100) * scale for scale in (0.1, 1.0, 10.0, 100.0)]).astype(dtype)
+    ends = [0.0, np.inf, np.nan, limits.tiny, limits.smallest_subnormal, limits.tiny * 0.4, limits.max, 1.0]
+    return np.concatenate([any_bits, usual, np.array([*ends, *(-x for x in ends)], dtype)])
+
+
+EXACT = {
+    "cos": mpmath.cos, "erf": mpmath.erf, "exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log,
+    "log1p": mpmath.log1p, "sin": mpmath.sin, "tanh": mpmath.tanh, "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
+}  # fmt: skip
+
+
+def expected_of(function: Any, x: float) -> Any:
+    """With many digits; no number where it has none, or none that is real."""
+    if np.isinf(x) and function in (mpmath.sin, mpmath.cos):
+        return mpmath.nan
+    try:
+        found = function(mpmath.mpf(x))
+    except ZeroDivisionError:
+        return mpmath.nan
+    return found if isinstance(found, mpmath.mpf) else mpmath.nan
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", [function.__name__ for function in ULPS])
+def test_functions_are_right_to_a_few_units_in_the_last_place(name, dtype):
+    x = entries(dtype, seed=len(name))
+    found, ulps = carried_out(f"{name}({{}})", x), ULPS[FUNCTIONS[name]]
+    with np.errstate(over="ignore"):
+        for a, b in zip(x, found, strict=True):
+            with mpmath.workprec(1200 if name in ("sin", "cos") and abs(a) > 1e9 else 140):
+                exact = expected_of(EXACT[name], float(a))
+            nearest = dtype(float(exact))
+            if np.isfinite(nearest) and np.isfinite(b):
+                assert abs(float(b - exact)) <= ulps * np.spacing(abs(nearest)), (a, b, nearest)
+            else:
+                np.testing.assert_array_equal(b, nearest, err_msg=f"{name}({a!r})")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", ["exp", "expm1", "log1p", "sin", "tanh", "erf"])
+def test_zeros_keep_their_sign(name, dtype):
+    zeros = np.array([0.0, -0.0] * 40, dtype)
+    expected = np.ones_like(zeros) if name == "exp" else zeros
+    np.testing.assert_array_equal(np.signbit(carried_out(f"{name}({{}})", zeros)), np.signbit(expected))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_one_large_angle_leaves_the_others_as_they_are(dtype):
+    x = np.linspace(-3, 3, 1000, dtype=dtype)
+    alone = carried_out("sin({})", x)
+    x[777] = 4 * LIMITS[dtype is np.float64]
+    beside = carried_out("sin({})", x)
+    np.testing.assert_array_equal(np.delete(alone, 777), np.delete(beside, 777))
+    np.testing.assert_allclose(beside[777], np.sin(x[777].astype(np.longdouble)).astype(dtype), rtol=1e-6)
+
+
+def test_sums_of_exponentials_are_numpys():
+    x = np.array([0.0, -0.0, 1.0, -2.0, 700.0, -800.0, np.inf, -np.inf, np.nan])
+    a, b = (each.ravel().copy() for each in np.meshgrid(x, x))
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(carried_out("logaddexp({}, {})", a, b), np.logaddexp(a, b), rtol=1e-14, atol=1e-15)
+
+
+# -- layouts -----------------------------------------------------------------------------------------------------------
+LAYOUTS = {
+    "as it is": lambda x: x.copy(),
+    "one for all": lambda x: x[:1, :1, :1],
+    "one for each row": lambda x: x[:, :, :1],
+    "one row": lambda x: x[0, 0],
+    "reversed": lambda x: x[::-1, :, ::-1],
+    "transposed": lambda x: np.asfortranarray(x),
+    "every other": lambda x: np.repeat(x, 2, axis=2)[:, :, ::2],
+    "middle": lambda x: x[:, :1],
+}
+
+
+@pytest.mark.parametrize("last", [1, 3, 16, 17, 70])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_any_layout_and_length(dtype, last):
+    """All entries are written, and nothing beside them."""
+    random = np.random.default_rng(last)
+    for name, first in LAYOUTS.items():
+        for second in LAYOUTS.values():
+            x, y = (random.normal(size=(3, 4, last)).astype(dtype) for _ in range(2))
+            a, b = first(x), second(y)
+            around = np.full((5, 4, last), 7.0, dtype)
+            truth = np.full((5, 4, last), 2, np.uint8)
+            steps = [("({} * {})", (0, 1), 2), ("({} < {})", (2, 0), 3)]
+            with np.errstate(all="ignore"):
+                bound.bound(np.dtype(dtype), (3, 4, last), steps, [a, b, around[1:4], truth[1:4].view(bool)], 2)()
+                np.testing.assert_array_equal(around[1:4], np.broadcast_to(a * b, (3, 4, last)), err_msg=name)
+                np.testing.assert_array_equal(truth[1:4], np.broadcast_to(a * b < a, (3, 4, last)), err_msg=name)
+            assert np.all(around[[0, 4]] == 7.0) and np.all(truth[[0, 4]] == 2)
+
+
+def test_truth_values_are_read_with_any_layout():
+    condition = np.random.default_rng(0).normal(size=(40, 30)) > 0
+    x, y = np.random.default_rng(1).normal(size=(2, 40, 30))
+    for c in (condition, np.asfortranarray(condition), condition[:, :1], condition[0], condition[:, ::-1]):
+        out = np.empty((40, 30))
+        bound.bound(out.dtype, out.shape, [("where({}, {}, {})", (0, 1, 2), 3)], [c, x, y, out], 1)()
+        np.testing.assert_array_equal(out, np.where(c, x, y))
+
+
+def test_no_entries():
+    for shape in ((0,), (3, 0), (0, 3), (0, 100)):
+        bound.bound(np.dtype(float), shape, [("exp({})", (0,), 1)], [np.empty(shape), np.empty(shape)], 1)()
+
+
+def test_arithmetic_is_not_contracted():
+    """a b - c d is zero where both products are equal, as in NumPy."""
+    a, b = np.random.default_rng(0).normal(size=(2, 1000))
+    found = carried_out("(({0} * {1}) - ({1} * {0}))", a, b)
+    np.testing.assert_array_equal(found, 0.0)
+    c = np.random.default_rng(1).normal(size=1000)
+    np.testing.assert_array_equal(carried_out("(({} * {}) + {})", a, b, c), a * b + c)
+
+
+def test_equal_parts_are_computed_once():
+    operands = (loops.Operand("d", "1", False),) * 2
+    once, twice = (
+        loops.text_of(loops.Loop(np.dtype(float), ((spelling, (0,), 1),), operands, 1, 8, False))
+        for spelling in ("exp({})", "(exp({0}) * exp({0}))")
+    )
+    assert len(twice.splitlines()) - len(once.splitlines()) == 1
+
+
+def test_a_program_with_all_of_them(monkeypatch):
+    monkeypatch.setattr(fusion, "WORTH", 0)
+    monkeypatch.setattr(fusion, "LEAST", 0)
+    f = lambda x: mj.nn.softplus(x) * mj.nn.sigmoid(x) + np.log1p(x * x) * np.expm1(-np.abs(x)) + mj.nn.silu(np.cos(x))
+    x = np.random.default_rng(0).normal(size=(20, 3)) * 5
+    compiled = mj.compile(mj.jacobian(f))
+    np.testing.assert_allclose(compiled(x), mj.jacobian(f)(x), rtol=1e-13, atol=1e-14)
+    assert "LLVM" in compiled.source(x)
