@@ -189,8 +189,8 @@ def test_a_traced_value_names_its_namespace():
 X = np.array([[1.0, -2.0], [0.5, 3.0]])
 REFUSED = {
     "where=": (lambda x: np.add(x, 1.0, where=x > 0), mj.UnsupportedOperationError, "np.where"),
-    "where= of a reduction": (lambda x: np.sum(x, where=x > 0), mj.UnsupportedOperationError, "np.where"),
-    "initial=": (lambda x: np.max(x, initial=0.0), mj.UnsupportedOperationError, "initial"),
+    "where= of a reduction": (lambda x: np.subtract.reduce(x, where=x > 0), mj.UnsupportedOperationError, "np.where"),
+    "initial=": (lambda x: np.divide.reduce(x, initial=1.0), mj.UnsupportedOperationError, "initial"),
     "out=": (lambda x: np.exp(x, out=np.zeros_like(X)), mj.ConversionError, "out"),
     "out= of a method": (lambda x: x.sum(1, out=np.zeros(2)), mj.ConversionError, "out"),
     "out= by position": (lambda x: np.cumsum(x, 1, None, np.zeros((2, 2))), mj.ConversionError, "out"),

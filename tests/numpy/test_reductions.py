@@ -173,7 +173,7 @@ HAZARDS = {
     ),
     "nanprod": (lambda x: np.nanprod(x, 1), [2.0, NAN, 0.0], [0, 0, 2], [[0, 0, 1], [0, 0, 0], [1, 0, 0]]),
     "std of a constant": (lambda x: x.std(1), [2.0, 2.0, 2.0], [0, 0, 0], np.full((3, 3), NAN)),
-    "std of one": (lambda x: x.std(1), [2.0], [0], [[NAN]]),
+    "std of one": (lambda x: x.std(1), [2.0], [0], [[0.0]]),
     "var of a constant": (lambda x: x.var(1), [2.0, 2.0], [0, 0], [[0.5, -0.5], [-0.5, 0.5]]),
     "nanstd of a constant": (lambda x: np.nanstd(x, 1), [2.0, NAN, 2.0], [0, 0, 0], np.full((3, 3), NAN)),
     "max, ties": (lambda x: x.max(1), [3.0, 1.0, 3.0, 3.0], [1 / 3, 0, 1 / 3, 1 / 3], np.zeros((4, 4))),

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backend import check_operand, lacking, namespace, value_of
+from ..backend import check_operand, lacking, namespace, placed, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import convolution, structural
@@ -255,8 +255,7 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
     if mode == "constant" and not isinstance(constant, Traced):
         check_operand("numpy.pad", np.asarray(constant))
         return structural.pad(x, pad_width=widths, constant=constant)
-    positive = mode in BY_POSITION and kwargs.get("reflect_type", "even") == "even"
-    if not positive and mode not in BY_STATISTIC and mode != "linear_ramp":
+    if mode not in BY_POSITION and mode not in BY_STATISTIC and mode != "linear_ramp":
         raise UnsupportedOperationError(
             f"numpy.pad at {user_line()}: got mode={mode!r}, {kwargs}. Expected constant, edge, reflect, symmetric, "
             "wrap, linear_ramp, maximum, mean, median, minimum, and constants without a derivative. Write others with "
@@ -277,8 +276,24 @@ def _pad_widths(pad_width: Any, ndim: int) -> tuple[tuple[int, int], ...]:
     return tuple((int(before), int(after)) for before, after in rows)
 
 
+def _pad_odd(x: Any, axis: int, before: int, after: int, mode: str) -> Any:
+    """Twice the edge less what is reflected; wider than the array, as NumPy has it, by a matrix."""
+    n = x.shape[axis]
+    if max(before, after) > n - (mode == "reflect"):
+        matrix: Any = np.pad(np.eye(n), ((0, 0), (before, after)), cast(Any, mode), reflect_type="odd")
+        matrix = placed(matrix.astype(x.dtype), x)
+        return np.moveaxis(np.moveaxis(x, axis, -1) @ matrix, -1, axis)
+    positions = np.pad(np.arange(n), (before, after), cast(Any, mode))
+    lead = (WHOLE,) * axis
+    left = 2.0 * x[(*lead, slice(0, 1))] - along(x, positions[:before], axis)
+    right = 2.0 * x[(*lead, slice(n - 1, n))] - along(x, positions[before + n :], axis)
+    return structural.concatenate(left, x, right, axis=axis)
+
+
 def _pad_axis(x: Any, axis: int, before: int, after: int, mode: str, kwargs: dict[str, Any]) -> Any:
     n = x.shape[axis]
+    if kwargs.get("reflect_type", "even") == "odd":
+        return _pad_odd(x, axis, before, after, mode)
     if mode in BY_POSITION:
         return along(x, np.pad(np.arange(n), (before, after), cast(Any, mode)), axis)
     key = "end_values" if mode == "linear_ramp" else "stat_length"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..tape.traced import Traced
 from .pointwise import astype
-from .protocol import absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
+from .protocol import FUNCTIONS, absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
 
 WHOLE = slice(None)
 
@@ -22,6 +23,20 @@ WHOLE = slice(None)
 def _axes(x: Any, axis: Any, name: str) -> tuple[int, ...]:
     """The axes of a ufunc's reduction: NumPy lets a number have the axis 0, too."""
     return () if x.ndim == 0 and axis in (0, -1) else axes_of(x, axis, name)
+
+
+def chosen(x: Any, where: Any, otherwise: float) -> Any:
+    """The entries that `where` chooses; the others take no part, in the value nor in any derivative."""
+    if absent(where) or where is True:
+        return x
+    if np.broadcast_shapes(np.shape(where), x.shape) != x.shape:
+        raise ValueError(f"where= at {user_line()}: expected a mask for shape {x.shape}, got one of {np.shape(where)}")
+    return np.where(where, x, otherwise)
+
+
+def begun(function: Any, y: Any, initial: Any) -> Any:
+    """A reduction with what it starts from."""
+    return y if absent(initial) else function(y, initial)
 
 
 # -- sums and moments --------------------------------------------------------------------------------------------------
@@ -35,18 +50,26 @@ def sum(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    refuse("sum", initial=initial, where=where)
-    x = x if dtype is None else astype(x, dtype)
-    return structural.sum(x, axis=_axes(x, axis, "sum"), keepdims=flag(keepdims))
+    x = chosen(x if dtype is None else astype(x, dtype), where, 0.0)
+    return begun(np.add, structural.sum(x, axis=_axes(x, axis, "sum"), keepdims=flag(keepdims)), initial)
 
 
 @implements(np.mean, method="mean")
 def mean(
     x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
 ) -> Any:
-    refuse("mean", where=where)
-    x = x if dtype is None else astype(x, dtype)
-    return structural.mean(x, axis=axes_of(x, axis, "mean"), keepdims=flag(keepdims))
+    x, axes = x if dtype is None else astype(x, dtype), axes_of(x, axis, "mean")
+    if absent(where) or where is True:
+        return structural.mean(x, axis=axes, keepdims=flag(keepdims))
+    return sum(x, axes, keepdims=keepdims, where=where) / _count(x, axes, keepdims, where)
+
+
+def _count(x: Any, axes: tuple[int, ...], keepdims: Any, where: Any) -> Any:
+    """How many entries are chosen along the axes: a number, or an array of x's dtype."""
+    if absent(where) or where is True:
+        return math.prod(x.shape[k] for k in axes)
+    where = np.broadcast_to(as_array(where, x), x.shape)
+    return astype(np.count_nonzero(where, axis=axes, keepdims=flag(keepdims)), x.dtype)
 
 
 @implements(np.var, method="var")
@@ -62,22 +85,32 @@ def var(
     mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    refuse("var", where=where)
     x = x if dtype is None else astype(x, dtype)
     axes = axes_of(x, axis, "var")
-    count = 1
-    for k in axes:
-        count *= x.shape[k]
-    centred = x - (structural.mean(x, axis=axes, keepdims=True) if absent(mean) else mean)
-    freedom = count - (ddof if absent(correction) else correction)
-    return structural.sum(centred * centred, axis=axes, keepdims=flag(keepdims)) / builtins.max(freedom, 0)
+    if absent(mean):
+        mean = _mean(x, axes, keepdims=True, where=where)
+    freedom = _count(x, axes, keepdims, where) - (ddof if absent(correction) else correction)
+    if _is_single(x, axes, where) and freedom == 1 and mean.shape == x.shape:
+        return structural.sum(x * 0.0, axis=axes, keepdims=flag(keepdims))
+    centred = x - mean
+    squares = sum(centred * centred, axes, keepdims=keepdims, where=where)
+    return squares / (np.maximum(freedom, 0) if np.ndim(freedom) else builtins.max(freedom, 0))
+
+
+_mean = mean
+
+
+def _is_single(x: Any, axes: tuple[int, ...], where: Any) -> bool:
+    """Whether every entry is alone: then it does not differ from its mean, whatever it is."""
+    return (absent(where) or where is True) and all(x.shape[k] == 1 for k in axes)
 
 
 @implements(np.std, method="std")
 def std(
     x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, **kwargs: Any
 ) -> Any:
-    return elementwise.length(var(x, axis, dtype, None, ddof, keepdims, **kwargs))
+    variance = var(x, axis, dtype, None, ddof, keepdims, **kwargs)
+    return variance if _is_single(x, axes_of(x, axis, "std"), kwargs.get("where")) else elementwise.length(variance)
 
 
 @implements(np.average)
@@ -115,10 +148,9 @@ def prod(
     where: Any = None,
 ) -> Any:
     """Products of halves: the derivative is the product of the other entries, without a division, zero or not."""
-    refuse("prod", initial=initial, where=where)
-    x = x if dtype is None else astype(x, dtype)
+    x = chosen(x if dtype is None else astype(x, dtype), where, 1.0)
     axes = _axes(x, axis, "prod")
-    return fold(np.multiply, x, axes, keepdims, 1.0)
+    return begun(np.multiply, fold(np.multiply, x, axes, keepdims, 1.0), initial)
 
 
 def fold(function: Any, x: Any, axes: tuple[int, ...], keepdims: Any, neutral: float) -> Any:
@@ -193,16 +225,28 @@ for _name, _running_function, _first in (("cumulative_sum", cumsum, 0.0), ("cumu
 def max(
     x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
 ) -> Any:
-    refuse("max", initial=initial, where=where)
-    return indexing.max(x, axis=_axes(x, axis, "max"), keepdims=flag(keepdims))
+    return _extreme(indexing.max, np.maximum, -np.inf, x, _axes(x, axis, "max"), keepdims, initial, where)
 
 
 @implements(np.min, np.amin, method="min")
 def min(
     x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
 ) -> Any:
-    refuse("min", initial=initial, where=where)
-    return indexing.min(x, axis=_axes(x, axis, "min"), keepdims=flag(keepdims))
+    return _extreme(indexing.min, np.minimum, np.inf, x, _axes(x, axis, "min"), keepdims, initial, where)
+
+
+def _extreme(
+    op: Any, ufunc: Any, least: float, x: Any, axes: tuple[int, ...], keepdims: Any, initial: Any, where: Any
+) -> Any:
+    if absent(initial):
+        if not (absent(where) or where is True):
+            raise ValueError(f"{op.name} at {user_line()}: expected initial= beside where=, as NumPy does, got none")
+        return op(x, axis=axes, keepdims=flag(keepdims))
+    x = chosen(x, where, least)
+    if any(x.shape[k] == 0 for k in axes):
+        shape = [1 if k in axes else n for k, n in enumerate(x.shape) if k not in axes or flag(keepdims)]
+        return np.broadcast_to(as_array(initial, x), shape)
+    return ufunc(op(x, axis=axes, keepdims=flag(keepdims)), initial)
 
 
 @implements(np.ptp)
@@ -391,8 +435,7 @@ def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = No
 def nanmean(
     a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
 ) -> Any:
-    refuse("nanmean", where=where)
-    axes = axes_of(a, axis, "nanmean")
+    a, axes = chosen(a, where, np.nan), axes_of(a, axis, "nanmean")
     return nansum(a, axes, dtype, None, keepdims) / _counted(a, axes, keepdims)
 
 
@@ -409,8 +452,7 @@ def nanvar(
     mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    refuse("nanvar", where=where)
-    axes = axes_of(a, axis, "nanvar")
+    a, axes = chosen(a, where, np.nan), axes_of(a, axis, "nanvar")
     x = a if dtype is None else astype(a, dtype)
     centred = _without_nan(x - (nanmean(x, axes, keepdims=True) if absent(mean) else mean), 0.0)
     count = _counted(a, axes, keepdims)
@@ -438,8 +480,29 @@ def nanmin(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **k
 def _nan_extreme(extreme: Callable[..., Any], a: Any, axis: Any, keepdims: Any, fill: float, kwargs: Any) -> Any:
     axes = axes_of(a, axis, "nanmax")
     result = extreme(_without_nan(a, fill), axes, None, keepdims, **kwargs)
+    if not absent(kwargs.get("initial")):
+        return result
     empty = _counted(a, axes, keepdims) == 0
     return np.where(empty, np.nan, result) if _maybe(empty) else result
+
+
+# -- whether any, whether all ----------------------------------------------------------------------------------------
+def _of_masks(function: Any, neutral: bool) -> Callable[..., Any]:
+    recorded = FUNCTIONS[function]
+
+    def reduce(
+        a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None, initial: Any = None
+    ) -> Any:
+        if not (absent(where) or where is True):
+            a = np.where(where, a != 0, neutral)
+        y = recorded(a, axis=axis, keepdims=flag(keepdims))
+        return y if absent(initial) else (np.logical_and if neutral else np.logical_or)(y, initial)
+
+    return implements(function, method=function.__name__)(reduce)
+
+
+for _function, _neutral in ((np.all, True), (np.any, False)):
+    _of_masks(_function, _neutral)
 
 
 @implements(np.apply_over_axes)

@@ -11,7 +11,7 @@ from ..lines import user_line
 from ..ops import structural
 from .indexing import add_in_place, subtract_in_place
 from .protocol import FUNCTIONS, axes_of, axis_of, flag, refuse
-from .reductions import WHOLE, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
+from .reductions import WHOLE, begun, chosen, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
 
 __all__ = ["ufunc_methods"]
 
@@ -28,8 +28,8 @@ def _by_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _by_halves(ufunc: Any, neutral: float) -> Callable[..., Any]:
     def reduce(x: Any, axis: Any = 0, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
-        refuse(f"{ufunc.__name__}.reduce", initial=initial, where=where)
-        return fold(ufunc, x, axes_of(x, axis, "reduce"), keepdims, neutral)
+        y = fold(ufunc, chosen(x, where, neutral), axes_of(x, axis, "reduce"), keepdims, neutral)
+        return begun(ufunc, y, initial)
 
     return reduce
 
