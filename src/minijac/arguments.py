@@ -35,7 +35,9 @@ __all__ = [
     "differentiable",
     "flatten",
     "output_leaf",
+    "returned",
     "unflatten",
+    "with_aux",
 ]
 
 Function: TypeAlias = Callable[..., Any]
@@ -260,16 +262,37 @@ def differentiable(leaf: Any, n: int, xp: Any) -> Any:
 
 def check_dtype(dtype: Any, what: str, advice: str) -> None:
     if dtype.kind == "c":
-        raise InputError(f"{what}: got dtype {dtype}; complex is not supported. Use its real and imaginary parts.")
+        raise InputError(
+            f"{what}: expected real numbers, got dtype {dtype}. Pass real and imaginary parts, and put them together "
+            "inside: x + 1j * y."
+        )
     if dtype.kind != "f" or dtype.itemsize not in (4, 8):
         raise InputError(f"{what}: expected dtype float32 or float64, got {dtype}. {advice}")
 
 
+def returned(result: Any, f: Callable[..., Any]) -> Any:
+    if result is None:
+        raise InputError(
+            f"{getattr(f, '__name__', 'the function')}: expected arrays (in any pytree) as its result, got None. "
+            "Is a return missing?"
+        )
+    return result
+
+
+def with_aux(result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise InputError(
+            f"has_aux=True: expected the function to return (y, aux), got {type(result).__name__}. Return a "
+            "pair, or leave has_aux out."
+        )
+    return result
+
+
 def output_leaf(y: Any, xp: Any) -> Any:
     """A leaf of the function's result as an array, of the module `xp` if it is a number, or InputError."""
-    if type(y) is np.ndarray and y.dtype.char in "fd":
+    if type(y) is np.ndarray and y.dtype.char in "fdFD":
         return y
-    if isinstance(y, float):
+    if isinstance(y, float | complex):
         y = xp.asarray(y)
     if not is_array(y) and not isinstance(y, Traced):
         raise InputError(
@@ -277,7 +300,8 @@ def output_leaf(y: Any, xp: Any) -> Any:
             f"{remedy_for(y) if is_dataclass(y) else 'Return it as aux (has_aux=True).'}"
         )
     advice = "Cast it with .astype(float), or return it as aux (has_aux=True)."
-    check_dtype(y.dtype, f"output of shape {y.shape}", advice)
+    if y.dtype.char not in "FD":
+        check_dtype(y.dtype, f"output of shape {y.shape}", advice)
     return y
 
 
@@ -288,7 +312,8 @@ def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
         raise InputError(f"{name}: expected an array of shape {like.shape}, got {type(tangent).__name__}.")
     if tangent.shape != like.shape:
         raise InputError(f"{name}: expected the shape of its {of}, {like.shape}, got {tangent.shape}.")
-    check_dtype(tangent.dtype, f"{name} of shape {tangent.shape}", "Cast it with .astype(float).")
+    if tangent.dtype.kind != "c" or like.dtype.kind != "c":
+        check_dtype(tangent.dtype, f"{name} of shape {tangent.shape}", "Cast it with .astype(float).")
     check_operand(name, tangent)
     if namespace(tangent) is not namespace(like):
         raise TypeError(

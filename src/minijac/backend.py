@@ -21,9 +21,9 @@ from .foreign import a_function
 from .lines import user_line
 
 __all__ = [
-    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "holds_array", "is_array",
-    "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add", "shape_of", "special",
-    "taken_home", "to_host", "value_of", "zeros",
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real", "fingerprint",
+    "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add",
+    "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -100,22 +100,37 @@ def holds_array(x: Any) -> bool:
 
 
 # -- what may be computed with -----------------------------------------------------------------------------------------
-_NUMBERS = frozenset("?bBhHiIlLqQfd")
-"""The dtypes of operands: booleans, integers, float32 and float64."""
+_NUMBERS = frozenset("?bBhHiIlLqQfdFD")
+"""The dtypes of operands: booleans, integers, float32, float64, complex64 and complex128."""
+_REAL = _NUMBERS - set("FD")
 _PLAIN = (float, int, bool, type(None))
 
 
-def check_operand(name: str, x: Any) -> None:
-    """Raise InputError where `x`, an operand or a result, is nothing that minijac computes with.
+def check_operand(name: str, x: Any) -> bool:
+    """Whether `x`, an operand or a result, is complex. Raises InputError where minijac does not compute with it.
 
     Every operation asks this of all that meets a traced value, so that nothing else slips in by any way.
     """
     kind = type(x)
-    if (kind is np.ndarray and x.dtype.char in _NUMBERS) or kind in _PLAIN or isinstance(x, Wrapped):
-        return
+    if (kind is np.ndarray and x.dtype.char in _REAL) or kind in _PLAIN:
+        return False
+    if isinstance(x, Wrapped):
+        return x.dtype.kind == "c"  # type: ignore[attr-defined]
     if is_array(x) and x.dtype.char in _NUMBERS and not isinstance(x, np.ma.MaskedArray | np.matrix):
-        return
-    raise InputError(f"{name}: expected real numbers or arrays of them, got {_described(x)}.")
+        return bool(x.dtype.kind == "c")
+    if kind is complex:
+        return True
+    raise InputError(f"{name}: expected numbers or arrays of them, got {_described(x)}.")
+
+
+def check_real(name: str, operands: tuple[Any, ...]) -> None:
+    """Raise UnsupportedOperationError where an operation that orders numbers, or has no derivative for complex ones,
+    is given some."""
+    if any(check_operand(name, x) for x in operands):
+        raise UnsupportedOperationError(
+            f"{name} at {user_line()}: got complex numbers, for which minijac does not have it: it orders numbers, or "
+            "its derivative is known for real ones only. Write it with np.abs(z), z.real and z.imag."
+        )
 
 
 def _described(x: Any) -> str:
@@ -124,12 +139,8 @@ def _described(x: Any) -> str:
     if isinstance(x, np.matrix):
         return "a numpy.matrix, which multiplies otherwise than arrays do. Pass np.asarray(x)"
     if not is_array(x):
-        what = f"{type(x).__name__} ({x!r:.40})"
-        complex_number = "Compute its real and imaginary part apart" if isinstance(x, complex) else "Pass float(x)"
-        return f"{what}. {complex_number}"
+        return f"{type(x).__name__} ({x!r:.40}). Pass float(x)"
     found = f"dtype {x.dtype}"
-    if x.dtype.kind == "c":
-        return f"{found}; complex is not supported. Compute the real and imaginary parts apart, as real arrays"
     if x.dtype.kind in "OSUVMm":
         return f"{found}. Make numbers of it before, outside of the function: x.astype(float)"
     return f"{found}, which rounds otherwise than float32 and float64. Cast it: x.astype(float)"
@@ -168,6 +179,16 @@ def on_host(x: Any) -> bool:
 def to_host(x: Any) -> Any:
     """An array, or a number, as one of NumPy's: a copy, where it is CuPy's."""
     return np.asarray(x) if namespace(x) is np else x.get()
+
+
+def fingerprint(array: Any) -> Any:
+    """A number that changes when an array's content does: the sum of its words, by position modulo a prime."""
+    if not isinstance(array, np.ndarray):
+        return None  # CuPy's: not looked at
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    with np.errstate(over="ignore"):
+        return int(words.sum(dtype=np.uint64)), int(words[::509].sum(dtype=np.uint64)), bytes(flat[-8:])
 
 
 # -- arguments, and operands that do not fit ---------------------------------------------------------------------------

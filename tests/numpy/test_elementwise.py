@@ -211,7 +211,7 @@ REFUSED = {
     "full of a traced value": (lambda x: np.full((2, 2), x), mj.ConversionError, "np.asarray|copyto"),
     "where with one argument": (lambda x: np.where(x), mj.UnsupportedOperationError, "stop_gradient"),
     "quantile in q": (lambda x: np.quantile(X, x[0, 0], method="lower"), mj.UnsupportedOperationError, "q"),
-    "complex": (lambda x: x.astype(complex), mj.InputError, "complex"),
+    "an order of complex numbers": (lambda x: np.maximum(1j * x, 0), mj.UnsupportedOperationError, "complex"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What meets a traced value is real numbers in plain arrays: everything else raises, by whatever way it comes."""
+"""What meets a traced value is numbers in plain arrays: everything else raises, by whatever way it comes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,10 @@ import pytest
 import minijac as mj
 
 X = np.array([[2.0, 3.0], [1.0, 4.0]])
-C = np.array([1j, 2.0])
 MASKED = np.ma.array([1.0, 2.0], mask=[0, 1])
 
 FOREIGN: dict[str, Callable[[Any], Any]] = {
-    "a complex number": lambda x: np.abs((x + 1j) ** 2),
-    "a complex factor": lambda x: np.abs(1j * x),
-    "a complex array": lambda x: (x * C).real,
-    "complex64": lambda x: np.abs(x * np.complex64(1j)),
-    "a branch": lambda x: np.where(x > 0, x, 1j),
-    "a bound": lambda x: np.clip(x, 0, 2j),
-    "an exponent": lambda x: x**1j,
-    "a list": lambda x: x * [1j, 2],
-    "einsum": lambda x: np.einsum("ij,j->i", x, C),
-    "matmul": lambda x: C @ x.T,
-    "astype": lambda x: x.astype(complex),
-    "dtype=": lambda x: x.sum(1, dtype=complex),
-    "pad": lambda x: np.pad(x, ((0, 0), (1, 1)), constant_values=1j),
-    "insert": lambda x: np.insert(x, 0, 1j, axis=1),
-    "put": lambda x: mj.numpy.put(x, 0, 1j),
-    "add_at": lambda x: mj.numpy.add_at(x, 0, 1j),
-    "concatenate": lambda x: np.concatenate([x, C[None].repeat(2, 0)], 1),
-    "full_like": lambda x: x * np.full_like(x, 1j, dtype=complex),
-    "interp": lambda x: np.interp(x, [0.0, 1.0, 5.0], [1j, 2, 3]),
-    "nan_to_num": lambda x: np.nan_to_num(x, nan=1j),
-    "convolve": lambda x: np.convolve(x[0], C),
-    "solve": lambda x: np.linalg.solve(np.eye(2) * 1j, x.T).T,
-    "emath": lambda x: np.emath.log(-x),
-    "a comparison": lambda x: x * (x == 1j),
+    "complex256": lambda x: x * np.clongdouble(1j),
     "longdouble": lambda x: x * np.longdouble(2),
     "astype longdouble": lambda x: x.astype(np.longdouble),
     "float16": lambda x: x * np.ones(2, np.float16),
@@ -71,13 +47,13 @@ WAYS: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 @pytest.mark.parametrize("f", FOREIGN.values(), ids=FOREIGN.keys())
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_nothing_but_real_numbers_in_plain_arrays_meets_a_traced_value(f, way, dtype):
+def test_nothing_but_numbers_in_plain_arrays_meets_a_traced_value(f, way, dtype):
     with pytest.raises(mj.MinijacError):
         way(f)(X.astype(dtype))
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-ARGUMENTS = [MASKED, np.matrix([[1.0, 2.0]]), C, np.ones(2, object), np.ones(2, np.float16), 1j, decimal.Decimal(2)]
+ARGUMENTS = [MASKED, np.matrix([[1.0, 2.0]]), np.ones(2, object), np.ones(2, np.float16), decimal.Decimal(2)]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +77,6 @@ def test_arguments_tangents_and_cotangents_are_checked_alike(bad):
 @pytest.mark.parametrize(
     "f, words",
     [
-        (FOREIGN["a complex number"], "complex is not supported|real and imaginary"),
         (FOREIGN["float16"], "float16.*Cast it"),
         (FOREIGN["masked"], "masked array.*mask"),
         (FOREIGN["a matrix"], "np.asarray"),

@@ -105,8 +105,12 @@ class Graph:
         return self._operands.get(i, [])
 
     # -- accumulation --------------------------------------------------------------------------------------------------
-    def forward(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
-        """From blocks that end in inputs to blocks that end in outputs: ``edges after block``, in recorded order."""
+    def forward(self, seeds: Mapping[int, Block], real: bool = False) -> dict[int, Block]:
+        """From blocks that end in inputs to blocks that end in outputs: ``edges after block``, in recorded order.
+
+        With `real`, the blocks start in real numbers, and none has to remember that it conjugates them.
+        """
+        turned = self.of_complex() if real else ()
         blocks: dict[int, Block] = dict(seeds)
         waiting = self._consumers()
         keep = set(self.outputs)
@@ -123,17 +127,22 @@ class Graph:
                 for p, positions in parents.items():
                     if p in blocks:
                         for edge in self._between(i, p, positions):
-                            total.add(edge.after(blocks[p]))
+                            total.add((edge.half() if i in turned and self._real(i) else edge).after(blocks[p]))
                 if total:
-                    blocks[i] = total.block()
+                    block = total.block()
+                    blocks[i] = block.of_reals(self.nodes[i].out.dtype) if i in turned else block
             for p in parents:
                 waiting[p] -= 1
                 if waiting[p] == 0 and p not in keep:
                     blocks.pop(p, None)
         return {i: blocks[i] for i in self.outputs if i in blocks}
 
-    def reverse(self, seeds: Mapping[int, Block]) -> dict[int, Block]:
-        """From blocks that start in outputs to blocks that start in inputs: ``block after edges``, in reverse order."""
+    def reverse(self, seeds: Mapping[int, Block], real: bool = False) -> dict[int, Block]:
+        """From blocks that start in outputs to blocks that start in inputs: ``block after edges``, in reverse order.
+
+        With `real`, only the real part of what the blocks end in counts, and none has to remember that it conjugates.
+        """
+        turned = self.of_complex() if real else ()
         totals: dict[int, _Sum] = {i: _Sum(block) for i, block in seeds.items()}
         wholes = self._wholes()
         for i in reversed(self.order):
@@ -154,8 +163,18 @@ class Graph:
             block = total.block()
             for p, positions in self._parents(i).items():
                 for edge in self._between(i, p, positions):
-                    totals.setdefault(p, _Sum()).add(edge.before(block))
+                    before = (edge.half() if i in turned and self._real(i) else edge).before(block)
+                    if turned:
+                        before = before.of_reals(self.nodes[p].out.dtype, backward=True)
+                    totals.setdefault(p, _Sum()).add(before)
         return {i: totals[i].block() for i in self.inputs if i in totals}
+
+    def of_complex(self) -> set[int]:
+        """The nodes with a complex operand."""
+        return {i for i in self.order for _, p in self._operands[i] if not self._real(p)}
+
+    def _real(self, i: int) -> bool:
+        return bool(self.nodes[i].out.dtype.kind != "c")
 
     def _wholes(self) -> dict[int, Any]:
         """For each node that is carried out with others the stretch that it is in."""
@@ -208,7 +227,7 @@ class Graph:
             total = edges[0].block()
             for edge in edges[1:]:
                 total = total + edge.block()
-            parts = [Part(term.out, term.inp, term.factors, term.scale) for term in total.terms]
+            parts = [Part(term.out, term.inp, term.factors, term.scale, term.conj) for term in total.terms]
             self._edges[key] = Edge(total.out_shape, total.inp_shape, parts)
         return [self._edges[key]]
 

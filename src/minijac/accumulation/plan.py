@@ -164,11 +164,12 @@ def accumulate(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequenc
     result: dict[Any, Block] = {}
     if plan.mode == "forward":
         for i in inputs:
-            blocks = graph.forward({i: Block.identity(graph.nodes[i].out.shape, one)})
+            blocks = graph.forward({i: Block.identity(graph.nodes[i].out.shape, one)}, real=True)
             result |= {(o, i): block for o, block in blocks.items()}
     elif plan.mode == "reverse":
         for o in outputs:
-            blocks = graph.reverse({o: Block.identity(graph.nodes[o].out.shape, one)})
+            out = graph.nodes[o].out
+            blocks = graph.reverse({o: Block.identity(out.shape, one)}, real=out.dtype.kind != "c")
             result |= {(o, i): block for i, block in blocks.items()}
     else:
         for o in outputs:

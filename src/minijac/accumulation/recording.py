@@ -16,7 +16,9 @@ from ..arguments import (
     differentiable,
     flatten,
     output_leaf,
+    returned,
     unflatten,
+    with_aux,
 )
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
@@ -88,7 +90,7 @@ def run_on_tape(
             call[n] = unflatten(tree, traced)
         result = a_function(f)(*call, **kwargs)
         trace.check_captured()
-        result, aux = _with_aux(_returned(result, f)) if has_aux else (_returned(result, f), None)
+        result, aux = with_aux(returned(result, f)) if has_aux else (returned(result, f), None)
         leaves, tree = _settled(result)
         aux_leaves, aux_tree = _settled(aux) if has_aux else ([], None)
     nodes = [_node(leaf, trace) for leaf in leaves]
@@ -96,24 +98,6 @@ def run_on_tape(
     value = unflatten(tree, [_owned(y) for y in outputs])
     aux = unflatten(aux_tree, [_owned(_stripped(leaf, trace)) for leaf in aux_leaves]) if has_aux else None
     return Recorded(trace, trace.nodes, inputs, others, outputs, nodes, tree, value, aux, xp)
-
-
-def _returned(result: Any, f: Callable[..., Any]) -> Any:
-    if result is None:
-        raise InputError(
-            f"{getattr(f, '__name__', 'the function')}: expected arrays (in any pytree) as its result, got None. "
-            "Is a return missing?"
-        )
-    return result
-
-
-def _with_aux(result: Any) -> tuple[Any, Any]:
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise InputError(
-            f"has_aux=True: expected the function to return (y, aux), got {type(result).__name__}. Return a "
-            "pair, or leave has_aux out."
-        )
-    return result
 
 
 def _settled(result: Any) -> tuple[list[Any], Any]:

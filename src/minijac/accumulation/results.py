@@ -16,16 +16,8 @@ from .recording import Prepared
 from .seeds import seeds, unit
 
 __all__ = [
-    "Blocks",
-    "Results",
-    "accumulate_chunk",
-    "assemble",
-    "batch_first",
-    "ends",
-    "finished",
-    "result_dtype",
-    "shown",
-]
+    "Blocks", "Results", "accumulate_chunk", "assemble", "batch_first", "ends", "finished", "result_dtype", "shown",
+]  # fmt: skip
 
 
 def assemble(ready: Prepared, plan: Plan, options: Options) -> list[list[Any]]:
@@ -57,8 +49,9 @@ def ends(ready: Prepared, plan: Plan) -> dict[int, int | None]:
 def accumulate_chunk(graph: Graph, plan: Plan, end: int, seed: Block) -> Blocks:
     """The blocks of some seeds at one end; what the accumulation holds beside them is gone before the next."""
     if plan.mode == "forward":
-        return {(o, end): block for o, block in graph.forward({end: seed}).items()}
-    return {(end, i): block for i, block in graph.reverse({end: seed.T}).items()}
+        return {(o, end): block for o, block in graph.forward({end: seed}, real=True).items()}
+    real = graph.nodes[end].out.dtype.kind != "c"
+    return {(end, i): block for i, block in graph.reverse({end: seed.T}, real).items()}
 
 
 def shown(work: Any, progress: bool) -> Any:
@@ -117,7 +110,7 @@ class _Result:
             return self.dense
         block = Block(self.y.shape, self.x.shape) if self.block is None else self.block
         batched = not self.full and self.out_axis is not None and self.in_axis is not None
-        block = batch_first(block, self.out_axis, self.in_axis)
+        block = batch_first(block.of_reals(self.dtype), self.out_axis, self.in_axis)
         block = block.per_sample() if batched else block
         terms = merged(block.terms, self.dtype, self.x) if len(block.terms) > 1 else block.terms
         return Jacobian(Block(block.out_shape, block.inp_shape, terms, block.one), self.dtype, self.x, batched)

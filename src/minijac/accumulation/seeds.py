@@ -66,7 +66,7 @@ def shared(seed: Block, batch_axis: int) -> Block:
     def without(shape: Any) -> Any:
         return (*shape[:batch_axis], *shape[batch_axis + 1 :])
 
-    terms = [Term(term.out, without(term.inp), term.factors, term.scale) for term in seed.terms]
+    terms = [term.over(term.out, without(term.inp)) for term in seed.terms]
     return Block(seed.out_shape, without(seed.inp_shape), terms, seed.one)
 
 

@@ -13,7 +13,7 @@ from ..algebra.labels import Axes, Label, label_of
 from ..algebra.view import View, row_major
 from ..algebra.writing import Placed
 from ..backend import Wrapped, zeros
-from ..ops.edges import Edge, Linear, Part
+from ..ops.edges import Edge, Linear
 from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
 from .graph import Graph
 
@@ -100,7 +100,7 @@ class Shadow:
         return Shadow(shape, self.dtype, self.ledger, self if self.base is None else self.base, strides)
 
     def _new(self, shape: Sequence[int], dtype: Any, moved: int, strides: Sequence[int] | None = None) -> Shadow:
-        self.ledger.moved += moved
+        self.ledger.moved += moved * (2 if dtype.kind == "c" else 1)
         self.ledger.calls += 1
         return Shadow(shape, dtype, self.ledger, None, strides)
 
@@ -134,6 +134,16 @@ class Shadow:
             axis += 1
         return self._view([*shape, *self.shape[axis:]], [*strides, *self.strides[axis:]])
 
+    @property
+    def real(self) -> Shadow:
+        """The real part, a view; of the same price as the imaginary one."""
+        dtype = np.empty(0, self.dtype).real.dtype
+        return Shadow(
+            self.shape, dtype, self.ledger, self if self.base is None else self.base, [2 * s for s in self.strides]
+        )
+
+    imag = real
+
     def spread(self, shape: Sequence[int]) -> Shadow:
         """The view over more axes. Where it repeats entries, its strides are such that a reshape has to copy."""
         packed = row_major(shape)
@@ -143,6 +153,9 @@ class Shadow:
     def sum(self, axis: tuple[int, ...]) -> Shadow:
         shape = [n for k, n in enumerate(self.shape) if k not in axis]
         return self._new(shape, self.dtype, self.size)
+
+    def conjugate(self) -> Shadow:
+        return self._new(self.shape, self.dtype, self.size, in_common_order(self.shape, [self.strides]))
 
     def astype(self, dtype: Any) -> Shadow:
         return self._new(self.shape, np.dtype(dtype), self.size, in_common_order(self.shape, [self.strides]))
@@ -163,7 +176,7 @@ class Shadow:
 
     def _elementwise(self, other: Any) -> Shadow:
         shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
-        dtype = np.result_type(self.dtype, other.dtype) if hasattr(other, "dtype") else self.dtype
+        dtype = np.result_type(self.dtype, other.dtype if hasattr(other, "dtype") else other)
         size = prod(shape)
         self.ledger.multiplied += size
         operands = [x for x in (self, other) if isinstance(x, Shadow)]
@@ -179,10 +192,11 @@ class Shadow:
     def __matmul__(self, other: Shadow) -> Shadow:
         batch = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
         rows, inner, columns = self.shape[-2], self.shape[-1], other.shape[-1]
-        self.ledger.matmul += prod(batch) * rows * inner * columns
+        dtype = np.result_type(self.dtype, other.dtype)
+        self.ledger.matmul += prod(batch) * rows * inner * columns * (4 if dtype.kind == "c" else 1)
         self.ledger.calls += prod(batch) * CALL_PER_MATRIX / CALL
         shape = (*batch, rows, columns)
-        return self._new(shape, np.result_type(self.dtype, other.dtype), prod(shape))
+        return self._new(shape, dtype, prod(shape))
 
 
 # -- layouts -----------------------------------------------------------------------------------------------------------
@@ -224,7 +238,7 @@ class ShadowGraph(Graph):
     def edge(self, i: int, k: int) -> Edge:
         if (i, k) not in self._edges:
             edge = self._graph.edge(i, k)
-            parts = [Part(p.out, p.inp, tuple(map(self._shadow, p.factors)), p.scale) for p in edge.parts]
+            parts = [p._replace(factors=tuple(map(self._shadow, p.factors))) for p in edge.parts]
             linear = edge.linear
             if linear is not None:
                 inp, out = parts[0].inp, parts[0].out

@@ -20,7 +20,7 @@ import numpy as np
 from ..backend import namespace
 from .collect import collect
 from .compose import compose, lone, materialise, meet, reduced, restrict
-from .factors import Array, Factor, Shape, size_of
+from .factors import Array, Factor, Shape, is_complex, size_of
 from .labels import Axes, Axis, Label, axis_of
 from .terms import Term
 from .writing import stands_in, written, written_functional
@@ -81,7 +81,7 @@ class Block:
     def _without_pieces(self) -> Block:
         """The same map, one array where it has come apart in so many pieces that they are no less: as a stencil's has
         after some steps along a short axis."""
-        if len(self.terms) <= MOST_PIECES:
+        if len(self.terms) <= MOST_PIECES or any(term.conj for term in self.terms):
             return self
         first = self.terms[0]
         paired = {}  # axes of the input that are an axis of the output in every term
@@ -93,7 +93,7 @@ class Block:
         shape = (*self.out_shape, *(self.inp_shape[k] for k in rest))
         if prod(shape) > 4 * sum(size_of(term.labels()) for term in self.terms):
             return self
-        terms = [Term(t.out, tuple(t.inp[k] for k in rest), t.factors, t.scale) for t in self.terms]
+        terms = [t.over(t.out, tuple(t.inp[k] for k in rest)) for t in self.terms]
         arrays = [f.array for t in terms for f in t.factors if hasattr(f.array, "dtype")]
         dtype = np.result_type(self.one.dtype, *(array.dtype for array in arrays))
         data = Block(self.out_shape, shape[len(self.out_shape) :], terms, self.one).dense(dtype, (*arrays, self.one)[0])
@@ -107,7 +107,7 @@ class Block:
         return Block(
             tuple(self.out_shape[k] for k in out),
             tuple(self.inp_shape[k] for k in inp),
-            [Term(tuple(t.out[k] for k in out), tuple(t.inp[k] for k in inp), t.factors, t.scale) for t in self.terms],
+            [t.over(tuple(t.out[k] for k in out), tuple(t.inp[k] for k in inp)) for t in self.terms],
             self.one,
         )
 
@@ -122,16 +122,30 @@ class Block:
                 if kept is None:
                     continue
                 term = kept
-            terms.append(Term(term.out, tuple(term.inp[k] for k in rest), term.factors, term.scale))
+            terms.append(term.over(term.out, tuple(term.inp[k] for k in rest)))
         return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one)
 
     def per_sample(self) -> Block:
         """Only each sample's own entries, samples first on both sides: what couples samples is left out."""
-        terms = [Term(t.out, (t.out[0], *t.inp), t.factors, t.scale) for t in self.paired(0, 0).terms]
+        terms = [t.over(t.out, (t.out[0], *t.inp)) for t in self.paired(0, 0).terms]
         return Block(self.out_shape, self.inp_shape, terms, self.one)
+
+    def of_reals(self, dtype: np.dtype[Any], backward: bool = False) -> Block:
+        """The same map of real numbers, which are the same conjugated; where `dtype` is real, its real part.
+
+        Or `backward`, where only the real part of what comes out counts, ``re(A conj(dz)) = re(conj(A) dz)``.
+        """
+        terms = self.terms
+        if any(term.conj for term in terms):
+            turned = [term.conjugated if term.conj and backward else term for term in terms]
+            terms = tuple(collect([Term(t.out, t.inp, t.factors, t.scale) for t in turned]))
+        if dtype.kind != "c" and any(map(_complex, terms)):
+            terms = tuple(collect([part for term in terms for part in term.real_parts()]))
+        return self if terms is self.terms else Block(self.out_shape, self.inp_shape, terms, self.one)
 
     def dense(self, dtype: np.dtype[Any], like: Array, total: Array = None) -> Array:
         """The array of shape ``(*out_shape, *inp_shape)``, newly made, or added to `total` where that is given."""
+        self = self.of_reals(dtype)
         shape = (*self.out_shape, *self.inp_shape)
         parts = [((*t.out, *t.inp), t.factors, t.scale) for t in self.terms]
         if any(map(stands_in, (like, total, *(f.array for t in self.terms for f in t.factors)))):
@@ -144,6 +158,10 @@ class Block:
         for k in axes:
             terms = tuple(term if lone(term, k) else materialise(term, k, self.one) for term in terms)
         return Block(self.out_shape, self.inp_shape, terms, self.one)
+
+
+def _complex(term: Term) -> bool:
+    return type(term.scale) is complex or any(is_complex(factor.array) for factor in term.factors)
 
 
 def _one_label(axis: Axis) -> bool:

@@ -53,9 +53,9 @@ def _gathered(terms: list[Term], full: Term) -> list[Term]:
     inside: list[Placed] = []
     rest: list[Term] = []
     for term in terms:
-        axes = None if term is full else _within(full, term)
+        axes = None if term is full or term.conj != full.conj else _within(full, term)
         dtypes = [f.array.dtype for f in (factor, *term.factors) if hasattr(f.array, "dtype")]
-        if axes is None or np.result_type(*dtypes) != dtypes[0]:
+        if axes is None or np.result_type(*dtypes, term.scale) != dtypes[0]:
             rest.append(term)
             continue
         labels = tuple(labels_in(axes))
@@ -63,7 +63,7 @@ def _gathered(terms: list[Term], full: Term) -> list[Term]:
         inside.append((product(term.factors, have, term.scale), have, axes))
     if not inside:
         return terms
-    total = Term(full.out, full.inp, (Factor(_added(factor.array, inside), factor.axes),))
+    total = Term(full.out, full.inp, (Factor(_added(factor.array, inside), factor.axes),), conj=full.conj)
     return [total if term is full else term for term in rest]
 
 
@@ -107,7 +107,7 @@ def _sum(a: Term, b: Term) -> Term | None:
         same = [n for n, f in enumerate(theirs) if f.array is factor.array and f.axes == factor.axes]
         (common if same else mine).append(theirs.pop(same[0]) if same else factor)
     if not mine and not theirs:
-        return Term(a.out, a.inp, a.factors, a.scale + b.scale)
+        return Term(a.out, a.inp, a.factors, a.scale + b.scale, a.conj)
     if len(mine) > 1 or len(theirs) > 1 or (common and not (mine and theirs)):
         return None
     x, y = (Term(a.out, a.inp, tuple(f), t.scale).one_factor() for f, t in ((mine, a), (theirs, b)))
@@ -115,7 +115,7 @@ def _sum(a: Term, b: Term) -> Term | None:
     order = large.axes + tuple(label for label in small.axes if label not in large.axes)
     if size_of(order) > size_of(large.axes):
         return None
-    return Term(a.out, a.inp, (*common, Factor(aligned(x, order) + aligned(y, order), order)))
+    return Term(a.out, a.inp, (*common, Factor(aligned(x, order) + aligned(y, order), order)), conj=a.conj)
 
 
 def _sum_dense(terms: list[Term]) -> Term:
@@ -131,4 +131,4 @@ def _sum_dense(terms: list[Term]) -> Term:
     for term, factors in zip(terms, renamed, strict=True):
         array = product(factors, order, term.scale)
         total = array if total is None else total + array
-    return Term(first.out, first.inp, (Factor(total, order),))
+    return Term(first.out, first.inp, (Factor(total, order),), conj=first.conj)

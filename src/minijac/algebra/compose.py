@@ -19,13 +19,15 @@ def compose(g: Term, f: Term, one: Array) -> Term | None:
         return f
     if f.identity:
         return g
+    if g.conj:
+        f = f.conjugated
     if g.plain and f.plain:
         return _compose_plain(g, f)
     met = meet(g, f, one)
     if met is None:
         return None
     g, f = met
-    return reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale)
+    return reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
 
 
 def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
@@ -40,8 +42,8 @@ def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
                 return None
             (out, g_inp, f_out, inp), factors = solved
             count = len(g.factors)
-            g = Term(out, g_inp, tuple(factors[:count]), g.scale)
-            f = Term(f_out, inp, tuple(factors[count:]), f.scale)
+            g = Term(out, g_inp, tuple(factors[:count]), g.scale, g.conj)
+            f = Term(f_out, inp, tuple(factors[count:]), f.scale, f.conj)
         else:
             return g, f
         if not lone(f, k):
@@ -54,17 +56,17 @@ def _compose_plain(g: Term, f: Term) -> Term:
     new = {a[0]: b[0] for a, b in zip(g.inp, f.out, strict=True) if a}
     out = tuple((new.get(axis[0], axis[0]),) if axis else axis for axis in g.out)
     factors = [Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in g.factors]  # type: ignore[misc]
-    return reduced(out, f.inp, f.out, (*factors, *f.factors), g.scale * f.scale)
+    return reduced(out, f.inp, f.out, (*factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
 
 
-def reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale: float) -> Term:
+def reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale: complex, conj: bool = False) -> Term:
     """A term whose factors have only labels of its axes; the labels in `met` are summed where nothing else has them."""
     keep = labels_in(out) | labels_in(inp)
     for label in labels_in(met):
         if label not in keep and all(label not in axes for _, axes in factors):
             scale *= label.size
     constants = [array for array, axes in factors if not axes]
-    if constants and all(type(c) is float or type(c) is int for c in constants):
+    if constants and all(type(c) in (float, int, complex) for c in constants):
         scale *= prod(constants)
         factors = tuple(factor for factor in factors if factor.axes)
     if scale != 1.0 and len(factors) > 1:  # into the smallest of what is multiplied anyway
@@ -73,7 +75,7 @@ def reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale:
             least = min(gone, key=lambda factor: size_of(factor.axes))
             scaled = Factor(least.array * scale, least.axes)
             factors, scale = tuple([scaled if factor is least else factor for factor in factors]), 1.0
-    return Term(out, inp, contract(factors, keep) if factors else (), scale)
+    return Term(out, inp, contract(factors, keep) if factors else (), scale, conj)
 
 
 def restrict(term: Term, out_axis: int, inp_axis: int, one: Array) -> Term | None:
@@ -89,7 +91,7 @@ def restrict(term: Term, out_axis: int, inp_axis: int, one: Array) -> Term | Non
             else:
                 term = materialise(term, out_axis, one)
         else:
-            return Term(out, inp, tuple(factors), term.scale)
+            return Term(out, inp, tuple(factors), term.scale, term.conj)
 
 
 def lone(term: Term, k: int) -> bool:
@@ -117,4 +119,4 @@ def materialise(term: Term, k: int, unit: Array) -> Term:
     stays = tuple(label for label in labels if label in elsewhere)
     data = embed(array, labels, (*((label,) for label in stays), axis), (*(label.size for label in stays), new.size))
     factors = (*others, Factor(data, (*stays, new)))
-    return Term((*term.out[:k], fresh, *term.out[k + 1 :]), term.inp, factors, term.scale)
+    return Term((*term.out[:k], fresh, *term.out[k + 1 :]), term.inp, factors, term.scale, term.conj)

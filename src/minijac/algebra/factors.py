@@ -16,7 +16,9 @@ import opt_einsum
 
 from .labels import Label, Substitution
 
-__all__ = ["Factor", "aligned", "contract", "contract_to_one", "product", "size_of", "substitute"]
+__all__ = [
+    "Factor", "aligned", "conjugated", "contract", "contract_to_one", "is_complex", "product", "size_of", "substitute",
+]  # fmt: skip
 
 Array: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
@@ -33,6 +35,15 @@ def size_of(axes: Iterable[Label]) -> int:
     return prod(label.size for label in axes)
 
 
+def is_complex(x: Array) -> bool:
+    """Whether an array, or a number, is of a complex type."""
+    return x.dtype.kind == "c" if hasattr(x, "dtype") else type(x) is complex
+
+
+def conjugated(factor: Factor) -> Factor:
+    return Factor(factor.array.conjugate(), factor.axes) if is_complex(factor.array) else factor
+
+
 def aligned(factor: Factor, order: Sequence[Label]) -> Array:
     """The array with its axes in `order`, of length one along labels that it lacks."""
     array, axes = factor
@@ -46,7 +57,7 @@ def aligned(factor: Factor, order: Sequence[Label]) -> Array:
     return array
 
 
-def product(factors: Sequence[Factor], order: Sequence[Label], scale: float = 1.0) -> Array:
+def product(factors: Sequence[Factor], order: Sequence[Label], scale: complex = 1.0) -> Array:
     """The product over all factors, broadcastable to `order`; scaled where the factor is smallest."""
     by_size = sorted(factors, key=lambda factor: size_of(factor.axes))
     result: Array = None

@@ -198,7 +198,4 @@ def _intersect(u: Label, o1: int, s1: int, v: Label, o2: int, s2: int) -> list[S
     if high < low:
         raise Vanishes
     w = Label(high - low + 1) if high > low else None
-    return [
-        Substitution(u, w, None, u0 + du * low, du),
-        Substitution(v, w, None, v0 + dv * low, dv),
-    ]
+    return [Substitution(u, w, None, u0 + du * low, du), Substitution(v, w, None, v0 + dv * low, dv)]

@@ -1,10 +1,13 @@
-"""The term: one product of factors between labelled axes, of which a block is a sum."""
+"""The term: one product of factors between labelled axes, of which a block is a sum.
+
+Between complex arrays a real-linear map is ``dy = A dx + B conj(dx)``: a term may conjugate what it is given (`conj`).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .factors import Factor, product, substitute
+from .factors import Factor, conjugated, is_complex, product, substitute
 from .labels import Axes, Label, Substitution, label_of, labels_in
 
 __all__ = ["Term"]
@@ -13,13 +16,17 @@ __all__ = ["Term"]
 class Term:
     """One product of factors between labelled axes. Immutable."""
 
-    __slots__ = ("_key", "_plain", "factors", "inp", "out", "scale")
+    __slots__ = ("_key", "_plain", "conj", "factors", "inp", "out", "scale")
 
-    def __init__(self, out: Axes, inp: Axes, factors: tuple[Factor, ...] = (), scale: float = 1.0) -> None:
+    def __init__(
+        self, out: Axes, inp: Axes, factors: tuple[Factor, ...] = (), scale: complex = 1.0, conj: bool = False
+    ) -> None:
         self.out = out
         self.inp = inp
         self.factors = factors
         self.scale = scale
+        self.conj = conj
+        """Whether it conjugates what it is given."""
         self._plain: bool | None = None
         self._key: tuple[Any, list[Label]] | None = None
 
@@ -32,11 +39,33 @@ class Term:
 
     @property
     def identity(self) -> bool:
-        return not self.factors and self.scale == 1.0 and self.out == self.inp and self.plain
+        return not self.factors and self.scale == 1.0 and self.out == self.inp and self.plain and not self.conj
 
     @property
     def transposed(self) -> Term:
-        return Term(self.inp, self.out, self.factors, self.scale)
+        return self.over(self.inp, self.out)
+
+    @property
+    def conjugated(self) -> Term:
+        """The term of the conjugate weights."""
+        return Term(self.out, self.inp, tuple(map(conjugated, self.factors)), self.scale.conjugate(), self.conj)
+
+    def over(self, out: Axes, inp: Axes) -> Term:
+        """The same weights over other axes of the same labels."""
+        return Term(out, inp, self.factors, self.scale, self.conj)
+
+    def real_parts(self) -> list[Term]:
+        """The real part of the weights, as terms of real factors."""
+        n = next((n for n, factor in enumerate(self.factors) if is_complex(factor.array)), None)
+        if n is None:
+            real = self.scale.real
+            return [Term(self.out, self.inp, self.factors, real)] if real else []
+        (array, axes), parts = self.factors[n], list[Term]()
+        turned = 1j * self.scale
+        for part, scale in ((array.real, self.scale), (array.imag, turned)):
+            rest = Term(self.out, self.inp, (*self.factors[:n], Factor(part, axes), *self.factors[n + 1 :]), scale)
+            parts += rest.real_parts()
+        return parts
 
     def labels(self) -> dict[Label, None]:
         return labels_in(self.out) | labels_in(self.inp)
@@ -53,7 +82,7 @@ class Term:
                     n = -2 if label is None else number.setdefault(label, len(number))
                     structure.append((n, label and label.size, *digit[1:]) if type(digit) is not Label else n)  # type: ignore[index]
             labels = list(number)
-            self._key = (tuple(structure), tuple(label.size for label in labels)), labels
+            self._key = (tuple(structure), tuple(label.size for label in labels), self.conj), labels
         return self._key
 
     def renamed(self) -> Term:
@@ -88,4 +117,4 @@ def _apply(changes: list[Substitution], term: Term) -> Term:
     for change in changes:
         out, inp = change.in_axes(out), change.in_axes(inp)
         factors = tuple(substitute(factor, change) for factor in factors)
-    return Term(out, inp, factors, term.scale)
+    return Term(out, inp, factors, term.scale, term.conj)

@@ -79,7 +79,7 @@ def superposed(parts: Sequence[Placed], shape: Shape, total: Array = None) -> Ar
     return written([(axes, (Factor(x, tuple(labels)),), 1.0) for x, labels, axes in parts], shape, first.dtype, first)
 
 
-_Parts: TypeAlias = Sequence[tuple[Axes, tuple[Factor, ...], float]]
+_Parts: TypeAlias = Sequence[tuple[Axes, tuple[Factor, ...], complex]]
 
 
 def written(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array = None) -> Array:

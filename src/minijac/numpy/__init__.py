@@ -61,10 +61,10 @@ _VIEWS = (
     _np.reshape, _np.ravel, _np.transpose, _np.permute_dims, _np.swapaxes, _np.matrix_transpose, _np.moveaxis,
     _np.rollaxis, _np.expand_dims, _np.squeeze, _np.flip, _np.fliplr, _np.flipud, _np.rot90, _np.broadcast_to,
     _np.diagonal, _np.diag, _np.linalg.diagonal, _np.linalg.matrix_transpose, _np.atleast_1d, _np.atleast_2d,
-    _np.atleast_3d, _np.trim_zeros, _np.real,
+    _np.atleast_3d, _np.trim_zeros,
 )  # fmt: skip
 """NumPy's functions that return a view of their first argument, where they do."""
-_ITSELF = ("astype", "conj", "conjugate", _np.astype, _np.nan_to_num)
+_ITSELF = ("astype", "conj", "conjugate", _np.astype, _np.nan_to_num, _np.real, _np.imag)
 """What returns its argument, where it makes no copy."""
 _PARTS = (
     _np.array_split, _np.split, _np.hsplit, _np.vsplit, _np.dsplit, getattr(_np, "unstack", None),

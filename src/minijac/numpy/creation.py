@@ -33,7 +33,7 @@ def made(function: Callable[..., Any]) -> Callable[..., Any]:
         if trace is None or kwargs.get("like") is not None:
             return function(*args, **kwargs)
         result = getattr(namespace(*args, trace.source), name)(*args, **kwargs)
-        floats = not isinstance(result, Traced) and result.dtype.kind == "f"
+        floats = not isinstance(result, Traced) and result.dtype.kind in "fc"
         return trace.constant(result) if floats else result
 
     return writable

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..lines import user_line
 from ..ops import elementwise
 from ..tape.traced import Traced
+from .pointwise import conj
 from .protocol import as_array, as_arrays, axes_of, axis_of, implements
 from .shape import WHOLE
 
@@ -194,12 +195,12 @@ def cov(
     if weights is None:
         total: Any = x.shape[1]
         centred = x - np.mean(x, axis=1, keepdims=True)
-        result = centred @ centred.T
+        result = centred @ conj(centred).T
         freedom = total - ddof
     else:
         total = np.sum(weights)
         centred = x - np.expand_dims(np.sum(x * weights, axis=1) / total, 1)
-        result = (centred * weights) @ centred.T
+        result = (centred * weights) @ conj(centred).T
         spread = 0.0 if ddof == 0 else ddof * (np.sum(weights * aweights) / total if aweights is not None else 1.0)
         freedom = total - spread
     return np.squeeze(result / freedom)
@@ -215,5 +216,5 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     c = cov(x, y, rowvar, dtype=dtype)
     if c.ndim == 0:
         return c / c
-    scale = np.sqrt(np.diagonal(c))
+    scale = np.sqrt(np.real(np.diagonal(c)))
     return c / np.expand_dims(scale, 1) / scale

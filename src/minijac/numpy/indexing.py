@@ -349,7 +349,7 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     """Zeros like `x` with `values` added at `index`, and which entries the index names."""
     xp = namespace(x)
     values = as_array(values, x)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in "fc":
         raise InputError(f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}.")
     values = astype(values, x.dtype, x)
     full = full_index(index, x)

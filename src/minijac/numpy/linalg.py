@@ -12,6 +12,7 @@ from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, linalg
 from ..ops.linalg import T
+from .pointwise import abs_squared, is_complex
 from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
 _ONE = np.ones((1, 1))
@@ -215,7 +216,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
 
 def _length(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """The square root of the sum of squares; at zero, its kink, with derivative zero."""
-    return elementwise.length(np.square(x).sum(axis=axes, keepdims=keepdims))
+    return elementwise.length((abs_squared(x) if is_complex(x) else np.square(x)).sum(axis=axes, keepdims=keepdims))
 
 
 def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -225,7 +226,7 @@ def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any
         return _length(x, axes, keepdims)
     size = np.absolute(x)
     if ord == 0:
-        return (x != 0).astype(x.dtype).sum(axis=axes, keepdims=keepdims)  # constant wherever it is smooth
+        return (x != 0).astype(size.dtype).sum(axis=axes, keepdims=keepdims)  # constant wherever it is smooth
     if ord == np.inf:
         return size.max(axis=axes, keepdims=keepdims)
     if ord == -np.inf:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from warnings import warn
 
 import numpy as np
 
 from ..backend import array_of, value_of
-from ..errors import InputError, UnsupportedOperationError
+from ..errors import MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise
 from ..tape.traced import Traced
-from .protocol import FUNCTIONS, METHODS, absent, as_array, implements, plain, refuse
-from .writing import overwrite, writable
+from .protocol import FUNCTIONS, METHODS, absent, as_array, implements, number_of, plain, refuse
+from .writing import as_view, overwrite, writable
 
 UFUNCS: dict[Any, Callable[..., Any]] = {}
 """Ufuncs that are not one operation."""
@@ -68,6 +69,9 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
 
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    if is_complex(x):
+        y = nan_to_num(np.real(x), True, nan, posinf, neginf) + 1j * nan_to_num(np.imag(x), True, nan, posinf, neginf)
+        return _into(x, y, copy)
     limits = np.finfo(x.dtype)
     posinf, neginf = (
         (float(limits.max) if posinf is None else posinf),
@@ -76,6 +80,10 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
     y = x
     for found, number in ((np.isnan(x), nan), (x == np.inf, posinf), (x == -np.inf, neginf)):
         y = where(found, number, y)
+    return _into(x, y, copy)
+
+
+def _into(x: Any, y: Any, copy: bool) -> Any:
     if copy:
         return y
     writable(x)
@@ -107,11 +115,12 @@ def clip_method(x: Any, min: Any = None, max: Any = None, out: Any = None, **kwa
 @implements(method="astype")
 def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
     dtype = np.dtype(dtype)
-    if dtype.kind == "c":
-        raise InputError(f".astype({dtype}) at {user_line()}: complex is not supported.")
     if not isinstance(x, Traced):
         return x.astype(dtype)
-    if dtype.kind != "f":
+    if is_complex(x) and dtype.kind not in "cb":
+        warn(f".astype({dtype}) at {user_line()} discards the imaginary part", np.exceptions.ComplexWarning, 2)
+        x = elementwise.real(x)
+    if dtype.kind not in "fc":
         return elementwise.cast(x, dtype=dtype)  # integers carry no derivative
     if dtype == x.dtype:
         return x.fresh() if copy else x
@@ -136,14 +145,73 @@ def copy_method(x: Any, order: str = "C") -> Any:
     return flat.reshape(x.shape).fresh()
 
 
-@implements(np.real, np.real_if_close)
-def real(val: Any, tol: Any = None) -> Any:
-    return val
+# -- complex numbers ---------------------------------------------------------------------------------------------------
+# the parts and the conjugate are the operations that are not holomorphic; all others that are not are made of them
+def is_complex(x: Any) -> bool:
+    return x.dtype.kind == "c" if hasattr(x, "dtype") else isinstance(x, complex)
 
 
-METHODS["conj"] = METHODS["conjugate"] = real
-FUNCTIONS[np.imag] = lambda val: np.zeros_like(val)
-FUNCTIONS[np.angle] = lambda z, deg=False: np.where(z < 0, 180.0 if deg else np.pi, 0.0).astype(z.dtype)
+def _parts_are_views(array: Any) -> Any:
+    raise MutationError(
+        f"assignment at {user_line()}: this is the real or the imaginary part of a complex value, which is written "
+        "as a whole. Write z[...] = x + 1j * y, or to a copy of the part (.copy())."
+    )
+
+
+def _real(val: Any) -> Any:
+    return elementwise.real(val) if is_complex(val) else val
+
+
+def _imag(val: Any) -> Any:
+    return elementwise.imag(val) if is_complex(val) else np.zeros_like(val)
+
+
+FUNCTIONS[np.real] = as_view(_real, _parts_are_views)
+FUNCTIONS[np.imag] = as_view(_imag, _parts_are_views)
+
+
+@implements(np.conjugate, method="conj")
+def conj(x: Any) -> Any:
+    return elementwise.UFUNCS[np.conjugate](x) if is_complex(x) else x
+
+
+METHODS["conjugate"] = METHODS["conj"]
+
+
+@implements(np.real_if_close)
+def real_if_close(a: Any, tol: Any = 100) -> Any:
+    if not is_complex(a):
+        return a
+    tol = tol * np.finfo(a.dtype).eps if tol > 1 else tol
+    return elementwise.real(a) if np.all(np.abs(number_of(a).imag) < tol) else a
+
+
+def absolute(x: Any, /) -> Any:
+    """The length of the plane's vector, with its kink at 0."""
+    return np.hypot(np.real(x), np.imag(x)) if is_complex(x) else elementwise.UFUNCS[np.absolute](x)
+
+
+def sign(x: Any, /) -> Any:
+    if not is_complex(x):
+        return elementwise.UFUNCS[np.sign](x)
+    r = absolute(x)
+    return where(r == 0, 0.0, x / where(r == 0, 1.0, r))
+
+
+def abs_squared(x: Any) -> Any:
+    """``abs(x)**2``, which is smooth."""
+    return np.square(np.real(x)) + np.square(np.imag(x)) if is_complex(x) else x * x
+
+
+@implements(np.angle)
+def angle(z: Any, deg: bool = False) -> Any:
+    if is_complex(z):
+        result = np.arctan2(np.imag(z), np.real(z))
+        return result * (180.0 / np.pi) if deg else result
+    return np.where(z < 0, 180.0 if deg else np.pi, 0.0).astype(z.dtype)
+
+
+UFUNCS.update({np.absolute: absolute, np.sign: sign, np.conjugate: conj})
 
 
 def _like(function: Any) -> Callable[..., Any]:
@@ -151,7 +219,7 @@ def _like(function: Any) -> Callable[..., Any]:
 
     def made(a: Any, *args: Any, **kwargs: Any) -> Any:
         array = function(a.outline() if isinstance(a, Traced) else a, *args, **kwargs)
-        return a.home.constant(array) if array.dtype.kind == "f" and isinstance(a, Traced) else array
+        return a.home.constant(array) if array.dtype.kind in "fc" and isinstance(a, Traced) else array
 
     return made
 
@@ -176,6 +244,8 @@ def sinc(x: Any) -> Any:
 
 @implements(np.round, np.around, method="round")
 def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
+    if is_complex(a):
+        return round(np.real(a), decimals) + 1j * round(np.imag(a), decimals)
     return elementwise.round(a, decimals=decimals)
 
 

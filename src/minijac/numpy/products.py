@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..lines import user_line
 from ..ops import convolution, indexing, multilinear
 from ..ops.multilinear import LETTERS
+from .pointwise import conj
 from .protocol import as_arrays, axes_of, implements, refuse
 from .reductions import sum
 from .writing import as_view
@@ -86,7 +87,7 @@ def inner(a: Any, b: Any) -> Any:
 
 @implements(np.vdot)
 def vdot(a: Any, b: Any) -> Any:
-    return sum(np.ravel(a) * np.ravel(b))
+    return sum(np.conjugate(np.ravel(a)) * np.ravel(b))
 
 
 @implements(np.tensordot, np.linalg.tensordot)
@@ -110,7 +111,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, keepdims: bool = False, **kwargs: Any) -> Any:
     refuse("vecdot", **kwargs)
     a, b = (x if axis == -1 else np.moveaxis(x, axis, -1) for x in as_arrays(x1, x2))
-    result = multilinear.einsum(a, b, subscripts="...i,...i->...")
+    result = multilinear.einsum(conj(a), b, subscripts="...i,...i->...")
     return np.expand_dims(result, axis) if keepdims else result
 
 
@@ -121,7 +122,8 @@ def matvec(x1: Any, x2: Any, /, **kwargs: Any) -> Any:
 
 def vecmat(x1: Any, x2: Any, /, **kwargs: Any) -> Any:
     refuse("vecmat", **kwargs)
-    return multilinear.einsum(*as_arrays(x1, x2), subscripts="...i,...ij->...j")
+    a, b = as_arrays(x1, x2)
+    return multilinear.einsum(conj(a), b, subscripts="...i,...ij->...j")
 
 
 UFUNCS[np.matmul] = matmul
@@ -185,6 +187,7 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Any:
 @implements(np.correlate)
 def correlate(a: Any, v: Any, mode: str = "valid") -> Any:
     a, v = _signals(a, v, "correlate")
+    v = conj(v)
     return _correlate(v, a, mode)[::-1] if len(v) > len(a) else _correlate(a, v, mode)
 
 

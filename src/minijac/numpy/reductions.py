@@ -14,7 +14,7 @@ from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..tape.traced import Traced
-from .pointwise import astype
+from .pointwise import abs_squared, astype, is_complex
 from .protocol import FUNCTIONS, absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
 
 WHOLE = slice(None)
@@ -91,9 +91,9 @@ def var(
         mean = _mean(x, axes, keepdims=True, where=where)
     freedom = _count(x, axes, keepdims, where) - (ddof if absent(correction) else correction)
     if _is_single(x, axes, where) and freedom == 1 and mean.shape == x.shape:
-        return structural.sum(x * 0.0, axis=axes, keepdims=flag(keepdims))
+        return structural.sum(np.real(x) * 0.0, axis=axes, keepdims=flag(keepdims))
     centred = x - mean
-    squares = sum(centred * centred, axes, keepdims=keepdims, where=where)
+    squares = sum(abs_squared(centred), axes, keepdims=keepdims, where=where)
     return squares / (np.maximum(freedom, 0) if np.ndim(freedom) else builtins.max(freedom, 0))
 
 
@@ -336,6 +336,11 @@ def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
             f"numpy.{name} at {user_line()}: got a traced q, in which only method='linear' is differentiated, without "
             "NaNs left out. Expected plain numbers: minijac.stop_gradient(q)."
         )
+    if is_complex(a):
+        raise UnsupportedOperationError(
+            f"numpy.{name} at {user_line()}: got complex numbers, which have no order. Take np.abs(z), "
+            "z.real or z.imag."
+        )
     plain: Any = np.percentile if "percentile" in name else np.quantile
     a = as_array(a, q)
     a = astype(
@@ -455,9 +460,10 @@ def nanvar(
     a, axes = chosen(a, where, np.nan), axes_of(a, axis, "nanvar")
     x = a if dtype is None else astype(a, dtype)
     centred = _without_nan(x - (nanmean(x, axes, keepdims=True) if absent(mean) else mean), 0.0)
-    count = _counted(a, axes, keepdims)
+    count = np.real(_counted(a, axes, keepdims))
     freedom = count - (ddof if absent(correction) else correction)
-    return sum(centred * centred, axes, keepdims=keepdims) / np.where(freedom > 0, freedom, np.nan).astype(x.dtype)
+    squares = abs_squared(centred)
+    return sum(squares, axes, keepdims=keepdims) / np.where(freedom > 0, freedom, np.nan).astype(squares.dtype)
 
 
 @implements(np.nanstd)

@@ -97,6 +97,7 @@ patches = define(
     [Example(((3, 5),), _ONE), Example(((3, 2, 5, 6),), _TWO)],
     relation=_relation,
     flat=True,
+    complex=True,
     strided=_windows,
 )
 """The windows of the last axes: ``(..., *size) -> (..., *windows, *kernel)``."""
@@ -108,6 +109,7 @@ unpatches = define(
     [Example(((3, 3, 2),), {**_ONE, "size": (5,)}), Example(((3, 2, 2, 2, 2, 3),), {**_TWO, "size": (5, 6)})],
     relation=_relation,
     flat=True,
+    complex=True,
     into=into.unpatches,
     expansion=_unpatches_expansion,
 )

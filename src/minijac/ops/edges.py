@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..algebra.block import Block
-from ..algebra.factors import Factor, Shape, aligned, product, size_of, spread
+from ..algebra.factors import Factor, Shape, aligned, conjugated, product, size_of, spread
 from ..algebra.labels import Axes, Axis, Label, Window, window
 from ..algebra.terms import Term
 from ..backend import array_of, on_host, value_of
@@ -23,7 +23,8 @@ class Part(NamedTuple):
     out: Axes
     inp: Axes
     factors: tuple[Factor, ...] = ()
-    scale: float = 1.0
+    scale: complex = 1.0
+    conj: bool = False
 
 
 class Linear(NamedTuple):
@@ -47,8 +48,15 @@ class Edge:
         self.linear = linear
 
     def block(self) -> Block:
-        terms = [Term(without_ones(p.out), without_ones(p.inp), p.factors, p.scale) for p in self.parts]
+        terms = [Term(without_ones(p.out), without_ones(p.inp), *p[2:]) for p in self.parts]
         return Block(self.out_shape, self.inp_shape, terms)
+
+    def half(self) -> Edge:
+        """For a map to real numbers ``A dz + conj(A) conj(dz)``, that of which it is the real part, ``2 A dz``."""
+        if not any(part.conj for part in self.parts):
+            return self
+        parts = [part._replace(scale=2 * part.scale) for part in self.parts if not part.conj]
+        return Edge(self.out_shape, self.inp_shape, parts)
 
     def without_dead(self, live: Any) -> Edge:
         """The same where an output entry is live; infinities and NaNs of entries that are not become zero.
@@ -59,8 +67,8 @@ class Edge:
 
     def where_varying(self, varying: Any) -> Edge:
         """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
-        turned = [_without_dead(Part(p.inp, p.out, p.factors, p.scale), varying, asks=False) for p in self.parts]
-        parts = [Part(p.inp, p.out, p.factors, p.scale) for p in turned]
+        turned = [_without_dead(Part(p.inp, p.out, *p[2:]), varying, asks=False) for p in self.parts]
+        parts = [Part(p.inp, p.out, *p[2:]) for p in turned]
         return Edge(self.out_shape, self.inp_shape, parts, self.linear)
 
     def after(self, block: Block) -> Block:
@@ -75,7 +83,7 @@ class Edge:
         if self.linear is None:
             return block.after(self.block())
         (part,) = self.parts
-        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T, self.linear.uniform).T
+        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T, self.linear.uniform, True).T
 
     def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
@@ -100,7 +108,7 @@ def _without_dead(part: Part, live: Any, asks: bool = True) -> Part:
     if (grows or on_host(value_of(live))) and all(_finite(f.array) for f in part.factors):
         return part
     data = np.where(aligned(mask, order), product(part.factors, order), 0.0)
-    return Part(part.out, part.inp, (Factor(data, order),), part.scale)
+    return part._replace(factors=(Factor(data, order),))
 
 
 def _used_alone(factor: Factor, mask: Factor) -> Factor:
@@ -182,9 +190,18 @@ def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
 
 
 def _map(
-    function: Callable[[Any], Any], source: Axes, target: Axes, shape: Shape, block: Block, uniform: bool
+    function: Callable[[Any], Any],
+    source: Axes,
+    target: Axes,
+    shape: Shape,
+    block: Block,
+    uniform: bool,
+    backward: bool = False,
 ) -> Block:
-    """Apply a linear function along a block's output axes; labels stay where source and target share theirs."""
+    """Apply a linear function along a block's output axes; labels stay where source and target share theirs.
+
+    A term of a block that comes `backward` and conjugates meets the conjugate map: ``A conj(M x) = A conj(M) conj(x)``.
+    """
     shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
     passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
     block = block.materialised([k for k in range(len(source)) if k not in passing])
@@ -194,7 +211,7 @@ def _map(
             digits = [digit for axis in term.out for digit in axis]
             if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
-        result.append(_map_term(function, passing, target, shape, term, block, uniform))
+        result.append(_map_term(function, passing, target, shape, term, block, uniform, backward and term.conj))
     return Block(shape, block.inp_shape, result, block.one)
 
 
@@ -206,8 +223,11 @@ def _map_term(
     term: Term,
     block: Block,
     uniform: bool,
+    turned: bool,
 ) -> Term:
     factor = Term(term.out, term.inp, term.factors).one_factor() if term.factors else Factor(block.one, ())
+    if turned:
+        factor = conjugated(factor)
     alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if uniform else []
     # a uniform map is carried out once for all positions along which the block is constant
     digits = [tuple(digit for digit in axis if digit not in alike) for axis in term.out]
@@ -220,8 +240,8 @@ def _map_term(
     for k, n in enumerate(shape):
         axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
     order = (*extra, *(digit for axis in axes for digit in axis if digit not in alike))
-    data = function(lead).reshape(tuple(label.size for label in order))
-    return Term(tuple(axes), term.inp, (Factor(data, order),), term.scale)  # type: ignore[arg-type]
+    data = Factor(function(lead).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
+    return Term(tuple(axes), term.inp, (conjugated(data) if turned else data,), term.scale, term.conj)
 
 
 def linear_map(

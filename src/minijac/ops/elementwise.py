@@ -17,7 +17,20 @@ from . import into
 from .families import Example, along, elementwise
 from .scalars import SCALARS
 
-__all__ = ["UFUNCS", "astype_op", "cast", "clip", "exponent", "length", "round", "sinc", "unwrap", "where"]
+__all__ = [
+    "UFUNCS",
+    "astype_op",
+    "cast",
+    "clip",
+    "exponent",
+    "imag",
+    "length",
+    "real",
+    "round",
+    "sinc",
+    "unwrap",
+    "where",
+]
 
 LN2 = math.log(2.0)
 LN10 = math.log(10.0)
@@ -37,7 +50,7 @@ def _tie(x: Any, other: Any, y: Any) -> Any:
 
 
 def _power_base(y: Any, x: Any, p: Any) -> Any:
-    if isinstance(p, int | float):
+    if isinstance(p, int | float | complex):
         return 0.0 if p == 0 else p * x ** (p - 1)
     # where p is 0 the value is 1 for every x, so the derivative is 0 also where x**(p - 1) is infinite
     zero = p == 0
@@ -46,7 +59,7 @@ def _power_base(y: Any, x: Any, p: Any) -> Any:
 
 def _power_exponent(y: Any, x: Any, p: Any) -> Any:
     # 0**p is 0 for every p > 0, so its derivative in p is 0, not 0 * log(0); at p = 0 the slope of the right side
-    zero = np.logical_and(x == 0, p >= 0)
+    zero = np.logical_and(x == 0, np.real(p) >= 0)
     return np.where(zero, 0.0, y * np.log(np.where(zero, 1.0, x)))
 
 
@@ -117,63 +130,70 @@ def _sinc_value(x: Any, order: int = 0) -> Any:
 
 
 # -- one operand -------------------------------------------------------------------------------------------------------
-_square = elementwise("square", np.square, lambda y, x: 2.0 * x, examples=ONE)
+_square = elementwise("square", np.square, lambda y, x: 2.0 * x, examples=ONE, complex=True)
 UFUNCS: dict[Any, Any] = {
-    np.negative: elementwise("negative", np.negative, -1.0, examples=ONE),
-    np.positive: elementwise("positive", np.positive, 1.0, examples=ONE),
-    np.exp: elementwise("exp", np.exp, lambda y, x: y, examples=ONE),
-    np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, examples=ONE),
-    np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), examples=ONE),
-    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE, unbounded=True),
-    np.log2: elementwise("log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE, unbounded=True),
-    np.log10: elementwise("log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE, unbounded=True),
-    np.log1p: elementwise("log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE, unbounded=True),
-    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE, unbounded=True),
+    np.negative: elementwise("negative", np.negative, -1.0, examples=ONE, complex=True),
+    np.positive: elementwise("positive", np.positive, 1.0, examples=ONE, complex=True),
+    np.exp: elementwise("exp", np.exp, lambda y, x: y, examples=ONE, complex=True),
+    np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, examples=ONE, complex=True),
+    np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), examples=ONE, complex=True),
+    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE, unbounded=True, complex=True),
+    np.log2: elementwise(
+        "log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE, unbounded=True, complex=True,
+    ),
+    np.log10: elementwise(
+        "log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE, unbounded=True, complex=True,
+    ),
+    np.log1p: elementwise(
+        "log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE, unbounded=True, complex=True,
+    ),
+    np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE, unbounded=True, complex=True),
     np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE, unbounded=True),
     np.square: _square,
-    np.reciprocal: elementwise("reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE, unbounded=True),
+    np.reciprocal: elementwise(
+        "reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE, unbounded=True, complex=True,
+    ),
     np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE, rooted=_of_size),
     np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE, rooted=_of_size),
-    np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), examples=ONE),
-    np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), examples=ONE),
-    np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, examples=INSIDE),
+    np.sin: elementwise("sin", np.sin, lambda y, x: np.cos(x), examples=ONE, complex=True),
+    np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), examples=ONE, complex=True),
+    np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, examples=INSIDE, complex=True),
     np.arcsin: elementwise(
-        "arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE, unbounded=True
-    ),
+        "arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE,
+        unbounded=True, complex=True),
     np.arccos: elementwise(
-        "arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE, unbounded=True
-    ),
-    np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), examples=ONE),
-    np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), examples=ONE),
-    np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), examples=ONE),
-    np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, examples=ONE),
-    np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), examples=ONE),
+        "arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE,
+        unbounded=True, complex=True),
+    np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), examples=ONE, complex=True),
+    np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), examples=ONE, complex=True),
+    np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), examples=ONE, complex=True),
+    np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, examples=ONE, complex=True),
+    np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), examples=ONE, complex=True),
     np.arccosh: elementwise(
-        "arccosh", np.arccosh, lambda y, x: 1.0 / np.sqrt((x - 1.0) * (x + 1.0)),
-        examples=[Example(((3, 4),), low=1.2, high=3.0)], unbounded=True,
-    ),
+        "arccosh", np.arccosh, lambda y, x: 1.0 / (np.sqrt(x - 1.0) * np.sqrt(x + 1.0)),
+        examples=[Example(((3, 4),), low=1.2, high=3.0)], unbounded=True, complex=True),
     np.arctanh: elementwise(
-        "arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), examples=INSIDE, unbounded=True
-    ),
+        "arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), examples=INSIDE,
+        unbounded=True, complex=True),
     np.deg2rad: elementwise("deg2rad", np.deg2rad, math.pi / 180.0, examples=ONE),
     np.radians: elementwise("radians", np.radians, math.pi / 180.0, examples=ONE),
     np.rad2deg: elementwise("rad2deg", np.rad2deg, 180.0 / math.pi, examples=ONE),
     np.degrees: elementwise("degrees", np.degrees, 180.0 / math.pi, examples=ONE),
     # -- two operands --------------------------------------------------------------------------------------------------
-    np.add: elementwise("add", np.add, 1.0, 1.0, examples=PAIR),
-    np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, examples=PAIR),
-    np.multiply: elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, examples=PAIR),
+    np.add: elementwise("add", np.add, 1.0, 1.0, examples=PAIR, complex=True),
+    np.subtract: elementwise("subtract", np.subtract, 1.0, -1.0, examples=PAIR, complex=True),
+    np.multiply: elementwise(
+        "multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, examples=PAIR, complex=True,
+    ),
     np.divide: elementwise(
         "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR,
-        unbounded=True
-    ),
+        unbounded=True, complex=True),
     np.power: elementwise(
         "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={2: _square},
-        expansion=_small_power, unbounded=True,
-    ),
+        expansion=_small_power, unbounded=True, complex=True),
     np.float_power: elementwise(
-        "float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR, unbounded=True
-    ),
+        "float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR,
+        unbounded=True, complex=True),
     np.maximum: elementwise(
         "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR,
         chooses=True
@@ -235,25 +255,31 @@ UFUNCS: dict[Any, Any] = {
         examples=[Example(((3, 4), (4,)), shared=(1,), given={1: np.array([-1, 0, 2, 5])})],
     ),
     np.nextafter: elementwise("nextafter", np.nextafter, 1.0, None, examples=PAIR),
-    np.conjugate: elementwise("conjugate", np.conjugate, 1.0, examples=ONE),
+    np.conjugate: elementwise("conjugate", np.conjugate, 0.0, examples=ONE, complex=True, conjugate=1.0),
     # -- zero wherever a derivative exists -----------------------------------------------------------------------------
     **{
         ufunc: elementwise(ufunc.__name__, ufunc, None, examples=ONE)
         for ufunc in (
-            np.sign, np.floor, np.ceil, np.trunc, np.rint, np.isfinite, np.isinf, np.isnan, np.signbit, np.spacing,
+            np.sign, np.floor, np.ceil, np.trunc, np.rint, np.signbit, np.spacing,
         )
     },
     **{
+        ufunc: elementwise(ufunc.__name__, ufunc, None, examples=ONE, complex=True)
+        for ufunc in (np.isfinite, np.isinf, np.isnan)
+    },
+    **{ufunc: elementwise(ufunc.__name__, ufunc, None, None, examples=PAIR, complex=True)
+       for ufunc in (np.equal, np.not_equal)},
+    **{
         ufunc: elementwise(ufunc.__name__, ufunc, None, None, examples=PAIR)
         for ufunc in (
-            np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+            np.less, np.less_equal, np.greater, np.greater_equal,
             np.floor_divide,
         )
     },
-    np.logical_not: elementwise("logical_not", np.logical_not, None, examples=ONE),
-    np.logical_and: elementwise("logical_and", np.logical_and, None, None, examples=PAIR),
-    np.logical_or: elementwise("logical_or", np.logical_or, None, None, examples=PAIR),
-    np.logical_xor: elementwise("logical_xor", np.logical_xor, None, None, examples=PAIR),
+    np.logical_not: elementwise("logical_not", np.logical_not, None, examples=ONE, complex=True),
+    np.logical_and: elementwise("logical_and", np.logical_and, None, None, examples=PAIR, complex=True),
+    np.logical_or: elementwise("logical_or", np.logical_or, None, None, examples=PAIR, complex=True),
+    np.logical_xor: elementwise("logical_xor", np.logical_xor, None, None, examples=PAIR, complex=True),
     np.invert: elementwise("invert", np.invert, None, examples=TRUTH),  # these meet masks under compile
     np.bitwise_and: elementwise("bitwise_and", np.bitwise_and, None, None, examples=TRUTHS),
     np.bitwise_or: elementwise("bitwise_or", np.bitwise_or, None, None, examples=TRUTHS),
@@ -273,6 +299,7 @@ where = elementwise(
     lambda y, c, a, b: astype(np.logical_not(c), y.dtype, y),
     examples=[Example(((3, 4), (3, 4), (3, 4))), Example(((3, 4), (3, 1), (4,)), shared=(2,))],
     chooses=True,
+    complex=True,
     selects=lambda node: _sides(np.broadcast_to(node.args[0], node.out.shape)),
     into=into.where,
     overwrites=2,
@@ -309,7 +336,10 @@ astype_op = elementwise(
     scalar=SCALARS["astype"],
     unchanged=lambda shape, dtype: True,
     into=into.converted,
+    complex=True,
 )
+real = elementwise("real", np.real, 0.5, examples=ONE, complex=True, conjugate=0.5)
+imag = elementwise("imag", np.imag, -0.5j, examples=ONE, complex=True, conjugate=0.5j)
 
 
 sinc: Op = elementwise(
@@ -368,7 +398,7 @@ def _softplus_value(x: Any) -> Any:
 
 
 sigmoid = elementwise(
-    "sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), examples=ONE, into=into.sigmoid, overwrites=0
+    "sigmoid", _sigmoid_value, lambda y, x: y * (1.0 - y), examples=ONE, into=into.sigmoid, overwrites=0, complex=True
 )
 softplus = elementwise("softplus", _softplus_value, lambda y, x: sigmoid(x), examples=ONE, into=into.softplus)
 relu = elementwise(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cmath import isfinite
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,7 +64,7 @@ def register(op: AnyOp) -> AnyOp:
 class Elementwise(Op):
     """An operation on each entry by itself, with broadcasting."""
 
-    partials: Sequence[Callable[..., Any] | float | None] = ()
+    partials: Sequence[Callable[..., Any] | complex | None] = ()
     """As declared, one for each operand."""
     scalar: Scalar | None = None
     """How one entry is computed, where the value does not say it."""
@@ -89,7 +89,7 @@ class Elementwise(Op):
 def elementwise(
     name: str,
     value: Callable[..., Any],
-    *partials: Callable[..., Any] | float | None,
+    *partials: Callable[..., Any] | complex | None,
     examples: Sequence[Example] = (),
     scalar: Scalar | None = None,
     **facts: Any,
@@ -112,12 +112,16 @@ def elementwise_edge(node: Node, k: int) -> Edge:
     if callable(partial):
         partial = partial(node.out, *node.args, **node.params)
     kept = node.kept(k)
-    if kept is not None and not (isinstance(partial, int | float) and isfinite(partial)):
+    if kept is not None and not (isinstance(partial, int | float | complex) and isfinite(partial)):
         partial = np.where(kept, partial, 0.0)
     shape = shape_of(node.args[k])
     inp = operand_axes(axes, shape)
-    if isinstance(partial, int | float):
-        return Edge(out_shape, shape, [Part(axes, inp, (), float(partial))])
+    if isinstance(partial, int | float | complex):
+        parts = [Part(axes, inp, (), partial if isinstance(partial, complex) else float(partial))]
+        other = node.op.conjugate  # type: ignore[union-attr]
+        if other:
+            parts = [*(parts if partial else ()), Part(axes, inp, (), other, True)]
+        return Edge(out_shape, shape, parts)
     return Edge(out_shape, shape, [Part(axes, inp, (labelled(partial, axes, node.out.dtype),))])
 
 
@@ -133,7 +137,7 @@ def labelled(array: Any, axes: Axes, dtype: Any) -> Factor:
     Integers and booleans become `dtype`: sums of them would not be sums of numbers, or overflow.
     """
     shape = shape_of(array)
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in "fc":
         array = array.astype(dtype)
     mine = axes[len(axes) - len(shape) :]
     if 1 not in shape:
@@ -149,6 +153,7 @@ class Multilinear(Op):
 
     signature: Callable[..., tuple[Sequence[Sequence[Any]], Sequence[Any]]] = lambda *shapes: ((), ())
     reduction: Reduction | None = ADDED
+    complex: bool = True
 
     def labels(self, shapes: Sequence[Shape], out: Shape, params: dict[str, Any]) -> list[Part] | None:  # type: ignore[override]
         names, out_names = self.signature(*shapes, **params)
@@ -247,6 +252,7 @@ class Structural(Op):
     """A linear operation that only moves, repeats or sums entries: its derivative is labels, without data."""
 
     flat: bool = True
+    complex: bool = True
 
     @property
     def by_labels(self) -> bool:

@@ -83,6 +83,7 @@ take = define(
         _at(((3, 2, 4),), np.array(2), axis=2),
     ],
     flat=True,
+    complex=True,
     into=into.take,
     picks=lambda shape, axis: (shape, axis % len(shape)),
     inert=(1,),
@@ -98,6 +99,7 @@ deposit = define(
     flat=True,
     adds=lambda shape, axis, size: (shape, axis),
     inert=(1,),
+    complex=True,
 )
 """The transpose of `take`: entries add up at their positions along the axis."""
 
@@ -164,6 +166,7 @@ gather = define(
     ],
     flat=True,
     chooses=True,
+    complex=True,
     into=into.gather,
     picks=_flat,
     prebound=True,
@@ -186,6 +189,7 @@ scatter = define(
     flat=True,
     adds=lambda out_shape, lead=0, **_: _flat(out_shape, lead),
     inert=(1,),
+    complex=True,
 )
 """The transpose of `gather`: zeros of `shape`, with entries added at positions; `passing`: (of `y`, of the result)."""
 
@@ -251,14 +255,15 @@ SEARCHES: dict[Any, Op] = {
     np.argmin: opaque("argmin", np.argmin, _ROWS),
     np.argsort: opaque("argsort", np.argsort, [Example(((3, 4),), {"axis": 1, "kind": "stable"})]),
     np.argpartition: opaque("argpartition", np.argpartition, [Example(((3, 5),), {"axis": 1, "kth": 2})]),
-    np.all: opaque("all", np.all, _ROWS, relation=along, reduction=Reduction(np.logical_and, True, True)),
-    np.any: opaque("any", np.any, _ROWS, relation=along, reduction=Reduction(np.logical_or, False, True)),
+    np.all: opaque("all", np.all, _ROWS, relation=along, reduction=Reduction(np.logical_and, True, True), complex=True),
+    np.any: opaque("any", np.any, _ROWS, relation=along, reduction=Reduction(np.logical_or, False, True), complex=True),
     np.count_nonzero: opaque(
         "count_nonzero",
         lambda a, axis=None, keepdims=False: (a != 0).sum(axis=axis, keepdims=keepdims),
         _ROWS,
         relation=along,
         reduction=Reduction(np.add, 0, True),
+        complex=True,
     ),
 }
 searchsorted = opaque(

@@ -81,7 +81,7 @@ def _inv_edge(node: Node, k: int) -> Edge:
     return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
 
 
-inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE)
+inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, complex=True)
 
 
 def _solve_along(a: Any, b: Any) -> Any:
@@ -105,6 +105,7 @@ solve = define(
     lambda a, b: namespace(a if hasattr(a, "shape") else b).linalg.solve(a, b),
     _solve_edge,
     [Example(((3, 2, 2), (3, 2, 4))), Example(((3, 3, 3), (3, 3, 1)))],
+    complex=True,
 )
 """``a``: (..., n, n), ``b``: (..., n, m), of the same leading axes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -67,6 +68,10 @@ class Op:
     """Whether a zero of its derivative tells that it does not look at an entry: it chooses, or stops at a bound."""
     unbounded: bool = False
     """Whether its derivative may be infinite, or not a number, where its operands are finite."""
+    complex: bool = False
+    """Whether it takes complex numbers: its derivative is then the one of a holomorphic function."""
+    conjugate: float | builtins.complex = 0.0
+    """But for the partial by the conjugate of a complex operand, where it has one."""
     rooted: Callable[..., Sequence[Any]] | None = None
     """For an operation with a kink where it is zero: the partials of a function of it (`transforms/roots.py`)."""
     # -- what programs ask ---------------------------------------------------------------------------------------------

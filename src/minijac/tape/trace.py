@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ..backend import carried_out, check_operand
+from ..backend import carried_out, check_operand, check_real, fingerprint
 from ..errors import MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import FIXED, Traced, traced
@@ -65,7 +65,7 @@ class Node:
 class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
-    __slots__ = ("masked", "nodes", "open", "program", "serial", "takes_steps", "watched")
+    __slots__ = ("complex", "masked", "nodes", "open", "program", "serial", "takes_steps", "watched")
     eager: ClassVar[Callable[..., Any] | None] = None
     """Filled by the GPU's kernels: a value and the partials that are wanted in one launch, or None."""
 
@@ -75,6 +75,8 @@ class Trace:
         self.serial = next(_serial)
         self.program: Any = None
         """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
+        self.complex = False
+        """Whether a complex number has entered: operations are asked whether they take them."""
         self.takes_steps = False
         """Whether a function that is to be recomputed is one step of it, and not all the operations inside."""
         self.masked: dict[int, tuple[Any, int]] = {}
@@ -83,7 +85,7 @@ class Trace:
         """Large plain arrays among the operands, what they held, and where: they must hold it still at the end."""
 
     def input(self, value: Any) -> Traced:
-        check_operand("argument", value)
+        self.complex |= check_operand("argument", value)
         if self.program is None and isinstance(value, Traced):
             self.program = value.home.program
         value = value.fresh() if isinstance(value, Traced) else value
@@ -126,6 +128,7 @@ class Trace:
                     parent, arg = arg.index, arg.value
                     plain = plain and not isinstance(arg, Traced)
                 else:
+                    self.complex |= arg.home.complex
                     arg, plain = arg.fresh(), False
             elif program is None:
                 if type(arg) is np.ndarray:
@@ -135,10 +138,13 @@ class Trace:
             values.append(arg)
             parents.append(parent)
         operands, both = tuple(values), None
+        if self.complex and not op.complex:
+            check_real(op.name, operands)
         if Trace.eager is not None and sys.modules.get("cupy") is not None:
             both = Trace.eager(op, operands, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
         out, slopes = both or ((_computed if plain else apply)(op, operands, params), None)
-        check_operand(op.name, out)
+        if check_operand(op.name, out):
+            self.complex = True
         if op.edge is None:
             return out
         if max(parents) < 0:
@@ -171,16 +177,6 @@ class Trace:
 
 
 COPIED_BYTES = 2**16
-
-
-def fingerprint(array: Any) -> Any:
-    """A number that changes when an array's content does: the sum of its words, by position modulo a prime."""
-    if not isinstance(array, np.ndarray):
-        return None  # CuPy's: not looked at
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    words = flat[: flat.size // 8 * 8].view(np.uint64)
-    with np.errstate(over="ignore"):
-        return int(words.sum(dtype=np.uint64)), int(words[::509].sum(dtype=np.uint64)), bytes(flat[-8:])
 
 
 class _Thread(threading.local):
@@ -219,8 +215,8 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             "storing it outside."
         )
     for arg in args:
-        if not isinstance(arg, Traced):
-            check_operand(op.name, arg)
+        if not isinstance(arg, Traced) and check_operand(op.name, arg):
+            trace.complex = True
     return trace.process(op, args, params)
 
 

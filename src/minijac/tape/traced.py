@@ -240,11 +240,11 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def real(self) -> Any:
-        return self
+        return self.functions[np.real](self)
 
     @property
     def imag(self) -> Any:
-        return np.zeros_like(self)
+        return self.functions[np.imag](self)
 
     @property
     def flat(self) -> Any:

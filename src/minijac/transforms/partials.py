@@ -372,6 +372,9 @@ class _Elementwise(_Linear):
         if self.linear and all(isinstance(c, Block) for own in operands.values() for c in own.values()):
             return super().apply(operands, indices)
         arrays = {k: _arrays(own, self.node.args[k]) for k, own in operands.items()}
+        if self.node.op.conjugate:  # type: ignore[union-attr] # linear in real numbers, which the inputs are
+            (own,) = arrays.values()
+            return {n: _ranked(self.node.op(own[n]), self.node.out.ndim) for n in indices if n in own}  # type: ignore[misc]
         weights = self._first if self.linear else Partials(self.node, list(arrays), self.order)
         result = {}
         for index in indices:
@@ -392,7 +395,7 @@ class _Elementwise(_Linear):
     def _first(self, positions: tuple[int, ...]) -> Scaled:
         (part,) = self.graph.edge(self.i, positions[0]).parts
         if not part.factors:
-            return Scaled(part.scale, None)
+            return Scaled(part.scale, None)  # type: ignore[arg-type]
         return Scaled(1.0, _as_array(Term(part.out, (), part.factors, part.scale), self.node.out))
 
 

@@ -59,7 +59,7 @@ def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tu
     like = flat[0] if flat else None
 
     def pushed() -> list[Any]:
-        blocks = graph.forward(seeds)
+        blocks = graph.forward(seeds, real=True)
         result = []
         for y, i in zip(outputs, run.output_nodes, strict=True):
             block = blocks.get(i, Block(y.shape, ())) if i is not None else Block(y.shape, ())
@@ -94,8 +94,9 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...
         f: Any differentiable function of the primals; no batch is assumed.
         primals: The arguments (pytrees).
 
-    The pullback may be called any number of times; `y_bar` has the tree and shapes of y. Cost of a call: about twice
-    `f`. Raises InputError where a cotangent differs from y in tree or shape.
+    The pullback may be called any number of times; `y_bar` has the tree and shapes of y. For a complex y it is, as
+    torch's is, the derivative of a real loss by the real part of y plus ``1j`` times that by the imaginary part.
+    Cost of a call: about twice `f`. Raises InputError where a cotangent differs from y in tree or shape.
 
     >>> import numpy as np
     >>> y, pullback = vjp(np.sin, np.zeros(2))
@@ -122,7 +123,8 @@ def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tu
                 raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
             seeds: dict[int, Block] = {}
             for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
-                block = Block.column(check_tangent(cotangent, y, "cotangent", "output")).T
+                cotangent = check_tangent(cotangent, y, "cotangent", "output")
+                block = Block.column(cotangent.conj() if cotangent.dtype.kind == "c" else cotangent).T
                 if i is not None:
                     seeds[i] = seeds[i] + block if i in seeds else block
             return _cotangents(graph, seeds, run, trees)
@@ -132,7 +134,7 @@ def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tu
 
 def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: list[Any]) -> tuple[Any, ...]:
     def pulled() -> list[Any]:
-        blocks = graph.reverse(seeds)
+        blocks = graph.reverse(seeds, real=True)
         sources = [(i, run.nodes[i].out) for i in run.inputs]
         return [blocks.get(i, Block((), x.shape)).dense(x.dtype, x) for i, x in sources]
 
@@ -165,6 +167,11 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
                 "result, or use minijac.jacobian for the derivative of each entry."
             )
         y = output_leaf(run.outputs[0], run.xp)
+        if y.dtype.kind == "c":
+            raise InputError(
+                f"grad: expected a function that returns a real scalar, got {y.dtype}. Take y.real, y.imag or "
+                "np.abs(y), or use minijac.jvp or minijac.jacobian, whose results are complex."
+            )
         node = run.output_nodes[0]
         smooth_roots(run)
         graph = Graph(run.nodes, run.inputs, [] if node is None else [node])

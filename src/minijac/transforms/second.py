@@ -68,11 +68,14 @@ def second_order(
     first: dict[int, Block] = dict(seed)
     second: dict[int, Block] = {}
     waiting, keep = Counter(p for i in graph.order for p in {p for _, p in graph.operands(i)}), set(graph.outputs)
+    turned = graph.of_complex()
     for i in graph.order:
         node = graph.nodes[i]
         operands = [(k, p) for k, p in graph.operands(i) if p in first]
         if operands:
             first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
+            if i in turned:
+                first[i] = first[i].of_reals(node.out.dtype)
             parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
             given = dict(operands)
             for (k, l), form in _forms(node, i, list(given), forms).items():
@@ -81,7 +84,7 @@ def second_order(
                 parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], kept))
             parts = [part for part in parts if part.terms]
             if parts:
-                second[i] = _total(parts)
+                second[i] = _total(parts).of_reals(node.out.dtype) if i in turned else _total(parts)
         for p in {p for _, p in graph.operands(i)}:
             waiting[p] -= 1
             if not waiting[p] and p not in keep:
@@ -390,7 +393,7 @@ def _jacobian_in_pieces(
         yield accumulate(ready.graph, plan, [i], [o], one).get((o, i), Block(y.shape, x.shape))
         return
     for seed in seeds(x.shape, axis, chunk_size, one):
-        yield ready.graph.forward({i: seed})[o]
+        yield ready.graph.forward({i: seed}, real=True)[o]
 
 
 def divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) -> Function:

@@ -295,7 +295,7 @@ def _result_shape(op: Op, operands: Sequence[Any], shapes: Sequence[Any], params
     return tuple(np.shape(op.value(*samples, **params)))
 
 
-def _scaled(x: Any, scale: float) -> Any:
+def _scaled(x: Any, scale: complex) -> Any:
     return x if scale == 1.0 else x * scale
 
 

@@ -100,7 +100,7 @@ class Samples(Graph):
         if part.live is not None and not isinstance(node.op, Elementwise):
             edge = edge.without_dead(part.live)
         size = node.out.shape[place.axis]
-        parts = [Part(_placed(p.out, out, size, start), _placed(p.inp, axes[k], size, start), p.factors, p.scale)
+        parts = [Part(_placed(p.out, out, size, start), _placed(p.inp, axes[k], size, start), *p[2:])
                  for p in edge.parts]  # fmt: skip
         return Edge(node.out.shape, np.shape(node.args[k]), parts)
 

@@ -130,7 +130,11 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
         return tuple([_frozen(item, number) for item in value])
     if isinstance(value, Label):
         return number.setdefault(value, len(number)), value.size
-    if value is None or value is Ellipsis or isinstance(value, bool | int | str | float | slice | np.dtype | type):
+    if (
+        value is None
+        or value is Ellipsis
+        or isinstance(value, bool | int | str | float | complex | slice | np.dtype | type)
+    ):
         return type(value), repr(value)
     return object()
 
@@ -261,7 +265,7 @@ def _recorded(
                 for array, axes in term.factors:
                     results.append(array)
                     factors.append((len(results) - 1, axes))
-                terms.append((term.out, term.inp, factors, term.scale))
+                terms.append((term.out, term.inp, factors, term.scale, term.conj))
             blocks[n] = block.out_shape, block.inp_shape, terms
         return results
 
@@ -275,7 +279,8 @@ def _recorded(
 def _on(block: Block, at: Callable[[Any], Any]) -> Block:
     """A block on other arrays."""
     terms = [
-        Term(t.out, t.inp, tuple([Factor(at(array), axes) for array, axes in t.factors]), t.scale) for t in block.terms
+        Term(t.out, t.inp, tuple([Factor(at(array), axes) for array, axes in t.factors]), t.scale, t.conj)
+        for t in block.terms
     ]
     return Block(block.out_shape, block.inp_shape, terms, np.ones((), block.one.dtype))
 
@@ -283,8 +288,8 @@ def _on(block: Block, at: Callable[[Any], Any]) -> Block:
 def _block(described: Any, results: Sequence[Any], one: Any) -> Block:
     out_shape, inp_shape, terms = described
     made = [
-        Term(out, inp, tuple([Factor(results[n], axes) for n, axes in factors]), scale).renamed()
-        for out, inp, factors, scale in terms
+        Term(out, inp, tuple([Factor(results[n], axes) for n, axes in factors]), scale, conj).renamed()
+        for out, inp, factors, scale, conj in terms
     ]
     return Block(out_shape, inp_shape, made, one)
 

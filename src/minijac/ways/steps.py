@@ -13,7 +13,7 @@ from ..accumulation.liveness import mark_live
 from ..accumulation.plan import structure_of
 from ..accumulation.samples import Mixing, Place, follow_samples
 from ..algebra.block import Block
-from ..backend import value_of
+from ..backend import check_operand, value_of
 from ..lines import caller
 from ..memo import Memo
 from ..tape.op import Op
@@ -135,6 +135,7 @@ def as_step(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     step = Step(closed, below, outputs, followed)
     parents = tuple([x.index if x.home is trace else -1 for x in closed.operands])
     where = caller()
+    trace.complex |= any(check_operand("a result", value) for value in values)
     for m, n in enumerate(outputs):
         node = Node(STEP, parents, tuple(below), {"output": m, "structure": structure}, values[n], where)
         node.step = step

@@ -130,7 +130,7 @@ def _kind(step: Instruction, values: Sequence[Value]) -> Any:
         return None
     if scalar.chooses and args.pop(0).dtype != bool:
         return None
-    types = {value.dtype for value in args if not value.weak}
+    types = {value.dtype for value in args if not value.weak or value.dtype.kind == "c"}
     if len(types) != 1 or not types <= {np.dtype(np.float32), np.dtype(np.float64)} or out.dtype not in (*types, bool):
         return None
     return out.shape, *types

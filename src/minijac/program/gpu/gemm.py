@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...algebra.view import View
 from ..ir import Value
-from .math import Unsupported
+from .math import Unsupported, check_dtype
 
 __all__ = ["Gemm", "products"]
 
@@ -48,6 +48,7 @@ def matrix_of(view: View) -> tuple[bool, int] | None:
 
 def products(out: int, a: View, b: View, value: Value, copied: Callable[..., View]) -> list[Gemm]:
     """The calls that make a matmul's result; ``copied(view)`` is an operand in memory of its own."""
+    check_dtype(value.dtype)
     if len(a.shape) == 1:
         a = a._replace(shape=(1, *a.shape), strides=(0, *a.strides))
     if len(b.shape) == 1:

@@ -137,6 +137,6 @@ def _scaled_operand(step: Instruction, values: list[Value]) -> int | None:
     positions, least, most = SCALINGS.get(step.op.value, ((), 0.0, 0.0))
     for k in positions:
         number = values[step.args[1 - k]]
-        if number.weak and least <= number.content <= most:
+        if number.weak and number.dtype.kind != "c" and least <= number.content <= most:
             return k
     return None
