@@ -6,46 +6,32 @@ of `scipy.special` itself also work on traced values, by name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .ops import special as _ops
+from .ops.special import PAIRS as _PAIRS
 from .ops.special import SPECIAL as _SPECIAL
 from .ops.structural import normalised
 from .tape.traced import Traced as _Traced
 
-erf, erfc, erfcx, erfinv, erfcinv = (_SPECIAL[name] for name in ("erf", "erfc", "erfcx", "erfinv", "erfcinv"))
-ndtr, ndtri, log_ndtr = _SPECIAL["ndtr"], _SPECIAL["ndtri"], _SPECIAL["log_ndtr"]
-gamma, rgamma, gammaln, loggamma = (_SPECIAL[name] for name in ("gamma", "rgamma", "gammaln", "loggamma"))
-digamma = psi = _SPECIAL["psi"]
-beta, betaln = _SPECIAL["beta"], _SPECIAL["betaln"]
-expit, logit, log_expit = _SPECIAL["expit"], _SPECIAL["logit"], _SPECIAL["log_expit"]
-entr, xlogy, xlog1py = _SPECIAL["entr"], _SPECIAL["xlogy"], _SPECIAL["xlog1py"]
-rel_entr, kl_div = _SPECIAL["rel_entr"], _SPECIAL["kl_div"]
-i0, i0e, i1, i1e = _SPECIAL["i0"], _SPECIAL["i0e"], _SPECIAL["i1"], _SPECIAL["i1e"]
-exp10 = _SPECIAL["exp10"]
-
-__all__ = [
-    "beta", "betaln", "digamma", "entr", "erf", "erfc", "erfcinv", "erfcx", "erfinv", "exp10", "expit", "gamma",
-    "gammaln", "i0", "i0e", "i1", "i1e", "iv", "ive", "kl_div", "log_expit", "log_ndtr", "log_softmax", "loggamma",
-    "logit", "logsumexp", "ndtr", "ndtri", "polygamma", "psi", "rel_entr", "rgamma", "softmax", "xlog1py", "xlogy",
-]  # fmt: skip
+__all__ = ["log_softmax", "logsumexp", "softmax", *sorted({*_PAIRS, *_SPECIAL, "digamma"})]
 
 
-def polygamma(n: int, x: Any) -> Any:
-    """The derivative of order `n` of `digamma`, elementwise; `n` is a number."""
-    return _ops.polygamma(x, order=int(n))
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def iv(v: int, x: Any) -> Any:
-    """The modified Bessel function of the first kind, of integer order `v`, elementwise."""
-    return _ops.iv(x, order=abs(int(v)))
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
-def ive(v: int, x: Any) -> Any:
-    """``iv(v, x) * exp(-abs(x))``, elementwise."""
-    return _ops.ive(x, order=abs(int(v)))
+def _several(ops: tuple[Any, ...]) -> Callable[..., tuple[Any, ...]]:
+    return lambda *operands: tuple(op(*operands) for op in ops)
 
 
 def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
@@ -83,8 +69,8 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
     return x - _ops.logsumexp(x, axis=axes, keepdims=True)
 
 
+_FUNCTIONS: dict[str, Callable[..., Any]] = {name: _several(ops) for name, ops in _PAIRS.items()}
+_FUNCTIONS |= _SPECIAL | {"digamma": _SPECIAL["psi"]}
 # what the ufuncs of scipy.special find when they meet a traced value
-_Traced.special.update(
-    _SPECIAL, digamma=digamma, iv=iv, ive=ive, cbrt=np.cbrt, exp2=np.exp2, expm1=np.expm1, log1p=np.log1p
-)
-_Traced.functions[np.i0] = i0
+_Traced.special.update(_FUNCTIONS, cbrt=np.cbrt, exp2=np.exp2, expm1=np.expm1, log1p=np.log1p)
+_Traced.functions[np.i0] = _SPECIAL["i0"]

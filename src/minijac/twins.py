@@ -190,18 +190,21 @@ def _public(module: ModuleType) -> dict[str, Any]:
 
 
 class _Family:
-    """A family of `scipy.stats`: minijac's functions for traced values, and all else SciPy's."""
+    """A family of `scipy.stats`, or one of its members: minijac's functions for traced values, all else SciPy's."""
 
-    def __init__(self, original: Any, family: Any) -> None:
-        self._original = original
-        for name in ("pdf", "logpdf", "cdf", "logcdf", "sf", "logsf"):
-            setattr(self, name, _for_traced(getattr(original, name), getattr(family, name)))
+    def __init__(self, original: Any, family: Any, *parameters: Any, **options: Any) -> None:
+        self._original, self._family, self._parameters, self._options = original, family, parameters, options
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._original(*args, **kwargs)
+    def __call__(self, *parameters: Any, **options: Any) -> _Family:
+        return _Family(self._original, self._family, *parameters, **options)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
+        parameters, options = self._parameters, self._options
+        given = bool(parameters or options)
+        if name not in ("pdf", "logpdf", "cdf", "logcdf", "sf", "logsf") or not hasattr(self._family, name):
+            return getattr(self._original(*parameters, **options) if given else self._original, name)
+        function = _for_traced(getattr(self._original, name), getattr(self._family, name))
+        return (lambda x: function(x, *parameters, **options)) if given else function
 
 
 def _families(original: ModuleType) -> dict[str, Any]:

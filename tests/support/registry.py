@@ -46,7 +46,8 @@ class Case(NamedTuple):
     @property
     def differentiable(self) -> list[int]:
         op = REGISTRY[self.name]
-        return [k for k, x in enumerate(self.operands()) if k not in op.inert and x.dtype.kind == "f"]
+        held = {*op.inert, *self.sample.given}
+        return [k for k, x in enumerate(self.operands()) if k not in held and x.dtype.kind == "f"]
 
     def __call__(self, *operands: Any) -> Any:
         return self.with_samples(REGISTRY[self.name](*operands, **self.sample.params))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from blocks import block_by_sum
+from mpmath_ops import BY_MPMATH
 
 from minijac.algebra.block import Block
 from minijac.algebra.terms import Term
@@ -95,6 +96,14 @@ def superposed(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
     return sum(relabelled(x, tuple((label,) for label in labels), axes, shape) for x, (labels, axes, _) in placed)
 
 
+def owens_t(h: Any, a: Any) -> Any:
+    """By its integral over the second operand."""
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(40))
+    t = a[..., None] * (nodes + 1) / 2
+    values = torch.exp(-(h[..., None] ** 2) / 2 * (1 + t * t)) / (1 + t * t)
+    return a / 2 * (values * weights).sum(-1) / (2 * torch.pi)
+
+
 def clipped(x: Any, low: Any, high: Any) -> Any:
     """`torch.clamp` with broadcasting bounds."""
     return torch.clamp(x, *torch.broadcast_tensors(low, high))
@@ -172,7 +181,8 @@ def digamma(x: Any) -> Any:
     return z.log() - 0.5 / z - series - sum(1.0 / (x + k) for k in range(10))
 
 
-def polygamma(x: Any, order: int) -> Any:
+def polygamma(n: Any, x: Any) -> Any:
+    order = int(n)
     if order == 0:
         return digamma(x)
     return (-1) ** (order + 1) * factorial(order) * torch.special.zeta(order + 1, x)
@@ -180,11 +190,6 @@ def polygamma(x: Any, order: int) -> Any:
 
 def log_beta(a: Any, b: Any) -> Any:
     return log_gamma(a) + log_gamma(b) - log_gamma(a + b)
-
-
-def bessel(zero: Callable[..., Any], one: Callable[..., Any]) -> Callable[..., Any]:
-    """A modified Bessel function of order 0, 1 or 2, from those of order 0 and 1."""
-    return lambda x, order: (zero(x), one(x), zero(x) - 2.0 / x * one(x))[order]
 
 
 def cofactor_slope(a: Any, x: Any) -> Any:
@@ -377,9 +382,19 @@ TORCH: dict[str, Callable[..., Any]] = {
     "i0e": torch.special.i0e,
     "i1": torch.special.i1,
     "i1e": torch.special.i1e,
-    "iv": bessel(torch.special.i0, torch.special.i1),
-    "ive": bessel(torch.special.i0e, torch.special.i1e),
     "exp10": lambda x: 10.0**x,
+    **BY_MPMATH,
+    "sindg": lambda x: torch.sin(torch.deg2rad(x)),
+    "cosdg": lambda x: torch.cos(torch.deg2rad(x)),
+    "tandg": lambda x: torch.tan(torch.deg2rad(x)),
+    "boxcox": lambda x, p: (x**p - 1) / p,
+    "boxcox1p": lambda x, p: ((1 + x) ** p - 1) / p,
+    "inv_boxcox": lambda y, p: (p * y + 1) ** (1 / p),
+    "huber": lambda d, r: torch.where(r.abs() <= d, r * r / 2, d * (r.abs() - d / 2)),
+    "pseudo_huber": lambda d, r: d * d * (torch.sqrt(1 + (r / d) ** 2) - 1),
+    "poch": lambda z, m: (log_gamma(z + m) - log_gamma(z)).exp(),
+    "binom": lambda n, k: 1 / ((n + 1) * log_beta(n - k + 1, k + 1).exp()),
+    "owens_t": owens_t,
     "peak": lambda x, axis: torch.amax(x, axis, True),
     "logsumexp": torch.logsumexp,
 }

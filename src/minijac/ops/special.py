@@ -6,25 +6,28 @@ SciPy (CuPy's copy of it on the GPU) is imported when a function is first called
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..algebra.labels import Label
 from ..backend import astype, namespace, special
+from ..errors import UnsupportedOperationError
+from ..lines import user_line
 from ..tape.op import Op
 from ..tape.trace import Node
 from .edges import Edge, Part
-from .elementwise import INSIDE, LN10, ONE, POSITIVE, POSITIVE_PAIR, erf
+from .elementwise import INSIDE, LN10, ONE, PAIR, POSITIVE, POSITIVE_PAIR, erf
 from .families import Example, along, define, elementwise, labelled, opaque
 from .scalars import SCALARS
 from .structural import fresh
 
-__all__ = ["SPECIAL", "iv", "ive", "logsumexp", "peak", "polygamma"]
+__all__ = ["PAIRS", "SPECIAL", "logsumexp", "peak"]
 
 ROOT_2PI = math.sqrt(2.0 * math.pi)
 ROOT_PI = math.sqrt(math.pi)
+DEGREE = math.pi / 180.0
 UNIT = [Example(((3, 4),), low=0.05, high=0.95)]
 
 
@@ -34,33 +37,32 @@ def scipy_value(name: str) -> Callable[..., Any]:
     return lambda *operands: special(name, *operands)(*operands)
 
 
-def _at_order(name: str) -> Callable[..., Any]:
-    """A function of an order. CuPy wants that as an array, and SciPy would take an integer for double precision."""
+def _of_parameters(name: str) -> Callable[..., Any]:
+    """A function with orders or parameters before its argument. CuPy wants them as arrays; the dtype is the floats'."""
 
-    def value(x: Any, order: int) -> Any:
-        dtype = getattr(x, "dtype", np.float64)
-        return special(name, x)(namespace(x).full((), order, dtype), x)
+    def value(*operands: Any) -> Any:
+        floats = [x.dtype for x in operands if getattr(x, "dtype", _INTEGER).kind == "f"]
+        xp = namespace(*operands)
+        arrays = [x if hasattr(x, "dtype") else xp.full((), x) for x in operands]
+        found = special(name, *operands)(*arrays)
+        return found.astype(np.result_type(*floats) if floats else np.float64, copy=False)
 
     return value
 
 
-# -- functions of an integer order -------------------------------------------------------------------------------------
-ORDERS = [Example(((3, 4),), {"order": n}, low=0.3, high=2.0) for n in (0, 1, 2)]
-polygamma: Op = elementwise(
-    "polygamma", _at_order("polygamma"), lambda y, x, order: polygamma(x, order=order + 1), examples=ORDERS
-)
-iv: Op = elementwise(
-    "iv",
-    _at_order("iv"),
-    lambda y, x, order: 0.5 * (iv(x, order=abs(order - 1)) + iv(x, order=order + 1)),
-    examples=ORDERS,
-)
-ive: Op = elementwise(
-    "ive",
-    _at_order("ive"),
-    lambda y, x, order: 0.5 * (ive(x, order=abs(order - 1)) + ive(x, order=order + 1)) - np.sign(x) * y,
-    examples=ORDERS,
-)
+_INTEGER = np.dtype(int)
+
+
+def _underived(name: str, operand: str) -> Callable[..., Any]:
+    """The partial derivative that has no closed form."""
+
+    def partial(*_: Any) -> Any:
+        raise UnsupportedOperationError(
+            f"scipy.special.{name} at {user_line()}: its derivative by {operand} has no closed form. "
+            f"Give it by minijac.custom, or hold {operand} fixed: minijac.stop_gradient({operand})."
+        )
+
+    return partial
 
 
 def _log_where(x: Any, y: Any, outside: Any) -> Any:
@@ -84,7 +86,7 @@ TABLE: list[tuple[Any, ...]] = [
     ("rgamma", POSITIVE, lambda y, x: -y * SPECIAL["psi"](x)),
     ("gammaln", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
     ("loggamma", POSITIVE, lambda y, x: SPECIAL["psi"](x)),
-    ("psi", POSITIVE, lambda y, x: polygamma(x, order=1)),
+    ("psi", POSITIVE, lambda y, x: SPECIAL["polygamma"](1, x)),
     ("beta", POSITIVE_PAIR, lambda y, a, b: y * _psi_gap(a, a + b), lambda y, a, b: y * _psi_gap(b, a + b)),
     ("betaln", POSITIVE_PAIR, lambda y, a, b: _psi_gap(a, a + b), lambda y, a, b: _psi_gap(b, a + b)),
     # -- logistic ------------------------------------------------------------------------------------------------------
@@ -100,14 +102,231 @@ TABLE: list[tuple[Any, ...]] = [
     # -- modified Bessel functions -------------------------------------------------------------------------------------
     ("i0", ONE, lambda y, x: SPECIAL["i1"](x)),
     ("i0e", ONE, lambda y, x: SPECIAL["i1e"](x) - np.sign(x) * y),
-    ("i1", ONE, lambda y, x: 0.5 * (SPECIAL["i0"](x) + iv(x, order=2))),
-    ("i1e", ONE, lambda y, x: 0.5 * (SPECIAL["i0e"](x) + ive(x, order=2)) - np.sign(x) * y),
+    ("i1", ONE, lambda y, x: 0.5 * (SPECIAL["i0"](x) + SPECIAL["iv"](2, x))),
+    ("i1e", ONE, lambda y, x: 0.5 * (SPECIAL["i0e"](x) + SPECIAL["ive"](2, x)) - np.sign(x) * y),
+    # -- Bessel functions ----------------------------------------------------------------------------------------------
+    ("j0", ONE, lambda y, x: -SPECIAL["j1"](x)),
+    ("j1", ONE, lambda y, x: 0.5 * (SPECIAL["j0"](x) - SPECIAL["jv"](2, x))),
+    ("y0", POSITIVE, lambda y, x: -SPECIAL["y1"](x)),
+    ("y1", POSITIVE, lambda y, x: 0.5 * (SPECIAL["y0"](x) - SPECIAL["yv"](2, x))),
+    ("k0", POSITIVE, lambda y, x: -SPECIAL["k1"](x)),
+    ("k0e", POSITIVE, lambda y, x: y - SPECIAL["k1e"](x)),
+    ("k1", POSITIVE, lambda y, x: -0.5 * (SPECIAL["k0"](x) + SPECIAL["kv"](2, x))),
+    ("k1e", POSITIVE, lambda y, x: y - 0.5 * (SPECIAL["k0e"](x) + SPECIAL["kve"](2, x))),
+    # -- integrals -----------------------------------------------------------------------------------------------------
+    ("dawsn", ONE, lambda y, x: 1.0 - 2.0 * x * y),
+    ("erfi", ONE, lambda y, x: 2.0 / ROOT_PI * np.exp(x * x)),
+    ("exp1", POSITIVE, lambda y, x: -np.exp(-x) / x),
+    ("expi", POSITIVE, lambda y, x: np.exp(x) / x),
+    ("spence", POSITIVE, lambda y, x: -SPECIAL["hyp2f1"](1, 1, 2, 1.0 - x)),
+    ("ellipk", INSIDE, lambda y, m: math.pi / 8.0 * SPECIAL["hyp2f1"](1.5, 1.5, 2, m)),
+    ("ellipe", INSIDE, lambda y, m: -math.pi / 8.0 * SPECIAL["hyp2f1"](0.5, 1.5, 2, m)),
+    ("ellipkm1", UNIT, lambda y, p: -math.pi / 8.0 * SPECIAL["hyp2f1"](1.5, 1.5, 2, 1.0 - p)),
+    (
+        "owens_t", PAIR, lambda y, h, a: np.exp(-0.5 * h * h) / ROOT_2PI * (0.5 - SPECIAL["ndtr"](a * h)),
+        lambda y, h, a: np.exp(-0.5 * h * h * (1.0 + a * a)) / (2.0 * math.pi * (1.0 + a * a)),
+    ),
+    # -- powers and exponentials ---------------------------------------------------------------------------------------
     ("exp10", ONE, lambda y, x: y * LN10),
+    ("exprel", ONE, lambda y, x: 0.5 * SPECIAL["hyp1f1"](2, 3, x)),
+    ("cosm1", ONE, lambda y, x: -np.sin(x)),
+    ("sindg", ONE, lambda y, x: DEGREE * SPECIAL["cosdg"](x)),
+    ("cosdg", ONE, lambda y, x: -DEGREE * SPECIAL["sindg"](x)),
+    ("tandg", ONE, lambda y, x: DEGREE * (1.0 + y * y)),
+    ("boxcox", POSITIVE_PAIR, lambda y, x, p: x ** (p - 1.0), lambda y, x, p: _boxcox_slope(np.log(x), p)),
+    ("boxcox1p", POSITIVE_PAIR, lambda y, x, p: (1 + x) ** (p - 1), lambda y, x, p: _boxcox_slope(np.log1p(x), p)),
+    (
+        "inv_boxcox", POSITIVE_PAIR, lambda x, y, p: x ** (1.0 - p),
+        lambda x, y, p: -0.5 * x * y * y * SPECIAL["hyp2f1"](2, 2, 3, -p * y),
+    ),
+    # -- losses --------------------------------------------------------------------------------------------------------
+    (
+        "huber", POSITIVE_PAIR, lambda y, d, r: np.maximum(np.abs(r) - d, 0.0), lambda y, d, r: np.clip(r, -d, d),
+    ),
+    (
+        "pseudo_huber", POSITIVE_PAIR, lambda y, d, r: 2.0 * y / d - r * r / (d * np.hypot(1.0, r / d)),
+        lambda y, d, r: r / np.hypot(1.0, r / d),
+    ),
+    ("poch", POSITIVE_PAIR, lambda y, z, m: y * _psi_gap(z + m, z), lambda y, z, m: y * SPECIAL["psi"](z + m)),
+    (
+        "binom", [Example(((3, 4), (3, 4)), low=0.3, high=1.2)], lambda y, n, k: y * _psi_gap(n + 1.0, n - k + 1.0),
+        lambda y, n, k: y * _psi_gap(n - k + 1.0, k + 1.0),
+    ),
 ]  # fmt: skip
-
 SPECIAL: dict[str, Op] = {"erf": erf}
 for _name, _examples, *_partials in TABLE:
     SPECIAL[_name] = elementwise(_name, scipy_value(_name), *_partials, examples=_examples, scalar=SCALARS.get(_name))
+
+
+# -- with orders and parameters, which have no derivative in closed form -----------------------------------------------
+def _half_gap(name: str, sign: float) -> Callable[..., Any]:
+    """Half the order below, and half the order above with a sign."""
+    return lambda y, v, x: 0.5 * SPECIAL[name](v - 1, x) + 0.5 * sign * SPECIAL[name](v + 1, x)
+
+
+def _struve_rest(v: Any, x: Any) -> Any:
+    return 0.5 / ROOT_PI * (0.5 * x) ** v * SPECIAL["rgamma"](v + 1.5)
+
+
+def _gamma_slope(a: Any, x: Any) -> Any:
+    """The density of the gamma distribution."""
+    return np.exp(SPECIAL["xlogy"](a - 1.0, x) - x - SPECIAL["gammaln"](a))
+
+
+def _beta_slope(a: Any, b: Any, x: Any) -> Any:
+    """The density of the beta distribution."""
+    return np.exp(SPECIAL["xlogy"](a - 1.0, x) + SPECIAL["xlog1py"](b - 1.0, -x) - SPECIAL["betaln"](a, b))
+
+
+def _t_slope(df: Any, t: Any) -> Any:
+    """The density of Student's distribution."""
+    return np.exp(-0.5 * (df + 1.0) * np.log1p(t * t / df) - SPECIAL["betaln"](0.5 * df, 0.5)) / np.sqrt(df)
+
+
+def _exp_integral_slope(y: Any, n: Any, x: Any) -> Any:
+    """Less by one order; of order zero it is ``exp(-x) / x``."""
+    return np.where(np.equal(n, 0), -y * (1.0 + 1.0 / x), -SPECIAL["expn"](np.maximum(n - 1, 0), x))
+
+
+def _below(n: Any, factor: Any, value: Callable[[], Any]) -> Any:
+    """The derivative of a polynomial of degree n by one of degree n - 1: zero for a constant."""
+    return np.where(np.equal(n, 0), 0.0, factor * value())
+
+
+REAL, WHOLE, EITHER = ((1.5,),), ((0,), (3,)), ((0,), (1.5,))
+# SciPy's name, the parameters before the argument and their values in tests, the argument's domain, its derivative
+WITH_PARAMETERS: list[tuple[str, str, Sequence[tuple[Any, ...]], tuple[float, float], Callable[..., Any]]] = [
+    ("polygamma", "n", WHOLE, (0.3, 2.0), lambda y, n, x: SPECIAL["polygamma"](n + 1, x)),
+    ("iv", "v", EITHER, (0.3, 2.0), _half_gap("iv", 1.0)),
+    ("ive", "v", EITHER, (0.3, 2.0), lambda y, v, x: _half_gap("ive", 1.0)(y, v, x) - np.sign(x) * y),
+    ("jv", "v", EITHER, (0.3, 2.0), _half_gap("jv", -1.0)),
+    ("yv", "v", EITHER, (0.3, 2.0), _half_gap("yv", -1.0)),
+    ("yn", "n", WHOLE, (0.3, 2.0), lambda y, n, x: _half_gap("yv", -1.0)(y, n, x)),
+    ("kv", "v", EITHER, (0.3, 2.0), lambda y, v, x: -_half_gap("kv", 1.0)(y, v, x)),
+    ("kn", "n", WHOLE, (0.3, 2.0), lambda y, n, x: -_half_gap("kv", 1.0)(y, n, x)),
+    ("kve", "v", EITHER, (0.3, 2.0), lambda y, v, x: y - _half_gap("kve", 1.0)(y, v, x)),
+    ("struve", "v", REAL, (0.3, 2.0), lambda y, v, x: _half_gap("struve", -1.0)(y, v, x) + _struve_rest(v, x)),
+    (
+        "modstruve", "v", EITHER, (0.3, 2.0),
+        lambda y, v, x: _half_gap("modstruve", 1.0)(y, v, x) + _struve_rest(v, x),
+    ),
+    ("expn", "n", ((1,), (3,)), (0.3, 2.0), lambda y, n, x: _exp_integral_slope(y, n, x)),
+    ("zeta", "x", ((2.5,), (4.0,)), (0.3, 2.0), lambda y, x, q: -x * SPECIAL["zeta"](x + 1.0, q)),
+    ("hyp0f1", "v", REAL, (-2.0, 2.0), lambda y, v, z: SPECIAL["hyp0f1"](v + 1.0, z) / v),
+    (
+        "hyp1f1", "a, b", ((0.5, 1.5), (2, 3)), (-2.0, 2.0),
+        lambda y, a, b, z: a / b * SPECIAL["hyp1f1"](a + 1, b + 1, z),
+    ),
+    ("hyperu", "a, b", ((0.5, 1.5), (2, 1)), (0.3, 2.0), lambda y, a, b, z: -a * SPECIAL["hyperu"](a + 1, b + 1, z)),
+    (
+        "hyp2f1", "a, b, c", ((0.5, 1.5, 2.0), (1, 1, 2)), (-0.8, 0.8),
+        lambda y, a, b, c, z: a * b / c * SPECIAL["hyp2f1"](a + 1, b + 1, c + 1, z),
+    ),
+    ("gammainc", "a", REAL, (0.3, 2.0), lambda y, a, x: _gamma_slope(a, x)),
+    ("gammaincc", "a", REAL, (0.3, 2.0), lambda y, a, x: -_gamma_slope(a, x)),
+    ("gammaincinv", "a", REAL, (0.1, 0.9), lambda x, a, y: 1.0 / _gamma_slope(a, x)),
+    ("gammainccinv", "a", REAL, (0.1, 0.9), lambda x, a, y: -1.0 / _gamma_slope(a, x)),
+    ("betainc", "a, b", ((0.5, 1.5), (2, 3)), (0.1, 0.9), lambda y, a, b, x: _beta_slope(a, b, x)),
+    ("betaincc", "a, b", ((0.5, 1.5), (2, 3)), (0.1, 0.9), lambda y, a, b, x: -_beta_slope(a, b, x)),
+    ("betaincinv", "a, b", ((0.5, 1.5), (2, 3)), (0.1, 0.9), lambda x, a, b, y: 1.0 / _beta_slope(a, b, x)),
+    ("betainccinv", "a, b", ((0.5, 1.5), (2, 3)), (0.1, 0.9), lambda x, a, b, y: -1.0 / _beta_slope(a, b, x)),
+    ("stdtr", "df", REAL, (-2.0, 2.0), lambda y, df, t: _t_slope(df, t)),
+    ("stdtrit", "df", REAL, (0.1, 0.9), lambda t, df, p: 1.0 / _t_slope(df, t)),
+    (
+        "eval_jacobi", "n, alpha, beta", ((0, 0.5, 1.0), (3, 1.0, 0.5)), (-0.9, 0.9),
+        lambda y, n, a, b, x: _below(n, 0.5 * (n + a + b + 1), lambda: SPECIAL["eval_jacobi"](n - 1, a + 1, b + 1, x)),
+    ),
+    (
+        "eval_legendre", "n", WHOLE, (-0.9, 0.9),
+        lambda y, n, x: _below(n, 0.5 * (n + 1), lambda: SPECIAL["eval_jacobi"](n - 1, 1, 1, x)),
+    ),
+    (
+        "eval_gegenbauer", "n, alpha", ((0, 1.5), (3, 0.7)), (-0.9, 0.9),
+        lambda y, n, a, x: _below(n, 2.0 * a, lambda: SPECIAL["eval_gegenbauer"](n - 1, a + 1, x)),
+    ),
+    ("eval_chebyt", "n", WHOLE, (-0.9, 0.9), lambda y, n, x: _below(n, n, lambda: SPECIAL["eval_chebyu"](n - 1, x))),
+    (
+        "eval_chebyu", "n", WHOLE, (-0.9, 0.9),
+        lambda y, n, x: _below(n, 2.0, lambda: SPECIAL["eval_gegenbauer"](n - 1, 2.0, x)),
+    ),
+    (
+        "eval_genlaguerre", "n, alpha", ((0, 1.5), (3, 0.7)), (0.3, 2.0),
+        lambda y, n, a, x: _below(n, -1.0, lambda: SPECIAL["eval_genlaguerre"](n - 1, a + 1, x)),
+    ),
+    (
+        "eval_laguerre", "n", WHOLE, (0.3, 2.0),
+        lambda y, n, x: _below(n, -1.0, lambda: SPECIAL["eval_genlaguerre"](n - 1, 1.0, x)),
+    ),
+    (
+        "eval_hermite", "n", WHOLE, (-2.0, 2.0),
+        lambda y, n, x: _below(n, 2 * n, lambda: SPECIAL["eval_hermite"](n - 1, x)),
+    ),
+    (
+        "eval_hermitenorm", "n", WHOLE, (-2.0, 2.0),
+        lambda y, n, x: _below(n, n, lambda: SPECIAL["eval_hermitenorm"](n - 1, x)),
+    ),
+]  # fmt: skip
+
+for _name, _parameters, _values, (_low, _high), _partial in WITH_PARAMETERS:
+    _operands = _parameters.split(", ")
+    SPECIAL[_name] = elementwise(
+        _name, _of_parameters(_name), *[_underived(_name, operand) for operand in _operands], _partial,
+        examples=[
+            Example(
+                ((),) * len(values) + ((3, 4),), low=_low, high=_high, shared=tuple(range(len(values))),
+                given={k: np.array(v) for k, v in enumerate(values)},
+            )
+            for values in _values
+        ],
+    )  # fmt: skip
+
+
+# -- several results at once: the names of the results, and of each its derivative -------------------------------------
+def _one_of(name: str, position: int) -> Callable[..., Any]:
+    return lambda *operands: special(name, *operands)(*operands)[position]
+
+
+MODULUS = [Example(((3, 4), ()), shared=(1,), given={1: np.array(0.7)})]
+PAIRS: dict[str, tuple[Op, ...]] = {
+    "sici": (
+        elementwise("si", _one_of("sici", 0), lambda y, x: np.sinc(x / math.pi), examples=POSITIVE),
+        elementwise("ci", _one_of("sici", 1), lambda y, x: np.cos(x) / x, examples=POSITIVE),
+    ),
+    "shichi": (
+        elementwise("shi", _one_of("shichi", 0), lambda y, x: np.sinh(x) / x, examples=POSITIVE),
+        elementwise("chi", _one_of("shichi", 1), lambda y, x: np.cosh(x) / x, examples=POSITIVE),
+    ),
+    "fresnel": (
+        elementwise("fresnel_s", _one_of("fresnel", 0), lambda y, x: np.sin(0.5 * math.pi * x * x), examples=ONE),
+        elementwise("fresnel_c", _one_of("fresnel", 1), lambda y, x: np.cos(0.5 * math.pi * x * x), examples=ONE),
+    ),
+    "airy": (
+        elementwise("airy_ai", _one_of("airy", 0), lambda y, x: PAIRS["airy"][1](x), examples=ONE),
+        elementwise("airy_aip", _one_of("airy", 1), lambda y, x: x * PAIRS["airy"][0](x), examples=ONE),
+        elementwise("airy_bi", _one_of("airy", 2), lambda y, x: PAIRS["airy"][3](x), examples=ONE),
+        elementwise("airy_bip", _one_of("airy", 3), lambda y, x: x * PAIRS["airy"][2](x), examples=ONE),
+    ),
+    "ellipj": (
+        elementwise("ellip_sn", _one_of("ellipj", 0), lambda y, u, m: _elliptic(1, u, m) * _elliptic(2, u, m),
+                    _underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_cn", _one_of("ellipj", 1), lambda y, u, m: -_elliptic(0, u, m) * _elliptic(2, u, m),
+                    _underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_dn", _one_of("ellipj", 2), lambda y, u, m: -m * _elliptic(0, u, m) * _elliptic(1, u, m),
+                    _underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_ph", _one_of("ellipj", 3), lambda y, u, m: _elliptic(2, u, m),
+                    _underived("ellipj", "m"), examples=MODULUS),
+    ),
+}  # fmt: skip
+"""Functions that return several arrays, each an operation."""
+
+
+def _elliptic(position: int, u: Any, m: Any) -> Any:
+    return PAIRS["ellipj"][position](u, m)
+
+
+def _boxcox_slope(logarithm: Any, p: Any) -> Any:
+    """The derivative of ``(x**p - 1) / p`` by p, also where p is zero."""
+    return 0.5 * logarithm * logarithm * SPECIAL["hyp1f1"](2, 3, p * logarithm)
 
 
 def _psi_gap(a: Any, b: Any) -> Any:

@@ -122,9 +122,12 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         if function is None or (kwargs and called and ufunc.signature is None):
             name = ufunc.__name__ if called else f"{ufunc.__name__}.{method}"
             special: Any = sys.modules.get("scipy.special")
-            of_scipy = special is not None and ufunc is getattr(special, ufunc.__name__, None)
+            own = ufunc.__name__.lstrip("_")
+            of_scipy = special is not None and ufunc in (
+                getattr(special, own, None), getattr(special._ufuncs, ufunc.__name__, None)
+            )  # fmt: skip
             if of_scipy and function is None and called:
-                function = self.special.get(name)
+                function = self.special.get(own)
             name = f"{'scipy.special' if of_scipy else 'numpy'}.{name}"
             if function is None:
                 raise unsupported(name)
