@@ -154,6 +154,157 @@ class Coupling(nn.Module):
         return torch.cat([a, b * scale.exp() + shift, scale.sum(1, keepdim=True)], 1)
 
 
+class Siren(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(2, 6), nn.Linear(6, 6)])
+        self.out = nn.Linear(6, 1)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.sin(3.0 * layer(x))
+        return self.out(x)
+
+
+class DeepONet(nn.Module):
+    """Samples of a function in the branch, points where it is asked for in the trunk; the points are the module's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.trunk = mlp(nn.Tanh()), nn.Sequential(nn.Linear(1, 2), nn.SiLU())
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.register_buffer("points", torch.linspace(0, 1, 3)[:, None])
+
+    def forward(self, x):
+        return torch.einsum("bp,np->bn", self.branch(x), self.trunk(self.points)) + self.bias
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding="same", groups=2)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1), nn.ReLU(), nn.Conv2d(2, 4, 1))
+
+    def forward(self, x):
+        y = self.conv(x)
+        return (y * self.gate(y).sigmoid()).amax((2, 3))
+
+
+class Masked(nn.Module):
+    """Attention with a mask of padding and one of positions, then a mean over what is no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.norm = nn.MultiheadAttention(4, 2, batch_first=True), nn.LayerNorm(4)
+        self.register_buffer("padding", torch.tensor([False, False, False, True]))
+
+    def forward(self, x):
+        padding = self.padding.expand(x.shape[0], -1)
+        later = torch.ones(4, 4, dtype=torch.bool).triu(1)
+        y = self.norm(x + self.attention(x, x, x, key_padding_mask=padding, attn_mask=later, need_weights=False)[0])
+        return y.masked_fill(padding[..., None], 0.0).sum(1) / (~padding).sum(1, keepdim=True)
+
+
+class Bags(nn.Module):
+    """Sums of embeddings, whose weights are what is differentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags, self.out = nn.EmbeddingBag(7, 3, mode="sum"), nn.Linear(3, 2)
+        self.register_buffer("which", torch.tensor([1, 4, 6]))
+
+    def forward(self, x):
+        which = self.which.expand(x.shape[0], -1)
+        return self.out(self.bags(which, per_sample_weights=x)).tanh()
+
+
+class Inside(nn.Module):
+    """A monotone map inside of an interval and the identity outside, by boolean masks out and in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.amount = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x):
+        inside = (x > -0.5) & (x < 0.5)
+        y = torch.zeros_like(x)
+        y[~inside] = x[~inside]
+        own = x[inside]
+        y[inside] = own + self.amount * (1.0 - 4.0 * own**2) * own.exp()
+        return y
+
+
+class Gated(nn.Module):
+    """Gated convolutions in time, causal by padding, as in WaveNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv1d(2, 4, 2, dilation=d) for d in (1, 2)])
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = x + F.glu(conv(F.pad(x, (conv.dilation[0], 0))), 1)
+        return x[..., -1]
+
+
+class Decoder(nn.Module):
+    """A decoder layer that looks at a memory of the module's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerDecoderLayer(4, 2, 6, dropout=0.1, batch_first=True, norm_first=True)
+        self.memory = nn.Parameter(torch.linspace(-1, 1, 8).reshape(1, 2, 4))
+
+    def forward(self, x):
+        return self.layer(x, self.memory.expand(x.shape[0], -1, -1), tgt_is_causal=False)[:, -1]
+
+
+class Cell(nn.Module):
+    """A loop over a cell in Python, with a state that is written step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(2, 3)
+
+    def forward(self, x):
+        states, h = x.new_zeros(x.shape[0], x.shape[1], 3), x.new_zeros(x.shape[0], 3)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            states[:, t] = h
+        return states.flatten(1)
+
+
+class Graph(nn.Module):
+    """Convolution and attention on a graph: a normalised adjacency, and a softmax over neighbours by scattering."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.score = nn.Linear(2, 3), nn.Linear(6, 1)
+        self.register_buffer("edges", torch.tensor([[0, 1, 2, 2, 3, 0], [1, 2, 3, 0, 1, 2]]))
+
+    def forward(self, x):
+        source, target = self.edges
+        h = self.weight(x)
+        score = F.leaky_relu(self.score(torch.cat([h[:, source], h[:, target]], -1)))[..., 0].exp()
+        total = torch.zeros(x.shape[0], 4, dtype=x.dtype).scatter_add(1, target.expand(x.shape[0], -1), score)
+        share = score / total.gather(1, target.expand(x.shape[0], -1))
+        return torch.zeros_like(h).index_add(1, target, share[..., None] * h[:, source]).relu()
+
+
+class Mixer(nn.Module):
+    """Patches by unfolding, mixed along tokens and along channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.channels = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.first, self.second = nn.LayerNorm(4), nn.LayerNorm(4)
+
+    def forward(self, x):
+        x = F.unfold(x, 2, stride=2).mT
+        x = x + F.gelu(self.tokens(self.first(x).mT), approximate="tanh").mT
+        return (x + F.hardswish(self.channels(self.second(x)))).mean(1)
+
+
 def mlp(*layers: Any) -> Any:
     return nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 2))
 
@@ -192,6 +343,17 @@ MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "message passing": (MessagePassing, (4, 2)),
     "embedded": (Embedded, (3,)),
     "coupling": (Coupling, (4,)),
+    "siren": (Siren, (2,)),
+    "deeponet": (DeepONet, (4,)),
+    "squeeze and excite": (SqueezeExcite, (2, 4, 4)),
+    "masked attention": (Masked, (4, 4)),
+    "bags": (Bags, (3,)),
+    "inside": (Inside, (3,)),
+    "gated": (Gated, (2, 5)),
+    "mixer": (Mixer, (1, 4, 4)),
+    "decoder": (Decoder, (3, 4)),
+    "recurrent cell": (Cell, (3, 2)),
+    "gcn": (Graph, (4, 2)),
 }
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ torch = pytest.importorskip("torch")
 import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
 
+ONCE = ("bags",)
+"""Torch cannot differentiate these twice."""
 SMOOTH = ("tanh", "layer norm", "lstm", "attention", "coupling", "hamiltonian", "causal")
 
 
@@ -27,7 +30,7 @@ def test_jacobian_is_that_of_torch(name, mode):
     close(mt.jacobian(f, mode=mode)(x).detach(), per_sample(f, x).detach())
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ONCE])
 def test_gradients_go_through_the_jacobian(name):
     f, x = module(name)
     x.requires_grad_()
@@ -36,6 +39,45 @@ def test_gradients_go_through_the_jacobian(name):
     found = torch.autograd.grad(mt.jacobian(f)(x).pow(3).sum(), inputs, allow_unused=True, materialize_grads=True)
     for a, b in zip(found, wanted, strict=True):
         close(a, b, 1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in (*ONCE, "inside")])
+def test_compiled_jacobians_and_the_gradients_of_losses_on_them(name):
+    f, x = module(name)
+    compiled, loss = mt.compile(mt.jacobian(f)), mt.compile(lambda x: mt.jacobian(f)(x).pow(3).sum())
+    for scale in (1.0, 1.1):  # recorded, then replayed
+        inputs = [(x * scale).requires_grad_(), *f.parameters()]
+        wanted = per_sample(f, inputs[0])
+        close(compiled(inputs[0]).detach(), wanted.detach())
+        theirs, mine = wanted.pow(3).sum(), loss(inputs[0])
+        for a, b in zip(*(torch.autograd.grad(y, inputs, allow_unused=True, materialize_grads=True)
+                          for y in (mine, theirs)), strict=True):  # fmt: skip
+            close(a, b, 1e-9)
+
+
+def test_entries_chosen_by_a_mask_of_values_are_refused_under_compile():
+    f, x = module("inside")
+    with pytest.raises(mj.TraceError, match="torch_modules"):
+        mt.compile(mt.jacobian(f))(x)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "residual", "decoder"])
+def test_modules_in_train_mode_are_those_of_torch(name):
+    """Statistics of the batch, of which the diagonal is asked; masks of dropout, drawn by the same seed."""
+    f, x = module(name)
+    f.train()
+    state = {key: value.clone() for key, value in f.state_dict().items()}
+    torch.manual_seed(3)
+    with twice_differentiable():
+        whole = torch.autograd.functional.jacobian(f, x)
+    f.load_state_dict(state)
+    torch.manual_seed(3)
+    with pytest.raises(mj.BatchMixingError) if name != "decoder" else nullcontext():
+        mt.jacobian(f)(x)
+    torch.manual_seed(3)
+    J = mt.jacobian(f, on_mixing="diagonal")(x)
+    own = whole.movedim(whole.ndim - x.ndim, 1)  # the samples of the input beside those of the output
+    close(J.detach(), torch.stack([own[i, i] for i in range(len(x))]))
 
 
 @pytest.mark.parametrize("name", SMOOTH)

@@ -17,6 +17,8 @@ import minijac.torch as mt  # noqa: E402
 DIFFERENT = {
     "__rpow__": "0 ** x has derivative 0 for x > 0, torch gives NaN",
     "as_strided_scatter": "torch adds the derivative of entries that were overwritten",
+    "cholesky_inverse": "torch gives entries that are not read, on one side of the diagonal, a derivative",
+    "cholesky_solve": "as cholesky_inverse",
     "cov": "a weight of float32 beside float64: the Jacobian has the wider dtype",
     "linalg.pinv.hermitian": "torch takes the matrix for its own transpose, one by the lower triangle follows it here",
     "native_group_norm": "torch has no derivative for the mean and the deviation that it returns beside the result",

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from minijac.tape.trace import Trace  # noqa: E402
 from minijac.torch.run import Run, entered  # noqa: E402
+from minijac.torch.tensors import TracedTensor  # noqa: E402
 
 
 def drawn(shape, draw):
@@ -57,3 +58,8 @@ def test_views_lie_where_those_of_torch_lie(seed):
         numbers = torch.as_tensor(run.value(mine).value)
     trace.close()
     assert torch.equal(numbers, theirs)
+
+
+def test_what_is_followed_hides_nothing_of_a_tensor():
+    own = {name for name in vars(TracedTensor) if not name.startswith("__")}
+    assert own & {*dir(torch.Tensor)} == {"numpy"}

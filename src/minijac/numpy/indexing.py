@@ -323,6 +323,9 @@ def put(x: Any, index: Any, values: Any) -> Any:
     array([0., 5., 5., 0.])
     """
     x = as_array(x, values)
+    whole, mask = _by_mask(x, index, values)
+    if whole is not None:
+        return np.where(mask, whole, x)
     new, hit = _placed(x, index, values, once=True)
     return np.where(hit, new, x)
 
@@ -398,24 +401,32 @@ def setitem(y: Any, index: Any, value: Any) -> None:
     """``y[index] = value``"""
     writable(y)
     value = array(value) if isinstance(value, list | tuple) else value
-    mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
-    if _is_mask(mask) and np.ndim(value) <= y.ndim - mask.ndim and mask.shape == y.shape[: mask.ndim]:
-        mask = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
-        overwrite(y, np.where(mask, value, y.fresh()))
+    whole, mask = _by_mask(y, index, value)
+    if whole is not None:
+        overwrite(y, np.where(mask, whole, y.fresh()))
         return
-    if _is_mask(mask) and isinstance(value, Traced) and mask.shape == y.shape[: mask.ndim]:
-        with np.errstate(all="ignore"):  # what the mask does not choose is discarded
-            whole = _everywhere(value, mask, np.ndim(value), {})
-        if whole is not None and np.shape(whole) == y.shape:
-            mask = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
-            overwrite(y, np.where(mask, whole, y.fresh()))
-            return
     full = full_index(index, y)
     basic, picks = split_index(full, y.shape)
     if picks:
         overwrite(y, put(y.fresh(), index, value))
     else:
         assign(y, basic, value)
+
+
+def _by_mask(y: Any, index: Any, value: Any) -> tuple[Any, Any]:
+    """What is written where a mask alone is the index, at all entries, and the mask for `y`; None where not known."""
+    mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    if not _is_mask(mask) or mask.shape != y.shape[: mask.ndim]:
+        return None, None
+    wide = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
+    if np.ndim(value) <= y.ndim - mask.ndim:
+        return value, wide
+    if isinstance(value, Traced):
+        with np.errstate(all="ignore"):  # what the mask does not choose is discarded
+            whole = _everywhere(value, mask, np.ndim(value), {})
+        if whole is not None and np.shape(whole) == y.shape:
+            return whole, wide
+    return None, None
 
 
 def _everywhere(x: Any, mask: Any, ndim: int, known: dict[tuple[int, int], Any], depth: int = 128) -> Any:

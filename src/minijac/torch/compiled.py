@@ -17,6 +17,7 @@ from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
 from ..program.compiled import compile as compile_arrays
 from ..transforms.products import value_and_grad, vjp
+from .jacobians import leaves_of
 from .run import Run, current, entered
 from .tensors import array_of, tensor_of
 from .transforms import _named
@@ -30,8 +31,8 @@ Tensor = torch.Tensor
 class Program:
     """A compiled function of arrays; called with tensors it gives tensors, tied to those that require grad."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], scalar: bool = False) -> None:
+        self.function, self.scalar = function, scalar
         self.replay: CompiledArrays = compile_arrays(function)
         self.derived: dict[Any, Any] = {}
         """What was compiled for derivatives: by the inputs that have one, and the outputs that have a cotangent."""
@@ -41,16 +42,13 @@ class Program:
         wanted = tuple([k for k, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad])
         if not wanted or not torch.is_grad_enabled():
             return [_tensor(y) for y in self.replay(*arrays)]
-        shape = self.derived.get("shape")
-        if shape is not None:  # a scalar, whose gradient is computed with it
-            (y,), gradients = self._with_gradient(wanted)(*arrays)
+        slopes = None
+        if self.scalar:  # its gradient is computed with it
+            results, gradients = self._with_gradient(wanted)(*arrays)
             slopes = [tensor_of(g) for g in gradients]
-            results = [_tensor(y)]
         else:
-            results = [_tensor(y) for y in self.replay(*arrays)]
-            slopes = None
-            if len(results) == 1 and isinstance(results[0], Tensor) and results[0].ndim == 0:
-                self.derived["shape"] = ()
+            results = self.replay(*arrays)
+        results = [_tensor(y) for y in results]
         at = [n for n, y in enumerate(results) if isinstance(y, Tensor) and y.is_floating_point()]
         call = Call(self, list(tensors), wanted, at, slopes)
         tied = _Replay.apply(call, [results[n] for n in at], *[tensors[k] for k in wanted])
@@ -196,7 +194,7 @@ class Entry:
 
     def __init__(self, fn: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
         self.at = [k for k, leaf in enumerate(leaves) if _is_input(leaf)]
-        self.captured, self.constants = _captured(fn, leaves, tree)
+        self.captured, self.constants, scalar = _captured(fn, leaves, tree)
         self.tree: Any = None
         fixed = [None if _is_input(leaf) else leaf for leaf in leaves]
 
@@ -215,7 +213,7 @@ class Entry:
                 results, self.tree = optree.tree_flatten(fn(*args, **kwargs), namespace="minijac")
                 return [run.value(y) if isinstance(y, Tensor) else y for y in results]
 
-        self.program = Program(on_arrays)
+        self.program = Program(on_arrays, scalar)
 
     def holds(self) -> bool:
         """Whether the tensors that were taken for constants hold what they held."""
@@ -230,8 +228,9 @@ def _is_input(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) or (isinstance(leaf, int | float) and not isinstance(leaf, bool))
 
 
-def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[list[Any], list[Any]]:
+def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[list[Any], list[Any], bool]:
     """The tensors that the function meets and that are no arguments, found by running it once: inputs, and constants.
+    And whether it returns one number alone.
 
     What is a parameter, a buffer of floats, or requires grad is an input. All else, of which the function may make
     decisions, is a constant as long as it is not written.
@@ -240,7 +239,8 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     run.made = {}
     with entered(run):
         args, kwargs = optree.tree_unflatten(tree, leaves)
-        fn(*args, **kwargs)
+        results = leaves_of(fn(*args, **kwargs))
+        scalar = len(results) == 1 and isinstance(results[0], Tensor) and not results[0].ndim
     if run.outer is not None:
         run.outer.close()
     modules = [x for x in modules_of(fn) if isinstance(x, torch.nn.Module)]
@@ -253,7 +253,7 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     for leaf in leaves:
         inputs.pop(id(leaf), None)
         constants.pop(id(leaf), None)
-    return list(inputs.values()), [(t, t._version, t.data_ptr()) for t in constants.values()]
+    return list(inputs.values()), [(t, t._version, t.data_ptr()) for t in constants.values()], scalar
 
 
 class Compiled:

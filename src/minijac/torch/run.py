@@ -316,7 +316,7 @@ def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
     value, meta = function(x.read(), *args[1:], **kwargs), packet(x.meta(), *args[1:], **kwargs)
     if x.root is None:
         x.root, x.version = TracedTensor(x.held, run), 0
-    x.held, x.place_, x.layout = value, place_of(meta), None
+    x.held, x.place_, x.layout_ = value, place_of(meta), None
     with torch._C._DisableTorchDispatch():
         return func(*args, **kwargs)
 

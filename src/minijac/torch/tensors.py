@@ -76,7 +76,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     root: TracedTensor | None = None
     version: int = 0
     place_: Place | None = None
-    layout: Layout | None = None
+    layout_: Layout | None = None
     stopped: bool = False
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
@@ -114,10 +114,10 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
             return torch.empty(0, dtype=_TORCH[self.held.dtype], device="meta").as_strided(*self.place)
 
     def layout_in_root(self) -> Layout:
-        if self.layout is None:
+        if self.layout_ is None:
             assert self.root is not None
-            self.layout = layout_of(self.root.held.shape, *self.place)
-        return self.layout
+            self.layout_ = layout_of(self.root.held.shape, *self.place)
+        return self.layout_
 
     def read(self) -> Any:
         """The value as it is now."""

@@ -61,7 +61,8 @@ as they are, and to make programs of the tiles takes long."""
 def stages(program: Program) -> Sequence[Instruction | Region]:
     """The steps of a program, those that treat each sample by itself gathered in regions where that pays."""
     count = len(program.instructions)
-    if count > LONG and sum(_traffic(step, program.values) for step in program.instructions) < SMALL * count:
+    moved = sum(_traffic(step, program.values) for step in program.instructions)
+    if moved <= WORTH or (count > LONG and moved < SMALL * count):
         return program.instructions
     best: list[Instruction | Tiled] = []
     most = size = 0

@@ -12,7 +12,7 @@ import torch
 
 from ... import nn
 from ...backend import astype, namespace, placed, value_of
-from ...numpy.indexing import add_at, put
+from ...numpy.indexing import put
 from ..tensors import tensor_of
 from .reductions import picked
 from .registry import EXACT, TABLE, aten
@@ -342,27 +342,28 @@ def embedding_bag(
     weight: Any, indices: Any, offsets: Any, scale: bool = False, mode: int = 0, sparse: bool = False,
     per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: int = -1,
 ) -> Any:  # fmt: skip
+    """Sums, means or largest of bags of rows; bags of one size keep their axis, so that samples stay apart."""
     indices, starts = value_of(indices), value_of(offsets)
     starts = starts[:-1] if include_last_offset else starts
-    bag = np.searchsorted(starts, np.arange(len(indices)), "right") - 1
-    rows = np.take(weight, indices, 0)
+    sizes = np.diff(starts, append=len(indices))
     kept = indices != (padding_idx % len(weight) if padding_idx >= 0 else -1)
-    counts = np.bincount(bag[kept], minlength=len(starts))
-    if mode == 2:
-        n = max(int(np.bincount(bag, minlength=1).max(initial=0)), 1)
-        table = np.full((len(starts), n), -1)
-        for b in range(len(starts)):
-            own = np.flatnonzero((bag == b) & kept)
-            table[b, : len(own)] = own
-        windows = np.where((table >= 0)[..., None], rows[np.maximum(table, 0)], -math.inf)
+    rows = np.take(weight, indices, 0)
+    rows = rows if per_sample_weights is None else rows * np.expand_dims(per_sample_weights, -1)
+    n = int(sizes.max(initial=0))
+    if (sizes == n).all():
+        windows, inside = np.reshape(rows, (len(sizes), n, rows.shape[1])), kept.reshape(len(sizes), n)
+    else:
+        at = np.minimum(starts[:, None] + np.arange(n), len(indices) - 1)
+        windows, inside = rows[at], kept[at] & (np.arange(n) < sizes[:, None])
+    counts, own = inside.sum(1), inside[..., None]
+    if mode == 2 and n:
+        windows = np.where(own, windows, -math.inf)
         best = picked(windows, np.expand_dims(np.argmax(value_of(windows), 1), 1), 1, False)[0]
         y = np.where((counts > 0)[:, None], best, 0.0)
     else:
-        rows = rows if per_sample_weights is None else rows * np.expand_dims(per_sample_weights, -1)
-        rows = np.where(kept[:, None], rows, 0.0)
-        y = add_at(namespace(rows).zeros((len(starts), weight.shape[1]), weight.dtype), bag, rows)
+        y = np.sum(np.where(own, windows, 0.0), axis=1)
         y = y / np.maximum(counts, 1)[:, None].astype(weight.dtype) if mode == 1 else y
-    return y, bag, counts, counts
+    return y, np.repeat(np.arange(len(sizes)), sizes), counts, counts
 
 
 def dropout_backward(g: Any, mask: Any, scale: float) -> Any:

@@ -177,10 +177,9 @@ def index(x: Any, indices: Any) -> Any:
 
 def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
     place = _positions(indices)
-    masks = [i for i in place if getattr(i, "dtype", None) == np.dtype(bool)]
-    if len(place) == 1 and masks and np.ndim(values) == 0 and not accumulate and masks[0].ndim <= x.ndim:
-        mask = np.reshape(masks[0], masks[0].shape + (1,) * (x.ndim - masks[0].ndim))
-        return np.where(mask, astype(values, x.dtype, x), x)
+    if len(place) == 1 and type(place[0]) is np.ndarray and place[0].dtype == bool and place[0].sum() == 1:
+        rest = x.shape[place[0].ndim :]  # torch drops the axis of the one entry
+        values = np.reshape(values, (1, *rest)) if np.shape(values) == rest else values
     return add_at(x, place, values) if accumulate else put(x, place, values)
 
 
