@@ -36,6 +36,7 @@ __all__ = [
     "flatten",
     "output_leaf",
     "returned",
+    "shown",
     "unflatten",
     "with_aux",
 ]
@@ -321,3 +322,14 @@ def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
             f"{namespace(tangent).__name__}. Arrays do not move by themselves: cupy.asarray(x), or x.get()."
         )
     return tangent
+
+
+def shown(work: Any, progress: bool) -> Any:
+    """The work, behind a progress bar where one is wanted. Raises ImportError where tqdm is not installed."""
+    if not progress:
+        return work
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install minijac[progress]") from error
+    return tqdm(work, desc="jacobian", unit="chunk")

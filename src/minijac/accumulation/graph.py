@@ -127,7 +127,7 @@ class Graph:
                 for p, positions in parents.items():
                     if p in blocks:
                         for edge in self._between(i, p, positions):
-                            total.add((edge.half() if i in turned and self._real(i) else edge).after(blocks[p]))
+                            total.add((edge.of_reals(self._real(i)) if i in turned else edge).after(blocks[p]))
                 if total:
                     block = total.block()
                     blocks[i] = block.of_reals(self.nodes[i].out.dtype) if i in turned else block
@@ -163,7 +163,7 @@ class Graph:
             block = total.block()
             for p, positions in self._parents(i).items():
                 for edge in self._between(i, p, positions):
-                    before = (edge.half() if i in turned and self._real(i) else edge).before(block)
+                    before = (edge.of_reals(self._real(i)) if i in turned else edge).before(block)
                     if turned:
                         before = before.of_reals(self.nodes[p].out.dtype, backward=True)
                     totals.setdefault(p, _Sum()).add(before)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..algebra.block import Block
-from ..arguments import Options
+from ..arguments import Options, shown
 from ..operator.bands import merged
 from ..operator.jacobian import Jacobian
 from .graph import Graph
@@ -15,9 +15,7 @@ from .plan import Plan, accumulate
 from .recording import Prepared
 from .seeds import seeds, unit
 
-__all__ = [
-    "Blocks", "Results", "accumulate_chunk", "assemble", "batch_first", "ends", "finished", "result_dtype", "shown",
-]  # fmt: skip
+__all__ = ["Blocks", "Results", "accumulate_chunk", "assemble", "batch_first", "ends", "finished", "result_dtype"]
 
 
 def assemble(ready: Prepared, plan: Plan, options: Options) -> list[list[Any]]:
@@ -52,17 +50,6 @@ def accumulate_chunk(graph: Graph, plan: Plan, end: int, seed: Block) -> Blocks:
         return {(o, end): block for o, block in graph.forward({end: seed}, real=True).items()}
     real = graph.nodes[end].out.dtype.kind != "c"
     return {(end, i): block for i, block in graph.reverse({end: seed.T}, real).items()}
-
-
-def shown(work: Any, progress: bool) -> Any:
-    """The work, behind a progress bar where one is wanted. Raises ImportError where tqdm is not installed."""
-    if not progress:
-        return work
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install minijac[progress]") from error
-    return tqdm(work, desc="jacobian", unit="chunk")
 
 
 class Results:

@@ -13,7 +13,7 @@ from ..algebra.labels import Axes, Label, label_of
 from ..algebra.view import View, row_major
 from ..algebra.writing import Placed
 from ..backend import Wrapped, zeros
-from ..ops.edges import Edge, Linear
+from ..ops.edges import Edge
 from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
 from .graph import Graph
 
@@ -245,7 +245,7 @@ class ShadowGraph(Graph):
                 like = self.nodes[i].out
                 push = _moves(linear.push if linear.uniform else None, inp, out, edge.inp_shape, edge.out_shape, like)
                 pull = _moves(linear.pull if linear.uniform else None, out, inp, edge.out_shape, edge.inp_shape, like)
-                linear = Linear(push, pull, linear.uniform)
+                linear = linear._replace(push=push, pull=pull)
             self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
         return self._edges[i, k]
 

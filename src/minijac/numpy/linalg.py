@@ -11,7 +11,7 @@ from ..backend import namespace
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, linalg
-from ..ops.linalg import T
+from ..ops.linalg import H, T
 from .pointwise import abs_squared, is_complex
 from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
@@ -72,7 +72,7 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Any, Any, Any, An
     x = np.matmul(linalg.pinv(a, rcond=rcond), b)
     if rank != n or m <= n:
         return x, namespace(a).empty(0, x.dtype), rank, s
-    squares = np.square(b - np.matmul(a, x)).sum(axis=0)
+    squares = abs_squared(b - np.matmul(a, x)).sum(axis=0)
     return x, squares.reshape(-1), rank, s
 
 
@@ -117,6 +117,10 @@ def det(a: Any) -> Any:
 @implements(np.linalg.slogdet)
 def slogdet(a: Any) -> Any:
     a = _matrices(a, "slogdet", square=True)
+    if is_complex(a):
+        log = linalg.logdet(a)
+        zero = np.real(log) == -np.inf
+        return SlogdetResult(np.where(zero, 0.0, np.exp(1j * np.where(zero, 0.0, np.imag(log)))), np.real(log))
     return SlogdetResult(linalg.sign_of_det(a), linalg.logabsdet(a))
 
 
@@ -124,7 +128,7 @@ def slogdet(a: Any) -> Any:
 @implements(np.linalg.cholesky)
 def cholesky(a: Any, /, *, upper: bool = False) -> Any:
     a = _matrices(a, "cholesky", square=True)
-    return T(linalg.cholesky(T(a))) if upper else linalg.cholesky(a)
+    return H(linalg.cholesky(H(a))) if upper else linalg.cholesky(a)
 
 
 def _lower(a: Any, UPLO: str, name: str) -> Any:
@@ -132,7 +136,7 @@ def _lower(a: Any, UPLO: str, name: str) -> Any:
     a = _matrices(a, name, square=True)
     if UPLO.upper() not in ("L", "U"):
         raise ValueError(f"{name} at {user_line()}: expected UPLO='L' or 'U', got {UPLO!r}")
-    return a if UPLO.upper() == "L" else T(a)
+    return a if UPLO.upper() == "L" else H(a)
 
 
 @implements(np.linalg.eigh)
@@ -159,7 +163,7 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: 
             "full_matrices=False, and numpy.linalg.eigh for symmetric matrices."
         )
     d = linalg.svd(a)
-    return SVDResult(linalg.left_vectors(a, d), linalg.singular_values(a, d), T(linalg.right_vectors(a, d)))
+    return SVDResult(linalg.left_vectors(a, d), linalg.singular_values(a, d), H(linalg.right_vectors(a, d)))
 
 
 @implements(np.linalg.svdvals)
@@ -180,7 +184,7 @@ def qr(a: Any, mode: str = "reduced") -> Any:
     d = linalg.qr(left)
     q, r = linalg.qr_q(left, d), linalg.qr_r(left, d)
     if m < n:
-        r = np.concatenate([r, np.matmul(T(q), a[..., m:])], axis=-1)
+        r = np.concatenate([r, np.matmul(H(q), a[..., m:])], axis=-1)
     return r if mode == "r" else QRResult(q, r)
 
 

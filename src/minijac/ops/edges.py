@@ -34,6 +34,8 @@ class Linear(NamedTuple):
     pull: Callable[[Any], Any]
     uniform: bool = False
     """Whether both do the same at all positions of the axes that pass, and take any number of them."""
+    real: bool = False
+    """Whether they are linear in real numbers alone; the pull is then the adjoint for ``re(sum(a * b))``."""
 
 
 class Edge:
@@ -51,12 +53,13 @@ class Edge:
         terms = [Term(without_ones(p.out), without_ones(p.inp), *p[2:]) for p in self.parts]
         return Block(self.out_shape, self.inp_shape, terms)
 
-    def half(self) -> Edge:
-        """For a map to real numbers ``A dz + conj(A) conj(dz)``, that of which it is the real part, ``2 A dz``."""
-        if not any(part.conj for part in self.parts):
-            return self
-        parts = [part._replace(scale=2 * part.scale) for part in self.parts if not part.conj]
-        return Edge(self.out_shape, self.inp_shape, parts)
+    def of_reals(self, to_real: bool) -> Edge:
+        """The same as a part of a map from or to real numbers, for which to be linear in those is enough. And `to_real`
+        ones, ``A dz + conj(A) conj(dz)``: that of which it is the real part, ``2 A dz``."""
+        parts, linear = self.parts, self.linear and self.linear._replace(real=False)
+        if to_real and any(part.conj for part in parts):
+            parts = [part._replace(scale=2 * part.scale) for part in parts if not part.conj]
+        return Edge(self.out_shape, self.inp_shape, parts, linear)
 
     def without_dead(self, live: Any) -> Edge:
         """The same where an output entry is live; infinities and NaNs of entries that are not become zero.
@@ -75,15 +78,24 @@ class Edge:
         """Forward: this derivative applied to a block that ends in the operand."""
         if self.linear is None:
             return self.block().after(block)
-        (part,) = self.parts
-        return _map(self.linear.push, part.inp, part.out, self.out_shape, block, self.linear.uniform)
+        return self._mapped(self.linear.push, block, self.linear, False)
 
     def before(self, block: Block) -> Block:
         """Reverse: a block that starts in the node's output, applied to this derivative."""
         if self.linear is None:
             return block.after(self.block())
+        return self._mapped(self.linear.pull, block.T, self.linear, True).T
+
+    def _mapped(self, function: Callable[[Any], Any], block: Block, linear: Linear, backward: bool) -> Block:
         (part,) = self.parts
-        return _map(self.linear.pull, part.out, part.inp, self.inp_shape, block.T, self.linear.uniform, True).T
+        ends = (part.out, part.inp, self.inp_shape) if backward else (part.inp, part.out, self.out_shape)
+        if not linear.real:
+            return _map(_Map(function, linear.uniform, backward), *ends, block)
+        # what it does to i x tells apart A and B in ``A x + B conj(x)``
+        same, other = (lambda x: 0.5 * (function(x) - 1j * function(1j * x)),
+                       lambda x: 0.5 * (function(x) + 1j * function(1j * x)))  # fmt: skip
+        first = _map(_Map(same, linear.uniform, backward), *ends, block)
+        return first + _map(_Map(other, linear.uniform, backward, conjugates=True), *ends, block)
 
     def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
@@ -100,9 +112,7 @@ def _without_dead(part: Part, live: Any, asks: bool = True) -> Part:
     grows = size_of(order) > max(size_of(f.axes) for f in part.factors)
     mask = Factor(live.reshape(tuple(label.size for label in lead)), lead)  # type: ignore[arg-type]
     looked_at = live is array_of(live) and (asks or on_host(live))
-    if (
-        grows and not looked_at
-    ):  # of a program, whose numbers cannot be looked at, or of a device that is not to be asked
+    if grows and not looked_at:  # of a program, whose numbers are not there, or of a device that is not to be asked
         return part._replace(factors=tuple(_used_alone(factor, mask) for factor in part.factors))
     # to ask a device costs more than to write zeros, unless that makes data of what is shared or a product
     if (grows or on_host(value_of(live))) and all(_finite(f.array) for f in part.factors):
@@ -189,19 +199,17 @@ def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
     return None
 
 
-def _map(
-    function: Callable[[Any], Any],
-    source: Axes,
-    target: Axes,
-    shape: Shape,
-    block: Block,
-    uniform: bool,
-    backward: bool = False,
-) -> Block:
-    """Apply a linear function along a block's output axes; labels stay where source and target share theirs.
+class _Map(NamedTuple):
+    function: Callable[[Any], Any]
+    uniform: bool
+    backward: bool
+    """A term of a block that comes backward and conjugates meets the conjugate: ``A conj(M x) = A conj(M) conj(x)``."""
+    conjugates: bool = False
+    """Whether the function itself is one like ``B conj(x)``, or the adjoint of that."""
 
-    A term of a block that comes `backward` and conjugates meets the conjugate map: ``A conj(M x) = A conj(M) conj(x)``.
-    """
+
+def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> Block:
+    """Apply a linear function along a block's output axes; labels stay where source and target share theirs."""
     shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
     passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
     block = block.materialised([k for k in range(len(source)) if k not in passing])
@@ -211,24 +219,17 @@ def _map(
             digits = [digit for axis in term.out for digit in axis]
             if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
-        result.append(_map_term(function, passing, target, shape, term, block, uniform, backward and term.conj))
+        result.append(_map_term(how, passing, target, shape, term, block))
     return Block(shape, block.inp_shape, result, block.one)
 
 
-def _map_term(
-    function: Callable[[Any], Any],
-    passing: dict[int, int],
-    target: Axes,
-    shape: Shape,
-    term: Term,
-    block: Block,
-    uniform: bool,
-    turned: bool,
-) -> Term:
-    factor = Term(term.out, term.inp, term.factors).one_factor() if term.factors else Factor(block.one, ())
+def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block) -> Term:
+    turned = how.backward and term.conj
+    scale, rest = (term.scale, 1.0) if type(term.scale) is complex else (1.0, term.scale)  # not every map lets i pass
+    factor = Term(term.out, term.inp, term.factors or (Factor(block.one, ()),), scale).one_factor()
     if turned:
         factor = conjugated(factor)
-    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if uniform else []
+    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if how.uniform else []
     # a uniform map is carried out once for all positions along which the block is constant
     digits = [tuple(digit for digit in axis if digit not in alike) for axis in term.out]
     own = [digit for axis in digits for digit in axis]
@@ -240,8 +241,10 @@ def _map_term(
     for k, n in enumerate(shape):
         axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
     order = (*extra, *(digit for axis in axes for digit in axis if digit not in alike))
-    data = Factor(function(lead).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
-    return Term(tuple(axes), term.inp, (conjugated(data) if turned else data,), term.scale, term.conj)
+    data = Factor(how.function(lead).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
+    if turned != (how.backward and how.conjugates):
+        data = conjugated(data)
+    return Term(tuple(axes), term.inp, (data,), rest, term.conj != how.conjugates)
 
 
 def linear_map(
@@ -251,6 +254,7 @@ def linear_map(
     pull: Callable[[Any], Any],
     passing: Sequence[tuple[int, int]],
     uniform: bool = False,
+    real: bool = False,
 ) -> Edge:
     """The edge of a linear map that is no block, from arrays of shape `source` to arrays of shape `target`.
 
@@ -261,10 +265,11 @@ def linear_map(
         passing: Pairs of axes (of source, of target) along which entries stay in place and do not mix; the samples
             have to be on one of them.
         uniform: Whether both do the same at all positions of the passing axes, and take any number of them.
+        real: Whether they are linear in real numbers alone (`Linear.real`).
     """
     labels = [Label(n) for n in source]
     out = [Label(n) for n in target]
     for i, j in passing:
         out[j] = labels[i]
     part = Part(tuple((label,) for label in out), tuple((label,) for label in labels))
-    return Edge(target, source, [part], Linear(push, pull, uniform))
+    return Edge(target, source, [part], Linear(push, pull, uniform, real))

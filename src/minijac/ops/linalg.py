@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import Factor
+from ..algebra.factors import Factor, conjugated, is_complex
 from ..algebra.labels import Axes, Label
 from ..backend import namespace
 from ..tape.op import Op
@@ -20,8 +20,8 @@ from .edges import Edge, Linear, Part, linear_map
 from .families import Example, define, labelled, opaque
 
 __all__ = [
-    "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "pinv", "qr", "qr_q",
-    "qr_r", "right_vectors", "sign_of_det", "singular_values", "solve", "svd",
+    "H", "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "logdet", "pinv",
+    "qr", "qr_q", "qr_r", "right_vectors", "sign_of_det", "singular_values", "solve", "svd",
 ]  # fmt: skip
 
 
@@ -31,14 +31,23 @@ def T(x: Any) -> Any:
     return np.swapaxes(x, -1, -2)
 
 
+def conj(x: Any) -> Any:
+    return np.conjugate(x) if is_complex(x) else x
+
+
+def H(x: Any) -> Any:
+    """The conjugate transpose of each matrix."""
+    return T(conj(x))
+
+
 def symmetric(x: Any) -> Any:
-    return 0.5 * (x + T(x))
+    return 0.5 * (x + H(x))
 
 
 def triangle(n: int, x: Any, diagonal: float) -> Any:
     """Ones below the diagonal, `diagonal` on it, of the dtype of `x` and where `x` lives."""
     xp = namespace(x)
-    return (xp.tri(n, k=-1) + diagonal * xp.eye(n)).astype(x.dtype)
+    return (xp.tri(n, k=-1) + diagonal * xp.eye(n)).astype(x.real.dtype)
 
 
 def _labels(*sizes: int) -> list[Label]:
@@ -53,12 +62,25 @@ def _factor(array: Any, labels: Sequence[Label]) -> Factor:
     return labelled(array, _axes(labels), array.dtype)
 
 
-def _maps(node: Node, k: int, push: Callable[[Any], Any], pull: Callable[[Any], Any], last: bool = False) -> Edge:
-    """The edge of linear maps between the matrices of two stacks; with `last`, their last axis passes too."""
+def _maps(
+    node: Node,
+    k: int,
+    push: Callable[[Any], Any],
+    pull: Callable[[Any], Any],
+    last: bool = False,
+    adjoint: bool = False,
+) -> Edge:
+    """The edge of linear maps between the matrices of two stacks; with `last`, their last axis passes too.
+
+    Those of complex matrices are linear in real numbers where `adjoint` is given in place of the transpose, by the
+    inner product ``re(sum(conj(a) * b))``.
+    """
     source, target = np.shape(node.args[k]), node.out.shape
     passing = [(i, i) for i in range(len(source) - 2)]
     if last:
         passing.append((len(source) - 1, len(target) - 1))
+    if adjoint and is_complex(node.out):
+        return linear_map(source, target, push, lambda e: conj(pull(conj(e))), passing, real=True)
     return linear_map(source, target, push, pull, passing)
 
 
@@ -119,13 +141,13 @@ def _pinv_edge(node: Node, k: int) -> Edge:
     outside = xp.eye(m, dtype=p.dtype) - a @ p, xp.eye(n, dtype=p.dtype) - p @ a
     out, inp = _axes([*lead, i, j]), _axes([*lead, row, column])
     pairs = [
-        (-p, [i, row], p, [column, j]),
-        (p @ T(p), [i, column], outside[0], [row, j]),
-        (outside[1], [i, column], T(p) @ p, [row, j]),
+        (-p, [i, row], p, [column, j], False),
+        (p @ H(p), [i, column], outside[0], [row, j], is_complex(p)),
+        (outside[1], [i, column], H(p) @ p, [row, j], is_complex(p)),
     ]
     parts = [
-        Part(out, inp, (_factor(left, [*lead, *first]), _factor(right, [*lead, *second])))
-        for left, first, right, second in pairs
+        Part(out, inp, (_factor(left, [*lead, *first]), _factor(right, [*lead, *second])), 1.0, conj)
+        for left, first, right, second, conj in pairs
     ]
     return Edge(p.shape, a.shape, parts)
 
@@ -135,6 +157,7 @@ pinv = define(
     lambda a, rcond=None: namespace(a).linalg.pinv(a) if rcond is None else namespace(a).linalg.pinv(a, rcond),
     _pinv_edge,
     ANY,
+    complex=True,
 )
 
 
@@ -155,6 +178,7 @@ det = define(
     lambda a: namespace(a).linalg.det(a),
     _per_matrix(lambda node: cofactor(node.args[0])),
     SQUARE,
+    complex=True,
 )
 
 
@@ -175,7 +199,7 @@ def _cofactor_value(a: Any) -> Any:
         return d[..., None, None] * T(xp.linalg.inv(a))
     u, s, v = xp.linalg.svd(a)
     sign = xp.linalg.det(u) * xp.linalg.det(v)
-    return (sign[..., None, None] * u * _others(s, 1)[..., None, :]) @ v
+    return (sign[..., None, None] * conj(u) * _others(s, 1)[..., None, :]) @ conj(v)
 
 
 def _cofactor_edge(node: Node, k: int) -> Edge:
@@ -201,6 +225,7 @@ def _cofactor_slope_value(a: Any, x: Any) -> Any:
         return _cofactor_slope(d * T(xp.linalg.inv(a)), d, x)
     u, s, v = xp.linalg.svd(a)
     sign = (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
+    u, v = conj(u), conj(v)
     eye = xp.eye(s.shape[-1], dtype=s.dtype)
     minors = (_others(s, 2) * (1.0 - eye)).astype(s.dtype)
     inner = T(u) @ x @ T(v)
@@ -234,7 +259,7 @@ def _cofactor_slope_edge(node: Node, k: int) -> Edge:
     return Edge(y.shape, a.shape, [Part(out, _axes([*lead, *_labels(*a.shape[-2:])]))], Linear(push, pull))
 
 
-cofactor: Op = define("cofactor", _cofactor_value, _cofactor_edge, SQUARE)
+cofactor: Op = define("cofactor", _cofactor_value, _cofactor_edge, SQUARE, complex=True)
 """The matrix of cofactors, ``det(a) inv(a).T`` where the inverse exists: the derivative of the determinant."""
 
 cofactor_slope: Op = define(
@@ -242,6 +267,7 @@ cofactor_slope: Op = define(
     _cofactor_slope_value,
     _cofactor_slope_edge,
     [Example(((3, 2, 2), (3, 2, 2))), Example(((3, 3, 3), (3, 3, 3)))],
+    complex=True,
 )
 """The derivative of the cofactors of `a`: (..., n, n) along `x`: (..., n, n), which may have more axes in front."""
 
@@ -263,7 +289,9 @@ def _inverse_transposed_edge(node: Node, k: int) -> Edge:
     return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
 
 
-inverse_transposed = define("inverse_transposed", _inverse_transposed_value, _inverse_transposed_edge, SQUARE)
+inverse_transposed = define(
+    "inverse_transposed", _inverse_transposed_value, _inverse_transposed_edge, SQUARE, complex=True
+)
 """The derivative of the logarithm of the determinant's absolute value."""
 
 logabsdet = define(
@@ -272,6 +300,17 @@ logabsdet = define(
     _per_matrix(lambda node: inverse_transposed(node.args[0])),
     SQUARE,
 )
+
+
+def _logdet_value(a: Any) -> Any:
+    sign, size = namespace(a).linalg.slogdet(a)
+    return size + 1j * np.angle(sign)
+
+
+logdet = define(
+    "logdet", _logdet_value, _per_matrix(lambda node: inverse_transposed(node.args[0])), SQUARE, complex=True
+)
+"""The complex logarithm of the determinant."""
 sign_of_det = opaque("sign_of_det", lambda a: namespace(a).linalg.slogdet(a)[0], SQUARE)
 
 
@@ -283,12 +322,12 @@ def _cholesky_edge(node: Node, k: int) -> Edge:
     inverse = inv(y)
 
     def push(d: Any) -> Any:
-        return y @ (half * (inverse @ symmetric(d) @ T(inverse)))
+        return y @ (half * (inverse @ symmetric(d) @ H(inverse)))
 
     def pull(e: Any) -> Any:
-        return symmetric(T(inverse) @ (half * (T(y) @ e)) @ inverse)
+        return symmetric(H(inverse) @ (half * (H(y) @ e)) @ inverse)
 
-    return _maps(node, 0, push, pull)
+    return _maps(node, 0, push, pull, adjoint=True)
 
 
 cholesky = define(
@@ -296,6 +335,7 @@ cholesky = define(
     lambda a: namespace(a).linalg.cholesky(a),
     _cholesky_edge,
     POSITIVE,
+    complex=True,
 )
 
 
@@ -304,7 +344,7 @@ def _eigh_value(a: Any) -> Any:
     return namespace(a).concatenate([w[..., None, :], v], axis=-2)
 
 
-eigh = opaque("eigh", _eigh_value, SYMMETRIC)
+eigh = opaque("eigh", _eigh_value, SYMMETRIC, complex=True)
 """The eigenvalues in row 0, the eigenvectors below, for `eigenvalues` and `eigenvectors`; without derivative."""
 
 
@@ -312,8 +352,16 @@ def _eigenvalues_edge(node: Node, k: int) -> Edge:
     v = eigenvectors(*node.args)
     *lead, i, n = _labels(*v.shape)
     j = Label(i.size)
-    factors = (_factor(v, [*lead, i, n]), _factor(v, [*lead, j, n]))
-    return Edge(node.out.shape, node.args[0].shape, [Part(_axes([*lead, n]), _axes([*lead, i, j]), factors)])
+    return _real_edge(node, _factor(conj(v), [*lead, i, n]), _factor(v, [*lead, j, n]), [*lead, n], [*lead, i, j])
+
+
+def _real_edge(node: Node, a: Factor, b: Factor, out: Sequence[Label], inp: Sequence[Label]) -> Edge:
+    """The edge ``dy = re(a b dx)`` of what is real of a matrix."""
+    part = Part(_axes(out), _axes(inp), (a, b))
+    if is_complex(node.args[0]):
+        other = Part(part.out, part.inp, (conjugated(a), conjugated(b)), 0.5, True)
+        return Edge(node.out.shape, node.args[0].shape, [part._replace(scale=0.5), other])
+    return Edge(node.out.shape, node.args[0].shape, [part])
 
 
 def _eigenvectors_edge(node: Node, k: int) -> Edge:
@@ -322,12 +370,12 @@ def _eigenvectors_edge(node: Node, k: int) -> Edge:
     inverse_gap = 1.0 / _differences(w)
 
     def push(d: Any) -> Any:
-        return v @ (inverse_gap * (T(v) @ symmetric(d) @ v))
+        return v @ (inverse_gap * (H(v) @ symmetric(d) @ v))
 
     def pull(e: Any) -> Any:
-        return symmetric(v @ (inverse_gap * (T(v) @ e)) @ T(v))
+        return symmetric(v @ (inverse_gap * (H(v) @ e)) @ H(v))
 
-    return _maps(node, 0, push, pull)
+    return _maps(node, 0, push, pull, adjoint=True)
 
 
 def _differences(w: Any) -> Any:
@@ -340,25 +388,27 @@ def _differences(w: Any) -> Any:
 
 eigenvalues = define(
     "eigenvalues",
-    lambda a, d=None: namespace(a).linalg.eigvalsh(a) if d is None else d[..., 0, :],
+    lambda a, d=None: namespace(a).linalg.eigvalsh(a) if d is None else d[..., 0, :].real,
     _eigenvalues_edge,
     SYMMETRIC,
+    complex=True,
 )
 eigenvectors = define(
     "eigenvectors",
     lambda a, d=None: (_eigh_value(a) if d is None else d)[..., 1:, :],
     _eigenvectors_edge,
     SYMMETRIC,
+    complex=True,
 )
 
 
 # -- singular values ---------------------------------------------------------------------------------------------------
 def _svd_value(a: Any) -> Any:
     u, s, v = namespace(a).linalg.svd(a, full_matrices=False)
-    return namespace(a).concatenate([u, s[..., None, :], T(v)], axis=-2)
+    return namespace(a).concatenate([u, s[..., None, :], H(v)], axis=-2)
 
 
-svd = opaque("svd", _svd_value, ANY)
+svd = opaque("svd", _svd_value, ANY, complex=True)
 """The left vectors, a row of singular values, and the right vectors, one below the other; without derivative."""
 
 
@@ -367,21 +417,20 @@ def _singular_values_edge(node: Node, k: int) -> Edge:
     u, v = left_vectors(a, d), right_vectors(a, d)
     *lead, i, n = _labels(*u.shape)
     j = Label(v.shape[-2])
-    factors = (_factor(u, [*lead, i, n]), _factor(v, [*lead, j, n]))
-    return Edge(node.out.shape, a.shape, [Part(_axes([*lead, n]), _axes([*lead, i, j]), factors)])
+    return _real_edge(node, _factor(conj(u), [*lead, i, n]), _factor(v, [*lead, j, n]), [*lead, n], [*lead, i, j])
 
 
 def _left_vectors_edge(node: Node, k: int) -> Edge:
     u, s, v = node.out, singular_values(*node.args), right_vectors(*node.args)
     push, pull = _singular_vector_maps(u, s, v)
-    return _maps(node, 0, push, pull)
+    return _maps(node, 0, push, pull, adjoint=True)
 
 
 def _right_vectors_edge(node: Node, k: int) -> Edge:
     """The left vectors of the transposed matrix."""
     u, s, v = left_vectors(*node.args), singular_values(*node.args), node.out
     push, pull = _singular_vector_maps(v, s, u)
-    return _maps(node, 0, lambda d: push(T(d)), lambda e: T(pull(e)))
+    return _maps(node, 0, lambda d: push(H(d)), lambda e: H(pull(e)), adjoint=True)
 
 
 def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -390,39 +439,46 @@ def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any],
     own = namespace(s).eye(s.shape[-1], dtype=s.dtype)  # only keeps the diagonal, which has no weight, from 0 / 0
     weight = 1.0 / _differences(s) * (1.0 / (row + column + own))
     tall = u.shape[-2] > s.shape[-1]  # the vectors may also turn out of the space that they span
+    phase = own / (4.0 * row) if is_complex(u) else None  # a pair's, of which each of the two turns by half
 
     def push(d: Any) -> Any:
-        p = T(u) @ d @ v
-        turned = u @ (weight * (p * row + column * T(p)))
+        p = H(u) @ d @ v
+        within = weight * (p * row + column * H(p))
+        turned = u @ (within if phase is None else within + phase * (p - H(p)))
         return turned + (d @ v - u @ p) / row if tall else turned
 
     def pull(e: Any) -> Any:
-        h = weight * (T(u) @ e)
-        left = u @ ((h + T(h)) * row)
+        g = H(u) @ e
+        h = weight * g
+        within = (h + H(h)) * row
+        left = u @ (within if phase is None else within + phase * (g - H(g)))
         if tall:
-            left = left + (e - u @ (T(u) @ e)) / row
-        return left @ T(v)
+            left = left + (e - u @ g) / row
+        return left @ H(v)
 
     return push, pull
 
 
 singular_values = define(
     "singular_values",
-    lambda a, d=None: namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :],
+    lambda a, d=None: namespace(a).linalg.svd(a, compute_uv=False) if d is None else d[..., a.shape[-2], :].real,
     _singular_values_edge,
     ANY,
+    complex=True,
 )
 left_vectors = define(
     "left_vectors",
     lambda a, d=None: (_svd_value(a) if d is None else d)[..., : a.shape[-2], :],
     _left_vectors_edge,
     ANY,
+    complex=True,
 )
 right_vectors = define(
     "right_vectors",
     lambda a, d=None: (_svd_value(a) if d is None else d)[..., a.shape[-2] + 1 :, :],
     _right_vectors_edge,
     ANY,
+    complex=True,
 )
 
 
@@ -431,41 +487,41 @@ def _qr_value(a: Any) -> Any:
     return namespace(a).concatenate(namespace(a).linalg.qr(a), axis=-2)
 
 
-qr = opaque("qr", _qr_value, TALL)
+qr = opaque("qr", _qr_value, TALL, complex=True)
 """The orthonormal columns, and the triangular factor below them; without derivative."""
 
 
 def _qr_q_edge(node: Node, k: int) -> Edge:
     """Walter, Lehmann and Lamour, Optim. Methods Softw. 27 (2012)."""
     q, inverse = node.out, inv(qr_r(*node.args))
-    below = triangle(q.shape[-1], q, 0.0)
+    below = triangle(q.shape[-1], q, 0.5)  # the diagonal of the triangular factor stays real
 
     def push(d: Any) -> Any:
         moved = d @ inverse
-        m = T(q) @ moved
-        return moved + q @ (below * m - T(below * m) - m)
+        m = H(q) @ moved
+        return moved + q @ (below * m - H(below * m) - m)
 
     def pull(e: Any) -> Any:
-        g = T(q) @ e
-        return (e + q @ (below * (g - T(g)) - g)) @ T(inverse)
+        g = H(q) @ e
+        return (e + q @ (below * (g - H(g)) - g)) @ H(inverse)
 
-    return _maps(node, 0, push, pull)
+    return _maps(node, 0, push, pull, adjoint=True)
 
 
 def _qr_r_edge(node: Node, k: int) -> Edge:
     r, q = node.out, qr_q(*node.args)
     inverse = inv(r)
-    below = triangle(r.shape[-1], r, 0.0)
+    below = triangle(r.shape[-1], r, 0.5)
 
     def push(d: Any) -> Any:
-        m = T(q) @ d @ inverse
-        return (m - below * m + T(below * m)) @ r
+        m = H(q) @ d @ inverse
+        return (m - below * m + H(below * m)) @ r
 
     def pull(e: Any) -> Any:
-        h = e @ T(r)
-        return q @ (h - below * h + below * T(h)) @ T(inverse)
+        h = e @ H(r)
+        return q @ (h - below * h + below * H(h)) @ H(inverse)
 
-    return _maps(node, 0, push, pull)
+    return _maps(node, 0, push, pull, adjoint=True)
 
 
 qr_q = define(
@@ -473,10 +529,12 @@ qr_q = define(
     lambda a, d=None: (_qr_value(a) if d is None else d)[..., : a.shape[-2], :],
     _qr_q_edge,
     TALL,
+    complex=True,
 )
 qr_r = define(
     "qr_r",
     lambda a, d=None: (_qr_value(a) if d is None else d)[..., a.shape[-2] :, :],
     _qr_r_edge,
     TALL,
+    complex=True,
 )

@@ -143,8 +143,7 @@ class Trace:
         if Trace.eager is not None and sys.modules.get("cupy") is not None:
             both = Trace.eager(op, operands, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
         out, slopes = both or ((_computed if plain else apply)(op, operands, params), None)
-        if check_operand(op.name, out):
-            self.complex = True
+        self.complex |= check_operand(op.name, out)
         if op.edge is None:
             return out
         if max(parents) < 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..accumulation.graph import Graph
 from ..algebra.block import Block
 from ..algebra.terms import Term
@@ -40,7 +42,7 @@ def curvature(node: Node, tangents: Mapping[int, Block], own: Block, kept: Seque
     kept = range(len(seeds)) if kept is None else kept
 
     def fresh(block: Block, like: Any) -> Block:  # of labels that nothing recorded here has
-        return _as_block(block.dense(node.out.dtype, like), len(seeds), one)
+        return _as_block(block.dense(np.result_type(node.out, like), like), len(seeds), one)
 
     directions = {k: fresh(block, node.args[k]) for k, block in tangents.items()}
     trace = Trace()
@@ -55,7 +57,7 @@ def curvature(node: Node, tangents: Mapping[int, Block], own: Block, kept: Seque
         trace.close()
     block = None
     if isinstance(slopes, Traced) and slopes.home is trace:  # no linear operation
-        block = Graph(trace.nodes, curve, [slopes.index]).forward(curve).get(slopes.index)
+        block = Graph(trace.nodes, curve, [slopes.index]).forward(curve, real=True).get(slopes.index)
     if block is None:
         return Block(shape, tuple(seeds[k] for k in kept), (), one)
     for _ in seeds:  # (out, k) by k: only equal k

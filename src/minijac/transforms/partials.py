@@ -462,7 +462,7 @@ def _along_curve(node: Node, operands: Mapping[int, Coefficients], own: Coeffici
     def derivative(ts: tuple[Any, ...]) -> Any:
         if len(ts) == len(others):
             return slope_at(ts)
-        zero = zeros((), node.out.dtype, node.out)
+        zero = zeros((), node.out.real.dtype, node.out)
         return jvp(lambda t: derivative((*ts, t)), (zero,), (zero + 1.0,))[1]
 
     return derivative(())

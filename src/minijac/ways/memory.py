@@ -19,14 +19,14 @@ import numpy as np
 from ..accumulation.graph import Graph
 from ..accumulation.plan import Plan, accumulate, plan_for, write
 from ..accumulation.recording import Prepared, sample_places
-from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype, shown
+from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype
 from ..accumulation.samples import Place
 from ..accumulation.seeds import Range, seeds, unit
 from ..accumulation.shadow import Cost, Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..algebra.labels import Axes, Label, axis_of, window
 from ..algebra.terms import Term
-from ..arguments import Options, flatten
+from ..arguments import Options, flatten, shown
 from ..backend import is_array
 from ..errors import InputError
 from ..memo import Memo
