@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from minijac.program.cpu import regions, tiling
+from minijac.program.cpu.native import commands
 
 
 def tile_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However small; on two threads, and at the smallest tile size."""
+    """However small; on two threads, at the smallest tile size, in shuffled order, with all addresses looked at."""
+    monkeypatch.setattr(commands, "CHECKED", True)
     monkeypatch.setattr(tiling, "WORTH", 0)
     monkeypatch.setattr(regions, "SETTLE", 0.0)
     monkeypatch.setattr(regions, "SECONDS", 0.0)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiles import run
 
 import minijac as mj
-from minijac.program.cpu import fusion
-from minijac.program.cpu.native import bound, llvm, loops
+from minijac.program.cpu import fusion, regions, tiling
+from minijac.program.cpu.native import bound, commands, llvm, loops
 from minijac.program.cpu.native.functions import FUNCTIONS, LIMITS, ULPS
 
 mpmath = pytest.importorskip("mpmath")
@@ -165,3 +166,117 @@ def test_a_program_with_all_of_them(monkeypatch):
     compiled = mj.compile(mj.jacobian(f))
     np.testing.assert_allclose(compiled(x), mj.jacobian(f)(x), rtol=1e-13, atol=1e-14)
     assert "LLVM" in compiled.source(x)
+
+
+# -- regions -----------------------------------------------------------------------------------------------------------
+def function_of_all_kinds(W: Any, V: Any) -> Any:
+    """Products by shared matrices and by a sample's own, sums, extremes, copies, masks."""
+
+    def f(x):
+        h = np.tanh(x @ W)
+        own = h[:, :, None] * x[:, None, :] + 1.0
+        both = (own @ np.swapaxes(own, 1, 2)) @ V
+        padded = np.pad(h, ((0, 0), (1, 2)))
+        picked = np.where(h > 0.1, h, x[:, :1])
+        return [
+            both.sum(1),
+            np.max(own, (1, 2)),
+            padded[:, ::-1] * 2.0,
+            picked.mean(1),
+            np.concatenate([h, x], 1).sum(1),
+        ]
+
+    return f
+
+
+def native_of(compiled: Any, *args: Any) -> int:
+    return int(compiled.source(*args).count("# machine code"))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size, threads", [(1, 1), (7, 2), (16, 4), (50, 1), (64, 3)])
+@pytest.mark.parametrize("checked", [False, True])
+def test_regions_at_any_size_and_number_of_threads(monkeypatch, dtype, size, threads, checked):
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(commands, "CHECKED", checked)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, threads), arrays))
+    random = np.random.default_rng(0)
+    x, W, V = (random.normal(size=shape).astype(dtype) for shape in ((50, 4), (4, 5), (5, 3)))
+    f = function_of_all_kinds(W, V)
+    compiled = mj.compile(f)
+    with np.errstate(all="ignore"):
+        for arguments in (x, x * 2, np.asfortranarray(x), x[::-1]):
+            for found, expected in zip(compiled(arguments), f(arguments), strict=True):
+                np.testing.assert_allclose(found, expected, rtol=3e-5 if dtype is np.float32 else 1e-12, atol=1e-5)
+    assert native_of(compiled, x)
+
+
+def test_large_angles_in_a_region(monkeypatch):
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(8, 2), arrays))
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    f = lambda x: np.sin(x * 3.0) + np.cos(x)
+    compiled = mj.compile(f)
+    for place in (0, 17, 49):
+        x[place] *= 1e15
+        np.testing.assert_allclose(compiled(x), f(x), rtol=1e-13, atol=1e-15)
+    assert native_of(compiled, x)
+
+
+def test_a_table_that_is_wrong_is_caught_before_it_is_used(monkeypatch):
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(8, 1), arrays))
+    compiled = mj.compile(mj.jacobian(lambda x: np.tanh(x @ np.ones((4, 5))).sum(1)))
+    x = np.ones((50, 4))
+    compiled(x)
+    monkeypatch.setattr(commands, "CHECKED", True)
+    compiled(x)
+    (entry,) = compiled._entries.values()
+    for k in range(3):
+        command = entry.executors[0]._tiles[0]._schedule.executors[0]._commands[k]
+        command.table[command.table > 0] *= 100
+        with pytest.raises(RuntimeError, match="reaches"):
+            compiled(x)
+        compiled(x)  # by another set of buffers
+
+
+PRODUCTS = [
+    ((7, 5), (5, 3)), ((4, 7, 5), (5, 3)), ((4, 7, 5), (4, 5, 3)), ((7, 5), (4, 5, 3)), ((2, 4, 7, 5), (4, 5, 3)),
+    ((2, 1, 7, 5), (1, 4, 5, 3)), ((5,), (5, 3)), ((7, 5), (5,)), ((4, 7, 5), (5,)), ((1, 5), (5, 1)),
+    ((4, 1, 5), (4, 5, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("a, b", PRODUCTS)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_products_of_any_shape_and_layout(a, b, dtype):
+    random = np.random.default_rng(0)
+    layouts = [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, -1)[..., ::2], lambda x: x[..., ::-1]]
+    for first in layouts:
+        for second in layouts:
+            x, y = first(random.normal(size=a).astype(dtype)), second(random.normal(size=b).astype(dtype))
+            out = np.empty(np.matmul(x, y).shape, dtype)
+            written = commands.Commands(regions.blas().libraries())
+            written._product(x, y, out)
+            for command in written.commands:
+                command()
+            np.testing.assert_allclose(out, np.matmul(x, y), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "shape", [(5,), (40,), (7, 50), (50, 7), (20, 33, 3), (2, 3, 4, 5), (1, 6), (6, 1), (33, 1, 20)]
+)
+def test_reductions_along_any_axes(shape, dtype):
+    base = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    odd = base.copy()
+    odd.flat[0] = np.nan
+    for x in (base, base.T, base[::-1], np.repeat(base, 2, -1)[..., ::2], odd):
+        for function in (np.add, np.maximum, np.minimum):
+            for axes in [(0,), (x.ndim - 1,), tuple(range(x.ndim)), tuple(range(1, x.ndim))]:
+                out = np.empty(function.reduce(x, axes).shape, dtype)
+                written = commands.Commands(())
+                written(function.reduce, *(x, axes, None, out))
+                for command in written.commands:
+                    command()
+                np.testing.assert_allclose(out, function.reduce(x, axes), rtol=1e-5, atol=1e-5)

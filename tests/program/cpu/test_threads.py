@@ -131,7 +131,7 @@ import signal
 from minijac.ops import define_elementwise
 def slow(y):
     time.sleep(0.1 if threading.current_thread() is threading.main_thread() else 1.0)
-    return y + 0.0
+    return y.copy()
 def stop(*_):
     raise KeyboardInterrupt
 before = os.sched_getaffinity(0)

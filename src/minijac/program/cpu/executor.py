@@ -7,6 +7,7 @@ What is left for a call is one NumPy call for each operation that computes somet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from math import prod
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value
+from . import fusion
 from .code import Code, Place
 from .fusion import Fused, Stage, fused, made, read, spelled_steps
 from .memory import Memory, take
 from .native.bound import bound
+from .native.commands import Commands, NotNative, Slot, Tile
 from .native.llvm import available
-from .regions import Tiles, blas
+from .regions import Binders, Tiles, blas
 from .tiling import Region, stages
 
 __all__ = ["Executor"]
@@ -89,11 +92,12 @@ class Binding:
         stages: Sequence[Stage],
         into: Sequence[bool] | None,
         sizes: dict[int, tuple[int, int]],
+        code: Any = None,
     ) -> None:
         self.program, self.values = program, program.values
         self.stages = stages
         self.memory, self.tiles = Memory(), list[Tiles]()
-        self.code = Code(copyto=np.copyto, empty=np.empty, take=take)
+        self.code = code or Code(copyto=np.copyto, empty=np.empty, take=take)
         self._into, self._sizes = into, sizes
         self._static: dict[int, Any] = {}  # values whose array is known now
         self._dynamic: dict[int, str] = {}  # values whose array is another in every call
@@ -103,6 +107,15 @@ class Binding:
 
     def bound(self) -> tuple[str, Callable[..., Any]]:
         """The text, and the function that it makes."""
+        returned = self._written()
+        names = [f"a{n}" for n in self.program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())]
+        run: tuple[str, Callable[..., Any]] = self.code.function(
+            ", ".join(names), "".join(f"{name}, " for name in returned)
+        )
+        return run
+
+    def _written(self) -> list[str]:
+        """Write all stages, which gives the results' names."""
         for n, value in enumerate(self.values):
             if value.kind in ("captured", "constant"):
                 self._static[n] = value.content
@@ -112,7 +125,7 @@ class Binding:
         for step in self._steps():
             if step.op.view and self._makes_view(step):
                 self._root[step.out] = self._root[step.args[0]]
-        last, self._results = self._last_uses(), self._returned_whole()
+        last, self._results = _last_uses(self.stages, self._root, self.program.outputs), self._returned_whole()
         for number, stage in enumerate(self.stages):
             self.code.line(f"# {_described(stage)}")
             dying = {n for n in {self._root[n] for n in read(stage)} if last.get(n, -1) <= number}
@@ -126,9 +139,7 @@ class Binding:
                 self._bind_step(stage, dying)
             for n in dying | {n for n in made(stage) if last.get(n, -1) <= number}:
                 self.memory.released(n)
-        returned = [self._returned(k) for k in range(len(self.program.outputs))]
-        names = [f"a{n}" for n in self.program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())]
-        return self.code.function(", ".join(names), "".join(f"{name}, " for name in returned))
+        return [self._returned(k) for k in range(len(self.program.outputs))]
 
     # -- stages --------------------------------------------------------------------------------------------------------
     def _bind_input(self, n: int, viewed: bool) -> None:
@@ -186,7 +197,9 @@ class Binding:
 
     def _bind_region(self, region: Region) -> None:
         self._bind_made(region)
-        tiles = Tiles(region, self.values, self._static.get, self._sizes, len(self.tiles), Executor.of_tile)
+        tiles = Tiles(
+            region, self.values, self._static.get, self._sizes, len(self.tiles), Binders(Executor.of_tile, native_tile)
+        )
         self.tiles.append(tiles)
         self.code(tiles, *map(self._place, tiles.arrays))
 
@@ -220,13 +233,6 @@ class Binding:
         if n not in self._dummies:
             self._dummies[n] = np.empty(self.values[n].shape, self.values[n].dtype)
         return self._dummies[n]
-
-    def _last_uses(self) -> dict[int, int]:
-        last: dict[int, int] = {}
-        for number, stage in enumerate(self.stages):
-            last.update((self._root[n], number) for n in read(stage))
-        last.update((self._root[n], len(self.stages)) for n in self.program.outputs)
-        return last
 
     def _output_buffer(self, step: Instruction, dying: set[int]) -> Any:
         """A buffer for a step's result: that of an operand which dies here, a free one, or a new one."""
@@ -328,6 +334,58 @@ class Binding:
         weak = [v.number if v.number in (int, float) else v.dtype for v in operands]
         dtype = step.op.value.resolve_dtypes((*weak, None))[step.args.index(n)]  # type: ignore[attr-defined]
         return Place(self.code, self.code.name(np.asarray(value.content, dtype)), (), dtype)
+
+
+def _last_uses(stages: Sequence[Stage], root: Sequence[int], outputs: Sequence[int]) -> dict[int, int]:
+    """For each value that others are views of, the last stage that reads it."""
+    last: dict[int, int] = {}
+    for number, stage in enumerate(stages):
+        last.update((root[n], number) for n in read(stage))
+    last.update((root[n], len(stages)) for n in outputs)
+    return last
+
+
+class NativeBinding(Binding):
+    """The program of a tile written as commands of machine code, on arrays that stand for the tile's parts."""
+
+    def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
+        commands = Commands(blas().libraries())
+        steps = fused(program.instructions, program.values, program.outputs, every=True)
+        into = [slot.array.flags.c_contiguous for slot in slots[len(program.inputs) :]]
+        super().__init__(program, steps, into, {}, commands)
+        self._slots, self._commands = slots, commands
+
+    def tile(self) -> Tile:
+        """The commands; NotNative where some step is none."""
+        self._written()
+        return Tile(self._commands, self._slots, self.memory.nbytes)
+
+    def _bind_input(self, n: int, viewed: bool) -> None:
+        if self.values[n].number is not None:
+            raise NotNative("a number that is another one in every call")
+        self._static[n] = self._slots[self.program.inputs.index(n)].array
+
+    def _bind_result(self, n: int) -> None:
+        self._static[n] = self._output(self._results[n]).reshape(self.values[n].shape)
+
+    def _output(self, k: int) -> Any:
+        return self._slots[len(self.program.inputs) + k].array
+
+    def _returned(self, k: int) -> str:
+        n = self.program.outputs[k]
+        if self._results.get(self._root[n]) != k:
+            out = self._output(k)
+            self.code(np.copyto, Place(self.code, "", out.shape, out.dtype, out), self._place(n))
+        return ""
+
+
+def native_tile(program: Program, slots: Sequence[Slot]) -> Tile | None:
+    """The program of a tile as machine code, for arrays in these places; None where some of it is NumPy's to do."""
+    if not (available() and fusion.ENABLED):
+        return None
+    with suppress(NotNative):
+        return NativeBinding(program, slots).tile()
+    return None
 
 
 def _run_alone(tiles: list[Tiles], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:

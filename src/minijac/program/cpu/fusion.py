@@ -60,17 +60,22 @@ def made(stage: Stage) -> Sequence[int]:
 
 # -- which steps -------------------------------------------------------------------------------------------------------
 def fused(
-    stages: Sequence[Instruction | Region], values: Sequence[Value], outputs: Sequence[int], times: float = 1.0
+    stages: Sequence[Instruction | Region],
+    values: Sequence[Value],
+    outputs: Sequence[int],
+    times: float = 1.0,
+    every: bool = False,
 ) -> Sequence[Stage]:
     """The stages, with loops in place of the elementwise steps that it pays to fuse.
 
     Args:
         times: How often these stages are carried out in a call, once for each tile.
+        every: Whether all that can be a loop becomes one, also where NumPy's call would be as fast.
     """
     groups = [
         (dtype, group[start : start + LONGEST])
-        for dtype, group in _groups(stages, values)
-        if times * _traffic(group, values) >= WORTH and times * values[group[0].out].nbytes >= LEAST
+        for dtype, group in _groups(stages, values, every)
+        if every or (times * _traffic(group, values) >= WORTH and times * values[group[0].out].nbytes >= LEAST)
         for start in range(0, len(group), LONGEST)
     ]
     if not (groups and ENABLED and available()):
@@ -90,7 +95,9 @@ def fused(
     return _in_order(merged)
 
 
-def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> list[tuple[Any, list[Instruction]]]:
+def _groups(
+    stages: Sequence[Instruction | Region], values: Sequence[Value], every: bool
+) -> list[tuple[Any, list[Instruction]]]:
     """Elementwise steps of one kind that can be carried out at one moment.
 
     A step's level is the number of other stages, or loops of other kinds, that have to come before it: steps of one
@@ -109,7 +116,7 @@ def _groups(stages: Sequence[Instruction | Region], values: Sequence[Value]) -> 
     return [
         (dtype, group)
         for ((_, dtype), _), group in groups.items()
-        if len(group) > 1 or not group[0].op.spelling.cheap or _in_short_rows(group[0], values)  # type: ignore[attr-defined]
+        if every or len(group) > 1 or not group[0].op.spelling.cheap or _in_short_rows(group[0], values)  # type: ignore[attr-defined]
     ]
 
 

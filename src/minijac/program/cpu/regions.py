@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..ir import Program, Value
+from .native.commands import Slot, Tile, carried_out
 from .tiling import Region, Rows, tile_program
 
-__all__ = ["Tiles", "blas", "threads"]
+__all__ = ["Binders", "Tiles", "blas", "threads"]
 
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
@@ -47,6 +49,10 @@ class _Blas:
         if self._running:
             self._running = 0
             self._give_back()
+
+    def libraries(self) -> tuple[Any, ...]:
+        """The libraries themselves, whose functions can be called."""
+        return tuple(library.dynlib for library in self._libraries)
 
     def threads(self) -> int:
         """Threads that the user lets BLAS use, and so us."""
@@ -131,6 +137,15 @@ class Executor(Protocol):
     def source(self) -> str: ...
 
 
+class Binders(NamedTuple):
+    """What makes executors of a tile's program."""
+
+    calls: Callable[[Program, Sequence[bool], float], Executor]
+    """As NumPy's calls: given which of its outputs are contiguous, and how often it runs."""
+    native: Callable[[Program, Sequence[Slot]], Tile | None]
+    """As machine code, if it can be: given the places of inputs and outputs."""
+
+
 class Given(NamedTuple):
     """What a region is called with: arrays of which a tile takes a part, or (None) all; then those for sums."""
 
@@ -147,6 +162,7 @@ class Schedule:
         self.size = size
         self.executors = executors
         self._rest = rest
+        self._count = -(-region.batch // size)
         starts = range(0, region.batch, size)
         self._sums = [np.empty((len(starts), *shape), dtype) for shape, dtype in given.sums]
         self._parts = [
@@ -157,7 +173,7 @@ class Schedule:
     def __call__(self, arrays: Sequence[Any]) -> None:
         sums = arrays[len(arrays) - len(self._sums) :]
         arrays = (*arrays[: len(arrays) - len(self._sums)], *self._sums)
-        parts = iter(self._parts)  # each thread takes the next tile: `next` is atomic
+        parts, arrays = self._shared(arrays)
         if len(self.executors) == 1:
             self._work(self.executors[0], set(), parts, arrays)
         else:
@@ -165,7 +181,11 @@ class Schedule:
         for total, own in zip(sums, self._sums, strict=True):
             np.add.reduce(own, 0, None, total)
 
-    def _spread(self, parts: Iterator[Any], arrays: Sequence[Any]) -> None:
+    def _shared(self, arrays: Sequence[Any]) -> tuple[Any, Any]:
+        """What the threads of a call share: the tiles that are left, of which each takes the next, and the arrays."""
+        return iter(self._parts), arrays  # `next` is atomic
+
+    def _spread(self, parts: Any, arrays: Any) -> None:
         count, allowed, others = len(self.executors), _allowed(), []
         pool, placing = _pool(os.getpid(), count - 1), _placing(os.getpid())
         alone = placing.acquire(blocking=False)
@@ -190,9 +210,7 @@ class Schedule:
             if alone:
                 placing.release()
 
-    def _work(
-        self, executor: Executor, place: set[int], parts: Iterator[tuple[Any, ...]], arrays: Sequence[Any]
-    ) -> None:
+    def _work(self, executor: Any, place: set[int], parts: Any, arrays: Any) -> None:
         """Carry out tiles until none is left."""
         _stay_on(place)
         run, last = executor.run, None if self._rest is None else self._parts[-1]
@@ -205,6 +223,18 @@ class Schedule:
     def nbytes(self) -> int:
         executors = [*self.executors, *([] if self._rest is None else [self._rest])]
         return sum(executor.nbytes for executor in executors) + sum(own.nbytes for own in self._sums)
+
+
+class NativeSchedule(Schedule):
+    """The same, of tiles that are machine code: a thread's tiles are one call, without Python's lock."""
+
+    def _shared(self, arrays: Sequence[Any]) -> tuple[Any, Any]:
+        held = [np.ascontiguousarray(x) for x in arrays]
+        return np.zeros(1, np.int64), (np.array([x.ctypes.data for x in held], np.int64), held)
+
+    def _work(self, executor: Any, place: set[int], parts: Any, arrays: Any) -> None:
+        _stay_on(place)
+        carried_out(executor, self._rest, self._count, parts, *arrays)  # type: ignore[arg-type]
 
 
 def _part(rows: Rows | None, start: int, size: int) -> Any:
@@ -223,9 +253,8 @@ class Tiles:
         known: Callable[[int], Any],
         sizes: dict[int, tuple[int, int]],
         number: int,
-        bind: Callable[[Program, Sequence[bool], float], Executor],
+        bind: Binders,
     ) -> None:
-        """`bind` makes executors: of a tile's program, which of its outputs are contiguous, and how often it runs."""
         self._sizes, self._number, self._bind = sizes, number, bind
         self._region = region
         self._values = values
@@ -297,14 +326,40 @@ class Tiles:
 
     def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
+        if (first := self._native(size, size)) is not None:
+            tiles = [first, *(self._native(size, size) for _ in range(count - 1))]
+            return NativeSchedule(self._region, size, tiles, self._native(rest, size) if rest else None, self._given)  # type: ignore[arg-type]
         executors = [self._executor(size) for _ in range(count)]
         return Schedule(self._region, size, executors, self._executor(rest) if rest else None, self._given)
+
+    def _native(self, size: int, before: int) -> Tile | None:
+        """The machine code of the program for `size` samples, of parts of contiguous arrays, after tiles of another."""
+        program = tile_program(self._region, self._values, size, self._known)
+        rows = [*self._given.rows, *(None for _ in self._given.sums)]
+        slots = []
+        for k, (n, own) in enumerate(zip(self.arrays, rows, strict=True)):
+            value = self._values[n]
+            slots.append(_slot(value, own, size, before, k >= len(self._given.rows)))
+        return self._bind.native(program, slots)
 
     def _executor(self, size: int) -> Executor:
         """An executor of the program for `size` samples."""
         program = tile_program(self._region, self._values, size, self._known)
         contiguous = [rows is None or rows.axis == 0 for rows in self._given.rows[len(program.inputs) :]]
-        return self._bind(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
+        return self._bind.calls(program, [*contiguous, *(True for _ in self._given.sums)], self._region.batch / size)
+
+
+def _slot(value: Value, rows: Rows | None, size: int, before: int, summed: bool) -> Slot:
+    """An array that stands for the part of a contiguous one of which a tile takes `size` samples."""
+    item = value.dtype.itemsize
+    strides = tuple(item * prod(value.shape[k + 1 :]) for k in range(len(value.shape)))
+    shape, step = value.shape, value.nbytes if summed else 0
+    if rows is not None:
+        along = size * rows.inner
+        shape = (*shape[: rows.axis], along, *shape[rows.axis + 1 :])
+        step = before * rows.inner * strides[rows.axis]
+    extent = item + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True) if n)
+    return Slot(np.ndarray(shape, value.dtype, np.empty(extent, np.uint8), 0, strides), step)
 
 
 def _time(timed: tuple[float, Schedule]) -> float:

@@ -3,33 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from .llvm import compiled
+from .llvm import address_of, compiled
 from .loops import Loop, Operand, lanes_of, text_of
 
-__all__ = ["bound"]
+__all__ = ["Axes", "Bound", "Spelled", "bound", "merged"]
 
+Axes = Sequence[tuple[int, int]]
 Spelled = Sequence[tuple[str, tuple[int, ...], int]]
 
 
+class Bound:
+    """A function and its tables, called with the arrays that are other ones in every call."""
+
+    __slots__ = ("_loop", "addresses", "arrays", "axes", "entry", "function", "table")
+
+    def __init__(
+        self,
+        function: Callable[..., int],
+        addresses: Any,
+        table: Any,
+        arrays: Sequence[Any],
+        axes: Callable[[Any], Sequence[Axes]],
+        loop: Loop | None = None,
+    ) -> None:
+        self.function, self.addresses, self.table, self.arrays, self._loop = function, addresses, table, arrays, loop
+        self.axes = axes
+        """Of its table, for each array what it is read or written along: pairs of a size and bytes."""
+        self.entry = address_of(function), addresses.ctypes.data, table.ctypes.data, 0
+        """Addresses: of the function, its tables, and of what is called where an argument is beyond what it takes."""
+
+    def __call__(self, *given: Any) -> None:
+        _, places, numbers, _ = self.entry
+        if self.function(places, numbers, *given):
+            self.exact()(places, numbers, *given)
+
+    def exact(self) -> Callable[..., int]:
+        """The function that takes any argument."""
+        return self.function if self._loop is None else function_of(self._loop._replace(exact=True))
+
+
 def bound(
-    dtype: np.dtype[Any], shape: tuple[int, ...], steps: Spelled, arrays: Sequence[Any], results: int
-) -> Callable[..., None]:
-    """The steps as one loop over entries of that shape, called with the arrays that are other ones in every call.
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    steps: Spelled,
+    arrays: Sequence[Any],
+    results: int,
+    again: bool = False,
+) -> Bound:
+    """The steps as one loop over entries of that shape.
 
     Args:
         dtype: Of the arithmetic.
         steps: Spelling, operands and result of each, by numbers: those of `arrays` first.
         arrays: What is read, then the results: the array itself, or the shape and dtype of a contiguous one.
         results: How many of them are results.
+        again: Whether one of them is also read, at the same places.
     """
     layouts = [_layout(array, shape) for array in arrays]
-    sizes, strides = _merged(shape, [stride for _, stride in layouts])
+    sizes, strides = merged(shape, [stride for _, stride in layouts])
     operands = tuple(
         Operand(
             kind.char, "".join(_axis(step, kind.itemsize, k == len(sizes) - 1) for k, step in enumerate(own)), given
@@ -37,26 +74,16 @@ def bound(
         for (kind, _), own, given in zip(layouts, strides, [isinstance(x, tuple) for x in arrays], strict=True)
     )
     lanes, masked = lanes_of(dtype, sizes[-1])
-    loop = Loop(dtype, tuple(steps), operands, len(arrays) - results, lanes, masked)
+    loop = Loop(dtype, tuple(steps), operands, len(arrays) - results, lanes, masked or again)
     known = [None if isinstance(x, tuple) else x for x in arrays]
     addresses = np.array([0 if x is None else x.ctypes.data for x in known], np.intp)
     table = np.array([*sizes, *(step for own in strides for step in own)], np.int64)
-    return _Call(loop, addresses, table, known)
+    return Bound(function_of(loop), addresses, table, known, partial(_axes, len(sizes)), loop)
 
 
-class _Call:
-    """A loop and its tables."""
-
-    __slots__ = ("_function", "_held", "_loop", "_places")
-
-    def __init__(self, loop: Loop, addresses: Any, table: Any, arrays: Sequence[Any]) -> None:
-        self._loop, self._held = loop, (addresses, table, arrays)
-        self._places = addresses.ctypes.data, table.ctypes.data
-        self._function = function_of(loop)
-
-    def __call__(self, *given: Any) -> None:
-        if self._function(*self._places, *given):
-            function_of(self._loop._replace(exact=True))(*self._places, *given)
+def _axes(depth: int, table: Any) -> Sequence[Axes]:
+    sizes, *strides = np.reshape(table, (-1, depth)).tolist()
+    return [list(zip(sizes, own, strict=True)) for own in strides]
 
 
 @lru_cache(4096)
@@ -76,7 +103,7 @@ def _layout(array: Any, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[in
     return dtype, (*(0,) * (len(shape) - len(own)), *used)
 
 
-def _merged(shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+def merged(shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
     """The axes with neighbours made one where every array goes through them in one stride."""
     sizes: list[int] = []
     merged: list[list[int]] = [[] for _ in strides]

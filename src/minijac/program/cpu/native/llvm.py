@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
-__all__ = ["available", "compiled", "library_function", "vector_bytes"]
+__all__ = ["address_of", "available", "compiled", "library_function", "vector_bytes"]
 
 
 @cache
@@ -68,7 +68,7 @@ _ENGINES: list[Any] = []
 
 
 @lru_cache(4096)
-def compiled(text: str, name: str, parameters: int) -> Callable[..., int]:
+def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) -> Callable[..., int]:
     """The function of that name in a module's text, which takes addresses or, as `ctypes.py_object`, Python's objects.
 
     Python's lock is let go of while it runs.
@@ -79,11 +79,16 @@ def compiled(text: str, name: str, parameters: int) -> Callable[..., int]:
     engine.finalize_object()
     _ENGINES.append(engine)
     kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2)]
-    return ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(engine.get_function_address(name))
+    return ctypes.CFUNCTYPE(result, *kinds)(engine.get_function_address(name))
+
+
+def address_of(function: Any) -> int:
+    """Of a function that ctypes calls."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 @cache
 def library_function(name: str) -> int:
     """The address of one of the C library's functions."""
     library = ctypes.CDLL("ucrtbase" if os.name == "nt" else ctypes.util.find_library("m"))
-    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    return address_of(getattr(library, name))

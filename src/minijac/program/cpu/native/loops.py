@@ -51,7 +51,8 @@ class Loop(NamedTuple):
     lanes: int
     """Entries of a vector."""
     masked: bool
-    """Whether the innermost axis has no more entries than that; else it has as many at least."""
+    """Whether vectors go under a mask: where the innermost axis has fewer entries, or a result is read, too, so that no
+    vector may do again what the one before it did."""
     exact: bool = False
     """Whether arguments beyond what a function takes go to the C library, which is slow."""
 
@@ -167,9 +168,15 @@ class _Text:
         if operand.char == "?":
             lines.append(f"%t{k} = zext <{lanes} x i1> {text} to {vector}")
             text = f"%t{k}"
+        suffix = f"v{lanes}i8" if operand.char == "?" else f"v{lanes}f{form.bits}"
+        if operand.axes[-1] == "s":
+            mask = "%mask" if self.masked else f"<{', '.join(['i1 true'] * lanes)}>"
+            intrinsic = f"void @llvm.masked.scatter.{suffix}.v{lanes}p0"
+            self.writer.declared.add(f"declare {intrinsic}({vector}, <{lanes} x ptr>, i32, <{lanes} x i1>)")
+            given = f"{vector} {text}, <{lanes} x ptr> %g{k}d, i32 {size}, <{lanes} x i1> {mask}"
+            return [*lines, *self._places(k), f"call {intrinsic}({given})"]
         if not self.masked:
             return [*lines, f"store {vector} {text}, ptr %x{k}_{self.depths}, align {size}"]
-        suffix = f"v{lanes}i8" if operand.char == "?" else f"v{lanes}f{form.bits}"
         intrinsic = f"void @llvm.masked.store.{suffix}.p0"
         self.writer.declared.add(f"declare {intrinsic}({vector}, ptr, i32, <{lanes} x i1>)")
         return [*lines, f"call {intrinsic}({vector} {text}, ptr %x{k}_{self.depths}, i32 {size}, <{lanes} x i1> %mask)"]
@@ -186,18 +193,19 @@ class _Text:
         if self.masked:
             whole = f"<{self.lanes} x i64>"
             numbers = ", ".join(f"i64 {lane}" for lane in range(self.lanes))
-            return [
-                f"%i{last} = add i64 0, 0",
-                f"%size = insertelement {whole} poison, i64 %n{last}, i32 0",
+            inside = [
+                f"%i{last} = add i64 %place, 0",
+                f"%left = sub i64 %n{last}, %place",
+                f"%size = insertelement {whole} poison, i64 %left, i32 0",
                 f"%sizes = shufflevector {whole} %size, {whole} poison, <{self.lanes} x i32> zeroinitializer",
                 f"%mask = icmp ult {whole} <{numbers}>, %sizes",
-                *self._innermost(),
             ]
+        else:
+            inside = ["%fits = icmp ult i64 %place, %end", f"%i{last} = select i1 %fits, i64 %place, i64 %end"]
         head = [
             f"%end = sub i64 %n{last}, {self.lanes}", "br label %before", "before:", "br label %head", "head:",
             "%place = phi i64 [0, %before], [%next, %latch]",
-            f"%more = icmp ult i64 %place, %n{last}", "br i1 %more, label %inside, label %done", "inside:",
-            "%fits = icmp ult i64 %place, %end", f"%i{last} = select i1 %fits, i64 %place, i64 %end",
+            f"%more = icmp ult i64 %place, %n{last}", "br i1 %more, label %inside, label %done", "inside:", *inside,
         ]  # fmt: skip
         tail = ["br label %latch", "latch:", f"%next = add i64 %place, {self.lanes}", "br label %head", "done:"]
         return [*head, *self._innermost(), *tail]

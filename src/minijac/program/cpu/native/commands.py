@@ -1,0 +1,309 @@
+"""Commands: NumPy's calls on arrays that are known, each as a function of machine code and its tables.
+
+`Commands` takes the place of `Code`: what writes itself as calls of NumPy is written as commands instead, where all of
+it can be; else `NotNative` is raised, and the calls are made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ....ops.scalars import SCALARS
+from ..code import Place
+from .bound import Axes, Bound, bound
+from .llvm import address_of
+from .reductions import STARTS, reduced
+from .runner import gemm, work
+
+__all__ = ["Commands", "NotNative", "Slot", "Tile", "carried_out"]
+
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
+CHECKED = False
+"""For tests: tiles in shuffled order, and every address looked at before machine code is given it."""
+_LOCK = threading.Lock()
+
+
+def _taken(counter: Any) -> int:
+    with _LOCK:
+        counter[0] += 1
+        return int(counter[0]) - 1
+
+
+class NotNative(Exception):
+    """Something has to be carried out by NumPy."""
+
+
+class Slot(NamedTuple):
+    """An array of which a tile takes a part: one that stands for the part, and the bytes from one tile to the next."""
+
+    array: Any
+    step: int
+
+
+class Commands:
+    """Calls of NumPy as commands; what a `Code` is asked, it is asked."""
+
+    def __init__(self, libraries: tuple[Any, ...]) -> None:
+        self.names: dict[str, Any] = {}
+        self.texts: list[str] = []
+        self.commands: list[Bound] = []
+        self._libraries = libraries
+        self._known: dict[int, str] = {}
+
+    def name(self, content: Any, name: str | None = None) -> str:
+        known = self._known.get(id(content)) if name is None else None
+        if known is None:
+            known = self._known[id(content)] = name or f"c{len(self.names)}"
+            self.names[known] = content
+        return known
+
+    def line(self, text: str) -> None:
+        if not text.startswith("#"):
+            raise NotNative(text)
+        self.texts.append(text)
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+        if isinstance(function, Bound):
+            self.commands.append(function)
+            return
+        given: list[Any] = [*map(_known, args)]
+        named: dict[str, Any] = {key: _known(x) for key, x in keywords.items()}
+        if function in (np.dot, np.matmul):
+            self._product(*given, **named)
+        elif function is np.copyto:
+            self._copied(*given, **named)
+        elif function is np.ndarray.fill:
+            self._entries(given[0], f"T({float(given[1])!r})")
+        elif function is np.concatenate:
+            self._joined(*given)
+        elif isinstance(function, np.ufunc):
+            self._ufunc(function, given, named)
+        elif isinstance(ufunc := getattr(function, "__self__", None), np.ufunc) and function == ufunc.reduce:
+            self._reduced(ufunc, *given)
+        else:
+            raise NotNative(getattr(function, "__name__", str(function)))
+
+    # -- entry by entry --
+    def _entries(self, out: Any, spelling: str, *operands: Any) -> None:
+        """A loop; `out` may be one of the operands."""
+        dtypes = {x.dtype for x in operands if x.dtype != bool} | ({out.dtype} - {np.dtype(bool)})
+        if not dtypes <= FLOATS or len(dtypes) > 1:
+            raise NotNative(f"entries of {sorted(map(str, dtypes))}")
+        dtype = dtypes.pop() if dtypes else np.dtype(np.float32)
+        if not out.size:
+            return
+        again = any(np.may_share_memory(out, x) for x in operands)
+        step = (spelling, tuple(range(len(operands))), len(operands))
+        self.commands.append(bound(dtype, out.shape, [step], [*operands, out], 1, again))
+
+    def _copied(self, out: Any, x: Any, casting: str = "same_kind", where: Any = None) -> None:
+        x = np.asarray(x)
+        if where is not None:
+            self._entries(out, "where({}, {}, {})", where, x, out)
+            return
+        if x.dtype == bool and out.dtype in FLOATS:
+            self._entries(out, "where({}, T(1.0), T(0.0))", x)
+            return
+        if out.dtype != x.dtype:
+            raise NotNative(f"{x.dtype} to {out.dtype}")
+        if out.dtype not in FLOATS and out.dtype != bool:
+            other = {4: np.float32, 8: np.float64}.get(out.dtype.itemsize)
+            if other is None:
+                raise NotNative(str(out.dtype))
+            x, out = x.view(other), out.view(other)
+        self._entries(out, "({})", x)
+
+    def _joined(self, arrays: Sequence[Any], axis: int, out: Any) -> None:
+        start = 0
+        for x in arrays:
+            end = start + x.shape[axis]
+            self._copied(out[(*(slice(None),) * (axis % out.ndim), slice(start, end))], x)
+            start = end
+
+    def _ufunc(self, function: np.ufunc, given: list[Any], named: dict[str, Any]) -> None:
+        operands = [*given[: function.nin]]
+        out = named["out"] if "out" in named else given[function.nin]
+        spelled = SCALARS.get(function)
+        if spelled is None or spelled.loop is None:
+            raise NotNative(function.__name__)
+        arrays = [np.asarray(x, out.dtype if not isinstance(x, np.ndarray) else None) for x in operands]
+        self._entries(out, spelled.loop, *arrays)
+
+    def _reduced(self, function: np.ufunc, x: Any, axis: Any, dtype: None, out: Any, keepdims: bool = False) -> None:
+        axes = (axis,) if isinstance(axis, int) else range(x.ndim) if axis is None else axis
+        axes = tuple(k % x.ndim for k in axes)
+        if x.dtype not in FLOATS or x.dtype != out.dtype or not x.size:
+            raise NotNative(f"{function.__name__} of {x.dtype}")
+        kept = tuple(k for k in range(x.ndim) if k not in axes)
+        found = reduced(
+            function, x.transpose(*kept, *axes), out.reshape([x.shape[k] for k in kept]) if keepdims else out
+        )
+        if found is None and function in STARTS:  # in another order, so that something lies side by side
+            copy = np.empty([x.shape[k] for k in (*kept, *axes)], x.dtype)
+            self._entries(copy, "({})", x.transpose(*kept, *axes))
+            found = reduced(function, copy, out.reshape(copy.shape[: len(kept)]))
+        if found is None:
+            raise NotNative(function.__name__)
+        self.commands.append(found)
+
+    # -- products --
+    def _product(self, a: Any, b: Any, out: Any) -> None:
+        function = gemm(self._libraries, a.dtype.char) if a.dtype in FLOATS else None
+        if function is None or not a.dtype == b.dtype == out.dtype or not (a.size and b.size):
+            raise NotNative(f"product of {a.dtype} and {b.dtype}")
+        if a.ndim == 1:
+            a, out = a[None], out[..., None, :] if b.ndim > 1 else out[..., None]
+        if b.ndim == 1:
+            b, out = b[:, None], out[..., None]
+        lead = out.shape[:-2]
+        a, b = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b))
+        (a, (ta, lda)), (b, (tb, ldb)), into = self._as_matrix(a), self._as_matrix(b), _orientation(out)
+        if into is None or into[0] != 111:
+            raise NotNative("a product into a transposed array")
+        for a1, b1, c1, count, steps in _stacks(a, b, out):
+            (m, k), n = a1.shape, b1.shape[-1]
+            table = np.array([ta, tb, m, n, k, lda, ldb, into[1], count, *steps], np.int64)
+            addresses = np.array([x.ctypes.data for x in (a1, b1, c1)], np.intp)
+            self.commands.append(Bound(function, addresses, table, (a1, b1, c1), partial(_axes, a.itemsize)))
+
+    def _as_matrix(self, x: Any) -> tuple[Any, tuple[int, int]]:
+        """The operand, or a copy of it, as BLAS takes it, and how that is."""
+        found = _orientation(x)
+        if found is not None:
+            return x, found
+        used = tuple(slice(None) if stride else slice(0, 1) for stride in x.strides[:-2])
+        copy = np.empty(x[used].shape, x.dtype)
+        self._entries(copy, "({})", x[used])
+        return np.broadcast_to(copy, x.shape), (111, copy.shape[-1])
+
+
+def _known(x: Any) -> Any:
+    """The array in a place, which has to be the same in every call."""
+    if isinstance(x, tuple):
+        return tuple(map(_known, x))
+    if isinstance(x, Place) and x.array is None:
+        raise NotNative("an array that is another one in every call")
+    return np.asarray(x.array) if isinstance(x, Place) else x
+
+
+def _orientation(x: Any) -> tuple[int, int] | None:
+    """How BLAS reads a matrix: in rows (111) or columns (112), and how many entries one is from the next."""
+    (rows, columns), (down, along), size = x.shape[-2:], x.strides[-2:], x.itemsize
+    if (along == size or columns == 1) and (rows == 1 or (down >= columns * size and down % size == 0)):
+        return 111, max(columns, down // size if rows > 1 else 1)
+    if (down == size or rows == 1) and (columns == 1 or (along >= rows * size and along % size == 0)):
+        return 112, max(rows, along // size if columns > 1 else 1)
+    return None
+
+
+def _stacks(a: Any, b: Any, out: Any) -> Any:
+    """Products as few stacks of equal strides: their first matrices, how many there are, and the strides."""
+    if out.ndim == 3 and not b.strides[0] and all(x.strides[0] == x.shape[1] * x.strides[1] for x in (a, out)):
+        a, out = (_joined(x) for x in (a, out))  # all rows by one matrix
+        b = b[0]
+    if out.ndim == 2:
+        yield a, b, out, 1, (0, 0, 0)
+        return
+    if out.ndim > 3:
+        flat = [x.strides[0] == x.strides[1] * x.shape[1] or x.shape[0] == 1 for x in (a, b, out)]
+        if all(flat):
+            yield from _stacks(*(_joined(x) for x in (a, b, out)))
+        else:
+            for each in zip(a, b, out, strict=True):
+                yield from _stacks(*each)
+        return
+    yield a[0], b[0], out[0], out.shape[0], tuple(x.strides[0] for x in (a, b, out))
+
+
+def _joined(x: Any) -> Any:
+    """The first two axes as one."""
+    return np.lib.stride_tricks.as_strided(x, (x.shape[0] * x.shape[1], *x.shape[2:]), x.strides[1:])
+
+
+def _axes(size: int, table: Any) -> Sequence[Axes]:
+    """Of a product: along which axes its operands and its result go."""
+    ta, tb, m, n, k, lda, ldb, ldc, count, *steps = table.tolist()
+    rows = [((m, k), ta, lda), ((k, n), tb, ldb), ((m, n), 111, ldc)]
+    matrices = [
+        [(shape[0], ld * size), (shape[1], size)] if kind == 111 else [(shape[1], ld * size), (shape[0], size)]
+        for shape, kind, ld in rows
+    ]
+    return [[(count, step), *own] for step, own in zip(steps, matrices, strict=True)]
+
+
+class Tile:
+    """The commands of a tile's program, for one thread."""
+
+    def __init__(self, commands: Commands, slots: Sequence[Slot], nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.source = "\n".join(["# machine code:", *commands.texts, ""])
+        self._commands = commands.commands
+        patches: list[int] = []
+        for command in self._commands:
+            cells = command.addresses
+            for k, address in enumerate(cells.tolist()):
+                for number, slot in enumerate(slots):
+                    low, high = np.lib.array_utils.byte_bounds(slot.array)
+                    if low <= address < high:
+                        cell = cells.ctypes.data + k * cells.itemsize
+                        patches += [cell, number, address - slot.array.ctypes.data, slot.step]
+        entries = [entry for command in self._commands for entry in command.entry]
+        self._table = np.array([len(self._commands), len(patches) // 4, *patches, *entries], np.int64)
+        self.address = self._table.ctypes.data
+
+    def checked(self, t: int, arrays: Sequence[Any]) -> None:
+        """Carry out tile `t` with every address looked at: RuntimeError where memory of no array would be touched."""
+        first = len(self._table) - 4 * len(self._commands)
+        starts = {
+            int(cell): (slot, offset + t * step) for cell, slot, offset, step in self._table[2:first].reshape(-1, 4)
+        }
+        for command in self._commands:
+            for k, axes in enumerate(command.axes(command.table)):
+                slot, offset = starts.get(command.addresses.ctypes.data + 8 * k, (None, 0))
+                array = _whole(command.arrays[k]) if slot is None else arrays[slot]
+                if slot is not None:
+                    command.addresses[k] = array.ctypes.data + offset
+                low, high = np.lib.array_utils.byte_bounds(array)
+                ends = [(size - 1) * stride for size, stride in axes]
+                start = int(command.addresses[k])
+                reach = start + sum(min(end, 0) for end in ends), start + sum(max(end, 0) for end in ends)
+                if min((size for size, _ in axes), default=1) and not low <= reach[0] <= reach[1] < high:
+                    raise RuntimeError(
+                        f"minijac: operand {k} of {command.function} reaches {reach} outside {low, high}"
+                    )
+            command()
+
+    def make_exact(self) -> None:
+        """Have the exact forms of functions at hand."""
+        first = len(self._table) - 4 * len(self._commands)
+        for k, command in enumerate(self._commands):
+            self._table[first + 4 * k + 3] = address_of(command.exact())
+
+
+def _whole(array: Any) -> Any:
+    """The array whose memory a view shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def carried_out(tile: Tile, rest: Tile | None, count: int, counter: Any, bases: Any, arrays: Sequence[Any]) -> None:
+    """Take tiles until none is left: from `counter`, which all threads share. `bases` are where the arrays begin."""
+    if CHECKED:
+        order = np.random.default_rng(count).permutation(count).tolist()
+        while (t := _taken(counter)) < count:
+            (rest if rest is not None and order[t] == count - 1 else tile).checked(order[t], arrays)
+        return
+    table = np.array([count, -1, bases.ctypes.data, tile.address, 0 if rest is None else rest.address], np.int64)
+    while (missing := work()(counter.ctypes.data, table.ctypes.data)) >= 0:
+        for each in (tile, rest):
+            if each is not None:
+                each.make_exact()
+        table[1] = missing
