@@ -109,10 +109,7 @@ class Binding:
         """The text, and the function that it makes."""
         returned = self._written()
         names = [f"a{n}" for n in self.program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())]
-        run: tuple[str, Callable[..., Any]] = self.code.function(
-            ", ".join(names), "".join(f"{name}, " for name in returned)
-        )
-        return run
+        return self.code.function(", ".join(names), "".join(f"{name}, " for name in returned))
 
     def _written(self) -> list[str]:
         """Write all stages, which gives the results' names."""
