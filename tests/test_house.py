@@ -16,9 +16,9 @@ PACKAGE = ROOT / "src" / "minijac"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "lines", "errors", "foreign", "backend", "memo", "prices", "algebra", "tape", "ops", "arguments",
-    "operator", "numpy", "special", "scipy", "nn", "accumulation", "program", "ways", "transforms", "loops", "twins",
-    "adapting", "views", "testing", "torch", "__init__", "demo", "__main__",
+    "lines", "errors", "foreign", "backend", "memo", "prices", "strides", "algebra", "picks", "tape", "ops",
+    "arguments", "operator", "numpy", "special", "scipy", "nn", "accumulation", "program", "ways", "transforms",
+    "loops", "twins", "adapting", "views", "testing", "torch", "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""
 

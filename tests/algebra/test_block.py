@@ -192,7 +192,7 @@ def test_one_factor_is_the_product_of_all(block):
 def test_embed_places_data_at_the_positions_of_its_labels(data):
     shape = data.draw(shapes)
     pool: list[Label] = []
-    axes = tuple(data.draw(axes_of_size(n, pool)) for n in shape)
+    axes = tuple(data.draw(axes_of_size(n, pool, listed=False)) for n in shape)
     labels = list(labels_in(axes))
     assume(size_of(labels) < 5000)
     array = integers(np.random.default_rng(0), labels)
@@ -206,8 +206,8 @@ def test_embed_places_data_at_the_positions_of_its_labels(data):
 def test_relabel_sums_over_what_the_output_lacks_and_repeats_along_what_the_input_lacks(data):
     shape, out_shape = data.draw(shapes), data.draw(shapes)
     pool: list[Label] = []
-    inp = tuple(data.draw(axes_of_size(n, pool)) for n in shape)
-    out = tuple(data.draw(axes_of_size(n, pool)) for n in out_shape)
+    inp = tuple(data.draw(axes_of_size(n, pool, listed=False)) for n in shape)
+    out = tuple(data.draw(axes_of_size(n, pool, listed=False)) for n in out_shape)
     assume(size_of(labels_in((*inp, *out))) < 5000)
     x = np.random.default_rng(0).integers(-3, 4, shape).astype(float)
     block = Block(out_shape, shape, [Term(out, inp)])

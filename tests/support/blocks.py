@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from minijac.algebra.block import Block
 from minijac.algebra.factors import Factor
-from minijac.algebra.labels import Axes, Axis, Digit, Label, Window, label_of, labels_in, window
+from minijac.algebra.labels import Axes, Axis, Digit, Label, Window, labels_in, window
 from minijac.algebra.terms import Term
+from minijac.picks import Pick
 
 LIKE = np.zeros(())
 FLOAT = np.dtype(np.float64)
@@ -30,6 +31,8 @@ def position(axis: Axis, at: dict[Label, Any]) -> Any:
     for digit in axis:
         if isinstance(digit, Label):
             result = result * digit.size + at[digit]
+        elif isinstance(digit, Pick):
+            result = result * digit.size + digit.array[tuple(at[label] for label in digit.axes)]
         else:
             value = 0 if digit.label is None else at[digit.label]
             result = result * digit.size + digit.offset + digit.step * value
@@ -78,9 +81,23 @@ def windows(draw: Any, size: int, label: Label) -> Window:
 
 
 @st.composite
-def digits(draw: Any, size: int, pool: list[Label]) -> Digit:
-    """A digit: a label, new or from the pool, whole or in a window; or a fixed position."""
-    kind = draw(st.sampled_from(["whole", "whole", "window", "fixed"]))
+def picks(draw: Any, size: int, pool: list[Label]) -> Pick:
+    """Positions below `size` in an array over one or two labels, new or from the pool."""
+    axes: list[Label] = []
+    for _ in range(draw(st.integers(1, 2))):
+        label = draw(st.sampled_from([*(each for each in pool if each not in axes), None]))
+        axes.append(Label(draw(st.integers(2, 5))) if label is None else label)
+    pool += [label for label in axes if label not in pool]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return Pick(rng.integers(0, size, [label.size for label in axes]), tuple(axes), size)
+
+
+@st.composite
+def digits(draw: Any, size: int, pool: list[Label], listed: bool = True) -> Digit:
+    """A digit: a label, new or from the pool, whole or in a window; a fixed position; or positions in an array."""
+    kind = draw(st.sampled_from(["whole", "whole", "window", "fixed", *["listed"] * listed]))
+    if kind == "listed":
+        return draw(picks(size, pool))
     if kind == "fixed":
         return Window(None, size, draw(st.integers(0, size - 1)), 1)
     count = size if kind == "whole" else draw(st.integers(2, size))
@@ -96,12 +113,12 @@ def digits(draw: Any, size: int, pool: list[Label]) -> Digit:
 
 
 @st.composite
-def axes_of_size(draw: Any, size: int, pool: list[Label]) -> Axis:
+def axes_of_size(draw: Any, size: int, pool: list[Label], listed: bool = True) -> Axis:
     """An axis of digits whose sizes multiply to `size`."""
     axis: list[Digit] = []
     while size > 1:
         part = draw(st.sampled_from([n for n in range(2, size + 1) if size % n == 0][::-1]))
-        axis.append(draw(digits(part, pool)))
+        axis.append(draw(digits(part, pool, listed)))
         size //= part
     return tuple(axis)
 
@@ -156,7 +173,7 @@ def lone(term: Term, k: int) -> bool:
     axis = term.out[k]
     if not axis:
         return True
-    others = [label_of(d) for j, other in enumerate((*term.out, *term.inp)) if j != k for d in other]
+    others = labels_in(tuple(other for j, other in enumerate((*term.out, *term.inp)) if j != k))
     return len(axis) == 1 and isinstance(axis[0], Label) and axis[0] not in others
 
 

@@ -12,6 +12,7 @@ from minijac.algebra.block import Block
 from minijac.algebra.factors import Factor
 from minijac.algebra.labels import Label, Window
 from minijac.algebra.terms import Term
+from minijac.picks import Pick
 
 B, N = 3, 6
 
@@ -135,6 +136,30 @@ def samples_summed() -> Block:
 def low_rank() -> Block:
     b, i, o = Label(B), Label(N), Label(N)
     return one(((b,), (o,)), ((b,), (i,)), data("left", b, o), data("right", b, i))
+
+
+@structure
+def gathered() -> Block:
+    """Entries at listed positions, some of them twice."""
+    b, i = Label(B), Label(N)
+    return one(((b,), (i,)), ((b,), (Pick(np.array([1, 0, 5, 1, 4, 4]), (i,), N),)), data("gathered", b, i))
+
+
+@structure
+def scattered() -> Block:
+    """A mesh of three edges: from its nodes to its nodes."""
+    b, e, k, m = Label(B), Label(3), Label(2), Label(2)
+    edges = np.array([[0, 2], [2, 5], [5, 1]])
+    out, inp = Pick(edges, (e, k), N), Pick(edges, (e, m), N)
+    return one(((b,), (out,)), ((b,), (inp,)), data("scattered", b, e, k, m))
+
+
+@structure
+def listed_digits() -> Block:
+    """Positions of part of an axis, whose entries are on the diagonal along the rest."""
+    b, h, e = Label(B), Label(2), Label(4)
+    to, of = Pick(np.array([2, 0, 0, 1]), (e,), 3), Pick(np.array([1, 1, 0, 2]), (e,), 3)
+    return one(((b,), (h, to)), ((b,), (of, h)), data("part", e, b))
 
 
 @structure

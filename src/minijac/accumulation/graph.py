@@ -30,8 +30,11 @@ class Graph:
         inputs: Iterable[int],
         outputs: Iterable[int],
         live: Mapping[int, Any] | None = None,
+        listed: bool = False,
     ) -> None:
         self.nodes = nodes
+        self.listed = listed
+        """Whether maps by arrays of positions are blocks of their entries: for results that are to stay sparse."""
         self._edges: dict[tuple[int, int], Edge] = {}
         self._restrict(inputs, outputs)
         self._live = live or {}
@@ -92,6 +95,8 @@ class Graph:
             self.mark_live()
             node = self.nodes[i]
             edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
+            if self.listed and edge.linear is not None and edge.linear.listed is not None:
+                edge = Edge(edge.out_shape, edge.inp_shape, [edge.linear.listed()])
             if not isinstance(node.op, Elementwise):
                 if node.live is not None:
                     edge = edge.without_dead(node.live)

@@ -241,7 +241,7 @@ def structure_of(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) ->
         params = _frozen(tuple(node.params.values()), {}) if node.params else ()
         rows.append((node.op, node.parents, shapes, params, node.out.dtype.char))
     shapes = tuple([graph.nodes[i].out.shape for i in inputs])
-    return _STRUCTURES.get((tuple(rows), tuple(inputs), tuple(outputs), shapes), object)
+    return _STRUCTURES.get((tuple(rows), tuple(inputs), tuple(outputs), shapes, graph.listed), object)
 
 
 def _frozen(value: Any, number: dict[Label, int]) -> Any:

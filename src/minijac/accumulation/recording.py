@@ -186,7 +186,7 @@ def prepare(
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
     nodes = list(dict.fromkeys([i for i in run.output_nodes if i is not None]))
-    graph = Graph(run.nodes, run.inputs, nodes)
+    graph = Graph(run.nodes, run.inputs, nodes, listed=options.structured)
     structure = structure_of(graph, run.inputs, nodes)
     shapes = tuple([y.shape for y in outputs])
     key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"

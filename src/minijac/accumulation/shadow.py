@@ -10,11 +10,11 @@ import numpy as np
 
 from ..algebra.factors import Factor, Shape, size_of
 from ..algebra.labels import Axes, Label, label_of
-from ..algebra.view import View, row_major
 from ..algebra.writing import Placed
 from ..backend import Wrapped, zeros
 from ..ops.edges import Edge
 from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
+from ..strides import View, in_common_order, row_major
 from .graph import Graph
 
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
@@ -160,6 +160,13 @@ class Shadow:
     def astype(self, dtype: Any) -> Shadow:
         return self._new(self.shape, np.dtype(dtype), self.size, in_common_order(self.shape, [self.strides]))
 
+    def take(self, positions: Any, axis: int) -> Shadow:
+        shape = (*self.shape[:axis], *np.shape(positions), *self.shape[axis + 1 :])
+        return self._new(shape, self.dtype, 2 * prod(shape))
+
+    def added_at(self, positions: Any, size: int) -> Shadow:
+        return self._new((self.shape[0], size), self.dtype, 2 * self.size + self.shape[0] * size)
+
     def embedded(self, labels: Sequence[Label], axes: Axes, shape: Sequence[int]) -> Shadow:
         return self._new(shape, self.dtype, prod(shape) + self.size)
 
@@ -197,27 +204,6 @@ class Shadow:
         self.ledger.calls += prod(batch) * CALL_PER_MATRIX / CALL
         shape = (*batch, rows, columns)
         return self._new(shape, dtype, prod(shape))
-
-
-# -- layouts -----------------------------------------------------------------------------------------------------------
-def in_common_order(shape: Sequence[int], operands: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The strides of a new array whose axes lie in memory as those of the operands do: NumPy's order "K"."""
-    order: list[int] = []  # from the innermost axis outwards; each finds its place from the outside
-    for axis in reversed(range(len(shape))):
-        place = len(order)
-        for position in range(len(order) - 1, -1, -1):
-            inner = order[position]
-            pairs = [(abs(s[axis]), abs(s[inner])) for s in operands if s[axis] and s[inner]]
-            if pairs and all(outside < inside for outside, inside in pairs):
-                place = position
-            elif pairs:
-                break
-        order.insert(place, axis)
-    result, step = [0] * len(shape), 1
-    for axis in order:
-        result[axis] = step
-        step *= shape[axis]
-    return tuple(result)
 
 
 # -- graphs ------------------------------------------------------------------------------------------------------------

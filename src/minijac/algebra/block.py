@@ -122,7 +122,9 @@ class Block:
                 if kept is None:
                     continue
                 term = kept
-            terms.append(term.over(term.out, tuple(term.inp[k] for k in rest)))
+            alone = term.over(term.out, tuple(term.inp[k] for k in rest))
+            listed = term.listed and reduced(alone.out, alone.inp, term.inp, term.factors, term.scale, term.conj)
+            terms.append(listed or alone)
         return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one)
 
     def per_sample(self) -> Block:
@@ -147,8 +149,9 @@ class Block:
         """The array of shape ``(*out_shape, *inp_shape)``, newly made, or added to `total` where that is given."""
         self = self.of_reals(dtype)
         shape = (*self.out_shape, *self.inp_shape)
-        parts = [((*t.out, *t.inp), t.factors, t.scale) for t in self.terms]
-        if any(map(stands_in, (like, total, *(f.array for t in self.terms for f in t.factors)))):
+        terms = [term.without_listed(self.one) for term in self.terms]
+        parts = [((*t.out, *t.inp), t.factors, t.scale) for t in terms]
+        if any(map(stands_in, (like, total, *(f.array for t in terms for f in t.factors)))):
             return written_functional(parts, shape, dtype, like, total)
         return written(parts, shape, dtype, like, total)
 

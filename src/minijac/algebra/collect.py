@@ -76,6 +76,8 @@ def _full(term: Term) -> bool:
 
 def _within(full: Term, term: Term) -> Axes | None:
     """The axes of the full term's array over the labels of another one, where its entries are among the full term's."""
+    if term.listed:
+        return None
     found: dict[Any, Axis] = {}
     for mine, other in zip((*full.out, *full.inp), (*term.out, *term.inp), strict=True):
         if mine and found.setdefault(mine[0], other) != other:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 from .factors import Array, Factor, contract, contract_to_one, size_of, spread
-from .labels import Axes, Label, Misaligned, Vanishes, axis_of, axis_size, label_of, labels_in
+from .labels import Axes, Label, Misaligned, Vanishes, axis_of, axis_size, labels_in
 from .matching import solve
 from .terms import Term
 from .writing import embed
@@ -26,16 +26,20 @@ def compose(g: Term, f: Term, one: Array) -> Term | None:
     met = meet(g, f, one)
     if met is None:
         return None
+    before = size_of(g.labels()) + size_of(f.labels())
     g, f = met
-    return reduced(g.out, f.inp, g.inp, (*g.factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
+    term = reduced(g.out, f.inp, (*g.inp, *f.out), (*g.factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
+    return term.listed[0].settled(term, before, one) if term.listed else term
 
 
 def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
     """Two terms after substitutions that make `g.inp` and `f.out` name the same positions; None where they cannot."""
     while True:
+        before = g, f
         for k in range(len(g.inp)):  # one axis after the other, so that a failure names its axis
             try:
-                solved = solve([(g.inp[k], f.out[k])], [g.out, g.inp, f.out, f.inp], [*g.factors, *f.factors])
+                most = _room(g.transposed, k) * _room(f, k) if g.listed or f.listed else inf
+                solved = solve([(g.inp[k], f.out[k])], [g.out, g.inp, f.out, f.inp], [*g.factors, *f.factors], most)
             except Misaligned:
                 break
             except Vanishes:
@@ -46,7 +50,11 @@ def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
             f = Term(f_out, inp, tuple(factors[count:]), f.scale, f.conj)
         else:
             return g, f
-        if not lone(f, k):
+        if g.listed or f.listed:  # what was matched so far would share labels that go
+            g, f = before
+        if f.listed and len(f.out[k]) > 1:
+            f = f.listed[0].merged(f, k)
+        elif not lone(f, k):
             f = materialise(f, k, one)
         else:
             g = materialise(g.transposed, k, one).transposed
@@ -100,11 +108,19 @@ def lone(term: Term, k: int) -> bool:
     if len(axis) != 1 or type(axis[0]) is not Label:
         return not axis
     rest = (*term.out[:k], *term.out[k + 1 :], *term.inp)
-    return not any(label_of(digit) is axis[0] for other in rest for digit in other)
+    return axis[0] not in labels_in(rest)
+
+
+def _room(term: Term, k: int) -> int:
+    """How many entries the axes of the other side have that are tied to output axis `k`."""
+    mine = labels_in((term.out[k],)).keys()
+    return prod(axis_size(axis) for axis in term.inp if not mine.isdisjoint(labels_in((axis,))))
 
 
 def materialise(term: Term, k: int, unit: Array) -> Term:
     """Give output axis `k` one label of its own: what tied it to other axes becomes data."""
+    if term.listed and lone(term := term.without_listed(unit), k):
+        return term
     axis = term.out[k]
     (new,) = fresh = axis_of(axis_size(axis))
     assert type(new) is Label

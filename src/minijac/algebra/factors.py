@@ -69,9 +69,11 @@ def product(factors: Sequence[Factor], order: Sequence[Label], scale: complex = 
     return result
 
 
-def substitute(factor: Factor, change: Substitution) -> Factor:
-    """The factor after a label was split, renamed, restricted to a window, or fixed."""
+def substitute(factor: Factor, change: Any) -> Factor:
+    """The factor after a label was split, renamed, restricted to a window, fixed, or listed."""
     array, axes = factor
+    if type(change) is not Substitution:
+        return change.in_factor(factor)
     if change.label not in axes:
         return factor
     k = axes.index(change.label)

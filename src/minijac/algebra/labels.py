@@ -1,9 +1,9 @@
 """Labels, digits and axes: how the positions along an array's axes are named, split, and matched.
 
 A *label* is an index variable with a size. An *axis* is a tuple of *digits*, most significant first, as in a
-mixed-radix number (einops writes ``(c h w)``). A digit is either a whole label, or a *window*: a label placed at
-positions ``offset + step * label`` within the digit's extent (a slice, a pad, a flip), or a fixed position. An axis
-of length one has no digits, so labels of size one do not exist.
+mixed-radix number (einops writes ``(c h w)``). A digit is a whole label, or a *window*: a label placed at positions
+``offset + step * label`` within the digit's extent (a slice, a pad, a flip), or a fixed position; or *listed*, its
+positions in an array (`minijac.picks`). An axis of length one has no digits, so labels of size one do not exist.
 
 Two axes of the same length are matched by splitting digits until they line up, and by substituting labels so that
 both name the same position. Where no split exists (``(2, 3)`` against ``(3, 2)``), `Misaligned` is raised, and the
@@ -12,10 +12,11 @@ caller gives one of the axes a label of its own.
 
 from __future__ import annotations
 
-from math import gcd
-from typing import NamedTuple, TypeAlias
+from math import gcd, inf
+from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["Axes", "Axis", "Digit", "Label", "Misaligned", "Substitution", "Vanishes", "Window", "axis_of", "axis_size"]
+__all__ = ["Axes", "Axis", "Digit", "Label", "Listed", "Misaligned", "Substitution", "Vanishes", "Window", "axis_of",
+           "axis_size"]  # fmt: skip
 
 
 class Label:
@@ -39,7 +40,32 @@ class Window(NamedTuple):
     step: int
 
 
-Digit: TypeAlias = Label | Window
+class Listed:
+    """A digit whose positions are listed for all values of the labels `axes`, and what the algebra asks of it."""
+
+    __slots__ = ()
+    label = None
+    size: int
+    axes: tuple[Label, ...]
+    key: Any
+    """The same for the same positions."""
+    changed: Any
+    """``(change) -> Axis``: the digit after labels were substituted."""
+    split: Any
+    """As `split`."""
+    match: Any
+    """``(digit, most)``: as `match`. Raises Misaligned where more than `most` entries would be listed anew."""
+    settled: Any
+    """``(term, before, unit) -> Term``: a composed term as it is kept; its parts had `before` entries."""
+    written: Any
+    """``(term, unit) -> Term``: the term with a label for each listed digit, dense along it."""
+    merged: Any
+    """``(term, k) -> Term``: the term with output axis `k` as one listed digit."""
+    without_ones: Any
+    """``() -> Axis``: labels of size one gone."""
+
+
+Digit: TypeAlias = Label | Window | Listed
 Axis: TypeAlias = tuple[Digit, ...]
 Axes: TypeAlias = tuple[Axis, ...]
 
@@ -70,7 +96,21 @@ def label_of(digit: Digit) -> Label | None:
 
 def labels_in(axes: Axes) -> dict[Label, None]:
     """The labels of some axes, in order of first appearance."""
-    return {label: None for axis in axes for digit in axis if (label := label_of(digit)) is not None}
+    found: dict[Label, None] = {}
+    for axis in axes:
+        for digit in axis:
+            if type(digit) is Label:
+                found[digit] = None
+            elif (label := digit.label) is not None:  # type: ignore[union-attr]
+                found[label] = None
+            elif isinstance(digit, Listed):
+                found.update(dict.fromkeys(digit.axes))
+    return found
+
+
+def progression(digit: Digit) -> tuple[Label | None, int, int]:
+    """The label of a digit that is not listed, its offset, and its step."""
+    return (digit, 0, 1) if type(digit) is Label else (digit.label, digit.offset, digit.step)  # type: ignore[union-attr]
 
 
 def window(label: Label | None, size: int, offset: int, step: int) -> Axis:
@@ -101,6 +141,8 @@ class Substitution(NamedTuple):
                 assert self.high is not None
                 return (self.high, self.low)
             return window(self.high, digit.size, self.offset, self.step)
+        if isinstance(digit, Listed):
+            return digit.changed(self)
         if type(digit) is Label or digit.label is not self.label:  # type: ignore[union-attr]
             return (digit,)
         _, size, offset, step = digit  # type: ignore[misc]
@@ -112,7 +154,7 @@ class Substitution(NamedTuple):
         return (*window(self.high, size // inner, offset // inner, 1), self.low)
 
     def in_axes(self, axes: Axes) -> Axes:
-        if not any(label_of(digit) is self.label for axis in axes for digit in axis):
+        if self.label not in labels_in(axes):
             return axes
         return tuple(tuple(new for digit in axis for new in self.in_digit(digit)) for axis in axes)
 
@@ -126,6 +168,8 @@ def split(digit: Digit, inner: int) -> tuple[Axis, Axis, Substitution | None]:
     outer, rest = divmod(digit.size, inner)
     if rest:
         raise Misaligned
+    if isinstance(digit, Listed):
+        return digit.split(inner)
     if type(digit) is Label:
         high, low = Label(outer), Label(inner)
         return (high,), (low,), Substitution(digit, high, low, 0, 1)
@@ -140,17 +184,16 @@ def split(digit: Digit, inner: int) -> tuple[Axis, Axis, Substitution | None]:
     return window(high, outer, offset // inner, 1), (low,), Substitution(label, high, low, 0, 1)
 
 
-def match(a: Digit, b: Digit) -> list[Substitution]:
+def match(a: Digit, b: Digit, most: float = inf) -> list[Any]:
     """The substitutions after which two digits of the same size name the same position.
 
     Raises Vanishes where they never do.
     """
     if a is b:
         return []
-    u: Label | None
-    v: Label | None
-    u, o1, s1 = (a, 0, 1) if type(a) is Label else (a.label, a.offset, a.step)  # type: ignore[union-attr]
-    v, o2, s2 = (b, 0, 1) if type(b) is Label else (b.label, b.offset, b.step)  # type: ignore[union-attr]
+    if isinstance(a, Listed) or isinstance(b, Listed):
+        return a.match(b, most) if isinstance(a, Listed) else b.match(a, most)  # type: ignore[union-attr]
+    (u, o1, s1), (v, o2, s2) = progression(a), progression(b)
     if u is None:
         if v is not None:
             return [_fix(v, o1 - o2, s2)]
@@ -162,7 +205,7 @@ def match(a: Digit, b: Digit) -> list[Substitution]:
             if o1 != o2:
                 raise Vanishes
             return []
-        return [_fix(u, o2 - o1, s1 - s2)]  # type: ignore[arg-type]
+        return [_fix(u, o2 - o1, s1 - s2)]
     if v is None:
         return [_fix(u, o2 - o1, s1)]
     if o1 == o2 and s1 == s2:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from math import inf
+from typing import Any
+
 from .factors import Factor, substitute
 from .labels import Axes, Axis, Label, Misaligned, Substitution, Vanishes, labels_in, match, split
 
 __all__ = ["meets", "solve"]
 
 
-def solve(pairs: list[tuple[Axis, Axis]], groups: list[Axes], factors: list[Factor]) -> tuple[list[Axes], list[Factor]]:
-    """Substitute labels until the two axes of each pair name the same positions."""
+def solve(
+    pairs: list[tuple[Axis, Axis]], groups: list[Axes], factors: list[Factor], most: float = inf
+) -> tuple[list[Axes], list[Factor]]:
+    """Substitute labels until the two axes of each pair name the same positions; `most`: as of `match`."""
     while pairs:
         a, b = pairs.pop()
         while a and b:
             high, low = a[-1], b[-1]
-            changes: list[Substitution]
+            changes: list[Any]
             if high.size == low.size:
-                changes = match(high, low)
+                changes = match(high, low, most)
                 a, b = a[:-1], b[:-1]
             elif high.size > low.size:
                 *parts, change = split(high, low.size)
@@ -26,7 +31,7 @@ def solve(pairs: list[tuple[Axis, Axis]], groups: list[Axes], factors: list[Fact
                 b, changes = b[:-1] + parts[0] + parts[1], [change] if change else []
             for change in changes:
                 *groups, (a, b) = [change.in_axes(group) for group in (*groups, (a, b))]
-                pairs = [change.in_axes(pair) for pair in pairs]  # type: ignore[misc]
+                pairs = [change.in_axes(pair) for pair in pairs]
                 factors = [substitute(factor, change) for factor in factors]
     return groups, factors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .factors import Factor, conjugated, is_complex, product, substitute
-from .labels import Axes, Label, Substitution, label_of, labels_in
+from .labels import Axes, Label, Listed, Substitution, label_of, labels_in
 
 __all__ = ["Term"]
 
@@ -36,6 +36,12 @@ class Term:
         if self._plain is None:
             self._plain = _plain(self.out) and _plain(self.inp)
         return self._plain
+
+    @property
+    def listed(self) -> tuple[Listed, ...]:
+        """The digits of which positions are listed, the output's first."""
+        axes = () if self.plain else (*self.out, *self.inp)
+        return tuple([digit for axis in axes for digit in axis if isinstance(digit, Listed)])
 
     @property
     def identity(self) -> bool:
@@ -79,6 +85,10 @@ class Term:
                 structure.append(-1)
                 for digit in axis:
                     label = label_of(digit)
+                    if isinstance(digit, Listed):
+                        own = [number.setdefault(each, len(number)) for each in digit.axes]
+                        structure.append((digit.size, digit.key, *own))
+                        continue
                     n = -2 if label is None else number.setdefault(label, len(number))
                     structure.append((n, label and label.size, *digit[1:]) if type(digit) is not Label else n)  # type: ignore[index]
             labels = list(number)
@@ -88,6 +98,10 @@ class Term:
     def renamed(self) -> Term:
         """The same term over fresh labels."""
         return _apply([Substitution(old, Label(old.size), None, 0, 1) for old in self.labels()], self)
+
+    def without_listed(self, unit: Any) -> Term:
+        """The same term, dense along the axes of listed digits."""
+        return self.listed[0].written(self, unit) if self.listed else self
 
     def one_factor(self) -> Factor:
         """The weights as one factor over the labels that carry any, the scale multiplied in."""

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from ..backend import astype, namespace, zeros
+from ..strides import View
 from .factors import Array, Factor, Shape, aligned, product, size_of, spread
 from .labels import Axes, Label, labels_in
-from .view import View
+from .view import labelled
 
 __all__ = ["Placed", "StandIn", "covers", "embed", "rearranged", "stands_in", "strided", "superposed", "written",
            "written_functional"]  # fmt: skip
@@ -29,6 +30,9 @@ class StandIn(Protocol):
 
     def superposed(self, parts: Sequence[Placed], shape: Shape) -> Array:
         """The sum of arrays in their places, of the first one's dtype, which nothing else holds."""
+
+    def added_at(self, positions: Array, size: int) -> Array:
+        """Zeros ``(m, size)`` with the entries of this, ``(m, k)``, added at k positions along the second axis."""
 
     def as_array(self) -> Array:
         """The same, as an array where NumPy's arithmetic made a number of one without axes."""
@@ -113,7 +117,7 @@ def strided(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     """The strided view of `array` whose axes are the labels."""
     if [axis for axis in axes if axis] == [(label,) for label in labels]:
         return array if len(labels) == array.ndim else array.reshape([label.size for label in labels])
-    strides, start = View(array.shape, array.strides).labelled(axes)
+    strides, start = labelled(View(array.shape, array.strides), axes)
     first = array[(*[slice(k, None) for k in start], ...)]
     shape, steps = [label.size for label in labels], [strides.get(label, 0) for label in labels]
     return namespace(array).lib.stride_tricks.as_strided(first, shape, steps)

@@ -13,8 +13,9 @@ from ..backend import is_array, namespace, zeros
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..numpy.protocol import as_arrays
-from ..ops.edges import Edge, Part, linear_map
+from ..ops.edges import Edge, Part
 from ..ops.families import labelled
+from ..ops.maps import linear_map
 from ..tape.op import Op
 from ..tape.trace import Node, apply
 from ..tape.traced import Traced

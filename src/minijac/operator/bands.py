@@ -15,6 +15,7 @@ from ..algebra.labels import Axes, Axis, Label, Window, label_of, labels_in, win
 from ..algebra.terms import Term
 from ..algebra.writing import stands_in, superposed
 from ..backend import astype, namespace
+from ..picks import Pick
 
 __all__ = ["merged", "offsets"]
 
@@ -25,7 +26,7 @@ WORTH = 1.5
 # -- offsets -----------------------------------------------------------------------------------------------------------
 def offsets(out: Axes, inp: Axes) -> tuple[int, ...] | None:
     """How far each input axis is ahead of the output axis, if each entry has one place: a diagonal; None otherwise."""
-    if len(out) != len(inp):
+    if len(out) != len(inp) or any(type(digit) is Pick for axis in (*out, *inp) for digit in axis):
         return None
     found = tuple(_offset(a, b) for a, b in zip(out, inp, strict=True))
     return None if None in found else found  # type: ignore[return-value]
@@ -76,7 +77,9 @@ def merged(terms: Sequence[Term], dtype: Any, like: Array) -> list[Term]:
 
 
 def _joinable(term: Term) -> bool:
-    """Whether the term's weights as one array are no larger than its diagonal."""
+    """Whether the term lies along lines, its weights as one array no larger than its diagonal."""
+    if term.listed:
+        return False
     return len(term.factors) < 2 or labels_in(term.out).keys() == labels_in(term.inp).keys()
 
 

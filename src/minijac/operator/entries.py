@@ -12,6 +12,7 @@ from ..algebra.block import Block
 from ..algebra.factors import spread
 from ..algebra.labels import Axis, Label, labels_in
 from ..algebra.terms import Term
+from ..picks import Pick
 from .arithmetic import columns
 
 __all__ = ["Entries", "entries", "linear_operator", "sparse", "spied", "svg"]
@@ -56,6 +57,8 @@ def _position(axis: Axis, index: dict[Label, Any]) -> Any:
     for digit in axis:
         if type(digit) is Label:
             position = position * digit.size + index[digit]
+        elif type(digit) is Pick:
+            position = position * digit.size + digit.over(tuple(index))
         else:
             label, size, offset, step = digit  # type: ignore[misc]
             position = position * size + offset + (0 if label is None else step * index[label])

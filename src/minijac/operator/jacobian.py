@@ -76,11 +76,9 @@ class Jacobian:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the data that the structure holds."""
-        arrays = {
-            id(f.array): f.array for term in self._block.terms for f in term.factors if hasattr(f.array, "nbytes")
-        }
-        return sum(array.nbytes for array in arrays.values())
+        """Bytes of the data that the structure holds, positions included."""
+        held: list[Any] = [x for term in self._block.terms for x in (*term.factors, *term.listed)]
+        return sum({id(x.array): x.array.nbytes for x in held if hasattr(x.array, "nbytes")}.values())
 
     @property
     def T(self) -> Jacobian:
@@ -204,8 +202,9 @@ class Jacobian:
             rhs: ``(B, *out)``; returns ``(B, *in)``. Several right-hand sides, ``(B, *out, k)``: ``(B, *in, k)``.
 
         A banded J (as of a stencil; a diagonal is one) takes a banded elimination with row exchanges, for all samples
-        together: about ``n * width**2`` operations each, and no dense array. Anything else is made dense and takes
-        ``n**3 / 3``. On traced data the solution is differentiable, and taken densely.
+        together: about ``n * width**2`` operations each, and no dense array. One with entries at listed positions (a
+        mesh) takes SciPy's sparse LU, where SciPy is installed. Anything else is made dense and takes ``n**3 / 3``. On
+        traced data the solution is differentiable, and taken densely.
 
         Raises InputError where J is not square or `rhs` has another shape, and numpy.linalg.LinAlgError where J is
         singular (on the GPU the solution is infinite or NaN then, as CuPy has it).

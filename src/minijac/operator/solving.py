@@ -1,4 +1,5 @@
-"""Linear systems with a block, one for each sample: by its diagonals where it is banded, dense otherwise."""
+"""Linear systems with a block, one for each sample: by its diagonals where it is banded, by a sparse factorisation
+where its entries are listed, dense otherwise."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from ..algebra.terms import Term
 from ..algebra.writing import stands_in
 from ..backend import namespace, on_host
 from .bands import offsets
+from .entries import entries, sparse
 
 __all__ = ["solve", "solve_banded"]
 
@@ -32,6 +34,15 @@ def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
         n = prod(block.out_shape[1:])
         solution = solve_banded(bands, rhs.astype(dtype).reshape(batch, n, prod(several)))
         return solution.reshape(*block.inp_shape, *several)
+    if any(term.listed for term in block.terms) and not _stands_in(block, rhs) and (lu := _sparse_lu()):
+        matrix = sparse(entries(block.per_sample() if batched else block, dtype)).tocsc()
+        try:
+            solution = lu(matrix).solve(rhs.astype(dtype).reshape(matrix.shape[0], prod(several)))
+        except RuntimeError as error:
+            raise np.linalg.LinAlgError(
+                f"J.solve(rhs): expected a regular matrix for every sample: {error}."
+            ) from error
+        return solution.reshape(*block.inp_shape, *several)
     matrix = (block.paired(0, 0) if batched else block).dense(dtype, rhs)
     lead = block.out_shape[:1] if batched else ()
     n = prod(block.out_shape[len(lead) :])
@@ -39,9 +50,22 @@ def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
     return solution.reshape(*block.inp_shape, *several)
 
 
+def _stands_in(block: Block, like: Array) -> bool:
+    return any(map(stands_in, (like, *(factor.array for term in block.terms for factor in term.factors))))
+
+
+def _sparse_lu() -> Any:
+    """SciPy's sparse factorisation; None where SciPy is not installed."""
+    try:
+        from scipy.sparse.linalg import splu
+    except ImportError:
+        return None
+    return splu
+
+
 def _bands(block: Block, dtype: Any, like: Array) -> dict[int, Array] | None:
     """The diagonals of each sample's matrix by offset, ``(B, n)`` by row; None where it is not banded, or traced."""
-    if any(map(stands_in, (like, *(factor.array for term in block.terms for factor in term.factors)))):
+    if _stands_in(block, like):
         return None
     shape = block.out_shape[1:]
     if shape != block.inp_shape[1:]:

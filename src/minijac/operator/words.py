@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..algebra.factors import size_of
 from ..algebra.labels import Axes, labels_in
 from ..algebra.terms import Term
 from .bands import offsets
@@ -21,7 +22,7 @@ def describe(terms: Sequence[Term], batched: bool) -> str:
         if off is not None:
             diagonals.setdefault(off, []).append(_qualities(term, batched))
         else:
-            words.append(", ".join([_kind(out, inp), *_qualities(term, batched)]))
+            words.append(", ".join([_kind(term, out, inp), *_qualities(term, batched)]))
     if diagonals:
         qualities = [found for group in diagonals.values() for found in group]
         common = [quality for quality in qualities[0] if all(quality in other for other in qualities)]
@@ -39,7 +40,9 @@ def _listed(found: Sequence[tuple[int, ...]]) -> str:
     return f"offset{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _kind(out: Axes, inp: Axes) -> str:
+def _kind(term: Term, out: Axes, inp: Axes) -> str:
+    if term.listed:
+        return f"{size_of(labels_in((*out, *inp)))} entries at listed positions"
     mine, theirs = labels_in(out), labels_in(inp)
     paired = [label for label in mine if label in theirs]
     if len(paired) == len(mine) == len(theirs):

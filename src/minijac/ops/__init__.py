@@ -1,10 +1,10 @@
 """The operations, one table for each family; importing this package registers all of them."""
 
 from ..ops import convolution, elementwise, indexing, linalg, multilinear, special, structural
-from .edges import linear_map
 from .families import REGISTRY, Example, define
 from .families import elementwise as define_elementwise
 from .families import multilinear as define_multilinear
+from .maps import linear_map
 
 __all__ = [
     "REGISTRY", "Example", "convolution", "define", "define_elementwise", "define_multilinear", "elementwise",

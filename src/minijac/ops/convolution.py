@@ -10,8 +10,8 @@ import numpy as np
 
 from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label, Window
-from ..algebra.view import View
 from ..backend import namespace
+from ..strides import View
 from ..tape.trace import Node
 from . import into
 from .edges import Edge, Linear, Part

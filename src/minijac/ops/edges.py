@@ -10,11 +10,11 @@ import numpy as np
 
 from ..algebra.block import Block
 from ..algebra.factors import Factor, Shape, aligned, conjugated, product, size_of, spread
-from ..algebra.labels import Axes, Axis, Label, Window, window
+from ..algebra.labels import Axes, Axis, Digit, Label, Listed, labels_in, window
 from ..algebra.terms import Term
 from ..backend import array_of, on_host, value_of
 
-__all__ = ["Edge", "Linear", "Part", "linear_map", "without_ones"]
+__all__ = ["Edge", "Linear", "Part", "without_ones"]
 
 
 class Part(NamedTuple):
@@ -36,6 +36,8 @@ class Linear(NamedTuple):
     """Whether both do the same at all positions of the axes that pass, and take any number of them."""
     real: bool = False
     """Whether they are linear in real numbers alone; the pull is then the adjoint for ``re(sum(a * b))``."""
+    listed: Callable[[], Part] | None = None
+    """The map as a part with listed digits, for results that keep nothing but entries."""
 
 
 class Edge:
@@ -140,14 +142,16 @@ def without_ones(axes: Axes) -> Axes:
     """The axes as a term has them: labels of size one gone, axes of length one empty."""
     for axis in axes:
         for digit in axis:
-            if digit.size == 1 or (type(digit) is not Label and digit.label is not None and digit.label.size == 1):  # type: ignore[union-attr]
+            if digit.size == 1 or any(label.size == 1 for label in labels_in(((digit,),))):
                 return tuple(tuple(new for digit in axis for new in _without_one(digit)) for axis in axes)
     return axes
 
 
-def _without_one(digit: Label | Window) -> Axis:
+def _without_one(digit: Digit) -> Axis:
     if type(digit) is Label:
         return () if digit.size == 1 else (digit,)
+    if isinstance(digit, Listed):
+        return digit.without_ones()
     label, size, offset, step = digit  # type: ignore[misc]
     return window(None if label is not None and label.size == 1 else label, size, offset, step)
 
@@ -245,31 +249,3 @@ def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, te
     if turned != (how.backward and how.conjugates):
         data = conjugated(data)
     return Term(tuple(axes), term.inp, (data,), rest, term.conj != how.conjugates)
-
-
-def linear_map(
-    source: Shape,
-    target: Shape,
-    push: Callable[[Any], Any],
-    pull: Callable[[Any], Any],
-    passing: Sequence[tuple[int, int]],
-    uniform: bool = False,
-    real: bool = False,
-) -> Edge:
-    """The edge of a linear map that is no block, from arrays of shape `source` to arrays of shape `target`.
-
-    Args:
-        push: Takes tangents ``(n, *source)`` to ``(n, *target)``, for any n; written with NumPy functions or minijac's
-            operations, so that it differentiates again.
-        pull: Its transpose, ``(n, *target)`` to ``(n, *source)``.
-        passing: Pairs of axes (of source, of target) along which entries stay in place and do not mix; the samples
-            have to be on one of them.
-        uniform: Whether both do the same at all positions of the passing axes, and take any number of them.
-        real: Whether they are linear in real numbers alone (`Linear.real`).
-    """
-    labels = [Label(n) for n in source]
-    out = [Label(n) for n in target]
-    for i, j in passing:
-        out[j] = labels[i]
-    part = Part(tuple((label,) for label in out), tuple((label,) for label in labels))
-    return Edge(target, source, [part], Linear(push, pull, uniform, real))

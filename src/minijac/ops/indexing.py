@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..algebra.factors import Shape
-from ..algebra.labels import Axes, Label
+from ..algebra.labels import Axes, Axis, Label
 from ..backend import astype, namespace, scatter_add
+from ..picks import Pick, added
 from ..tape.op import Op, Reduction
 from ..tape.trace import Node
+from ..tape.traced import Traced
 from . import into
 from .edges import Edge, Linear, Part
 from .families import Example, along, define, labelled, opaque
@@ -29,23 +31,12 @@ def _deposit_value(y: Any, positions: Any, axis: int, size: int) -> Any:
     lead, tail = y.shape[:axis], y.shape[axis + positions.ndim :]
     flat = positions.reshape(-1)
     values = y.reshape(prod(lead), flat.size, prod(tail))
-    result = xp.zeros((prod(lead), size, prod(tail)), y.dtype)
     if xp is np:
-        _add_sorted(result, flat, values)
+        result = added(values, flat, size)
     else:  # looks at no positions, and adds in no fixed order
+        result = xp.zeros((prod(lead), size, prod(tail)), y.dtype)
         scatter_add(result, (slice(None), flat), values)
     return result.reshape(*lead, size, *tail)
-
-
-def _add_sorted(result: Any, flat: Any, values: Any) -> None:
-    """``result[:, flat] += values``, faster than NumPy's own."""
-    order = np.argsort(flat, kind="stable")
-    ordered = flat[order]
-    first = np.concatenate([np.ones(1, bool), ordered[1:] != ordered[:-1]])[: flat.size]
-    if first.all():
-        result[:, flat] = values
-    else:
-        result[:, ordered[first]] = np.add.reduceat(values[:, order], np.flatnonzero(first), axis=1)
 
 
 def _axis_edge(node: Node, k: int) -> Edge:
@@ -56,10 +47,17 @@ def _axis_edge(node: Node, k: int) -> Edge:
     push = lambda x: take(x, positions, axis=axis + 1)  # noqa: E731
     pull = lambda y: deposit(y, positions, axis=axis + 1, size=size)  # noqa: E731
     whole = fresh(x.shape if taking else y.shape)
-    picked = (*whole[:axis], *fresh(positions.shape), *whole[axis + 1 :])
-    if taking:
-        return Edge(y.shape, x.shape, [Part(picked, whole)], Linear(push, pull, uniform=True))
-    return Edge(y.shape, x.shape, [Part(whole, picked)], Linear(pull, push, uniform=True))
+    own = fresh(positions.shape)
+    picked = (*whole[:axis], *own, *whole[axis + 1 :])
+    host = type(positions) is np.ndarray  # neither on a device nor of a program that is being recorded
+
+    def listed() -> Part:
+        pick = Pick(positions, tuple([label for (label,) in own]), size)  # type: ignore[misc]
+        each = (*whole[:axis], (pick,), *whole[axis + 1 :])
+        return Part(picked, each) if taking else Part(each, picked)
+
+    maps = Linear(*((push, pull) if taking else (pull, push)), True, listed=listed if host else None)
+    return Edge(y.shape, x.shape, [Part(picked, whole) if taking else Part(whole, picked)], maps)
 
 
 def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Example:
@@ -102,6 +100,7 @@ deposit = define(
     complex=True,
 )
 """The transpose of `take`: entries add up at their positions along the axis."""
+Traced.added_at = lambda y, positions, size: deposit(y, positions, axis=y.ndim - 1, size=size)
 
 
 # -- anywhere ----------------------------------------------------------------------------------------------------------
@@ -117,7 +116,9 @@ def _gather_edge(node: Node, k: int) -> Edge:
         ones = namespace(node.out).ones(positions.shape, node.out.dtype)
         factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
         return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))])
-    maps = _flat_maps(positions, node.params["passing"], shape, lead + 1)
+    push, pull = _flat_maps(positions, node.params["passing"], shape, lead + 1)
+    listed = lambda: Part(part.out, (*front, *_listed_axes(positions, whole, picked)))  # noqa: E731
+    maps = Linear(push, pull, listed=listed if type(positions) is np.ndarray else None)
     return Edge(node.out.shape, x_shape, [part], maps)
 
 
@@ -127,8 +128,25 @@ def _scatter_edge(node: Node, k: int) -> Edge:
     front, shape = fresh(y_shape[:lead]), node.params["shape"]
     passing = tuple((axis, place) for place, axis in node.params["passing"])
     whole, picked = _passing_axes(shape, positions.shape, passing)
-    maps = _flat_maps(positions, passing, shape, lead + 1)
-    return Edge(node.out.shape, y_shape, [Part((*front, *whole), (*front, *picked))], Linear(maps.pull, maps.push))
+    push, pull = _flat_maps(positions, passing, shape, lead + 1)
+    part = Part((*front, *whole), (*front, *picked))
+    listed = lambda: Part((*front, *_listed_axes(positions, whole, picked)), part.inp)  # noqa: E731
+    maps = Linear(pull, push, listed=listed if type(positions) is np.ndarray else None)
+    return Edge(node.out.shape, y_shape, [part], maps)
+
+
+def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:
+    """The axes of an array whose flat positions are given for each entry of axes that share labels with them."""
+    shape = [axis[0].size for axis in whole]
+    found: list[Axis] = []
+    for axis, place in zip(whole, np.unravel_index(positions, shape), strict=True):
+        if axis in picked:
+            found.append(axis)
+            continue
+        kept = [k for k, n in enumerate(place.shape) if n > 1 and not (place == place.take([0], k)).all()]
+        at = place[tuple(slice(None) if k in kept else 0 for k in range(place.ndim))]
+        found.append((Pick(at, tuple([picked[k][0] for k in kept]), axis[0].size),))  # type: ignore[misc]
+    return tuple(found)
 
 
 def _passing_axes(whole: Shape, picked: Shape, passing: Sequence[tuple[int, int]]) -> tuple[Axes, Axes]:
@@ -137,11 +155,11 @@ def _passing_axes(whole: Shape, picked: Shape, passing: Sequence[tuple[int, int]
     return labels, tuple(labels[back[k]] if k in back else (Label(n),) for k, n in enumerate(picked))
 
 
-def _flat_maps(positions: Any, passing: Sequence[tuple[int, int]], shape: Shape, lead: int) -> Linear:
+def _flat_maps(positions: Any, passing: Sequence[tuple[int, int]], shape: Shape, lead: int) -> tuple[Any, Any]:
     back = tuple((place, axis) for axis, place in passing)
     push = lambda x: gather(x, positions, passing=passing, lead=lead)  # noqa: E731
     pull = lambda y: scatter(y, positions, passing=back, shape=shape, lead=lead)  # noqa: E731
-    return Linear(push, pull)
+    return push, pull
 
 
 def _gather_value(x: Any, positions: Any, passing: Any, lead: int = 0) -> Any:

@@ -16,8 +16,9 @@ from ..algebra.labels import Axes, Label
 from ..backend import namespace
 from ..tape.op import Op
 from ..tape.trace import Node
-from .edges import Edge, Linear, Part, linear_map
+from .edges import Edge, Linear, Part
 from .families import Example, define, labelled, opaque
+from .maps import linear_map
 
 __all__ = [
     "H", "cholesky", "det", "eigenvalues", "eigenvectors", "eigh", "inv", "left_vectors", "logabsdet", "logdet", "pinv",

@@ -13,12 +13,14 @@ from ..algebra.labels import Axes, Axis, Label, Window, axis_size, labels_in
 from ..algebra.matching import meets
 from ..algebra.writing import Placed, covers, rearranged, strided
 from ..backend import astype, namespace, shape_of
+from ..picks import Pick
 from ..tape.op import Reduction
 from ..tape.trace import Node
 from ..tape.traced import Traced
 from . import into
-from .edges import Edge, Linear, Part, linear_map
+from .edges import Edge, Linear, Part
 from .families import Example, along, structural
+from .maps import linear_map
 
 __all__ = [
     "broadcast_to", "concatenate", "cumsum", "diagonal", "embed", "embed_diagonal", "expand_dims", "flip",
@@ -221,7 +223,17 @@ def _reshape_relation(k: int, out_shape: Shape, operand: Shape, shape: Shape) ->
 def _reshape_edge(node: Node, k: int) -> Edge:
     shape, out_shape = shape_of(node.args[0]), node.out.shape
     part, whole = _reshape_part(shape, out_shape)
-    move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape))
+
+    def listed() -> Part:
+        own = [axis[0] for axis in part.out if axis not in part.inp]
+        moved = [i for i, axis in enumerate(part.inp) if axis not in part.out]
+        entries = np.arange(prod(label.size for label in own)).reshape([label.size for label in own])
+        inp = list(part.inp)
+        for i, at in zip(moved, np.unravel_index(entries, [shape[i] for i in moved]), strict=True):
+            inp[i] = (Pick(at, tuple(own), shape[i]),)  # type: ignore[arg-type]
+        return Part(part.out, tuple(inp))
+
+    move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape), listed=listed)
     return Edge(out_shape, shape, [part], None if whole else move)
 
 

@@ -98,7 +98,7 @@ class Op:
     NotImplemented where there is nothing simpler.
     """
     strided: Callable[..., Any] | None = None
-    """``strided(view, out_shape, **params)``: the view (`algebra.view`) that it makes of any operand; None: a copy."""
+    """``strided(view, out_shape, **params)``: the view (`strides.View`) that it makes of any operand; None: a copy."""
     picks: Callable[..., tuple[Any, int]] | None = None
     """``picks(shape, **params)``: where the last operand's numbers pick entries of the first, along an axis of it in
     another shape: that shape, and the axis. What stands there is replaced by the axes of the numbers."""

@@ -58,6 +58,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     # and by minijac.ops: what blocks ask of what stands for an array (`algebra.writing.StandIn`)
     embedded: ClassVar[Callable[..., Any]]
     superposed: ClassVar[Callable[..., Any]]
+    added_at: ClassVar[Callable[..., Any]]
 
     def __init__(self, trace: Trace, index: int, value: Any) -> None:
         self.home = trace

@@ -50,6 +50,8 @@ class _Met:
     entry: Entry | None = None
     never: bool = False
     held: int = 0
+    positions: dict[Any, Any] | None = None
+    """What structure depends on beside shapes: the positions of the last call, where entries are listed."""
 
 
 _MET = Memo[_Met](128)
@@ -65,7 +67,7 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
     operands = _operands(ready)
     if operands is None:
         return None
-    arrays, numbers = operands
+    arrays, numbers, positions = operands
     if _result_bytes(ready) > MOST_WHOLE:
         options = replace(options, structured=True)
     mode = options.mode if isinstance(options.mode, str) else str(plan)
@@ -73,12 +75,16 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
     key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), how
     met = _MET.seen(key)
     if met is None:
-        _MET.put(key, _Met())
+        _MET.put(key, _Met(positions=_copies(positions)))
     if met is None or met.never:
+        return None
+    if positions and any(not np.array_equal(at, met.positions[where]) for where, at in positions.items()):  # type: ignore[index]
+        met.entry, met.positions = None, _copies(positions)
         return None
     if met.entry is None:
         try:
-            entry = record(_accumulation(ready, plan, options), (list(arrays.values()),), {}, How(plain=True))
+            accumulation = _accumulation(ready, plan, options, met.positions)  # type: ignore[arg-type]
+            entry = record(accumulation, (list(arrays.values()),), {}, How(plain=True))
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
@@ -168,14 +174,20 @@ def _account(met: _Met, held: int) -> None:
         other.never = True  # recorded again and again, they would push each other out
 
 
-def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
-    """Arrays that the accumulation may read, by node or by node and operand; and what else is part of the key.
+def _copies(positions: dict[Any, Any]) -> dict[Any, Any]:
+    return {where: at.copy() for where, at in positions.items()}
+
+
+def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...], dict[Any, Any]] | None:
+    """Arrays that the accumulation may read, by node or by node and operand; what else is part of the key; and the
+    arrays of positions that its structure depends on, where entries are listed.
 
     None where the case follows an outer transformation, or has parameters that are arrays.
     """
     nodes = ready.graph.nodes
     arrays: dict[Any, Any] = {}
     numbers: list[Any] = []
+    positions: dict[Any, Any] = {}
     for i in (*ready.run.inputs, *ready.graph.order):
         node = nodes[i]
         arrays[i] = node.out
@@ -183,7 +195,8 @@ def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
             if p < 0:
                 arg = node.args[k]
                 if type(arg) is np.ndarray:
-                    arrays[i, k] = arg
+                    listed = ready.graph.listed and k in node.op.inert and arg.dtype.kind == "i"  # type: ignore[union-attr]
+                    (positions if listed else arrays)[i, k] = arg
                 else:
                     numbers.append((i, k, type(arg), repr(arg)))  # 0.0 and -0.0 are equal, and not the same
             elif p not in arrays:
@@ -198,16 +211,16 @@ def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...]] | None:
         if type(array) is not np.ndarray:
             return None
         numbers.append(array.dtype)
-    return arrays, tuple(numbers)
+    return arrays, tuple(numbers), positions
 
 
-def _accumulation(ready: Prepared, plan: Plan, options: Options) -> Any:
+def _accumulation(ready: Prepared, plan: Plan, options: Options, positions: dict[Any, Any]) -> Any:
     """The accumulation as a function of its operands alone."""
     order = list(_operands(ready)[0])  # type: ignore[index]
     inputs = ready.run.inputs
 
     def accumulation(arrays: list[Any]) -> list[list[Any]]:
-        value = dict(zip(order, arrays, strict=True))
+        value = dict(zip(order, arrays, strict=True)) | positions
         rebuilt = []
         for n, node in enumerate(ready.graph.nodes):
             operands = tuple([
@@ -215,7 +228,7 @@ def _accumulation(ready: Prepared, plan: Plan, options: Options) -> Any:
                 for k, (p, arg) in enumerate(zip(node.parents, node.args, strict=True))
             ])  # fmt: skip
             rebuilt.append(Node(node.op, node.parents, operands, node.params, value.get(n), node.where))
-        graph = Graph(rebuilt, inputs, ready.nodes)
+        graph = Graph(rebuilt, inputs, ready.nodes, listed=ready.graph.listed)
         sources = [value[i] for i in inputs]
         outputs = [value["output", m] if i is None else value[i] for m, i in enumerate(ready.run.output_nodes)]
         return assemble(ready._replace(graph=graph, sources=sources, outputs=outputs), plan, options)

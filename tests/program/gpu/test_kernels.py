@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvrtc import compiles
 
-from minijac.algebra.view import View
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, elementwise, multilinear
 from minijac.program.compiled import record
@@ -24,6 +23,7 @@ from minijac.program.gpu.kernels import map_kernel, module_source
 from minijac.program.gpu.math import CTYPE
 from minijac.program.gpu.operands import Load, Point
 from minijac.program.ir import Value
+from minijac.strides import View
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
 

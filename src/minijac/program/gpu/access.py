@@ -12,7 +12,7 @@ from math import prod
 from typing import NamedTuple
 
 from ...algebra.labels import Axes, Label, label_of
-from ...algebra.view import View
+from ...strides import View
 
 __all__ = ["Access", "Digit", "accessed", "placed"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...algebra.view import View
+from ...strides import View
 from ..ir import Instruction, Program, Value
 from .access import accessed
 from .fusion import MOST_POINTS, MOST_READS

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ...algebra.view import View
+from ...strides import View
 from ..ir import Program
 from .expand import expanded
 from .gemm import Gemm

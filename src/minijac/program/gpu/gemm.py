@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
-from ...algebra.view import View
+from ...strides import View
 from ..ir import Value
 from .math import Unsupported, check_dtype
 

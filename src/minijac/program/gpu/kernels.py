@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...algebra.view import View
 from ...ops.scalars import SCALARS
+from ...strides import View
 from ...tape.op import Reduction
 from ..ir import Value
 from .access import Access, accessed

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...algebra.view import View
 from ...errors import InputError
+from ...strides import View
 from ..ir import Program
 from .runtime import CupyRuntime
 from .schedule import Schedule

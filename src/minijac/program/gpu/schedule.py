@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...algebra.labels import Label, labels_in
-from ...algebra.view import View, relabelled, row_major
+from ...algebra.view import labelled, relabelled
 from ...ops.families import ADDED, Multilinear, Structural
+from ...strides import View, row_major
 from ...tape.op import Reduction
 from ..ir import Instruction, Program, Value
 from .access import Access, accessed, placed
@@ -148,7 +149,7 @@ def _structural(draft: Draft, step: Instruction) -> None:
         if any(part.scale != 1.0 or part.factors for part in parts):
             raise Unsupported(step.op.name)
         for part in parts:
-            strides, starts = view.labelled(part.inp)
+            strides, starts = labelled(view, part.inp)
             offset = view.offset + sum(n * s for n, s in zip(starts, view.strides, strict=True))
             root, strides, offset = _summed(draft, view.root, strides, offset, labels_in(part.out))
             one = relabelled(strides, offset, part.out, out.shape, root)

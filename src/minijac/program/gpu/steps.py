@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from ...algebra.view import View
+from ...strides import View
 from ...tape.op import Reduction
 from ..ir import Instruction, Value
 from .access import Access, Digit
