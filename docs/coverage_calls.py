@@ -399,18 +399,76 @@ NDARRAY = [
 ]  # fmt: skip
 
 SPECIAL = calls("""
-    digamma entr erf erfc erfcinv erfcx erfinv exp10 expit gamma gammaln i0 i0e i1 i1e log_expit log_ndtr log_softmax
-    loggamma logit logsumexp ndtr ndtri psi rgamma softmax
+    airy cosdg cosm1 dawsn digamma ellipe ellipk ellipkm1 entr erf erfc erfcinv erfcx erfi erfinv exp1 exp10 expi expit
+    exprel fresnel gamma gammaln i0 i0e i1 i1e j0 j1 k0 k0e k1 k1e log_expit log_ndtr log_softmax loggamma logit
+    logsumexp ndtr ndtri psi rgamma shichi sici sindg softmax spence tandg y0 y1
     beta: special.beta(x, y)
+    betainc: special.betainc(0.5, 1.5, x)
+    betaincc: special.betaincc(0.5, 1.5, x)
+    betaincinv: special.betaincinv(0.5, 1.5, x)
+    betainccinv: special.betainccinv(0.5, 1.5, x)
     betaln: special.betaln(x, y)
+    binom: special.binom(x + 1, y)
+    boxcox: special.boxcox(x, y)
+    boxcox1p: special.boxcox1p(x, y)
+    ellipj: special.ellipj(x, 0.3)
+    eval_chebyt: special.eval_chebyt(3, x)
+    eval_chebyu: special.eval_chebyu(3, x)
+    eval_gegenbauer: special.eval_gegenbauer(3, 0.5, x)
+    eval_genlaguerre: special.eval_genlaguerre(3, 0.5, x)
+    eval_hermite: special.eval_hermite(3, x)
+    eval_hermitenorm: special.eval_hermitenorm(3, x)
+    eval_jacobi: special.eval_jacobi(3, 0.5, 1.5, x)
+    eval_laguerre: special.eval_laguerre(3, x)
+    eval_legendre: special.eval_legendre(3, x)
+    expn: special.expn(2, x)
+    gammainc: special.gammainc(1.5, x)
+    gammaincc: special.gammaincc(1.5, x)
+    gammainccinv: special.gammainccinv(1.5, x)
+    gammaincinv: special.gammaincinv(1.5, x)
+    huber: special.huber(x, y)
+    hyp0f1: special.hyp0f1(1.5, x)
+    hyp1f1: special.hyp1f1(0.5, 1.5, x)
+    hyp2f1: special.hyp2f1(0.5, 1.5, 2.5, x)
+    hyperu: special.hyperu(0.5, 1.5, x)
+    inv_boxcox: special.inv_boxcox(x, y)
     iv: special.iv(2, x)
     ive: special.ive(2, x)
+    jv: special.jv(1.5, x)
     kl_div: special.kl_div(x, y)
+    kn: special.kn(2, x)
+    kv: special.kv(1.5, x)
+    kve: special.kve(1.5, x)
+    modstruve: special.modstruve(1.5, x)
+    owens_t: special.owens_t(x, y)
+    poch: special.poch(x, y)
     polygamma: special.polygamma(1, x)
+    pseudo_huber: special.pseudo_huber(x, y)
     rel_entr: special.rel_entr(x, y)
+    stdtr: special.stdtr(2.5, x)
+    stdtrit: special.stdtrit(2.5, x)
+    struve: special.struve(1.5, x)
     xlog1py: special.xlog1py(x, y)
     xlogy: special.xlogy(x, y)
+    yn: special.yn(2, x)
+    yv: special.yv(1.5, x)
+    zeta: special.zeta(2.5, x)
 """, prefix="special.")  # fmt: skip
+
+FFT = [
+    *calls("""
+        fft ifft rfft irfft hfft ihfft fftshift ifftshift
+        fft2: np.fft.fft2(A)
+        fftn: np.fft.fftn(A)
+        ifft2: np.fft.ifft2(A)
+        ifftn: np.fft.ifftn(A)
+        irfft2: np.fft.irfft2(A)
+        irfftn: np.fft.irfftn(A)
+        rfft2: np.fft.rfft2(A)
+        rfftn: np.fft.rfftn(A)
+    """, prefix="np.fft."),
+    *names("fftfreq rfftfreq", "they take a number of points"),
+]  # fmt: skip
 
 NN = calls("""
     celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax logsigmoid logsumexp mish relu relu6
@@ -444,6 +502,7 @@ NN = calls("""
 SECTIONS = {
     "numpy": NUMPY,
     "numpy.linalg": LINALG,
+    "numpy.fft": FFT,
     "Methods of ufuncs": UFUNC_METHODS,
     "Methods, attributes and operators of ndarray": NDARRAY,
     "scipy.special": SPECIAL,

@@ -27,6 +27,7 @@ def public() -> dict[str, set[str]]:
     """The names that the installed NumPy, and minijac, offer: those that must be on the page."""
     return {
         "numpy": {name for name in np.__all__ if is_function(vars(np).get(name))},
+        "numpy.fft": set(np.fft.__all__),
         "numpy.linalg": {name for name in np.linalg.__all__ if is_function(getattr(np.linalg, name))},
         "Methods, attributes and operators of ndarray": {name for name in dir(np.ndarray) if name[0] != "_"},
         "scipy.special": set(mj.special.__all__),
@@ -102,7 +103,9 @@ def differences(code: Any, used: list[str], args: list[Any], k: int, h: float = 
         for step in (h, -h):
             moved = [*args[:k], args[k] + step * unit, *args[k + 1 :]]
             ends.append(leaves(eval(code, {**PLAIN, **dict(zip(used, moved, strict=True))})))
-        columns.append([np.subtract(a, b, dtype=float) / (2 * h) for a, b in zip(*ends, strict=True)])
+        columns.append(
+            [np.subtract(a, b, dtype=np.result_type(a, b, float)) / (2 * h) for a, b in zip(*ends, strict=True)]
+        )
     return [np.stack(c, -1).reshape((*c[0].shape, *args[k].shape)) for c in zip(*columns, strict=True)]
 
 

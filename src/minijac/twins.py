@@ -13,7 +13,7 @@ import numpy as np
 from . import numpy as own
 from . import special
 from .numpy.creation import asarray
-from .scipy import linalg, stats
+from .scipy import fft, linalg, stats
 from .tape.traced import Traced
 from .transforms.vmap import vmap
 
@@ -179,6 +179,7 @@ TWINS: dict[str, Callable[[ModuleType], ModuleType]] = {
     "numpy": lambda original: Twin("numpy", own, _NUMPY),
     "math": lambda original: Twin("math", original, MATH),
     "scipy.linalg": lambda original: Twin("scipy.linalg", original, _public(linalg)),
+    "scipy.fft": lambda original: Twin("scipy.fft", original, _public(fft)),
     "scipy.stats": lambda original: Twin("scipy.stats", original, _families(original)),
     "scipy.special": lambda original: Twin("scipy.special", original, _special(original)),
 }
@@ -229,10 +230,9 @@ def twin_function(function: Any) -> Any:
         return MATH.get(name)
     if module == "numpy" or function is np.r_ or function is np.c_:
         return next((mine for key, mine in _OWN_NUMPY.items() if getattr(np, key, None) is function), None)
-    if module is not None and module.startswith("scipy.special") and name in special.__all__:
-        return getattr(special, name)
-    if module is not None and module.startswith("scipy.linalg") and name in linalg.__all__:
-        return getattr(linalg, name)
+    for mine in (special, linalg, fft):
+        if module is not None and module.startswith(f"scipy.{mine.__name__.split('.')[-1]}") and name in mine.__all__:
+            return getattr(mine, name)
     return None
 
 

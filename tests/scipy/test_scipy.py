@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
+import scipy.fft
 import scipy.linalg
 import scipy.stats
 from helpers import close
 from numpy_harness import cases, check_jacobian, check_second, whole
 
 import minijac as mj
-from minijac.scipy import linalg, stats
+from minijac.scipy import fft, linalg, stats
 
 A = np.random.default_rng(0).normal(size=(3, 3))
 S = A @ A.T + np.eye(3)
@@ -171,3 +174,27 @@ def test_scipys_own_function_names_itself_and_what_to_call_instead(module, name,
     own = "minijac.special" if module == "special" else f"minijac.scipy.{module}"
     with pytest.raises(mj.UnsupportedOperationError, match=rf"^scipy\.{module}\.{name} at .*Write {own}\.{name}"):
         (mj.compile(J) if compiled else J)(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ("dct", "idct", "dst", "idst"))
+def test_cosine_and_sine_transforms(kind):
+    x = np.random.default_rng(3).normal(size=(3, 5))
+    mine, theirs = getattr(fft, kind), getattr(scipy.fft, kind)
+    for type, norm, n in product((1, 2, 3, 4), (None, "ortho", "forward"), (None, 4, 7)):
+        close(mine(x, type, n=n, norm=norm), theirs(x, type, n=n, norm=norm), 1e-12, 1e-12)
+        rows = np.stack([theirs(row, type, n=n, norm=norm) for row in np.eye(5)], -1)
+        close(mj.jacobian(lambda x: mine(x, type, n=n, norm=norm))(x), np.broadcast_to(rows, (3, *rows.shape)))  # noqa: B023
+    close(getattr(fft, f"{kind}n")(x, norm="ortho"), getattr(scipy.fft, f"{kind}n")(x, norm="ortho"))
+    close(mine(x, 2, orthogonalize=True), theirs(x, 2, orthogonalize=True))
+    with pytest.raises(mj.InputError, match="type of 1 to 4"):
+        mine(x, 5)
+
+
+def test_adapted_code_finds_the_transforms():
+    from scipy.fft import rfft
+
+    x = np.random.default_rng(4).normal(size=(3, 6))
+    f = mj.adapt(lambda x: np.abs(rfft(x, workers=2)) + scipy.fft.dct(x)[:, :4])
+    g = lambda x: np.abs(np.fft.rfft(x)) + fft.dct(x)[:, :4]
+    close(mj.jacobian(f)(x), mj.jacobian(g)(x))
+    assert fft.fftfreq(4).tolist() == np.fft.fftfreq(4).tolist()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from torch_ops import TORCH
 
 import minijac as mj
@@ -56,7 +57,14 @@ class Case(NamedTuple):
         return self.with_samples(TORCH[self.name](*operands, **self.sample.params))
 
     def with_samples(self, y: Any) -> Any:
-        """The result; where it merged the samples with another axis, which stands in front, split again."""
+        """The result; where it merged the samples with another axis, which stands in front, split again.
+
+        A complex one as its real and imaginary parts, on one more axis.
+        """
+        if y.dtype in (np.complex64, np.complex128):
+            y = np.stack([np.real(y), np.imag(y)], -1)
+        elif isinstance(y, torch.Tensor) and y.is_complex():
+            y = torch.view_as_real(y.resolve_conj())
         return y if B in y.shape or not y.ndim else y.reshape(B, -1, *y.shape[1:])
 
 

@@ -113,7 +113,8 @@ class ndarray:
     flags = property(lambda self: Flags(self._host))
     T = property(lambda self: _raised(self._host.T, [self], "T"))
     mT = property(lambda self: _raised(self._host.mT, [self], "mT"))
-    real = property(lambda self: self)
+    real = property(lambda self: _raised(self._host.real, [self], "real"))
+    imag = property(lambda self: _raised(self._host.imag, [self], "imag"))
 
     def __len__(self) -> int:
         return len(self._host)

@@ -354,6 +354,9 @@ TORCH: dict[str, Callable[..., Any]] = {
     "qr": lambda a: torch.cat(torch.linalg.qr(a), -2),
     "qr_q": lambda a: torch.linalg.qr(a).Q,
     "qr_r": lambda a: torch.linalg.qr(a).R,
+    "fourier": lambda x, axis, inverse: (
+        torch.fft.ifftn(x, dim=axis, norm="forward") if inverse else torch.fft.fftn(x, dim=axis)
+    ),
     # -- special functions ---------------------------------------------------------------------------------------
     "erfc": torch.erfc,
     "erfcx": lambda x: torch.exp(x * x) * torch.erfc(x),

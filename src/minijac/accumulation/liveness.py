@@ -81,7 +81,7 @@ def used_entries(node: Node, k: int, mask: Any, edge: Callable[[], Edge]) -> Any
         axes = tuple(range(lead)) + tuple(lead + j for j, n in enumerate(shape) if n != mask.shape[lead + j])
         return (astype(mask, np.float32, mask).sum(axis=axes) > 0).reshape(shape) if axes else mask
     local = edge()
-    if local.linear is None or not node.op.flat:
+    if local.linear is None or local.linear.signed or not node.op.flat:
         # by labels alone: what the factors hold may be zero, infinite or NaN, and says nothing about use
         local = Edge(local.out_shape, local.inp_shape, [Part(part.out, part.inp) for part in local.parts])
     counts = local.before(Block.column(astype(mask, np.float32, mask)).T)

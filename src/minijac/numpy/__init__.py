@@ -22,6 +22,7 @@ from ..tape.traced import Traced as _Traced
 from . import creation as _creation
 from . import differences as _differences  # noqa: F401 - importing registers
 from . import domains as _domains  # noqa: F401
+from . import fft as _fft  # noqa: F401
 from . import histograms as _histograms  # noqa: F401
 from . import indexing as _indexing
 from . import linalg as _linalg  # noqa: F401

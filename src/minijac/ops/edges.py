@@ -38,6 +38,8 @@ class Linear(NamedTuple):
     """Whether they are linear in real numbers alone; the pull is then the adjoint for ``re(sum(a * b))``."""
     listed: Callable[[], Part] | None = None
     """The map as a part with listed digits, for results that keep nothing but entries."""
+    signed: bool = False
+    """Whether entries may cancel each other, so that adding does not tell where they go."""
 
 
 class Edge:

@@ -110,7 +110,7 @@ def _through(node: Node, k: int, mask: Any, edge: Callable[[], Edge], forward: b
     if node.op.chooses and local.linear is None:
         parts = [Part(part.out, part.inp, tuple(map(_indicated, part.factors))) for part in local.parts]
         local = Edge(local.out_shape, local.inp_shape, parts)
-    elif local.linear is None or not node.op.flat:
+    elif local.linear is None or local.linear.signed or not node.op.flat:
         local = Edge(local.out_shape, local.inp_shape, [Part(part.out, part.inp) for part in local.parts])
     if mask is None:
         mask = namespace(node.out).ones(local.inp_shape if forward else local.out_shape, np.float32)
