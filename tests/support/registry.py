@@ -57,15 +57,16 @@ class Case(NamedTuple):
         return self.with_samples(TORCH[self.name](*operands, **self.sample.params))
 
     def with_samples(self, y: Any) -> Any:
-        """The result; where it merged the samples with another axis, which stands in front, split again.
-
-        A complex one as its real and imaginary parts, on one more axis.
-        """
-        if y.dtype in (np.complex64, np.complex128):
-            y = np.stack([np.real(y), np.imag(y)], -1)
-        elif isinstance(y, torch.Tensor) and y.is_complex():
-            y = torch.view_as_real(y.resolve_conj())
+        """The result; where it merged the samples with another axis, which stands in front, split again."""
+        y = in_real_numbers(y)
         return y if B in y.shape or not y.ndim else y.reshape(B, -1, *y.shape[1:])
+
+
+def in_real_numbers(y: Any) -> Any:
+    """A complex result as its real and imaginary parts, on one more axis."""
+    if isinstance(y, torch.Tensor):
+        return torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
+    return np.stack([np.real(y), np.imag(y)], -1) if y.dtype.kind == "c" else y
 
 
 CASES = [Case(name, n) for name, op in REGISTRY.items() if name in TORCH for n in range(len(op.examples))]
