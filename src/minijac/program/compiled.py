@@ -24,6 +24,7 @@ from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
 from .held import Held, drawn_from, held
 from .ir import Program
+from .loops import unrolled
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu
 
@@ -87,7 +88,7 @@ class Entry:
             from .gpu import executor as cuda
             from .gpu import runtime as cuda_runtime
 
-            return cuda.GraphExecutor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
+            return cuda.GraphExecutor(unrolled(self.program), cuda_runtime.CupyRuntime(self.device), self.tf32)
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         try:  # without a call
@@ -423,7 +424,9 @@ def _recorded(
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
-    entry = Entry(released(optimised(program.verify())), output_tree, None if alone else parts, how, device)
+    entry = Entry(
+        released(optimised(program.verify(), not how.plain)), output_tree, None if alone else parts, how, device
+    )
     entry.arrays = [k for k in without_axes if program.values[numbers[k]].number is not None]
     return entry, captured, shaping
 

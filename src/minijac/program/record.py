@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -21,6 +21,7 @@ from ..tape.op import Op
 from ..tape.trace import Trace
 from ..tape.traced import FIXED, Indexable, Traced
 from .ir import Instruction, Value
+from .loops import LOOP, PICK, SEVERAL, Loop
 
 __all__ = [
     "Foreign",
@@ -276,6 +277,22 @@ class Recorder(Trace):
         symbol = self._symbol(out, "computed")
         self.instructions.append(Instruction(op, numbers, params, symbol.index))
         return symbol
+
+    def follows_all(self, args: Sequence[Any]) -> bool:
+        """Whether values are its own, or plain arrays."""
+        return self.open and all(type(x) is np.ndarray or (isinstance(x, Symbol) and x.home is self) for x in args)
+
+    def call(self, loop: Loop, args: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+        """Keep a program that is called as one instruction; its results have shapes and dtypes of other arrays."""
+        symbols = [x if isinstance(x, Symbol) else self.captured(x) for x in args]
+        self.values.append(SEVERAL)
+        several = len(self.values) - 1
+        self.instructions.append(Instruction(LOOP, tuple([x.index for x in symbols]), {"loop": loop}, several))
+        results = []
+        for k, array in enumerate(like):
+            results.append(self._symbol(array, "computed"))
+            self.instructions.append(Instruction(PICK, (several,), {"index": k}, results[-1].index))
+        return results
 
     def _plain(self, arg: Any) -> Any:
         if isinstance(arg, Symbol) and arg.home is self:

@@ -23,10 +23,12 @@ from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..program.compiled import Entry, How, record
 from ..program.ir import interpreted
-from ..program.record import Foreign
+from ..program.loops import Loop
+from ..program.passes.periods import period_of
+from ..program.record import Foreign, Recorder, Symbol
 from ..tape.trace import Node
 
-__all__ = ["Stretch", "period_of", "stretches"]
+__all__ = ["Stretch", "stretches"]
 
 SHORTEST = 150
 """Nodes of a graph below which repetition is not looked for."""
@@ -34,44 +36,9 @@ FEWEST = 4
 """Repetitions for which a program is worth its making."""
 MOST_BYTES = 2**22
 """Bytes of a stretch's arrays above which its arithmetic, and not Python, is what takes time."""
-CANDIDATES = 64
 
 
 # -- finding it --------------------------------------------------------------------------------------------------------
-def period_of(rows: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-    """The period that covers most of a sequence, and the runs ``(start, repetitions)`` that have it; 0 for none.
-
-    >>> period_of([9, 1, 2, 1, 2, 1, 2, 7])
-    (2, [(1, 3)])
-    """
-    values = np.asarray(rows)
-    last: dict[int, int] = {}
-    distances: dict[int, int] = {}
-    for n, row in enumerate(rows):
-        if row in last:
-            distances[n - last[row]] = distances.get(n - last[row], 0) + 1
-        last[row] = n
-    best: tuple[int, int, list[tuple[int, int]]] = (0, 0, [])
-    for period in sorted(sorted(distances, key=lambda d: -d * distances[d])[:CANDIDATES]):
-        runs = _runs(values, period)
-        covered = sum(period * repetitions for _, repetitions in runs)
-        if covered > 1.05 * best[0]:  # a loop within the loop, where it is about as good
-            best = covered, period, runs
-    return best[1], best[2]
-
-
-def _runs(values: Any, period: int) -> list[tuple[int, int]]:
-    """Where a sequence repeats itself after `period` entries, twice at least."""
-    same = np.concatenate([[False], values[period:] == values[:-period], [False]])
-    edges = np.flatnonzero(same[1:] != same[:-1])
-    found = []
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        repetitions = (int(stop - start)) // period + 1
-        if repetitions >= 2:
-            found.append((int(start), repetitions))
-    return found
-
-
 class Stretch(NamedTuple):
     """Nodes that follow each other in a graph's order, the nodes that they read, and those of them that others read."""
 
@@ -158,6 +125,20 @@ class _Recorded(NamedTuple):
 
     entry: Entry
     blocks: dict[int, Any]
+    call: Loop
+    """The program as one that is carried out once, in programs; of the arrays that it reads."""
+    read: list[int]
+    like: list[Any]
+    """Results, for their shapes and dtypes."""
+
+    def results(self, arrays: Sequence[Any]) -> list[Any]:
+        if all(type(array) is np.ndarray for array in arrays):
+            found: list[Any] = self.entry(arrays)
+            return found
+        recorder = next((x.home for x in arrays if isinstance(x, Symbol)), None)
+        if isinstance(recorder, Recorder) and recorder.follows_all(arrays):
+            return list(recorder.call(self.call, [arrays[k] for k in self.read], self.like))
+        return interpreted(self.entry.program, arrays)
 
 
 _PROGRAMS = Memo[_Recorded | str](128)
@@ -173,15 +154,15 @@ def _carried_out(stretch: Stretch, graph: Graph, given: Mapping[int, Block], bac
     nodes = tuple([_held(graph.nodes[i], arrays) for i in (*stretch.operands, *stretch.nodes)])
     key = backward, stretch.structure, structure, nodes, arrays.described()
     found = _PROGRAMS.seen(key)
-    if found is None:
-        _PROGRAMS.put(key, "once" if arrays.small else "never")
+    if found is None:  # in a program all stretches are to be alike
+        found = _PROGRAMS.put(key, "once" if arrays.small else "never")
+        found = found if isinstance(next((x for x in arrays.all if type(x) is not np.ndarray), None), Symbol) else None
     if found == "once":
         found = _PROGRAMS.put(key, _recorded(stretch, graph, given, arrays, backward) or "never")
     if not isinstance(found, _Recorded):
         part = _between(graph, stretch)
         return part.reverse(given) if backward else part.forward(given)
-    plain = all(type(array) is np.ndarray for array in arrays.all)
-    results = found.entry(arrays.all) if plain else interpreted(found.entry.program, arrays.all)
+    results = found.results(arrays.all)
     there = {n: i for i, n in local.items()}
     one = next(iter(given.values())).one
     return {there[n]: _block(described, results, one) for n, described in found.blocks.items()}
@@ -273,7 +254,12 @@ def _recorded(
         entry = record(carried, ([array_of(x) for x in arrays.all],), {}, How(plain=True))
     except (TraceError, MutationError, Foreign):
         return None
-    return _Recorded(entry, blocks)
+    program = entry.program
+    like = [np.broadcast_to(np.zeros((), program.values[n].dtype), program.values[n].shape) for n in program.outputs]
+    used = {n for step in program.instructions for n in step.args} | set(program.outputs)
+    read = [k for k, n in enumerate(program.inputs) if n in used]
+    body = program._replace(inputs=tuple([program.inputs[k] for k in read]))
+    return _Recorded(entry, blocks, Loop(body, 1, stacked=(False,) * len(like)), read, like)
 
 
 def _on(block: Block, at: Callable[[Any], Any]) -> Block:

@@ -24,6 +24,7 @@ from .native.bound import bound
 from .native.commands import Commands, NotNative, Slot, Tile
 from .native.llvm import available
 from .regions import Binders, Tiles, blas
+from .steps import Repeated, Steps, with_loops
 from .tiling import Region, stages
 
 __all__ = ["Executor"]
@@ -94,9 +95,8 @@ class Binding:
         sizes: dict[int, tuple[int, int]],
         code: Any = None,
     ) -> None:
-        self.program, self.values = program, program.values
-        self.stages = stages
-        self.memory, self.tiles = Memory(), list[Tiles]()
+        self.program, self.values, self.stages = program, program.values, with_loops(stages)
+        self.memory, self.tiles = Memory(), list[Tiles | Steps]()
         self.code = code or Code(copyto=np.copyto, empty=np.empty, take=take)
         self._into, self._sizes = into, sizes
         self._static: dict[int, Any] = {}  # values whose array is known now
@@ -126,10 +126,8 @@ class Binding:
         for number, stage in enumerate(self.stages):
             self.code.line(f"# {_described(stage)}")
             dying = {n for n in {self._root[n] for n in read(stage)} if last.get(n, -1) <= number}
-            if isinstance(stage, Region):
-                self._bind_region(stage)
-            elif isinstance(stage, Fused):
-                self._bind_loop(stage)
+            if not isinstance(stage, Instruction):
+                self._bind_several(stage)
             elif self._root[stage.out] != stage.out:
                 self._bind_view(stage)
             else:
@@ -178,8 +176,20 @@ class Binding:
             call = ", ".join(place.text for place in places)
             self.code.line(f"copyto({out.text}, {self.code.name(_with_params(step))}({call}))")
 
+    def _bind_several(self, stage: Region | Fused | Repeated) -> None:
+        self._bind_made(stage)
+        if isinstance(stage, Region):
+            binders = Binders(Executor.of_tile, native_tile)
+            tiles = Tiles(stage, self.values, self._static.get, self._sizes, len(self.tiles), binders)
+            self.tiles.append(tiles)
+            self.code(tiles, *map(self._place, tiles.arrays))
+        elif isinstance(stage, Fused):
+            self._bind_loop(stage)
+        else:
+            self.tiles.append(Steps(stage, Binders(Executor.of_tile, native_tile)))
+            self.code(self.tiles[-1], *map(self._as_array, stage.args), *map(self._place, stage.outs))
+
     def _bind_loop(self, loop: Fused) -> None:
-        self._bind_made(loop)
         shape, arrays, given = self.values[made(loop)[0]].shape, list[Any](), list[Place]()
         for n in (*loop.args, *made(loop)):
             value = self.values[n]
@@ -191,14 +201,6 @@ class Binding:
             if place.array is None:
                 given.append(place if n in self._results else place.contiguous())
         self.code(bound(loop.dtype, shape, spelled_steps(loop), arrays, len(made(loop))), *given)
-
-    def _bind_region(self, region: Region) -> None:
-        self._bind_made(region)
-        tiles = Tiles(
-            region, self.values, self._static.get, self._sizes, len(self.tiles), Binders(Executor.of_tile, native_tile)
-        )
-        self.tiles.append(tiles)
-        self.code(tiles, *map(self._place, tiles.arrays))
 
     def _bind_made(self, stage: Stage) -> None:
         """Arrays for what a stage makes: none of them is one that it reads."""
@@ -352,9 +354,12 @@ class NativeBinding(Binding):
         super().__init__(program, steps, into, {}, commands)
         self._slots, self._commands = slots, commands
 
-    def tile(self) -> Tile:
-        """The commands; NotNative where some step is none."""
+    def tile(self, back: int) -> Tile:
+        """The commands; NotNative where some step is none. The first outputs become the first inputs at the end."""
         self._written()
+        for k in range(back):
+            given, made = self._slots[k].array, self._output(k)
+            self.code(np.copyto, *(Place(self.code, "", x.shape, x.dtype, x) for x in (given, made)))
         return Tile(self._commands, self._slots, self.memory.nbytes)
 
     def _bind_input(self, n: int, viewed: bool) -> None:
@@ -376,16 +381,19 @@ class NativeBinding(Binding):
         return ""
 
 
-def native_tile(program: Program, slots: Sequence[Slot]) -> Tile | None:
-    """The program of a tile as machine code, for arrays in these places; None where some of it is NumPy's to do."""
+def native_tile(program: Program, slots: Sequence[Slot], back: int = 0) -> Tile | None:
+    """The program of a tile as machine code, for arrays in these places; None where some of it is NumPy's to do.
+
+    So many outputs are copied into the first inputs at the end: what goes on from step to step.
+    """
     if not (available() and fusion.ENABLED):
         return None
     with suppress(NotNative):
-        return NativeBinding(program, slots).tile()
+        return NativeBinding(program, slots).tile(back)
     return None
 
 
-def _run_alone(tiles: list[Tiles], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
+def _run_alone(tiles: list[Tiles | Steps], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
     """Where tiles run on threads, BLAS has one in all steps: its others would wait for more on the same cores."""
     if any(each.spread for each in tiles):
         with blas():
@@ -396,6 +404,8 @@ def _run_alone(tiles: list[Tiles], run: Callable[..., tuple[Any, ...]], *inputs:
 def _described(stage: Stage) -> str:
     if isinstance(stage, Region):
         return f"{len(stage.steps)} operations for each of {stage.batch} samples, tile by tile"
+    if isinstance(stage, Repeated):
+        return f"{len(stage.loop.body.instructions)} operations, {stage.loop.length} times"
     steps = stage.steps if isinstance(stage, Fused) else (stage,)
     texts = [f"%{step.out} = {step.op.name}({', '.join(f'%{n}' for n in step.args)})" for step in steps]
     return ("one loop: " if isinstance(stage, Fused) else "") + "; ".join(texts)

@@ -18,6 +18,7 @@ from ...ops.families import Elementwise
 from ..ir import Instruction, Value
 from .native.bound import Spelled
 from .native.llvm import available
+from .steps import Repeated
 from .tiling import Region
 
 __all__ = ["Fused", "Stage", "available", "fused", "made", "read", "spelled_steps"]
@@ -43,7 +44,7 @@ class Fused(NamedTuple):
     outs: tuple[int, ...]
 
 
-Stage = Instruction | Region | Fused
+Stage = Instruction | Region | Fused | Repeated
 
 
 def read(stage: Stage) -> Sequence[int]:

@@ -142,8 +142,8 @@ class Binders(NamedTuple):
 
     calls: Callable[[Program, Sequence[bool], float], Executor]
     """As NumPy's calls: given which of its outputs are contiguous, and how often it runs."""
-    native: Callable[[Program, Sequence[Slot]], Tile | None]
-    """As machine code, if it can be: given the places of inputs and outputs."""
+    native: Callable[[Program, Sequence[Slot], int], Tile | None]
+    """As machine code, if it can be: given the places of inputs and outputs, and what goes on from tile to tile."""
 
 
 class Given(NamedTuple):
@@ -340,7 +340,7 @@ class Tiles:
         for k, (n, own) in enumerate(zip(self.arrays, rows, strict=True)):
             value = self._values[n]
             slots.append(_slot(value, own, size, before, k >= len(self._given.rows)))
-        return self._bind.native(program, slots)
+        return self._bind.native(program, slots, 0)
 
     def _executor(self, size: int) -> Executor:
         """An executor of the program for `size` samples."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ...algebra.labels import Label, Window
 from ..ir import Instruction, Program, Value, without_dead_code
+from ..loops import LOOP, unrolled
 from .layout import products_in_order
+from .rolling import frozen, rolled, same_given
 from .signs import scaled_early, signs_carried
+from .tightening import tightened
 from .turning import turned_chains
 
 __all__ = ["optimised"]
@@ -25,9 +28,32 @@ NEUTRAL: dict[Any, tuple[float | None, ...]] = {
 0.0 for x = -0.0."""
 
 
-def optimised(program: Program) -> Program:
-    """All passes, verified after each: what it has changed."""
-    for each in PASSES:
+def optimised(program: Program, loops: bool = True) -> Program:
+    """Loops in place of equal stretches, if they are wanted, and all passes, on the bodies of loops too.
+
+    Verified after each pass: what it has changed.
+    """
+    return _passed(rolled(program) if loops else unrolled(program))
+
+
+def _passed(program: Program) -> Program:
+    program = _each(PASSES, program)
+    if all(step.op is not LOOP for step in program.instructions):
+        return program
+    program = tightened(program).verify()
+    steps = tuple(
+        [step._replace(params=_inside(step.params)) if step.op is LOOP else step for step in program.instructions]
+    )
+    return _each(TIDY, program._replace(instructions=steps).verify())
+
+
+def _inside(params: dict[str, Any]) -> dict[str, Any]:
+    loop = params["loop"]
+    return {"loop": replace(loop, body=_passed(loop.body), structure=None)}
+
+
+def _each(passes: Sequence[Callable[[Program], Program]], program: Program) -> Program:
+    for each in passes:
         program = each(program).verify(program)
     return program
 
@@ -46,22 +72,12 @@ def _shortened(step: Instruction, values: Sequence[Value], makers: Mapping[int, 
 
 def without_repetition(program: Program) -> Program:
     """One instruction for all that compute the same from the same."""
-    same: dict[int, int] = {}
+    same = same_given(program.values)
     seen: dict[Any, int] = {}
-    for n, value in enumerate(program.values):  # a captured array is one value however often it was captured as a view
-        if value.kind == "captured":
-            array = value.content
-            if not isinstance(array, np.ndarray):  # CuPy's
-                same[n] = seen.setdefault(("object", id(array)), n)
-                continue
-            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
-            same[n] = seen.setdefault(key, n)
-        elif value.kind == "constant" and value.shape == ():
-            same[n] = seen.setdefault((type(value.content), repr(value.content), value.dtype), n)
     kept = []
     for step in program.instructions:
         args = tuple([same.get(n, n) for n in step.args])
-        key = ("step", step.op, args, _frozen(tuple(step.params.items()), {}))
+        key = ("step", step.op, args, frozen(tuple(step.params.items()), {}))
         first = seen.setdefault(key, step.out)
         if first == step.out:
             kept.append(step._replace(args=args))
@@ -101,23 +117,6 @@ def _unchanged(program: Program, step: Instruction) -> int | None:
             if values[kept][:2] == out[:2] and values[kept].number == out.number:
                 return kept
     return None
-
-
-def _frozen(value: Any, number: dict[Label, int]) -> Any:
-    """A hashable stand-in that is equal only for equal values: arrays by identity, labels by order of appearance."""
-    if isinstance(value, Label):
-        return "label", number.setdefault(value, len(number)), value.size
-    if isinstance(value, Window):
-        return "window", *(_frozen(item, number) for item in tuple(value))
-    if isinstance(value, tuple | list):
-        return tuple([_frozen(item, number) for item in value])
-    if isinstance(value, slice):
-        return "slice", value.start, value.stop, value.step
-    if isinstance(value, float):
-        return "float", repr(value)  # 0.0 and -0.0 are equal, and not the same
-    if isinstance(value, np.ndarray) or not getattr(type(value), "__hash__", None):
-        return "object", id(value)
-    return type(value).__name__, value
 
 
 TIDY = (without_dead_code, simplified, without_repetition, without_dead_code)

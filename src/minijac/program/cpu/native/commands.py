@@ -294,10 +294,12 @@ def _whole(array: Any) -> Any:
     return array
 
 
-def carried_out(tile: Tile, rest: Tile | None, count: int, counter: Any, bases: Any, arrays: Sequence[Any]) -> None:
+def carried_out(
+    tile: Tile, rest: Tile | None, count: int, counter: Any, bases: Any, arrays: Sequence[Any], in_order: bool = False
+) -> None:
     """Take tiles until none is left: from `counter`, which all threads share. `bases` are where the arrays begin."""
     if CHECKED:
-        order = np.random.default_rng(count).permutation(count).tolist()
+        order = list(range(count)) if in_order else np.random.default_rng(count).permutation(count).tolist()
         while (t := _taken(counter)) < count:
             (rest if rest is not None and order[t] == count - 1 else tile).checked(order[t], arrays)
         return

@@ -1,0 +1,478 @@
+"""Rolling: equal stretches of instructions that follow each other, as a loop leaves them, become one loop instruction.
+
+Nothing is assumed of where they come from. Rows say what each instruction is, but for the values that it reads; where
+rows repeat themselves, what is read decides: a value of the same step, of a step before (a carry), one that is the
+same for all steps, or another for each (the rows of a stacked array). The first steps are left out where they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...algebra.labels import Label, Window
+from ...ops.structural import concatenate, expand_dims, getitem_basic, reshape, transpose
+from ..ir import PYTHON_NUMBERS, Instruction, Program, Value, without_dead_code
+from ..loops import LOOP, PICK, Loop, Rewriting, unrolled
+from .periods import periods_of
+
+__all__ = ["frozen", "rolled", "same_given"]
+
+SHORTEST = 150
+"""Instructions of a program, and of a loop in it, below which they are left as they are."""
+FEWEST = 8
+"""Steps of a loop below which it is left as it is."""
+LEAST = 2
+"""Operations of a step below which steps are left as they are,"""
+LEAST_APART = 16
+"""and those of steps that need nothing of each other."""
+DEEPEST = 16
+"""Steps back that a step may read from."""
+
+
+def rolled(program: Program) -> Program:
+    """The program with loops in place of equal stretches, the ones inside of others too; calls are what they call."""
+    if len(program.instructions) < SHORTEST:
+        return unrolled(program, _is_call)
+    program, rows = _rows_apart(program)
+    while (found := _rolled_once(program, rows)) is not None:
+        program = without_dead_code(found)
+    return unrolled(without_dead_code(_restacked(_with_rows(program, rows))), _is_call)
+
+
+def _is_call(loop: Loop) -> bool:
+    return loop.length == 1
+
+
+# -- what an instruction is --------------------------------------------------------------------------------------------
+def frozen(value: Any, number: dict[Label, int]) -> Any:
+    """A hashable stand-in that is equal only for equal values: arrays by identity, labels by order of appearance."""
+    if isinstance(value, Label):
+        return "label", number.setdefault(value, len(number)), value.size
+    if isinstance(value, Window):
+        return "window", *(frozen(item, number) for item in tuple(value))
+    if isinstance(value, tuple | list):
+        return tuple([frozen(item, number) for item in value])
+    if isinstance(value, slice):
+        return "slice", value.start, value.stop, value.step
+    if isinstance(value, float):
+        return "float", repr(value)  # 0.0 and -0.0 are equal, and not the same
+    if isinstance(value, np.ndarray) or not getattr(type(value), "__hash__", None):
+        return "object", id(value)
+    return type(value).__name__, value
+
+
+def _params(step: Instruction) -> Any:
+    if step.op is LOOP:
+        return _structure(step.params["loop"])
+    return frozen(tuple(step.params.items()), {}) if step.params else ()
+
+
+def _structure(loop: Loop) -> Any:
+    """What a loop is: equal for two that do the same."""
+    if loop.structure is None:
+        number: dict[int, Any] = {}
+        body = loop.body
+        for n, value in enumerate(body.values):
+            number[n] = value.shape, value.dtype.char, value.number, value.kind, frozen(value.content, {})
+        steps = tuple([
+            (step.op, _params(step), tuple([(n, number[n]) for n in (*step.args, step.out)]))
+            for step in body.instructions
+        ])  # fmt: skip
+        ends = tuple([(n, number[n]) for n in (*body.inputs, *body.outputs)])
+        object.__setattr__(loop, "structure", (loop.length, loop.carries, loop.rows, loop.stacked, steps, ends))
+    return loop.structure
+
+
+class _Rows:
+    """Numbers for what instructions are, but for the values that they read."""
+
+    def __init__(self, values: Sequence[Value]) -> None:
+        self._values = values
+        self._kinds: dict[Any, int] = {}
+        self._kind: dict[int, int] = {}
+        self._numbers: dict[Any, int] = {}
+        self._params: dict[int, Any] = {}
+
+    def row(self, step: Instruction) -> int:
+        params = self._params.get(id(step.params)) or self._params.setdefault(id(step.params), _params(step))
+        key = step.op, params, tuple([self._described(n) for n in (*step.args, step.out)])
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def _described(self, n: int) -> int:
+        found = self._kind.get(n)
+        if found is None:
+            value = self._values[n]
+            key = value.shape, value.dtype.char, value.number
+            found = self._kind[n] = self._kinds.setdefault(key, len(self._kinds))
+        return found
+
+
+def _rows_apart(program: Program) -> tuple[Program, dict[int, Instruction]]:
+    """The program with given arrays once each, and what makes views of them of which there are many, as of a series."""
+    same = same_given(program.values)
+    given = {n for n, value in enumerate(program.values) if value.kind != "computed"}
+    steps = [step._replace(args=tuple([same.get(n, n) for n in step.args])) for step in program.instructions]
+    views: dict[Any, set[Any]] = {}
+    for step in steps:
+        if step.op.view and step.args[0] in given:
+            views.setdefault((step.op, step.args), set()).add(_params(step))
+    many = {key for key, found in views.items() if len(found) >= FEWEST}
+    rows = {step.out: step for step in steps if step.op.view and (step.op, step.args) in many}
+    outputs = tuple([same.get(n, n) for n in program.outputs])
+    kept = tuple([step for step in steps if step.out not in rows])
+    return program._replace(instructions=kept, outputs=outputs), rows
+
+
+def _with_rows(program: Program, rows: Mapping[int, Instruction]) -> Program:
+    """The program with the rows that are still read, where they are first read."""
+    steps: list[Instruction] = []
+    made: set[int] = set()
+
+    def make(read: Sequence[int]) -> None:
+        for n in read:
+            if n in rows and n not in made:
+                made.add(n)
+                make(rows[n].args)
+                steps.append(rows[n])
+
+    for step in program.instructions:
+        make(step.args)
+        steps.append(step)
+    make(program.outputs)
+    return program._replace(instructions=tuple(steps))
+
+
+def same_given(values: Sequence[Value]) -> dict[int, int]:
+    """For each captured array and number the first one that is the same."""
+    same: dict[int, int] = {}
+    seen: dict[Any, int] = {}
+    for n, value in enumerate(values):  # a captured array is one value however often it was captured as a view
+        if value.kind == "captured":
+            array = value.content
+            if not isinstance(array, np.ndarray):  # CuPy's
+                same[n] = seen.setdefault(("object", id(array)), n)
+                continue
+            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
+            same[n] = seen.setdefault(key, n)
+        elif value.kind == "constant" and value.shape == ():
+            same[n] = seen.setdefault((type(value.content), repr(value.content), value.dtype), n)
+    return same
+
+
+# -- finding a loop ----------------------------------------------------------------------------------------------------
+class _Run(NamedTuple):
+    """Steps of a loop among the instructions: the first of them, how many one step has, and the number of steps."""
+
+    start: int
+    period: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.period * self.length
+
+
+def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction]) -> Program | None:
+    """The program with the runs of one period as loops; None where there are none."""
+    rows = _Rows(program.values)
+    numbers = np.array([rows.row(step) for step in program.instructions])
+    reads = _Reads(program)
+    for period, runs in periods_of(numbers, FEWEST):
+        loops: dict[int, _Writer] = {}
+        for start, length in runs:
+            run, columns = reads.columns(_whole_picks(_Run(start, period, length), program, numbers))
+            writer = _Writer(reads, run, columns) if columns is not None else None
+            if writer is not None and writer.writable:
+                loops[run.start] = writer
+        if loops:
+            return _written(program, loops, rows_apart)
+    return None
+
+
+def _whole_picks(run: _Run, program: Program, numbers: Any) -> _Run:
+    """The run without what is picked of a loop before it."""
+    start, period, length = run
+    while start < run.start + period and program.instructions[start].op is PICK:
+        start += 1
+    if start == run.start:
+        return run
+    same = numbers[start : run.stop] == numbers[start + period : run.stop + period][: run.stop - start]
+    if len(same) < run.stop - start or not same.all():
+        length -= 1
+    return _Run(start, period, length)
+
+
+def _written(program: Program, loops: Mapping[int, _Writer], apart: Mapping[int, Instruction]) -> Program:
+    new = Rewriting(program)
+    makers = {step.out: step for step in program.instructions} | dict(apart)
+    stop = 0
+    for place, step in enumerate(program.instructions):
+        if place in loops:
+            loops[place].write(new, makers)
+            stop = loops[place].run.stop
+        if place >= stop:
+            new.steps.append(new.taken(step))
+    return new.result()
+
+
+class _Given(NamedTuple):
+    """An operand that is made before the loop: its values, by step."""
+
+    values: Any
+
+
+class _Own(NamedTuple):
+    """An operand that is made in the loop, in the same step or so many before; and what the first steps read."""
+
+    where: int
+    lag: int
+    initial: tuple[int, ...]
+
+
+class _Reads:
+    """What the instructions of a program read, as arrays of numbers."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        steps = program.instructions
+        self.place = np.full(len(program.values), -1)
+        self.place[[step.out for step in steps]] = range(len(steps))
+        counts = [len(step.args) for step in steps]
+        self.first = np.cumsum([0, *counts])
+        self.args = np.array([n for step in steps for n in step.args], dtype=np.intp)
+        self.reader = np.repeat(np.arange(len(steps)), counts)
+
+    def columns(self, run: _Run) -> tuple[_Run, list[_Given | _Own] | None]:
+        """What each operand of a step is, and the run without the first steps that differ; None where it is no loop."""
+        while run.length >= FEWEST:
+            read = self.args[self.first[run.start] : self.first[run.stop]].reshape(run.length, -1)
+            at = self.place[read] - run.start
+            inside = (self.place[read] >= 0) & (at >= 0)
+            back = at - np.arange(run.length)[:, None] * run.period
+            columns: list[_Given | _Own] = []
+            skipped = 0
+            for k in range(read.shape[1]):
+                own = int(back[-1, k]) if inside[-1, k] else None
+                others = np.flatnonzero(inside[:, k] if own is None else ~inside[:, k] | (back[:, k] != own))
+                lag = max(0, -(own // run.period)) if own is not None else 0
+                skipped = max(skipped, int(others.max(initial=-1)) + 1 - lag)
+                if own is None:
+                    columns.append(_Given(read[:, k]))
+                else:
+                    columns.append(_Own(own + lag * run.period, lag, tuple(read[:lag, k].tolist())))
+            if skipped <= 0:
+                deep = any(isinstance(column, _Own) and column.lag > DEEPEST for column in columns)
+                return run, None if deep else columns
+            run = _Run(run.start + skipped * run.period, run.period, run.length - skipped)
+        return run, None
+
+    def outside(self, run: _Run) -> dict[int, list[int]]:
+        """By place in the step, the steps whose value is read by what is not in the run."""
+        far = (self.reader < run.start) | (self.reader >= run.stop)
+        read = np.unique(np.concatenate([self.args[far], np.array(self.program.outputs, dtype=np.intp)]))
+        at = self.place[read] - run.start
+        found: dict[int, list[int]] = {}
+        for n in at[(self.place[read] >= 0) & (at >= 0) & (at < run.period * run.length)].tolist():
+            found.setdefault(n % run.period, []).append(n // run.period)
+        return found
+
+
+def _work(step: Instruction) -> int:
+    """Operations that compute."""
+    if step.op is LOOP:
+        return sum(map(_work, step.params["loop"].body.instructions))
+    return int(not step.op.view and step.op is not PICK)
+
+
+def _before(own: _Own) -> _Own:
+    """What was made one step later than another operand."""
+    return _Own(own.where, own.lag - 1, own.initial[1:])
+
+
+# -- writing it --------------------------------------------------------------------------------------------------------
+class _Writer:
+    """Writes one loop: its body from the last step, and the arrays that it is given."""
+
+    def __init__(self, reads: _Reads, run: _Run, columns: Sequence[_Given | _Own]) -> None:
+        self.run = run
+        self._columns = iter(columns)
+        self._program = reads.program
+        self._values: list[Value] = []
+        self._local: dict[Any, int] = {}
+        """Values of the body, by what they are: a place in the step, a carry, what is given."""
+        self._carries: dict[Any, int] = {}
+        self._rows: dict[Any, tuple[int, ...]] = {}
+        self._same: dict[Any, int] = {}
+        self._used = reads.outside(run)
+        first = run.stop - run.period
+        self._steps = self._program.instructions[first : run.stop]
+        self._body = [self._instruction(j, step) for j, step in enumerate(self._steps)]
+
+    @property
+    def writable(self) -> bool:
+        """Whether it is worth it, and nothing that goes from step to step is a number of Python's."""
+        work = sum(_work(step) for step in self._steps)
+        deep = sum(key.lag > 1 for key in self._carries)
+        if (
+            self.run.stop - self.run.start < SHORTEST
+            or work < LEAST
+            or 4 * deep > work
+            or (not self._carries and work < LEAST_APART)
+        ):
+            return False
+        made = [self._values[self._local[key]] for key in self._carries]
+        kept = [self._values[self._local[j]] for j in self._used]
+        rows = [value for key in self._rows if not self._is_number(key) for value in [self._values[self._local[key]]]]
+        return all(value.number not in PYTHON_NUMBERS for value in (*made, *kept, *rows))
+
+    def _is_number(self, key: Any) -> bool:
+        values = [self._program.values[n] for n in self._rows[key]]
+        return all(value.kind == "constant" for value in values)
+
+    # -- the body ------------------------------------------------------------------------------------------------------
+    def _instruction(self, j: int, step: Instruction) -> Instruction:
+        args = tuple([self._operand(next(self._columns)) for _ in step.args])
+        self._local[j] = self._added(self._program.values[step.out])
+        return Instruction(step.op, args, step.params, self._local[j])
+
+    def _added(self, value: Value) -> int:
+        self._values.append(value)
+        return len(self._values) - 1
+
+    def _operand(self, column: _Given | _Own) -> int:
+        if isinstance(column, _Own):
+            return self._carry(column) if column.lag else self._local[column.where]
+        first = int(column.values[0])
+        value = self._program.values[first]
+        if (column.values == first).all():
+            key: Any = "same", first
+            if key not in self._local:
+                given = value.kind in ("constant", "captured")
+                self._local[key] = self._added(value if given else value._replace(kind="input", content=None))
+                if not given:
+                    self._same[key] = first
+        else:
+            key = "rows", column.values.tobytes()
+            if key not in self._local:
+                self._local[key] = self._added(value._replace(kind="input", content=None))
+                self._rows[key] = tuple(column.values.tolist())
+        return self._local[key]
+
+    def _carry(self, column: _Own) -> int:
+        """The input that holds what was made some steps before: it goes on through one carry for each step between."""
+        key = column
+        if key not in self._local:
+            value = self._program.values[column.initial[0]]
+            self._local[key] = self._added(value._replace(kind="input", content=None))
+            self._carries[key] = column.initial[0]
+            if column.lag > 1:
+                self._carry(_before(column))
+        return self._local[key]
+
+    # -- around it -----------------------------------------------------------------------------------------------------
+    def write(self, new: Rewriting, makers: dict[int, Instruction]) -> None:
+        """Add the loop, and what stands in place of its steps' values."""
+        run, local = self.run, self._local
+        next_of: list[Any] = [key.where if key.lag == 1 else _before(key) for key in self._carries]
+        kept = {j: steps != [run.length - 1] for j, steps in self._used.items()}
+        inputs = tuple([local[key] for key in (*self._carries, *self._rows, *self._same)])
+        outputs = tuple([local[key] for key in next_of] + [local[j] for j in kept])
+        body = Program(tuple(self._values), tuple(self._body), inputs, outputs)
+        loop = Loop(body, run.length, len(self._carries), len(self._rows), tuple(kept.values()))
+        initial = [new.same.get(n, n) for n in self._carries.values()]
+        rows = [self._stacked([new.same.get(n, n) for n in values], new, makers) for values in self._rows.values()]
+        results = new.loop(loop, [*initial, *rows, *(new.same.get(n, n) for n in self._same.values())])
+        for (j, steps), result in zip(self._used.items(), results[len(self._carries) :], strict=True):
+            for t in steps:
+                old = self._program.instructions[run.start + t * run.period + j].out
+                new.same[old] = result
+                if kept[j]:
+                    new.same[old] = new.row(result, t, self._program.values[old])
+                    makers[new.same[old]] = new.steps[-1]
+
+    def _stacked(self, rows: Sequence[int], new: Rewriting, makers: Mapping[int, Instruction]) -> int:
+        """One array of what each step is given."""
+        values = [new.values[n] for n in rows]
+        if all(value.kind == "constant" and value.shape == () for value in values):
+            numbers = np.array([value.content for value in values])
+            return new.added(Value(numbers.shape, numbers.dtype, "constant", numbers))
+        picked = _picked(rows, new, makers)
+        return new.stack(rows) if picked is None else picked
+
+
+def _picked(rows: Sequence[int], new: Rewriting, makers: Mapping[int, Instruction]) -> int | None:
+    """Rows of one array that follow each other at equal distances, as a view of it."""
+    found = [makers.get(n) for n in rows]
+    first = found[0]
+    if first is None or any(step is None or step.op is not getitem_basic or step.args != first.args for step in found):
+        return None
+    indices = [step.params["index"] for step in found if step is not None]
+    varying = [k for k, items in enumerate(zip(*indices, strict=False)) if any(item != items[0] for item in items)]
+    if len(varying) != 1 or len({len(index) for index in indices}) != 1:
+        return None
+    (k,) = varying
+    at = [index[k] for index in indices]
+    if any(not isinstance(item, int | np.integer) or item < 0 for item in at):
+        return None
+    step = at[1] - at[0]
+    if not step or any(b - a != step for a, b in pairwise(at)):
+        return None
+    stop = at[-1] + (1 if step > 0 else -1)
+    index = (*indices[0][:k], slice(at[0], stop if stop >= 0 else None, step), *indices[0][k + 1 :])
+    own = new.values[rows[0]]
+    place = sum(item is None or isinstance(item, slice) for item in index[:k])
+    shape = (*own.shape[:place], len(rows), *own.shape[place:])
+    whole = new.step(getitem_basic, first.args, Value(shape, own.dtype, "computed"), index=index)
+    if not place:
+        return whole
+    axes = (place, *(axis for axis in range(len(shape)) if axis != place))
+    return new.step(transpose, (whole,), Value((len(rows), *own.shape), own.dtype, "computed"), axes=axes)
+
+
+def _restacked(program: Program) -> Program:
+    """The program with parts of arrays in place of rows that are taken from them and put together again."""
+    makers = {step.out: step for step in program.instructions}
+    new = Rewriting(program)
+    for step in program.instructions:
+        if step.op is concatenate and len(step.args) >= FEWEST:
+            axis = step.params["axis"]
+            rows = [_row_of(makers.get(n), axis, program.values) for n in step.args]
+            args: list[int] = []
+            for source, group in groupby(zip(step.args, rows, strict=True), lambda pair: _source(pair[1], makers)):
+                parts = list(group)
+                whole = None
+                if source is not None and len(parts) >= FEWEST:
+                    whole = _picked([n for _, n in parts if n is not None], new, makers)
+                args += [n for n, _ in parts] if whole is None else [_with_axis(whole, axis, new)]
+            if len(args) == 1:
+                new.same[step.out] = args[0]
+                continue
+            step = step._replace(args=tuple(args))
+        new.steps.append(new.taken(step))
+    return new.result()
+
+
+def _row_of(maker: Instruction | None, axis: int, values: Sequence[Value]) -> int | None:
+    """What an axis of length one was added to."""
+    if maker is None or maker.op not in (expand_dims, reshape):
+        return None
+    shape = values[maker.args[0]].shape
+    return maker.args[0] if values[maker.out].shape == (*shape[:axis], 1, *shape[axis:]) else None
+
+
+def _source(n: int | None, makers: Mapping[int, Instruction]) -> int | None:
+    maker = None if n is None else makers.get(n)
+    return maker.args[0] if maker is not None and maker.op is getitem_basic else None
+
+
+def _with_axis(n: int, axis: int, new: Rewriting) -> int:
+    """An array with its first axis at another place."""
+    value = new.values[n]
+    axes = (*range(1, axis + 1), 0, *range(axis + 1, len(value.shape)))
+    if not axis:
+        return n
+    return new.step(transpose, (n,), Value(tuple([value.shape[k] for k in axes]), value.dtype, "computed"), axes=axes)
