@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -99,6 +100,7 @@ patches = define(
     flat=True,
     complex=True,
     strided=_windows,
+    into=lambda code, out, x, **params: into.copied(code, out, x.view(partial(_patches_value, **params))),
 )
 """The windows of the last axes: ``(..., *size) -> (..., *windows, *kernel)``."""
 

@@ -130,10 +130,11 @@ def _sinc_value(x: Any, order: int = 0) -> Any:
 
 
 # -- one operand -------------------------------------------------------------------------------------------------------
+_positive = elementwise("positive", np.positive, 1.0, examples=ONE, complex=True)
 _square = elementwise("square", np.square, lambda y, x: 2.0 * x, examples=ONE, complex=True)
 UFUNCS: dict[Any, Any] = {
     np.negative: elementwise("negative", np.negative, -1.0, examples=ONE, complex=True),
-    np.positive: elementwise("positive", np.positive, 1.0, examples=ONE, complex=True),
+    np.positive: _positive,
     np.exp: elementwise("exp", np.exp, lambda y, x: y, examples=ONE, complex=True),
     np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, examples=ONE, complex=True),
     np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), examples=ONE, complex=True),
@@ -189,7 +190,7 @@ UFUNCS: dict[Any, Any] = {
         "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR,
         unbounded=True, complex=True),
     np.power: elementwise(
-        "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={2: _square},
+        "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={1: _positive, 2: _square},
         expansion=_small_power, unbounded=True, complex=True),
     np.float_power: elementwise(
         "float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR,

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..tape.op import Scalar
 
-__all__ = ["C_FUNCTIONS", "SCALARS", "spelled"]
+__all__ = ["BRANCH_FREE", "C_FUNCTIONS", "SCALARS", "TRUTHS", "spelled"]
 
 ARITHMETIC = {
     np.add: "({} + {})", np.subtract: "({} - {})", np.multiply: "({} * {})", np.divide: "({} / {})",
@@ -26,6 +26,8 @@ ARITHMETIC = {
     np.where: "where({}, {}, {})",
     np.less: "({} < {})", np.less_equal: "({} <= {})", np.greater: "({} > {})", np.greater_equal: "({} >= {})",
     np.equal: "({} == {})", np.not_equal: "({} != {})", np.isnan: "({0} != {0})",
+    np.isinf: "(abs({}) == T(1e999))", np.isfinite: "(abs({}) < T(1e999))",
+    np.sign: "where({0} > T(0), T(1), where({0} < T(0), T(-1), where({0} == T(0), T(0), {0})))",
 }  # fmt: skip
 """Operations of IEEE arithmetic, whose results are NumPy's to the last bit; of 0.0 and -0.0 either may be larger."""
 BRANCH_FREE = {
@@ -199,6 +201,13 @@ _OWN = {np.where: (0,), "astype": (0,), "exponent": (0,)}
 
 
 LOOPS = ARITHMETIC | BRANCH_FREE
+TRUTHS: dict[Any, str] = {
+    **dict.fromkeys([np.logical_and, np.bitwise_and, np.multiply, np.minimum], "({} & {})"),
+    **dict.fromkeys([np.logical_or, np.bitwise_or, np.add, np.maximum], "({} | {})"),
+    **dict.fromkeys([np.logical_xor, np.bitwise_xor, np.not_equal], "({} ^ {})"),
+    **dict.fromkeys([np.logical_not, np.invert], "(~{})"), np.equal: "(~({} ^ {}))",
+}  # fmt: skip
+"""Operations of truth values, as loops of the CPU."""
 
 
 def _scalar(function: Any) -> Scalar:

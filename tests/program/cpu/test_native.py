@@ -189,6 +189,33 @@ def function_of_all_kinds(W: Any, V: Any) -> Any:
     return f
 
 
+def function_of_rarer_kinds(x):
+    """Expansions, truth values, windows, powers."""
+    flags = np.logical_and(x > 0, np.isfinite(x)) | ~(x < 1.0)
+    windows = mj.nn.conv1d(x[:, None], np.ones((2, 1, 3), x.dtype))
+    return [
+        mj.nn.logsumexp(x, 1),
+        mj.nn.softmax(x, 1),
+        np.where(flags, x * 2.0, x),
+        np.sign(x) * x**3.0,
+        windows,
+        np.where(flags, x, 0.0).max(1),
+    ]
+
+
+def test_expansions_and_truth_values_in_a_region(monkeypatch):
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(commands, "CHECKED", True)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(16, 2), arrays))
+    x = np.random.default_rng(0).normal(size=(50, 6))
+    x[3] = 0.0
+    x[4, 1], x[5, 0], x[6, 2] = np.nan, np.inf, -np.inf
+    compiled = mj.compile(function_of_rarer_kinds)
+    with np.errstate(all="ignore"):
+        for found, expected in zip(compiled(x), function_of_rarer_kinds(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
+
+
 def native_of(compiled: Any, *args: Any) -> int:
     return int(compiled.source(*args).count("# machine code"))
 

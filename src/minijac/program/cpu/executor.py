@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.families import Elementwise
+from ...tape.op import Op
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value
+from ..passes.expand import expanded
 from . import fusion
 from .code import Code, Place
 from .fusion import Fused, Stage, fused, made, read, spelled_steps
@@ -344,11 +347,17 @@ def _last_uses(stages: Sequence[Stage], root: Sequence[int], outputs: Sequence[i
     return last
 
 
+def _simpler(op: Op) -> Callable[..., Any] | None:
+    """Operations that NumPy has no call for, in simpler ones."""
+    return None if op.view or op.into is not None or isinstance(op, Elementwise) else op.expansion
+
+
 class NativeBinding(Binding):
     """The program of a tile written as commands of machine code, on arrays that stand for the tile's parts."""
 
     def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
         commands = Commands(blas().libraries())
+        program = expanded(program, np.empty, _simpler)
         steps = fused(program.instructions, program.values, program.outputs, every=True)
         into = [slot.array.flags.c_contiguous for slot in slots[len(program.inputs) :]]
         super().__init__(program, steps, into, {}, commands)

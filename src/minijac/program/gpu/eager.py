@@ -20,9 +20,9 @@ from ...ops.families import Elementwise
 from ...tape.op import Op
 from ...tape.trace import Trace
 from ..ir import Program, without_dead_code
+from ..passes.expand import expanded
 from ..record import Recorder, Symbol, is_number
-from .expand import expanded
-from .math import CTYPE, PRELUDE, Unsupported, expression, functions_of, literal
+from .math import CTYPE, PRELUDE, Unsupported, expression, functions_of, literal, simpler
 
 __all__ = ["Source", "source_of", "value_and_partials"]
 
@@ -109,7 +109,7 @@ def _source(op: Op, kinds: tuple[Any, ...], wanted: tuple[int, ...], size: int) 
     outputs = (y.index, *[x.index for x in slopes.values()])
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, outputs)
     try:
-        program = expanded(without_dead_code(program), np.ones)
+        program = expanded(without_dead_code(program), np.ones, simpler)
         operation, preamble = _body(program)
     except Unsupported:
         return None

@@ -15,9 +15,10 @@ import numpy as np
 
 from ...strides import View
 from ..ir import Program
-from .expand import expanded
+from ..passes.expand import expanded
 from .gemm import Gemm
 from .kernels import Kernel, module_source, scalars_kernel
+from .math import simpler
 from .memory import DeviceMemory, strides_of
 from .runtime import CupyRuntime, Turn
 from .schedule import Schedule, scheduled
@@ -131,7 +132,7 @@ class GraphExecutor:
     def __init__(self, program: Program, runtime: CupyRuntime, tf32: bool = False) -> None:
         self.runtime = runtime
         with runtime.device():
-            program = expanded(program, runtime.empty)
+            program = expanded(program, runtime.empty, simpler)
             self.schedule = scheduled(program, lambda array: strides_of(array, runtime.address(array)))
             self.memory = DeviceMemory(program, self.schedule, runtime)
             self._launcher = Launcher(self.schedule, self.memory, runtime, tf32)

@@ -20,6 +20,7 @@ from ..ir import Instruction, Value
 __all__ = [
     "CTYPE", "PRELUDE", "Unsupported", "check_dtype", "convert", "expression", "functions_of", "in_c", "literal",
     "scalar_of",
+    "simpler",
 ]  # fmt: skip
 
 CTYPE = {
@@ -95,6 +96,13 @@ def _loop_dtypes(step: Instruction, values: Sequence[Value]) -> list[np.dtype[An
         found = [np.dtype(np.float32) if dtype == np.float16 else dtype for dtype in found]
     check_dtype(*found)
     return found
+
+
+def simpler(op: Op) -> Callable[..., Any] | None:
+    """The operation in simpler ones: as it declares, or its value, which may be made of functions that are known."""
+    if op.expansion is None and isinstance(op, Elementwise) and not (op.spelling and op.spelling.c):
+        return op.value
+    return op.expansion
 
 
 def scalar_of(op: Op) -> Scalar:

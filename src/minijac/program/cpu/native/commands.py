@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ....ops.scalars import SCALARS
+from ....ops.scalars import SCALARS, TRUTHS
 from ..code import Place
 from .bound import Axes, Bound, bound
 from .llvm import address_of
@@ -130,11 +130,12 @@ class Commands:
     def _ufunc(self, function: np.ufunc, given: list[Any], named: dict[str, Any]) -> None:
         operands = [*given[: function.nin]]
         out = named["out"] if "out" in named else given[function.nin]
-        spelled = SCALARS.get(function)
-        if spelled is None or spelled.loop is None:
-            raise NotNative(function.__name__)
         arrays = [np.asarray(x, out.dtype if not isinstance(x, np.ndarray) else None) for x in operands]
-        self._entries(out, spelled.loop, *arrays)
+        truth = all(x.dtype == bool for x in arrays)
+        spelling = TRUTHS.get(function) if truth else SCALARS[function].loop if function in SCALARS else None
+        if spelling is None:
+            raise NotNative(function.__name__)
+        self._entries(out, spelling, *arrays)
 
     def _reduced(self, function: np.ufunc, x: Any, axis: Any, dtype: None, out: Any, keepdims: bool = False) -> None:
         axes = (axis,) if isinstance(axis, int) else range(x.ndim) if axis is None else axis

@@ -1,4 +1,4 @@
-"""Operations as the simpler ones that kernels exist for, recorded once when a program is bound."""
+"""Operations as simpler ones, which kernels or loops exist for, recorded once when a program is bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ...ops.families import Elementwise
 from ...tape.op import Op
 from ..ir import Instruction, Program, Value
 from ..record import Recorder, Symbol, SymbolArray
@@ -15,24 +14,25 @@ from ..record import Recorder, Symbol, SymbolArray
 __all__ = ["expanded"]
 
 
-def expanded(program: Program, empty: Callable[..., Any]) -> Program:
-    """The program in simpler operations. ``empty(shape, dtype)`` makes the arrays that the recording computes with."""
-    expansion = _Expansion(program, empty)
+def expanded(
+    program: Program, empty: Callable[..., Any], simpler: Callable[[Op], Callable[..., Any] | None]
+) -> Program:
+    """The program in simpler operations.
+
+    Args:
+        empty: ``empty(shape, dtype)`` makes the arrays that the recording computes with.
+        simpler: An operation in simpler ones, or None.
+    """
+    expansion = _Expansion(program, empty, simpler)
     for step in program.instructions:
         expansion.add(step)
     expansion.recorder.close()
     return expansion.program(program)
 
 
-def _simpler(op: Op) -> Callable[..., Any] | None:
-    """The operation in simpler ones: as it declares, or its value, which may be made of functions that are known."""
-    if op.expansion is None and isinstance(op, Elementwise) and not (op.spelling and op.spelling.c):
-        return op.value
-    return op.expansion
-
-
 class _Expansion:
-    def __init__(self, program: Program, empty: Callable[..., Any]) -> None:
+    def __init__(self, program: Program, empty: Callable[..., Any], simpler: Callable[[Op], Any]) -> None:
+        self.simpler = simpler
         self.recorder = Recorder()
         self.recorder.values = list(program.values)
         self.empty = empty
@@ -59,7 +59,7 @@ class _Expansion:
 
     def _recorded(self, step: Instruction) -> Symbol | None:
         values, out = [self.recorder.values[n] for n in step.args], self.recorder.values[step.out]
-        simpler = _simpler(step.op)
+        simpler = self.simpler(step.op)
         if simpler is None or (not out.shape and all(v.number for v in values)) or any(0 in v.shape for v in values):
             return None
         operands = [self._operand(n, value) for n, value in zip(step.args, values, strict=True)]
