@@ -87,7 +87,7 @@ def unwrapped(x: Any, axis: int, discont: Any, period: float) -> Any:
 def relabelled(x: Any, inp: Any, out: Any, shape: tuple[int, ...]) -> Any:
     """By the sum over all values of the labels."""
     matrix = torch.from_numpy(block_by_sum(Block(shape, tuple(x.shape), [Term(out, inp)])))
-    return torch.tensordot(matrix, x, dims=x.ndim)
+    return torch.tensordot(matrix.to(x.dtype), x, dims=x.ndim)
 
 
 def superposed(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
@@ -237,7 +237,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "relu": torch.relu,
     "erf": torch.erf,
     "astype": lambda x, dtype: x,
-    "conjugate": lambda x: x,
+    "conjugate": torch.conj_physical,
     "sinc": sinc_derivative,
     "ldexp": lambda x, e: x * 2.0**e,
     "unwrap": with_slope_one(unwrapped),
@@ -341,6 +341,8 @@ TORCH: dict[str, Callable[..., Any]] = {
     "cofactor": lambda a: torch.linalg.det(a)[..., None, None] * torch.linalg.inv(a).mT,
     "cofactor_slope": cofactor_slope,
     "inverse_transposed": lambda a: torch.linalg.inv(a).mT,
+    "real": lambda x: torch.real(x) if x.is_complex() else x,
+    "imag": lambda x: torch.imag(x) if x.is_complex() else 0 * x,
     "logabsdet": lambda a: torch.linalg.slogdet(a).logabsdet,
     "sign_of_det": lambda a: torch.linalg.slogdet(a).sign,
     "cholesky": lambda a: torch.linalg.cholesky(symmetric(a)),
@@ -401,3 +403,19 @@ TORCH: dict[str, Callable[..., Any]] = {
     "peak": lambda x, axis: torch.amax(x, axis, True),
     "logsumexp": torch.logsumexp,
 }
+
+
+def polynomial_zeros(p: Any) -> Any:
+    n = p.shape[0] - 1
+    companion = torch.cat([-p[1:][None] / p[0], torch.eye(n, dtype=p.dtype)[:-1]])
+    return torch.linalg.eigvals(companion)
+
+
+COMPLEX: dict[str, Any] = {
+    "logdet": lambda a: torch.linalg.slogdet(a).logabsdet + 1j * torch.angle(torch.linalg.slogdet(a).sign),
+    "eig": lambda a: torch.cat([torch.linalg.eig(a).eigenvalues[..., None, :], torch.linalg.eig(a).eigenvectors], -2),
+    "eig_values": torch.linalg.eigvals,
+    "eig_vectors": lambda a: torch.linalg.eig(a).eigenvectors,
+    "polynomial_zeros": polynomial_zeros,
+}
+"""Operations whose results are complex wherever they are taken."""

@@ -153,3 +153,95 @@ def test_singular_matrices_have_a_determinants_derivative():
     J, H = mj.jacobian(f)(z), mj.hessian(f)(z)
     close(J, (f(z + h) - f(z - h)) / (2 * h), rtol=1e-8, atol=1e-8)
     close(H, np.full(1, 2 * np.linalg.det(W[:2, :2])), rtol=1e-8, atol=1e-8)
+
+
+GENERAL: dict[str, Callable[[Any], Any]] = {
+    "eigvals": lambda x: np.linalg.eigvals(Module(np).matrix(x)),
+    "eigvals of a real matrix": lambda x: np.linalg.eigvals(_rotation(x)),
+    "eigvals of a real matrix that has real ones": lambda x: np.linalg.eigvals(_triangular(x)),
+    "a projector of eig": lambda x: _projector(*np.linalg.eig(Module(np).matrix(x))),
+    "lengths of eig": lambda x: (np.abs(np.linalg.eig(Module(np).matrix(x))[1]) ** 2)[:, 0],
+    "real eig": lambda x: np.linalg.eig(_triangular(x))[1] ** 2,
+}
+
+
+def _rotation(x: Any) -> Any:
+    return x[:, None, :] * np.array([[0.0, -2.0, 0.1], [2.0, 0.1, 0.0], [0.3, 0.0, 1.0]]) + np.eye(N)[::-1]
+
+
+def _triangular(x: Any) -> Any:
+    return np.triu(x[:, None, :] * np.arange(1.0, 4.0)) + np.diag([5.0, 10.0, 15.0])
+
+
+def _projector(w: Any, v: Any) -> Any:
+    return (v * np.arange(1.0, N + 1)) @ np.linalg.inv(v) + w[:, None]
+
+
+@pytest.mark.parametrize("f", GENERAL.values(), ids=GENERAL.keys())
+def test_eigenvalues_of_general_matrices(f):
+    y, J = mj.value_and_jacobian(f, mode="forward")(X)
+    assert y.dtype == J.dtype == f(X).dtype
+    H = mj.hessian(f)(X)
+    for k in range(N):
+        e, h = np.eye(N)[k], 1e-6
+        close(J[..., k], (f(X + h * e) - f(X - h * e)) / (2 * h), rtol=1e-5, atol=1e-6)
+        difference = (mj.jacobian(f)(X + h * e) - mj.jacobian(f)(X - h * e)) / (2 * h)
+        close(H[..., k], difference, rtol=1e-4, atol=1e-5)
+    for mode in MODES[1:]:
+        close(mj.jacobian(f, mode=mode)(X), J, rtol=1e-9, atol=1e-9)
+    close(mj.laplacian(f)(X), np.einsum("b...ii->b...", H), rtol=1e-7, atol=1e-7)
+
+
+def test_a_compiled_program_keeps_eigenvalues_complex():
+    f = mj.compile(lambda x: np.linalg.eigvals(_triangular(x)))
+    assert f(X).dtype == complex
+    close(f(X), np.linalg.eigvals(_triangular(X)).astype(complex))
+
+
+@pytest.mark.parametrize("p", [[1.0, -6.0, 11.0, -6.0], [2.0, 1.0, 3.0], [1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 1.0, 0.0]])
+def test_zeros_of_polynomials(p):
+    p = np.array(p)
+    x, J = mj.value_and_jacobian(np.roots, batch_axis=None)(p)
+    assert x.dtype == J.dtype == np.roots(p).dtype
+    close(x, np.roots(p))
+    exact = -(x[:, None] ** np.arange(len(p) - 1, -1, -1)) / np.polyval(np.polyder(p), x)[:, None]
+    close(J, exact, rtol=1e-9, atol=1e-9)
+    close(mj.jacobian(np.roots, batch_axis=None, mode="reverse")(p), J)
+    f = lambda p: (np.abs(np.roots(p)) ** 2).sum()
+    h = 1e-5
+    for k, e in enumerate(np.eye(len(p))):
+        close(mj.grad(f)(p)[k], (f(p + h * e) - f(p - h * e)) / (2 * h), rtol=1e-6, atol=1e-6)
+        slope = (mj.grad(f)(p + h * e) - mj.grad(f)(p - h * e)) / (2 * h)
+        close(mj.hessian(f, batch_axis=None)(p)[k], slope, rtol=1e-5, atol=1e-5)
+
+
+def test_the_characteristic_polynomial_is_numpys():
+    a = RNG.normal(size=(3, 3))
+    c, J = mj.value_and_jacobian(np.poly, batch_axis=None)(a)
+    close(c, np.poly(a))
+    close(J[1], -np.eye(3), atol=1e-9)  # the trace
+    close(J[3], -np.linalg.det(a) * np.linalg.inv(a).T, rtol=1e-8, atol=1e-8)
+
+
+EMATH: dict[str, Callable[[Any], Any]] = {
+    "sqrt": np.emath.sqrt,
+    "log": np.emath.log,
+    "log2": np.emath.log2,
+    "log10": np.emath.log10,
+    "logn": lambda x: np.emath.logn(3.0, x),
+    "power": lambda x: np.emath.power(x, 1.5),
+    "arcsin": lambda x: np.emath.arcsin(2 * x),
+    "arccos": lambda x: np.emath.arccos(2 * x),
+    "arctanh": lambda x: np.emath.arctanh(2 * x),
+}
+
+
+@pytest.mark.parametrize("f", EMATH.values(), ids=EMATH.keys())
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_emath_goes_on_to_complex_numbers(f, sign):
+    x = sign * np.abs(X) + 0.2 * sign
+    y, J = mj.value_and_jacobian(f)(x)
+    assert y.dtype == J.dtype == f(x).dtype
+    close(y, f(x))
+    slope = (f(x + 1e-6) - f(x - 1e-6)) / 2e-6
+    close(np.diagonal(J, axis1=1, axis2=2), slope, rtol=1e-5, atol=1e-6)

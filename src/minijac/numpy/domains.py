@@ -1,4 +1,7 @@
-"""``np.emath`` on traced values: NumPy's functions, where their results are real."""
+"""``np.emath`` on traced values: NumPy's functions, complex where an entry is beyond the real ones.
+
+Whether one is, is asked of the values, which a program that is being recorded has not: `compile` raises.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnsupportedOperationError
-from ..lines import user_line
+from .pointwise import astype, is_complex
 from .protocol import as_array, implements, number_of
 
 
-def _within(name: str, x: Any, low: float, high: float) -> None:
-    plain = number_of(as_array(x))
-    if not bool(np.all((plain >= low) & (plain <= high) | np.isnan(plain))):
-        raise UnsupportedOperationError(
-            f"numpy.emath.{name} at {user_line()}: got values beyond [{low}, {high}], where the result is complex, "
-            "which minijac does not differentiate."
-        )
+def _widened(x: Any, low: float, high: float) -> Any:
+    """`x`, complex where some of its entries are beyond the bounds."""
+    x = as_array(x)
+    if is_complex(x):
+        return x
+    plain = number_of(x)
+    beyond = bool(np.any((plain < low) | (plain > high)))
+    return astype(x, np.result_type(x.dtype, np.complex64)) if beyond else x
 
 
-def _real(name: str, low: float, high: float) -> None:
+def _extended(name: str, low: float, high: float) -> None:
     function: Callable[..., Any] = getattr(np, name)
 
     @implements(getattr(np.emath, name))
-    def within(x: Any) -> Any:
-        _within(name, x, low, high)
-        return function(x)
+    def extended(x: Any) -> Any:
+        return function(_widened(x, low, high))
 
 
 for _name in ("sqrt", "log", "log2", "log10"):
-    _real(_name, 0.0, np.inf)
+    _extended(_name, 0.0, np.inf)
 for _name in ("arccos", "arcsin", "arctanh"):
-    _real(_name, -1.0, 1.0)
+    _extended(_name, -1.0, 1.0)
 
 
 @implements(np.emath.logn)
@@ -43,5 +45,4 @@ def logn(n: Any, x: Any) -> Any:
 
 @implements(np.emath.power)
 def power(x: Any, p: Any) -> Any:
-    _within("power", x, 0.0, np.inf)
-    return np.power(x, p)
+    return np.power(_widened(x, 0.0, np.inf), p)

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace
+from ..backend import namespace, on_host, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
-from ..ops import elementwise, linalg
+from ..ops import eigen, elementwise, linalg
 from ..ops.linalg import H, T
+from ..tape.traced import Traced
 from .pointwise import abs_squared, is_complex
 from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
 _ONE = np.ones((1, 1))
 # the named tuples in which NumPy returns several results
-EighResult, SVDResult = type(np.linalg.eigh(_ONE)), type(np.linalg.svd(_ONE))
+EigResult, EighResult, SVDResult = type(np.linalg.eig(_ONE)), type(np.linalg.eigh(_ONE)), type(np.linalg.svd(_ONE))
 QRResult, SlogdetResult = type(np.linalg.qr(_ONE)), type(np.linalg.slogdet(_ONE))
 
 
@@ -188,19 +189,32 @@ def qr(a: Any, mode: str = "reduced") -> Any:
     return r if mode == "r" else QRResult(q, r)
 
 
-def _complex_result(name: str) -> Any:
-    def refused(a: Any, *args: Any, **kwargs: Any) -> Any:
-        raise UnsupportedOperationError(
-            f"numpy.linalg.{name} at {user_line()}: eigenvalues of a general matrix are complex, which minijac does "
-            "not differentiate: no derivative is defined. Use numpy.linalg.eigh or eigvalsh for symmetric matrices, or "
-            "apply it to minijac.stop_gradient(x) where its derivative is not wanted."
-        )
-
-    return refused
+@implements(np.linalg.eigvals)
+def eigvals(a: Any) -> Any:
+    return real_if_numpys(eigen.eig_values(_matrices(a, "eigvals", square=True)), a)
 
 
-for _name in ("eig", "eigvals"):
-    FUNCTIONS[getattr(np.linalg, _name)] = _complex_result(_name)
+@implements(np.linalg.eig)
+def eig(a: Any) -> Any:
+    """The vectors have length one, as NumPy's; their phases do not turn."""
+    a = _matrices(a, "eig", square=True)
+    d = eigen.eig(a)
+    w, v = eigen.eig_values(a, d), eigen.eig_vectors(a, d)
+    v = v / elementwise.length(abs_squared(v).sum(axis=-2, keepdims=True))
+    return EigResult(real_if_numpys(w, a), v if real_if_numpys(w, a).dtype.kind == "c" else np.real(v))
+
+
+def real_if_numpys(w: Any, a: Any) -> Any:
+    """The eigenvalues, or zeros, of what is given; real ones where it is real and NumPy finds that they all are.
+
+    A program that is being recorded keeps them complex: what they are in a later call it cannot know.
+    """
+    plain = value_of(w)
+    if is_complex(a) or isinstance(plain, Traced) or not on_host(plain):
+        return w
+    return w if np.any(plain.imag) else np.real(w)
+
+
 FUNCTIONS[np.linalg.matrix_rank] = plain(np.linalg.matrix_rank)
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from ..backend import namespace
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
+from ..ops import eigen
+from .linalg import real_if_numpys
+from .pointwise import is_complex
 from .protocol import as_array, as_arrays, implements
 
 
@@ -102,11 +105,11 @@ def polyfit(
 @implements(np.poly)
 def poly(seq_of_zeros: Any) -> Any:
     zeros = as_array(seq_of_zeros)
+    if zeros.ndim == 2:  # the characteristic polynomial
+        result = poly(eigen.eig_values(zeros))
+        return result if is_complex(zeros) else np.real(result)
     if zeros.ndim != 1:
-        raise UnsupportedOperationError(
-            f"numpy.poly at {user_line()}: got shape {zeros.shape}. The eigenvalues of a matrix may be complex, which "
-            "minijac does not differentiate: expected a sequence of zeros."
-        )
+        raise ValueError(f"numpy.poly at {user_line()}: expected zeros (n,) or a matrix (n, n), got {zeros.shape}.")
     p, nothing = (make(1, zeros.dtype) for make in (namespace(zeros).ones, namespace(zeros).zeros))
     for n in range(len(zeros)):
         p = np.concatenate([p, nothing]) - zeros[n] * np.concatenate([nothing, p])
@@ -115,8 +118,8 @@ def poly(seq_of_zeros: Any) -> Any:
 
 @implements(np.roots)
 def roots(p: Any) -> Any:
-    raise UnsupportedOperationError(
-        f"numpy.roots at {user_line()}: the zeros of a polynomial may be complex, which minijac does not "
-        "differentiate: no derivative is defined. At a known simple zero x, found from minijac.stop_gradient(p), it is "
-        "-x**k / p'(x) in the coefficients."
-    )
+    """Their number depends on whether leading coefficients are zero; repeated ones have no derivative."""
+    p = as_array(p)
+    if p.ndim != 1:
+        raise ValueError(f"numpy.roots at {user_line()}: expected coefficients (n,), got shape {p.shape}.")
+    return real_if_numpys(eigen.polynomial_zeros(p), p)

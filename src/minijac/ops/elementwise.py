@@ -7,10 +7,12 @@ and run wherever the operands live. A number is a constant partial; None an oper
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..algebra.factors import is_complex
 from ..backend import astype, special
 from ..tape.op import Op
 from . import into
@@ -74,6 +76,12 @@ def _small_power(x: Any, p: Any) -> Any:
     square = np.square(x) if abs(p) > 1 else x
     found = square if abs(p) < 3 else square * (x if p == 3 else square)
     return np.reciprocal(found) if p < 0 else np.positive(found) if p == 1 else found
+
+
+def _either(real: Callable[..., Any], complex: Callable[..., Any]) -> Callable[..., Any]:
+    """A partial that is written by the operand for real numbers, and by the value, which knows the branch, for complex
+    ones."""
+    return lambda y, x: complex(y, x) if is_complex(y) else real(y, x)
 
 
 def _abs_sign(y: Any, x: Any) -> Any:
@@ -160,19 +168,26 @@ UFUNCS: dict[Any, Any] = {
     np.cos: elementwise("cos", np.cos, lambda y, x: -np.sin(x), examples=ONE, complex=True),
     np.tan: elementwise("tan", np.tan, lambda y, x: 1.0 + y * y, examples=INSIDE, complex=True),
     np.arcsin: elementwise(
-        "arcsin", np.arcsin, lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE,
+        "arcsin", np.arcsin, _either(lambda y, x: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)), lambda y, x: 1.0 / np.cos(y)),
+        examples=INSIDE,
         unbounded=True, complex=True),
     np.arccos: elementwise(
-        "arccos", np.arccos, lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), examples=INSIDE,
+        "arccos", np.arccos, _either(lambda y, x: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)), lambda y, x: -1.0 / np.sin(y)),
+        examples=INSIDE,
         unbounded=True, complex=True),
     np.arctan: elementwise("arctan", np.arctan, lambda y, x: 1.0 / (1.0 + x * x), examples=ONE, complex=True),
     np.sinh: elementwise("sinh", np.sinh, lambda y, x: np.cosh(x), examples=ONE, complex=True),
     np.cosh: elementwise("cosh", np.cosh, lambda y, x: np.sinh(x), examples=ONE, complex=True),
     np.tanh: elementwise("tanh", np.tanh, lambda y, x: 1.0 - y * y, examples=ONE, complex=True),
-    np.arcsinh: elementwise("arcsinh", np.arcsinh, lambda y, x: 1.0 / np.sqrt(x * x + 1.0), examples=ONE, complex=True),
+    np.arcsinh: elementwise(
+        "arcsinh", np.arcsinh, _either(lambda y, x: 1.0 / np.sqrt(x * x + 1.0), lambda y, x: 1.0 / np.cosh(y)),
+        examples=ONE, complex=True,
+    ),
     np.arccosh: elementwise(
-        "arccosh", np.arccosh, lambda y, x: 1.0 / (np.sqrt(x - 1.0) * np.sqrt(x + 1.0)),
-        examples=[Example(((3, 4),), low=1.2, high=3.0)], unbounded=True, complex=True),
+        "arccosh", np.arccosh,
+        _either(lambda y, x: 1.0 / np.sqrt((x - 1.0) * (x + 1.0)), lambda y, x: 1.0 / np.sinh(y)),
+        examples=[Example(((3, 4),), low=1.2, high=3.0)], unbounded=True, complex=True,
+    ),
     np.arctanh: elementwise(
         "arctanh", np.arctanh, lambda y, x: 1.0 / ((1.0 - x) * (1.0 + x)), examples=INSIDE,
         unbounded=True, complex=True),

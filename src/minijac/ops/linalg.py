@@ -51,19 +51,19 @@ def triangle(n: int, x: Any, diagonal: float) -> Any:
     return (xp.tri(n, k=-1) + diagonal * xp.eye(n)).astype(x.real.dtype)
 
 
-def _labels(*sizes: int) -> list[Label]:
+def labels_of(*sizes: int) -> list[Label]:
     return [Label(n) for n in sizes]
 
 
-def _axes(labels: Sequence[Label]) -> Axes:
+def axes_of(labels: Sequence[Label]) -> Axes:
     return tuple((label,) for label in labels)
 
 
-def _factor(array: Any, labels: Sequence[Label]) -> Factor:
-    return labelled(array, _axes(labels), array.dtype)
+def factor_of(array: Any, labels: Sequence[Label]) -> Factor:
+    return labelled(array, axes_of(labels), array.dtype)
 
 
-def _maps(
+def matrix_maps(
     node: Node,
     k: int,
     push: Callable[[Any], Any],
@@ -99,9 +99,9 @@ POSITIVE = [Example(sample.shapes, prepare=_positive) for sample in SQUARE]
 # -- inverses ----------------------------------------------------------------------------------------------------------
 def _inv_edge(node: Node, k: int) -> Edge:
     y, shape = node.out, node.out.shape
-    *lead, i, j, m, n = _labels(*shape, *shape[-2:])
-    factors = (_factor(y, [*lead, i, m]), _factor(y, [*lead, n, j]))
-    return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
+    *lead, i, j, m, n = labels_of(*shape, *shape[-2:])
+    factors = (factor_of(y, [*lead, i, m]), factor_of(y, [*lead, n, j]))
+    return Edge(shape, shape, [Part(axes_of([*lead, i, j]), axes_of([*lead, m, n]), factors, -1.0)])
 
 
 inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, complex=True)
@@ -117,10 +117,10 @@ def _solve_along(a: Any, b: Any) -> Any:
 def _solve_edge(node: Node, k: int) -> Edge:
     a, x = node.args[0], node.out
     if k == 1:
-        return _maps(node, 1, lambda b: _solve_along(a, b), lambda y: _solve_along(T(a), y), last=True)
-    *lead, i, m, row, column = _labels(*x.shape, *a.shape[-2:])
-    factors = (_factor(inv(a), [*lead, i, row]), _factor(x, [*lead, column, m]))
-    return Edge(x.shape, a.shape, [Part(_axes([*lead, i, m]), _axes([*lead, row, column]), factors, -1.0)])
+        return matrix_maps(node, 1, lambda b: _solve_along(a, b), lambda y: _solve_along(T(a), y), last=True)
+    *lead, i, m, row, column = labels_of(*x.shape, *a.shape[-2:])
+    factors = (factor_of(inv(a), [*lead, i, row]), factor_of(x, [*lead, column, m]))
+    return Edge(x.shape, a.shape, [Part(axes_of([*lead, i, m]), axes_of([*lead, row, column]), factors, -1.0)])
 
 
 solve = define(
@@ -138,16 +138,16 @@ def _pinv_edge(node: Node, k: int) -> Edge:
     a, p = node.args[0], node.out
     xp = namespace(a)
     n, m = p.shape[-2:]
-    *lead, i, j, row, column = _labels(*p.shape, m, n)
+    *lead, i, j, row, column = labels_of(*p.shape, m, n)
     outside = xp.eye(m, dtype=p.dtype) - a @ p, xp.eye(n, dtype=p.dtype) - p @ a
-    out, inp = _axes([*lead, i, j]), _axes([*lead, row, column])
+    out, inp = axes_of([*lead, i, j]), axes_of([*lead, row, column])
     pairs = [
         (-p, [i, row], p, [column, j], False),
         (p @ H(p), [i, column], outside[0], [row, j], is_complex(p)),
         (outside[1], [i, column], H(p) @ p, [row, j], is_complex(p)),
     ]
     parts = [
-        Part(out, inp, (_factor(left, [*lead, *first]), _factor(right, [*lead, *second])), 1.0, conj)
+        Part(out, inp, (factor_of(left, [*lead, *first]), factor_of(right, [*lead, *second])), 1.0, conj)
         for left, first, right, second, conj in pairs
     ]
     return Edge(p.shape, a.shape, parts)
@@ -167,9 +167,9 @@ def _per_matrix(value: Callable[[Node], Any]) -> Callable[[Node, int], Edge]:
     """The edge of one number for each matrix, with the derivative that `value` gives as a stack of matrices."""
 
     def edge(node: Node, k: int) -> Edge:
-        labels = _labels(*node.args[0].shape)
-        out, inp = _axes(labels[:-2]), _axes(labels)
-        return Edge(node.out.shape, node.args[0].shape, [Part(out, inp, (_factor(value(node), labels),))])
+        labels = labels_of(*node.args[0].shape)
+        out, inp = axes_of(labels[:-2]), axes_of(labels)
+        return Edge(node.out.shape, node.args[0].shape, [Part(out, inp, (factor_of(value(node), labels),))])
 
     return edge
 
@@ -206,7 +206,7 @@ def _cofactor_value(a: Any) -> Any:
 def _cofactor_edge(node: Node, k: int) -> Edge:
     a = node.args[0]
     slope = lambda x: cofactor_slope(a, x)  # noqa: E731 - its own transpose
-    return _maps(node, 0, slope, slope)
+    return matrix_maps(node, 0, slope, slope)
 
 
 def _inner(a: Any, b: Any) -> Any:
@@ -239,7 +239,7 @@ def _cofactor_slope_edge(node: Node, k: int) -> Edge:
     a, x = node.args
     if k == 1:
         slope = lambda y: cofactor_slope(a, y)  # noqa: E731
-        return _maps(node, 1, slope, slope)
+        return matrix_maps(node, 1, slope, slope)
     c, d, y = cofactor(a), np.expand_dims(det(a), (-2, -1)), node.out
     more = x.ndim - a.ndim  # axes of x in front of those of a: directions
 
@@ -255,9 +255,9 @@ def _cofactor_slope_edge(node: Node, k: int) -> Edge:
         result = along(e, _cofactor_slope(c, d, e))
         return result.sum(axis=tuple(range(1, 1 + more))) if more else result
 
-    lead = _labels(*a.shape[:-2])
-    out = _axes([*_labels(*x.shape[:more]), *lead, *_labels(*x.shape[-2:])])
-    return Edge(y.shape, a.shape, [Part(out, _axes([*lead, *_labels(*a.shape[-2:])]))], Linear(push, pull))
+    lead = labels_of(*a.shape[:-2])
+    out = axes_of([*labels_of(*x.shape[:more]), *lead, *labels_of(*x.shape[-2:])])
+    return Edge(y.shape, a.shape, [Part(out, axes_of([*lead, *labels_of(*a.shape[-2:])]))], Linear(push, pull))
 
 
 cofactor: Op = define("cofactor", _cofactor_value, _cofactor_edge, SQUARE, complex=True)
@@ -285,9 +285,9 @@ def _inverse_transposed_value(a: Any) -> Any:
 
 def _inverse_transposed_edge(node: Node, k: int) -> Edge:
     y, shape = node.out, node.out.shape
-    *lead, i, j, m, n = _labels(*shape, *shape[-2:])
-    factors = (_factor(y, [*lead, m, j]), _factor(y, [*lead, i, n]))
-    return Edge(shape, shape, [Part(_axes([*lead, i, j]), _axes([*lead, m, n]), factors, -1.0)])
+    *lead, i, j, m, n = labels_of(*shape, *shape[-2:])
+    factors = (factor_of(y, [*lead, m, j]), factor_of(y, [*lead, i, n]))
+    return Edge(shape, shape, [Part(axes_of([*lead, i, j]), axes_of([*lead, m, n]), factors, -1.0)])
 
 
 inverse_transposed = define(
@@ -328,7 +328,7 @@ def _cholesky_edge(node: Node, k: int) -> Edge:
     def pull(e: Any) -> Any:
         return symmetric(H(inverse) @ (half * (H(y) @ e)) @ inverse)
 
-    return _maps(node, 0, push, pull, adjoint=True)
+    return matrix_maps(node, 0, push, pull, adjoint=True)
 
 
 cholesky = define(
@@ -351,14 +351,14 @@ eigh = opaque("eigh", _eigh_value, SYMMETRIC, complex=True)
 
 def _eigenvalues_edge(node: Node, k: int) -> Edge:
     v = eigenvectors(*node.args)
-    *lead, i, n = _labels(*v.shape)
+    *lead, i, n = labels_of(*v.shape)
     j = Label(i.size)
-    return _real_edge(node, _factor(conj(v), [*lead, i, n]), _factor(v, [*lead, j, n]), [*lead, n], [*lead, i, j])
+    return _real_edge(node, factor_of(conj(v), [*lead, i, n]), factor_of(v, [*lead, j, n]), [*lead, n], [*lead, i, j])
 
 
 def _real_edge(node: Node, a: Factor, b: Factor, out: Sequence[Label], inp: Sequence[Label]) -> Edge:
     """The edge ``dy = re(a b dx)`` of what is real of a matrix."""
-    part = Part(_axes(out), _axes(inp), (a, b))
+    part = Part(axes_of(out), axes_of(inp), (a, b))
     if is_complex(node.args[0]):
         other = Part(part.out, part.inp, (conjugated(a), conjugated(b)), 0.5, True)
         return Edge(node.out.shape, node.args[0].shape, [part._replace(scale=0.5), other])
@@ -368,7 +368,7 @@ def _real_edge(node: Node, a: Factor, b: Factor, out: Sequence[Label], inp: Sequ
 def _eigenvectors_edge(node: Node, k: int) -> Edge:
     """A repeated eigenvalue has no eigenvectors that vary smoothly: infinite, or NaN."""
     v, w = node.out, eigenvalues(*node.args)
-    inverse_gap = 1.0 / _differences(w)
+    inverse_gap = 1.0 / differences(w)
 
     def push(d: Any) -> Any:
         return v @ (inverse_gap * (H(v) @ symmetric(d) @ v))
@@ -376,10 +376,10 @@ def _eigenvectors_edge(node: Node, k: int) -> Edge:
     def pull(e: Any) -> Any:
         return symmetric(v @ (inverse_gap * (H(v) @ e)) @ H(v))
 
-    return _maps(node, 0, push, pull, adjoint=True)
+    return matrix_maps(node, 0, push, pull, adjoint=True)
 
 
-def _differences(w: Any) -> Any:
+def differences(w: Any) -> Any:
     """``w_j - w_i`` in row i, column j, and infinity on the diagonal, whose inverse is zero."""
     xp = namespace(w)
     n = w.shape[-1]
@@ -416,29 +416,29 @@ svd = opaque("svd", _svd_value, ANY, complex=True)
 def _singular_values_edge(node: Node, k: int) -> Edge:
     a, d = node.args if len(node.args) == 2 else (node.args[0], svd(node.args[0]))
     u, v = left_vectors(a, d), right_vectors(a, d)
-    *lead, i, n = _labels(*u.shape)
+    *lead, i, n = labels_of(*u.shape)
     j = Label(v.shape[-2])
-    return _real_edge(node, _factor(conj(u), [*lead, i, n]), _factor(v, [*lead, j, n]), [*lead, n], [*lead, i, j])
+    return _real_edge(node, factor_of(conj(u), [*lead, i, n]), factor_of(v, [*lead, j, n]), [*lead, n], [*lead, i, j])
 
 
 def _left_vectors_edge(node: Node, k: int) -> Edge:
     u, s, v = node.out, singular_values(*node.args), right_vectors(*node.args)
-    push, pull = _singular_vector_maps(u, s, v)
-    return _maps(node, 0, push, pull, adjoint=True)
+    push, pull = _singular_vectormatrix_maps(u, s, v)
+    return matrix_maps(node, 0, push, pull, adjoint=True)
 
 
 def _right_vectors_edge(node: Node, k: int) -> Edge:
     """The left vectors of the transposed matrix."""
     u, s, v = left_vectors(*node.args), singular_values(*node.args), node.out
-    push, pull = _singular_vector_maps(v, s, u)
-    return _maps(node, 0, lambda d: push(H(d)), lambda e: H(pull(e)), adjoint=True)
+    push, pull = _singular_vectormatrix_maps(v, s, u)
+    return matrix_maps(node, 0, lambda d: push(H(d)), lambda e: H(pull(e)), adjoint=True)
 
 
-def _singular_vector_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _singular_vectormatrix_maps(u: Any, s: Any, v: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Townsend, "Differentiating the singular value decomposition", 2016. NaN or infinite at a repeated value."""
     row, column = np.expand_dims(s, -2), np.expand_dims(s, -1)
     own = namespace(s).eye(s.shape[-1], dtype=s.dtype)  # only keeps the diagonal, which has no weight, from 0 / 0
-    weight = 1.0 / _differences(s) * (1.0 / (row + column + own))
+    weight = 1.0 / differences(s) * (1.0 / (row + column + own))
     tall = u.shape[-2] > s.shape[-1]  # the vectors may also turn out of the space that they span
     phase = own / (4.0 * row) if is_complex(u) else None  # a pair's, of which each of the two turns by half
 
@@ -506,7 +506,7 @@ def _qr_q_edge(node: Node, k: int) -> Edge:
         g = H(q) @ e
         return (e + q @ (below * (g - H(g)) - g)) @ H(inverse)
 
-    return _maps(node, 0, push, pull, adjoint=True)
+    return matrix_maps(node, 0, push, pull, adjoint=True)
 
 
 def _qr_r_edge(node: Node, k: int) -> Edge:
@@ -522,7 +522,7 @@ def _qr_r_edge(node: Node, k: int) -> Edge:
         h = e @ H(r)
         return q @ (h - below * h + below * H(h)) @ H(inverse)
 
-    return _maps(node, 0, push, pull, adjoint=True)
+    return matrix_maps(node, 0, push, pull, adjoint=True)
 
 
 qr_q = define(

@@ -367,7 +367,7 @@ sum = structural(
 
 
 def _mean_expansion(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
-    x = x if x.dtype.kind == "f" else x.astype(float)
+    x = x if x.dtype.kind in "fc" else x.astype(float)
     return np.sum(x, axis=axis, keepdims=keepdims) / float(prod(x.shape[k] for k in normalised(axis, x.ndim)))
 
 

@@ -194,7 +194,7 @@ def _made_up(x: Any, axis: int | None) -> Any:
         shape[axis] = 3
     numbers = np.random.default_rng(0).uniform(0.3, 0.7, shape)
     xp = namespace(x._meta if is_lazy(x) else x)
-    return xp.asarray(numbers if x.dtype.kind == "f" else np.zeros(shape), x.dtype)
+    return xp.asarray(numbers if x.dtype.kind in "fc" else np.zeros(shape), x.dtype)
 
 
 def _first_two(x: Any, axis: int | None) -> Any:
@@ -209,7 +209,7 @@ def _leaf(whole: Any, part: Any, parted: bool) -> _Leaf:
             "be chunked along it, got none. Leave it out, or work on a NumPy array."
         )
     first = _first_two(whole, axes[0])
-    tolerance = np.sqrt(np.finfo(whole.dtype).eps) if whole.dtype.kind == "f" else 0.0
+    tolerance = np.sqrt(np.finfo(whole.dtype).eps) if whole.dtype.kind in "fc" else 0.0
     if parted and not np.allclose(to_host(first), to_host(part), tolerance, tolerance, equal_nan=True):
         raise InputError(
             "a sample's result changes with the other samples in the batch (a size, a mean, or a random draw in f): "

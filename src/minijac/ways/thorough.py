@@ -131,7 +131,7 @@ def _no_number(x: Any) -> bool:
             on_host(a) and not (np.isfinite(_squared(a)) or np.isfinite(a).all()) for a in arrays
         )  # the sum of squares may overflow, but costs one call
     x = value_of(x)
-    if not on_host(x) or x.dtype.kind != "f":
+    if not on_host(x) or x.dtype.kind not in "fc":
         return False
     return bool(np.isnan(_squared(x)))
 
