@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -147,14 +148,60 @@ def test_fourth_derivatives_are_right_as_well():
     close(mj.compile(fourth)(np.float64(0.0)), np.ones(()))
 
 
-def test_partial_derivatives_are_right_as_well_up_to_the_third():
-    f, x = (lambda x: np.cos(norm(x, axis=1))), np.zeros((1, 2))
-    found = mj.partials(f, [(0, 0), (0, 1), (1, 1), (0, 0, 1)])(x)
-    for derivative, truth in zip(found, (-1.0, 0.0, -1.0, 0.0), strict=True):
-        close(derivative, np.array([truth]))
-    with pytest.raises(mj.UnsupportedOperationError, match=r"order 4.*length"):
-        mj.partials(f, [(0, 0, 0, 0)])(x)
-    close(mj.partials(f, [(0, 0, 0, 0)])(x + 1e-3)[0], np.ones(1), rtol=1e-4)
+LENGTHS = {
+    "norm": lambda x: norm(x, axis=1),
+    "hypot": lambda x: np.hypot(x[:, 0], x[:, 1]),
+    "deviation": lambda x: np.std(np.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1], -2.0 * x[:, 0]], 1), 1) * 0.5**-0.5,
+}
+OF_LENGTH = {  # the coefficients of r**2, r**4
+    "cosine": (np.cos, -1 / 2, 1 / 24),
+    "fourth power": (lambda r: r**4, 0.0, 1.0),
+    "gaussian": (lambda r: np.exp(-(r**2)), -1.0, 1 / 2),
+    "in steps": (lambda r: r * r * np.exp(r**2), 1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "name, length, wrapped",
+    [
+        *((name, length, lambda f: f) for name in OF_LENGTH for length in ("norm", "hypot")),
+        ("cosine", "norm", mj.compile),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "compiled" if x is mj.compile else "eager",
+)
+def test_partial_derivatives_are_right_as_well(name, length, wrapped, dtype):
+    g, second, fourth = OF_LENGTH[name]
+    f = lambda x: g(LENGTHS[length](x))
+    wanted = [(0,), (0, 0), (0, 1), (1, 1), (0, 0, 1), (0, 0, 0, 0), (0, 0, 1, 1), (0, 1, 1, 1)]
+    truth = [0.0, 2 * second, 0.0, 2 * second, 0.0, 24 * fourth, 8 * fourth, 0.0]
+    found = wrapped(mj.partials(f, wanted))(np.zeros((2, 2), dtype))
+    np.testing.assert_allclose(np.stack(found), np.stack([truth, truth], axis=1), atol=1e-6)
+
+
+def test_a_deviation_is_a_length():
+    f = lambda x: LENGTHS["deviation"](x) ** 4
+    x = np.zeros((1, 2))
+    by_squares = lambda x: np.var(np.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1], -2.0 * x[:, 0]], 1), 1) ** 2 * 4.0
+    wanted = [(0, 0, 0, 0), (0, 0, 1, 1), (1, 1, 1, 1)]
+    close(np.stack(mj.partials(f, wanted)(x)), np.stack(mj.partials(by_squares, wanted)(x)))
+
+
+SIXTH = pytest.param(6, 6, marks=pytest.mark.skipif("MINIJAC_WALK" not in os.environ, reason="takes ten seconds"))
+
+
+@pytest.mark.parametrize("power, order", [(4, 4), (4, 5), (6, 4), SIXTH])
+def test_powers_of_a_size_in_high_order(power, order):
+    f = lambda x: np.abs(x[:, 0]) ** power
+    truth = 720.0 if (power, order) == (6, 6) else 24.0 if (power, order) == (4, 4) else 0.0
+    close(mj.partials(f, [(0,) * order])(np.zeros((1, 1)))[0], np.array([truth]), rtol=1e-9)
+
+
+def test_orders_that_would_be_wrong_are_refused():
+    f = lambda x: np.abs(x[:, 0]) ** 8
+    for wrapped in (lambda f: f, mj.compile):
+        with pytest.raises(mj.UnsupportedOperationError, match=r"order 8 through abs, at .*order 7 at most"):
+            wrapped(mj.partials(f, [(0,) * 8]))(np.zeros((1, 1)))
 
 
 def test_where_no_root_is_zero_nothing_is_replaced():

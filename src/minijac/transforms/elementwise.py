@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,9 @@ class Partials:
     order is ``d/da_j + d/dy p_j`` of the one before. Entries are independent, so that one reverse pass with scalars
     in the place of blocks gives all of it.
     """
+
+    smooth: ClassVar[Callable[..., bool]]
+    """Filled by `transforms.roots`: functions of a root on a tape as operations of their own."""
 
     def __init__(self, node: Node, operands: Sequence[int], order: int) -> None:
         self.node = node
@@ -82,6 +85,8 @@ class Partials:
             return {}
         if stem not in self._slopes:
             target = value.array.index  # type: ignore[union-attr]
+            if len(stem) + 1 < self.order:
+                type(self).smooth(self.trace.nodes, [target])
             graph = Graph(self.trace.nodes, [self.out, *self.places.values()], [target])
             graph.mark_live()
             slopes: dict[int, Scaled | None] = {target: Scaled(value.scale, None)}

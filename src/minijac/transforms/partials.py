@@ -46,7 +46,7 @@ from .curvature import slope
 from .dask import chunkwise
 from .elementwise import Partials, Scaled, shape_of_partials
 from .products import jvp
-from .roots import refuse_roots, smoothed
+from .roots import refuse_order, smoothed
 
 __all__ = ["coefficients", "partials"]
 
@@ -109,8 +109,7 @@ def partials(
     def partials_of(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         _check_flat(args, options, wanted)
         ready = prepare(f, args, kwargs, options)
-        if max(map(len, wanted), default=0) > 3:
-            refuse_roots(ready.run.nodes)
+        refuse_order(ready.run.nodes, max(map(len, wanted), default=0))
         ready = smoothed(ready, higher=True)
         with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
             leaves = settled(ready.graph, lambda: _by_leaf(ready, wanted, args, options))

@@ -9,7 +9,7 @@ of two factors of which one vanishes and the other has no derivative there does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,12 @@ from ..ops.families import Elementwise, elementwise_edge
 from ..tape.trace import Node
 from .elementwise import Partials
 
-__all__ = ["refuse_roots", "smooth_roots", "smoothed"]
+__all__ = ["refuse_order", "smooth_roots", "smoothed"]
 
+REACH = 0.6**0.5
+"""Where the curve is taken on the way from 0 to r: the node of Gauss' rule for even functions."""
+MOST = 7
+"""The order up to which that is right."""
 ROUNDINGS = 16
 """How many roundings a slope may be off zero that is zero, of the size of what cancels in it."""
 
@@ -44,7 +48,11 @@ def smooth_roots(run: Recorded, higher: bool = False) -> bool:
     """
     if not higher and not any(value_of(y) is not y for y in run.outputs):
         return False
-    nodes = run.nodes
+    return smooth(run.nodes, [i for i in run.output_nodes if i is not None])
+
+
+def smooth(nodes: list[Node], outputs: Iterable[int]) -> bool:
+    """The same on the nodes of any tape."""
     roots = [i for i, node in enumerate(nodes) if node.op is not None and node.op.rooted and _may_be_zero(node.out)]
     if not roots:
         return False
@@ -60,7 +68,7 @@ def smooth_roots(run: Recorded, higher: bool = False) -> bool:
             if key is not None and not others:
                 key_of[i] = key
     outside = {p for i, node in enumerate(nodes) for p in node.parents if key_of.get(p) != key_of.get(i)}
-    outside.update(i for i in run.output_nodes if i is not None)
+    outside.update(outputs)
     chains = [(i, nodes[key_of[i]], _chain(nodes, i, set(roots))) for i in key_of if i in outside]
     for i, root, chain in chains:
         nodes[i] = Node(_function_of_root(root, chain), root.parents, root.args, {}, nodes[i].out, nodes[i].where)
@@ -83,13 +91,14 @@ def _same_values(nodes: Sequence[Node]) -> list[int]:
     return same
 
 
-def refuse_roots(nodes: Sequence[Node]) -> None:
-    """Raise where a root is known to be zero: one pass of partial derivatives has limits there up to the third only."""
-    for node in nodes:
-        if node.op is not None and node.op.rooted and on_host(value_of(node.out)) and _may_be_zero(node.out):
+def refuse_order(nodes: Sequence[Node], order: int) -> None:
+    """Raise where a root may be zero, and derivatives of so high an order would be wrong."""
+    for node in nodes if order > MOST else ():
+        if node.op is not None and node.op.rooted and _may_be_zero(node.out):
             raise UnsupportedOperationError(
-                f"partials of order 4 and more of {node.op.name}, at {node.where}: got a point where it is 0, and "
-                "functions of it have their limits up to the third order there. Nest minijac.jacobian instead."
+                f"partials of order {order} through {node.op.name}, at {node.where}, which may be 0: expected order "
+                f"{MOST} at most, up to which functions of it have their limits there. Write it by squares: "
+                "x * x for abs(x) ** 2, (x * x).sum(1) for norm(x, axis=1) ** 2."
             )
 
 
@@ -121,12 +130,13 @@ def _function_of_root(root: Node, chain: Sequence[tuple[int, Node, bool]]) -> El
     def partials(*operands: Any) -> Sequence[Any]:
         r = op(*operands, **root.params)
         slope, size = _slope(chain, r)
-        node = Node(of_root, (0,), (r,), {}, _values(chain, r), None)
+        near = REACH * r
+        node = Node(of_root, (0,), (near,), {}, _values(chain, near), None)
         second = Partials(node, [0], 2)((0, 0))
         curve: Any = 0.0 if second is None else second.scale if second.array is None else second.scale * second.array
-        # between the limits of slope / r and of its second derivative, a third of the curve's, at zero
+        # slope / r is the mean of the curve from 0 to r: its value, and its second and fourth derivative at zero
         known = second is None or second.array is None
-        limit = astype(curve, r.dtype, r) if known else (2.0 * value_of(curve) + curve) / 3.0
+        limit = astype(curve, r.dtype, r) if known else (4.0 * value_of(curve) + 5.0 * curve) / 9.0
         level = np.logical_and(abs(value_of(slope)) <= ROUNDINGS * np.finfo(r.dtype).eps * size, np.isfinite(limit))
         return rooted(r, slope, limit, level, *operands)
 
@@ -173,3 +183,6 @@ def _slope(chain: Sequence[tuple[int, Node, bool]], r: Any) -> tuple[Any, Any]:
                 large.append(abs(value_of(partial)) * sizes[p])
         slopes[i], sizes[i] = sum(terms[1:], terms[0]), sum(large[1:], large[0])
     return slopes[last], sizes[last]
+
+
+Partials.smooth = smooth
