@@ -35,7 +35,7 @@ def settled(graph: Graph, compute: Callable[[], T]) -> T:
     if not _hides(graph):
         return compute()
     if not all(on_host(value_of(graph.nodes[i].out)) for i in graph.outputs):
-        if any(graph.nodes[i].op.unbounded for i in graph.order):  # type: ignore[union-attr]
+        if any(_unbounded(graph.nodes[i]) for i in graph.order):
             mark_thoroughly(graph, everywhere=False)
         return compute()
     result = compute()
@@ -88,12 +88,21 @@ def _reach_unbounded(graph: Graph) -> tuple[set[int], set[int]]:
     above: set[int] = set()
     below: set[int] = set()
     for i in graph.order:
-        if graph.nodes[i].op.unbounded or any(p in above for _, p in graph.operands(i)):  # type: ignore[union-attr]
+        if _unbounded(graph.nodes[i]) or any(p in above for _, p in graph.operands(i)):
             above.add(i)
     for i in reversed(graph.order):
-        if graph.nodes[i].op.unbounded or i in below:  # type: ignore[union-attr]
+        if _unbounded(graph.nodes[i]) or i in below:
             below.update(p for _, p in graph.operands(i))
     return above, below
+
+
+def _unbounded(node: Node) -> bool:
+    """Whether a derivative may be infinite: not of a power that is a simpler operation, such as a square."""
+    op: Any = node.op
+    if not op.unbounded or not op.shortcuts or not isinstance(node.args[-1], int | float):
+        return bool(op.unbounded)
+    simpler = op.shortcuts.get(node.args[-1])
+    return simpler is None or bool(simpler.unbounded)
 
 
 def _through(node: Node, k: int, mask: Any, edge: Callable[[], Edge], forward: bool) -> Any:

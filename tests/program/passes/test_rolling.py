@@ -163,6 +163,22 @@ def test_gradients_by_captured_and_given_parameters():
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
 
 
+def test_sums_over_the_steps_are_carried_along_in_the_loop():
+    def loss(W, x):
+        h = np.zeros((4, 5))
+        for t in range(x.shape[1]):
+            h = np.tanh(x[:, t] @ U + h @ W)
+        return (h**2).sum()
+
+    compiled = mj.compile(mj.grad(loss))
+    programs = [compiled.program(W, given(series, steps)) for steps in (60, 90)]
+    assert [loop.length for loop in loops(programs[0])] >= [50, 50]
+    assert len(programs[0].instructions) == len(programs[1].instructions) < 60
+    assert "where" not in str(programs[0])  # a square has no infinite derivative
+    x = given(series, 60)
+    np.testing.assert_allclose(compiled(W, x), mj.grad(loss)(W, x), rtol=1e-10, atol=1e-13)
+
+
 def test_numbers_of_python_that_go_from_step_to_step():
     def f(x, h):
         t = h

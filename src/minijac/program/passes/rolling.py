@@ -18,6 +18,7 @@ from ...ops.structural import concatenate, expand_dims, getitem_basic, reshape, 
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value, without_dead_code
 from ..loops import LOOP, PICK, Loop, Rewriting, unrolled
 from .periods import periods_of
+from .totals import ADD, TOTAL, totalled, without_totals
 
 __all__ = ["frozen", "rolled", "same_given"]
 
@@ -37,10 +38,11 @@ def rolled(program: Program) -> Program:
     """The program with loops in place of equal stretches, the ones inside of others too; calls are what they call."""
     if len(program.instructions) < SHORTEST:
         return unrolled(program, _is_call)
-    program, rows = _rows_apart(program)
+    program, rows = _rows_apart(totalled(program, FEWEST))
     while (found := _rolled_once(program, rows)) is not None:
         program = without_dead_code(found)
-    return unrolled(without_dead_code(_restacked(_with_rows(program, rows))), _is_call)
+    program = without_totals(_restacked(_with_rows(program, rows)))
+    return unrolled(without_dead_code(program), _is_call)
 
 
 def _is_call(loop: Loop) -> bool:
@@ -215,6 +217,10 @@ def _written(program: Program, loops: Mapping[int, _Writer], apart: Mapping[int,
             loops[place].write(new, makers)
             stop = loops[place].run.stop
         if place >= stop:
+            for writer in loops.values():
+                if (place, step.out) in writer.summed:
+                    gone, sums = writer.summed[place, step.out]
+                    step = step._replace(args=(*(n for n in step.args if n not in gone), *sums))
             new.steps.append(new.taken(step))
     return new.result()
 
@@ -270,15 +276,29 @@ class _Reads:
             run = _Run(run.start + skipped * run.period, run.period, run.length - skipped)
         return run, None
 
-    def outside(self, run: _Run) -> dict[int, list[int]]:
-        """By place in the step, the steps whose value is read by what is not in the run."""
+    def outside(self, run: _Run) -> tuple[dict[int, list[int]], dict[tuple[int, int], set[int]]]:
+        """By place in the step, the steps whose value is read by what is not in the run; but for totals of all steps.
+
+        Those by the instruction, its result, and the places in the step.
+        """
         far = (self.reader < run.start) | (self.reader >= run.stop)
-        read = np.unique(np.concatenate([self.args[far], np.array(self.program.outputs, dtype=np.intp)]))
-        at = self.place[read] - run.start
+        at = self.place[self.args] - run.start
+        far &= (self.place[self.args] >= 0) & (at >= 0) & (at < run.period * run.length)
+        totals: dict[tuple[int, int], set[int]] = {}
+        for reader in np.unique(self.reader[far]).tolist():
+            step = self.program.instructions[reader]
+            if step.op is TOTAL:
+                own = far & (self.reader == reader)
+                places, counts = np.unique(at[own] % run.period, return_counts=True)
+                whole = {j for j, n in zip(places.tolist(), counts.tolist(), strict=True) if n == run.length}
+                if len(set(step.args)) == len(step.args) and whole:
+                    totals[reader, step.out] = whole
+                    far &= ~(own & np.isin(at % run.period, list(whole)))
+        read = np.unique(np.concatenate([at[far], self.place[list(self.program.outputs)] - run.start]))
         found: dict[int, list[int]] = {}
-        for n in at[(self.place[read] >= 0) & (at >= 0) & (at < run.period * run.length)].tolist():
+        for n in read[(read >= 0) & (read < run.period * run.length)].tolist():
             found.setdefault(n % run.period, []).append(n // run.period)
-        return found
+        return found, totals
 
 
 def _work(step: Instruction) -> int:
@@ -307,7 +327,9 @@ class _Writer:
         self._carries: dict[Any, int] = {}
         self._rows: dict[Any, tuple[int, ...]] = {}
         self._same: dict[Any, int] = {}
-        self._used = reads.outside(run)
+        self._used, self._totals = reads.outside(run)
+        self.summed: dict[tuple[int, int], tuple[set[int], list[int]]] = {}
+        """Of totals: the operands that are summed in the loop, and their sums."""
         first = run.stop - run.period
         self._steps = self._program.instructions[first : run.stop]
         self._body = [self._instruction(j, step) for j, step in enumerate(self._steps)]
@@ -377,22 +399,36 @@ class _Writer:
     def write(self, new: Rewriting, makers: dict[int, Instruction]) -> None:
         """Add the loop, and what stands in place of its steps' values."""
         run, local = self.run, self._local
-        next_of: list[Any] = [key.where if key.lag == 1 else _before(key) for key in self._carries]
+        next_of = [local[key.where] if key.lag == 1 else local[_before(key)] for key in self._carries]
+        sums = [(total, self._summed(j), j) for total, places in self._totals.items() for j in sorted(places)]
         kept = {j: steps != [run.length - 1] for j, steps in self._used.items()}
-        inputs = tuple([local[key] for key in (*self._carries, *self._rows, *self._same)])
-        outputs = tuple([local[key] for key in next_of] + [local[j] for j in kept])
+        carried = (*(local[key] for key in self._carries), *(before for _, (before, _), _ in sums))
+        inputs = (*carried, *(local[key] for key in (*self._rows, *self._same)))
+        outputs = (*next_of, *(after for _, (_, after), _ in sums), *(local[j] for j in kept))
         body = Program(tuple(self._values), tuple(self._body), inputs, outputs)
-        loop = Loop(body, run.length, len(self._carries), len(self._rows), tuple(kept.values()))
+        loop = Loop(body, run.length, len(carried), len(self._rows), tuple(kept.values()))
         initial = [new.same.get(n, n) for n in self._carries.values()]
+        initial += [new.added(_zeros(self._values[before])) for _, (before, _), _ in sums]
         rows = [self._stacked([new.same.get(n, n) for n in values], new, makers) for values in self._rows.values()]
         results = new.loop(loop, [*initial, *rows, *(new.same.get(n, n) for n in self._same.values())])
-        for (j, steps), result in zip(self._used.items(), results[len(self._carries) :], strict=True):
+        for (total, _, j), result in zip(sums, results[len(self._carries) : len(carried)], strict=True):
+            gone, found = self.summed.setdefault(total, (set(), []))
+            gone.update(step.out for step in self._program.instructions[run.start + j : run.stop : run.period])
+            found.append(result)
+        for (j, steps), result in zip(self._used.items(), results[len(carried) :], strict=True):
             for t in steps:
                 old = self._program.instructions[run.start + t * run.period + j].out
                 new.same[old] = result
                 if kept[j]:
                     new.same[old] = new.row(result, t, self._program.values[old])
                     makers[new.same[old]] = new.steps[-1]
+
+    def _summed(self, j: int) -> tuple[int, int]:
+        """A sum of what each step makes, before and after the step."""
+        value = self._values[self._local[j]]
+        before, after = self._added(value._replace(kind="input")), self._added(value)
+        self._body.append(Instruction(ADD, (before, self._local[j]), {}, after))
+        return before, after
 
     def _stacked(self, rows: Sequence[int], new: Rewriting, makers: Mapping[int, Instruction]) -> int:
         """One array of what each step is given."""
@@ -402,6 +438,11 @@ class _Writer:
             return new.added(Value(numbers.shape, numbers.dtype, "constant", numbers))
         picked = _picked(rows, new, makers)
         return new.stack(rows) if picked is None else picked
+
+
+def _zeros(value: Value) -> Value:
+    """What a sum begins with."""
+    return value._replace(kind="captured", content=np.broadcast_to(np.zeros((), value.dtype), value.shape))
 
 
 def _picked(rows: Sequence[int], new: Rewriting, makers: Mapping[int, Instruction]) -> int | None:
