@@ -23,8 +23,14 @@ __all__ = ["Binders", "Tiles", "blas", "threads"]
 
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
-ROUNDS, GLANCE, SECONDS = 5, 0.03, 0.1
-"""Each candidate is timed so many times at least and so long at first, the best of them longer: the median tells."""
+ROUNDS, ENOUGH = 3, 0.05
+"""Each candidate is timed so often, or for so many seconds, after a first call; the median tells."""
+CANDIDATES, SECONDS = 3, 0.2
+"""So many candidates are tried at least, if there are, and more until their calls have taken so many seconds."""
+LARGE = 1 << 24
+"""Bytes of all intermediate values above which a tile is made smaller before one is tried."""
+ALIKE = 1.05
+"""Candidates that take no more than so many times as long as the best are timed once more."""
 TOO_SLOW = 1.3
 """A tile size that takes so many times as long as the best ends the search for smaller ones."""
 SETTLE = 0.12
@@ -298,31 +304,45 @@ class Tiles:
 
     def _fastest(self, arrays: Sequence[Any]) -> Schedule:
         """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
-        batch, count = self._region.batch, threads()
-        best: list[tuple[float, Schedule]] = []  # the two fastest; the others are let go of
-        time.sleep(SETTLE)
-        size = -(-batch // count)
-        while size:
-            new = self._timed(self._scheduled(size, count), arrays, GLANCE)
-            best = sorted([*best, new], key=_time)[:2]
-            if new[0] > TOO_SLOW * best[0][0] or self._is_small(new[1]):
+        batch, count, spent, seen = self._region.batch, threads(), 0.0, 0
+        tried: list[tuple[float, Schedule]] = []
+        if count > 1:
+            time.sleep(SETTLE)
+        size = self._largest(-(-batch // count))
+        while size and (seen < CANDIDATES or spent < SECONDS):
+            schedule = self._scheduled(size, count)
+            start = time.perf_counter()
+            new = self._timed(schedule, arrays)
+            spent, seen = spent + time.perf_counter() - start, seen + 1
+            tried = sorted([*tried, new], key=_time)[:2]  # the others are let go of
+            if new[0] > TOO_SLOW * tried[0][0] or self._is_small(new[1]):
                 break
             size //= 2
-        again = [self._timed(schedule, arrays, SECONDS) for _, schedule in best]
-        whole = self._timed(self._scheduled(batch, 1), arrays, SECONDS)  # last: BLAS's threads disturb what comes after
-        return min([*again, whole], key=_time)[1]
+        if count > 1:  # last: BLAS's threads disturb what comes after
+            tried = sorted([*tried, self._timed(self._scheduled(batch, 1), arrays)], key=_time)
+        alike = [schedule for seconds, schedule in tried if seconds <= ALIKE * tried[0][0]]
+        if len(alike) == 1 or spent > SECONDS:
+            return tried[0][1]
+        return min((self._timed(schedule, arrays) for schedule in alike), key=_time)[1]
+
+    def _largest(self, size: int) -> int:
+        """The largest halving of a tile size whose values are not too large for a cache."""
+        made = sum(self._values[item.step.out].nbytes for item in self._region.steps if not item.step.op.view)
+        while size > 1 and made // self._region.batch * size > LARGE:
+            size //= 2
+        return size
 
     @staticmethod
     def _is_small(schedule: Schedule) -> bool:
         return schedule.executors[0].nbytes < SMALL
 
     @staticmethod
-    def _timed(schedule: Schedule, arrays: Sequence[Any], seconds: float) -> tuple[float, Schedule]:
+    def _timed(schedule: Schedule, arrays: Sequence[Any]) -> tuple[float, Schedule]:
         schedule(arrays)
         times: list[float] = []
-        while len(times) < ROUNDS or sum(times) < seconds:
+        while len(times) < ROUNDS and sum(times) < ENOUGH:
             times.append(_seconds(schedule, arrays))
-        return sorted(times)[len(times) // 2], schedule
+        return sorted(times)[(len(times) - 1) // 2], schedule
 
     def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
