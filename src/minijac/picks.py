@@ -6,7 +6,7 @@ lies between two of them (labels are replaced by picks). Where a pick meets anot
 are listed (a join of two lists), and entries of one place are added up. A term whose entries are no fewer than a dense
 array's becomes that array, and so does one that goes on through what is no block.
 
-Arrays of positions are NumPy's: on a device, and in a program that is being recorded, maps by positions stay maps.
+Arrays of positions are NumPy's: on a device, and where a program computes them, maps by positions stay maps.
 """
 
 from __future__ import annotations
@@ -192,7 +192,13 @@ def _meetings(a: Pick, b: Pick, most: float) -> dict[Label, Any]:
 
 def added(values: Any, flat: Any, size: int) -> Any:
     """Zeros ``(m, size, n)`` with values ``(m, k, n)`` added at k positions along the second axis."""
-    result = np.zeros((values.shape[0], size, values.shape[2]), values.dtype)
+    m, k, n = values.shape
+    if values.dtype.kind == "f" and values.dtype.itemsize <= 8:
+        lines = np.arange(m)[:, None, None] * size + flat[:, None]
+        where = lines if n == 1 else lines * n + np.arange(n)
+        total = np.bincount(where.reshape(-1), values.reshape(-1), m * size * n)
+        return total.astype(values.dtype, copy=False).reshape(m, size, n)
+    result = np.zeros((m, size, n), values.dtype)
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     first = np.concatenate([np.ones(1, bool), ordered[1:] != ordered[:-1]])[: flat.size]

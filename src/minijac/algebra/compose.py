@@ -54,6 +54,8 @@ def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
             g, f = before
         if f.listed and len(f.out[k]) > 1:
             f = f.listed[0].merged(f, k)
+        elif g.listed and len(g.inp[k]) > 1:
+            g = g.listed[0].merged(g.transposed, k).transposed
         elif not lone(f, k):
             f = materialise(f, k, one)
         else:

@@ -49,15 +49,22 @@ def _axis_edge(node: Node, k: int) -> Edge:
     whole = fresh(x.shape if taking else y.shape)
     own = fresh(positions.shape)
     picked = (*whole[:axis], *own, *whole[axis + 1 :])
-    host = type(positions) is np.ndarray  # neither on a device nor of a program that is being recorded
+    known = _known(positions)
 
     def listed() -> Part:
-        pick = Pick(positions, tuple([label for (label,) in own]), size)  # type: ignore[misc]
+        pick = Pick(known, tuple([label for (label,) in own]), size)  # type: ignore[misc]
         each = (*whole[:axis], (pick,), *whole[axis + 1 :])
         return Part(picked, each) if taking else Part(each, picked)
 
-    maps = Linear(*((push, pull) if taking else (pull, push)), True, listed=listed if host else None)
+    maps = Linear(*((push, pull) if taking else (pull, push)), True, listed=None if known is None else listed)
     return Edge(y.shape, x.shape, [Part(picked, whole) if taking else Part(whole, picked)], maps)
+
+
+def _known(positions: Any) -> Any:
+    """Positions as an array of the host's; None where they are on a device, or computed by a program."""
+    if isinstance(positions, Traced) and positions.home.program is not None:
+        positions = positions.home.program.stated(positions)
+    return positions if type(positions) is np.ndarray else None
 
 
 def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Example:
@@ -117,8 +124,9 @@ def _gather_edge(node: Node, k: int) -> Edge:
         factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
         return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))])
     push, pull = _flat_maps(positions, node.params["passing"], shape, lead + 1)
-    listed = lambda: Part(part.out, (*front, *_listed_axes(positions, whole, picked)))  # noqa: E731
-    maps = Linear(push, pull, listed=listed if type(positions) is np.ndarray else None)
+    known = _known(positions)
+    listed = lambda: Part(part.out, (*front, *_listed_axes(known, whole, picked)))  # noqa: E731
+    maps = Linear(push, pull, listed=None if known is None else listed)
     return Edge(node.out.shape, x_shape, [part], maps)
 
 
@@ -130,8 +138,9 @@ def _scatter_edge(node: Node, k: int) -> Edge:
     whole, picked = _passing_axes(shape, positions.shape, passing)
     push, pull = _flat_maps(positions, passing, shape, lead + 1)
     part = Part((*front, *whole), (*front, *picked))
-    listed = lambda: Part((*front, *_listed_axes(positions, whole, picked)), part.inp)  # noqa: E731
-    maps = Linear(pull, push, listed=listed if type(positions) is np.ndarray else None)
+    known = _known(positions)
+    listed = lambda: Part((*front, *_listed_axes(known, whole, picked)), part.inp)  # noqa: E731
+    maps = Linear(pull, push, listed=None if known is None else listed)
     return Edge(node.out.shape, y_shape, [part], maps)
 
 

@@ -219,6 +219,13 @@ class Recorder(Trace):
         value = self.values[x.index]
         return value.content if value.kind == "constant" else None
 
+    def stated(self, x: Traced) -> Any:
+        """The positions that a symbol holds in every call, for which the program is made; None where it is computed."""
+        value = self.values[x.index]
+        if value.kind == "captured":
+            self.looked_at(value.content)
+        return value.content if value.kind in ("captured", "constant") else None
+
     @staticmethod
     def captures(x: Any) -> bool:
         """Whether a plain value is an array that may be written to later, and not a number."""
