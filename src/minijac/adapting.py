@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import InputError
-from .twins import TWINS, number, twin_function
+from .twins import TWINS, complex_number, number, twin_function
 
 __all__ = ["adapt"]
 
@@ -67,7 +67,7 @@ class _Adapter:
         self._globals: dict[int, _Names] = {}
         name = start.__name__ if isinstance(start, ModuleType) else getattr(start, "__module__", None)
         self._start = getattr(start, "__globals__", None)
-        self.builtins = vars(builtins) | {"float": number, "__import__": self._imported}
+        self.builtins = vars(builtins) | {"float": number, "complex": complex_number, "__import__": self._imported}
         self._package = name.split(".")[0] if isinstance(name, str) and name != "builtins" else None
 
     def adapted(self, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable
 from functools import wraps
@@ -17,7 +18,7 @@ from .scipy import fft, linalg, stats
 from .tape.traced import Traced
 from .transforms.vmap import vmap
 
-__all__ = ["TWINS", "Twin", "number", "twin_function"]
+__all__ = ["TWINS", "Twin", "complex_number", "number", "twin_function"]
 
 
 class Twin(ModuleType):
@@ -96,28 +97,73 @@ def _math() -> dict[str, Any]:
     return {name: _for_traced(getattr(math, name), function) for name, function in (found | _SAID).items()}
 
 
+# -- cmath -------------------------------------------------------------------------------------------------------------
+_CMATH = "acos acosh asin asinh atan atanh cos cosh exp isclose isfinite isinf isnan log10 sin sinh sqrt tan tanh"
+
+
+def _complex(x: Any) -> Any:
+    return x if np.iscomplexobj(x) else asarray(x).astype(complex)
+
+
+def _of_complex(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **options: function(*map(_complex, args), **options)
+
+
+def rect(r: Any, phi: Any) -> Any:
+    """``cmath.rect``"""
+    return r * np.exp(1j * phi)
+
+
+def _cmath() -> dict[str, Any]:
+    found = {name: _of_complex(getattr(np, _RENAMED.get(name, name))) for name in _CMATH.split()}
+    found |= {"log": _of_complex(log), "phase": np.angle, "polar": lambda z: (np.abs(z), np.angle(z)), "rect": rect}
+    return {name: _for_traced(getattr(cmath, name), function) for name, function in found.items()}
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
 class _Numbers(type):
-    """Makes `number` answer for ``float``: as a class to ask, and as a dtype."""
+    """Makes a class answer for ``float`` or ``complex``: as a class to ask, and as a dtype."""
+
+    plain: Any
+    dtype: Any
+    traced: Callable[..., Any]
 
     def __instancecheck__(cls, x: Any) -> bool:
-        return isinstance(x, float)
+        return isinstance(x, cls.plain)
 
     def __subclasscheck__(cls, other: type) -> bool:
-        return issubclass(other, float)
+        return issubclass(other, cls.plain)
 
-    def __call__(cls, x: Any = 0.0) -> Any:
-        if not isinstance(x, Traced):
-            return float(x)
+    def __call__(cls, *args: Any) -> Any:
+        if not any(isinstance(x, Traced) for x in args):
+            return cls.plain(*args)
+        x = cls.traced(*args)
         return x if x.ndim == 0 else np.reshape(x, ())
 
     def __getattr__(cls, name: str) -> Any:
-        return getattr(float, name)
+        return getattr(cls.plain, name)
 
 
 class number(metaclass=_Numbers):
     """``float``, which lets a traced number through."""
 
-    dtype = np.dtype(float)
+    plain, dtype = float, np.dtype(float)
+
+    @staticmethod
+    def traced(x: Any) -> Any:
+        if np.iscomplexobj(x):
+            raise TypeError("float(z): expected a real number, got a complex one: take z.real, z.imag or abs(z).")
+        return x
+
+
+class complex_number(metaclass=_Numbers):
+    """``complex``, which lets traced numbers through."""
+
+    plain, dtype = complex, np.dtype(complex)
+
+    @staticmethod
+    def traced(x: Any, y: Any = 0.0) -> Any:
+        return _complex(x) + 1j * y
 
 
 # -- numpy -------------------------------------------------------------------------------------------------------------
@@ -174,10 +220,11 @@ _NUMPY = {
     "apply_along_axis": apply_along_axis,
 }  # fmt: skip
 
-MATH = _math()
+MATH, CMATH = _math(), _cmath()
 TWINS: dict[str, Callable[[ModuleType], ModuleType]] = {
     "numpy": lambda original: Twin("numpy", own, _NUMPY),
     "math": lambda original: Twin("math", original, MATH),
+    "cmath": lambda original: Twin("cmath", original, CMATH),
     "scipy.linalg": lambda original: Twin("scipy.linalg", original, _public(linalg)),
     "scipy.fft": lambda original: Twin("scipy.fft", original, _public(fft)),
     "scipy.stats": lambda original: Twin("scipy.stats", original, _families(original)),
@@ -226,8 +273,8 @@ def twin_function(function: Any) -> Any:
     if not isinstance(module, str | None) or isinstance(function, np.ufunc):
         return None
     name = str(getattr(function, "__name__", None))
-    if module == "math":
-        return MATH.get(name)
+    if module in ("math", "cmath"):
+        return (MATH if module == "math" else CMATH).get(name)
     if module == "numpy" or function is np.r_ or function is np.c_:
         return next((mine for key, mine in _OWN_NUMPY.items() if getattr(np, key, None) is function), None)
     for mine in (special, linalg, fft):

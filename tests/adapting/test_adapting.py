@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 import sys
 import threading
@@ -146,3 +147,22 @@ def test_math_is_pythons_on_plain_numbers():
         h = 1e-6
         slope = (getattr(math, name)(args[0] + h, *args[1:]) - getattr(math, name)(args[0] - h, *args[1:])) / (2 * h)
         close(J(np.array(args[0])), slope, 1e-7)
+
+
+def polar(x):
+    z = cmath.rect(x[0], x[1]) + cmath.exp(1j * x[1]) * complex(x[0], 2.0) + cmath.sqrt(-x[0])
+    buffer = np.zeros((2, 2), dtype=complex)
+    buffer[0] = np.array([z, 1j * x[1]])
+    buffer[1, 0] = z.conjugate() * cmath.phase(z)
+    return buffer @ np.array([1.0, 1j])
+
+
+def test_complex_numbers_as_they_are_written():
+    x = np.array([0.7, 0.4])
+    y, J = mj.value_and_jacobian(mj.adapt(polar), batch_axis=None)(x)
+    close(y, polar(x))
+    for k, e in enumerate(1e-6 * np.eye(2)):
+        close(J[:, k], (polar(x + e) - polar(x - e)) / 2e-6, rtol=1e-7, atol=1e-7)
+    assert isinstance(mj.adapt(lambda: complex)()(1, 2), complex)
+    with pytest.raises(TypeError, match=r"float\(z\)"):
+        mj.jacobian(mj.adapt(lambda x: float(x[0] * 1j) * x), batch_axis=None)(x)

@@ -243,6 +243,20 @@ def test_the_parts_are_not_written(part):
         mj.jacobian(f)(X)
 
 
+def test_the_parts_are_set():
+    def f(x):
+        z = x * C
+        z.real = x[:, :1]
+        z[:, 1:].imag = 2.0 * x[:, 1:]
+        return z
+
+    def written(x):
+        return np.concatenate([x[:, :1] + 1j * (x * C).imag[:, :1], x[:, :1] + 2j * x[:, 1:]], 1)
+
+    close(f(X * 1), written(X))
+    close(mj.jacobian(f)(X), mj.jacobian(written)(X))
+
+
 def test_a_cast_to_real_warns_as_numpys_does():
     with pytest.warns(np.exceptions.ComplexWarning):
         J = mj.jacobian(lambda x: (x * (2 + 1j)).astype(float))(X)
@@ -351,6 +365,17 @@ def test_the_gradient_of_a_complex_number_is_asked_for_in_parts():
         mj.grad(lambda x: (x * 1j).sum())(X)
 
 
+def test_numbers_of_numpys_are_numbers():
+    """Whose types are not Python's: a complex scale is seen as one whatever made it."""
+    for number in (np.complex128(2 + 1j), np.complex64(2 + 1j), 2 + 1j, np.array(2 + 1j)):
+        for mode in MODES:
+            f = lambda x: np.arctan2((x * number).imag, (x * number).real)  # noqa: B023
+            J = mj.jacobian(lambda x: f(x) + np.abs(f(x[0]) * number) * x, batch_axis=None, mode=mode)(X[0])  # noqa: B023
+            assert J.dtype == float
+            size = np.abs(np.angle(number * np.sign(X[0, 0]))) * np.abs(number)
+            close(J, size * np.eye(N), rtol=1e-6, atol=1e-6)
+
+
 def test_promotion_is_numpys():
     x = X.astype(np.float32)
     for f in (lambda x: 1j * x, lambda x: x * np.complex64(1j), lambda x: x * C, lambda x: x + np.array(1j),
@@ -395,3 +420,29 @@ def test_steps_stretches_and_linear_maps_keep_conjugation(f):
     cotangent = f(X) * (2 + 1j if np.iscomplexobj(expected) else 2)
     (pulled,) = mj.vjp(f, X)[1](cotangent)
     close(pulled, np.einsum("bji,bj->bi", np.conj(expected).reshape(B, -1, N), cotangent.reshape(B, -1)).real)
+
+
+def test_a_structured_jacobian_multiplies_and_solves_with_complex_vectors():
+    f = lambda x: np.conj(np.sin(x * C)) @ W * x
+    dense, J = mj.jacobian(f)(X), mj.jacobian(f, structured=True)(X)
+    v = X * C
+    close(J @ v, np.einsum("boi,bi->bo", dense, v))
+    close(J.T @ v, np.einsum("boi,bo->bi", dense, v))
+    close(J.solve(v), np.linalg.solve(dense, v[..., None])[..., 0], rtol=1e-8, atol=1e-8)
+    close((2j * J).todense(), 2j * dense)
+    band = lambda x: np.concatenate([np.exp(1j * x[:, :-1]) + 0.1 * x[:, 1:], 1j * x[:, -1:]], 1)
+    J = mj.jacobian(band, structured=True)(X)
+    close(J.solve(v), np.linalg.solve(J.todense(), v[..., None])[..., 0])
+    real = mj.jacobian(np.sin, structured=True)(X)
+    with pytest.raises(mj.InputError, match="complex128"):
+        real.solve(v)
+
+
+def test_linearize_and_vmap():
+    f = lambda x: np.conj(np.sin(x * C)) @ W * x
+    dense = mj.jacobian(f)(X)
+    close(mj.jacobian(mj.vmap(lambda r: np.conj(np.sin(r * C)) @ W * r))(X), dense)
+    y, J = mj.linearize(f, X)
+    close(y, f(X))
+    close(J @ X, np.einsum("boi,bi->bo", dense, X))
+    close(mj.divergence(f)(X), np.einsum("bii->b", dense))

@@ -37,7 +37,7 @@ def size_of(axes: Iterable[Label]) -> int:
 
 def is_complex(x: Array) -> bool:
     """Whether an array, or a number, is of a complex type."""
-    return x.dtype.kind == "c" if hasattr(x, "dtype") else type(x) is complex
+    return x.dtype.kind == "c" if hasattr(x, "dtype") else isinstance(x, complex)
 
 
 def conjugated(factor: Factor) -> Factor:

@@ -170,6 +170,20 @@ FUNCTIONS[np.real] = as_view(_real, _parts_are_views)
 FUNCTIONS[np.imag] = as_view(_imag, _parts_are_views)
 
 
+def _set_real(z: Any, x: Any) -> None:
+    z[...] = x + 1j * np.imag(z) if is_complex(z) else x
+
+
+def _set_imag(z: Any, y: Any) -> None:
+    if not is_complex(z):
+        raise TypeError(f"z.imag = ... at {user_line()}: expected a complex value, got {z.dtype}.")
+    z[...] = np.real(z) + 1j * y
+
+
+setattr(Traced, "real", property(FUNCTIONS[np.real], _set_real))  # noqa: B010 - for the type checker they are plain
+setattr(Traced, "imag", property(FUNCTIONS[np.imag], _set_imag))  # noqa: B010
+
+
 @implements(np.conjugate, method="conj")
 def conj(x: Any) -> Any:
     return elementwise.UFUNCS[np.conjugate](x) if is_complex(x) else x

@@ -166,9 +166,9 @@ class Jacobian:
             if (other.shape, other._batched) != (self.shape, self._batched):
                 raise InputError(f"{what}: expected Jacobians of one shape, got {self.shape} and {other.shape}.")
             return other._block, np.result_type(self.dtype, other.dtype)
-        if not is_array(other) and not isinstance(other, Traced | int | float):
+        if not is_array(other) and not isinstance(other, Traced | int | float | complex):
             raise InputError(f"{what}: expected a Jacobian, a number or an array, got {type(other).__name__}.")
-        dtype = np.result_type(self.dtype, other if isinstance(other, int | float) else other.dtype)
+        dtype = np.result_type(self.dtype, other if isinstance(other, int | float | complex) else other.dtype)
         array = astype(other, dtype, self._like)
         shape = self.shape
         fits = array.ndim <= len(shape) and all(
@@ -260,7 +260,8 @@ class Jacobian:
             raise InputError(
                 f"{what}: expected {name} of shape {shape} {axes}, or with one more axis for several, got {v.shape}."
             )
-        check_dtype(v.dtype, f"{name} of shape {v.shape}", "Cast it with .astype(float).")
+        if np.dtype(self.dtype).kind != "c" or v.dtype.kind != "c":
+            check_dtype(v.dtype, f"{name} of shape {v.shape}", "Cast it with .astype(float).")
 
     @property
     def structure(self) -> str:

@@ -231,7 +231,9 @@ def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> B
 
 def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block) -> Term:
     turned = how.backward and term.conj
-    scale, rest = (term.scale, 1.0) if type(term.scale) is complex else (1.0, term.scale)  # not every map lets i pass
+    scale, rest = (
+        (term.scale, 1.0) if isinstance(term.scale, complex) else (1.0, term.scale)
+    )  # not every map lets i pass
     factor = Term(term.out, term.inp, term.factors or (Factor(block.one, ()),), scale).one_factor()
     if turned:
         factor = conjugated(factor)

@@ -117,7 +117,7 @@ def elementwise_edge(node: Node, k: int) -> Edge:
     shape = shape_of(node.args[k])
     inp = operand_axes(axes, shape)
     if isinstance(partial, int | float | complex):
-        parts = [Part(axes, inp, (), partial if isinstance(partial, complex) else float(partial))]
+        parts = [Part(axes, inp, (), complex(partial) if isinstance(partial, complex) else float(partial))]
         other = node.op.conjugate  # type: ignore[union-attr]
         if other:
             parts = [*(parts if partial else ()), Part(axes, inp, (), other, True)]

@@ -56,6 +56,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     # and by minijac.special: by name, because SciPy is not imported for it
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
     # and by minijac.ops: what blocks ask of what stands for an array (`algebra.writing.StandIn`)
+    real: Any
+    imag: Any
     embedded: ClassVar[Callable[..., Any]]
     superposed: ClassVar[Callable[..., Any]]
     added_at: ClassVar[Callable[..., Any]]
@@ -241,14 +243,6 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def mT(self) -> Any:
         return self.methods["swapaxes"](self, -1, -2)
-
-    @property
-    def real(self) -> Any:
-        return self.functions[np.real](self)
-
-    @property
-    def imag(self) -> Any:
-        return self.functions[np.imag](self)
 
     @property
     def flat(self) -> Any:
