@@ -87,8 +87,6 @@ def names(text: str, why: str) -> list[Entry]:
     return [Entry(name, "", "none", why) for name in text.split()]
 
 
-COMPLEX = "its result is complex"
-
 NUMPY = [
     # -- elementwise
     *calls("""
@@ -260,7 +258,8 @@ NUMPY = [
     ),
     *calls("apply_along_axis: np.apply_along_axis(np.sort, 0, A)", "refused", why="one row after another takes the "
            "samples of a batch apart: write the function for all rows, with `axis=`"),
-    *calls("roots sort_complex", "refused", why=COMPLEX),
+    *calls("roots"),
+    *calls("sort_complex", "refused", why="complex numbers have no order that is differentiated"),
     # -- never called on traced values
     *names("arange empty eye full identity ones tri zeros", "it creates an array; with `like=x`, where x lives"),
     *names("bartlett blackman diag_indices fromfunction hamming hanning indices kaiser tril_indices triu_indices "
@@ -312,7 +311,7 @@ LINALG = [
         vector_norm: np.linalg.vector_norm(x)
     """),
     *calls("matrix_rank: np.linalg.matrix_rank(M)", "plain"),
-    *calls("eig: np.linalg.eig(M)\neigvals: np.linalg.eigvals(M)", "refused", why=COMPLEX),
+    *calls("eig: np.linalg.eig(M)[0]\neigvals: np.linalg.eigvals(M)"),
 ]
 
 REDUCED = "add multiply maximum minimum fmax fmin logaddexp logaddexp2 hypot subtract divide remainder fmod copysign"

@@ -43,6 +43,7 @@ SLOPES_ABS = "between -1 and 1"
 SLOPES_UNIT = "between 0 and 1"
 NONE = "none"
 SMOOTH = "smooth, though written by a root"
+CUT = "on the side on which the value is"
 WHERE = "a branch that is not taken contributes nothing"
 EVEN = "ties share evenly"
 
@@ -204,6 +205,19 @@ TABLES: dict[str, list[Kink]] = {
              "F.max_pool1d(x[None, None], 2)[0, 0, 0]", None, "shares that add up to 1", EVEN),
         Kink("`layer_norm(x)[0]` of a constant", "nn.layer_norm(x, eps=1.0)[0]", [2.0, 2.0],
              "F.layer_norm(x, (2,), eps=1.0)[0]", None, "1/2, -1/2", "smooth for eps > 0"),
+    ],
+    "complex": [
+        Kink("`abs(1j * x)`, x = 0", "np.abs(1j * x)", 0.0, truth=SLOPES_ABS, why="as for real numbers"),
+        Kink("`abs(1j * x)**2`, x = 0, second derivative", "np.abs(1j * x) ** 2", 0.0, truth="2", why=SMOOTH, order=2),
+        Kink("`angle(1j * x)`, x = 0", "np.angle(1j * x)", 0.0, truth="none, a jump", why="as `arctan2`"),
+        Kink("`sqrt(x + 0j).imag`, x = -4", "np.sqrt(x + 0j).imag", -4.0, truth="-1/4 from above the cut", why=CUT),
+        Kink("`sqrt((x + 0j).conj()).imag`, x = -4", "np.sqrt((x + 0j).conj()).imag", -4.0,
+             "torch.sqrt((x + 0j).conj()).imag", truth="1/4 from below the cut", why=CUT),
+        Kink("`log(x + 0j).real`, x = -2", "np.log(x + 0j).real", -2.0, truth="-1/2", why="one slope on both sides"),
+        Kink("`arcsin(x + 0j).imag`, x = 5/4", "np.arcsin(x + 0j).imag", 1.25, truth="4/3 from above the cut", why=CUT),
+        Kink("`arccos(x + 0j).imag`, x = 5/4", "np.arccos(x + 0j).imag", 1.25, truth="-4/3 from above the cut",
+             why=CUT),
+        Kink("`arcsinh(1j * x).real`, x = 5/4", "np.arcsinh(1j * x).real", 1.25, truth="4/3 from its right", why=CUT),
     ],
 }  # fmt: skip
 

@@ -164,7 +164,7 @@ class Block:
 
 
 def _complex(term: Term) -> bool:
-    return isinstance(term.scale, complex) or any(is_complex(factor.array) for factor in term.factors)
+    return not isinstance(term.scale, float | int) or any(is_complex(factor.array) for factor in term.factors)
 
 
 def _one_label(axis: Axis) -> bool:

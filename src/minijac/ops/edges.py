@@ -232,7 +232,7 @@ def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> B
 def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block) -> Term:
     turned = how.backward and term.conj
     scale, rest = (
-        (term.scale, 1.0) if isinstance(term.scale, complex) else (1.0, term.scale)
+        (1.0, term.scale) if isinstance(term.scale, float | int) else (term.scale, 1.0)
     )  # not every map lets i pass
     factor = Term(term.out, term.inp, term.factors or (Factor(block.one, ()),), scale).one_factor()
     if turned:
