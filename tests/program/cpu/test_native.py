@@ -38,13 +38,14 @@ def entries(dtype: type, seed: int) -> Any:
 
 EXACT = {
     "cos": mpmath.cos, "erf": mpmath.erf, "exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log,
-    "log1p": mpmath.log1p, "sin": mpmath.sin, "tanh": mpmath.tanh, "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "log1p": mpmath.log1p, "sin": mpmath.sin, "tanh": mpmath.tanh, "sinh": mpmath.sinh, "cosh": mpmath.cosh,
+    "tan": mpmath.tan, "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
 }  # fmt: skip
 
 
 def expected_of(function: Any, x: float) -> Any:
     """With many digits; no number where it has none, or none that is real."""
-    if np.isinf(x) and function in (mpmath.sin, mpmath.cos):
+    if np.isinf(x) and function in (mpmath.sin, mpmath.cos, mpmath.tan):
         return mpmath.nan
     try:
         found = function(mpmath.mpf(x))
@@ -60,7 +61,7 @@ def test_functions_are_right_to_a_few_units_in_the_last_place(name, dtype):
     found, ulps = carried_out(f"{name}({{}})", x), ULPS[FUNCTIONS[name]]
     with np.errstate(over="ignore"):
         for a, b in zip(x, found, strict=True):
-            with mpmath.workprec(1200 if name in ("sin", "cos") and abs(a) > 1e9 else 140):
+            with mpmath.workprec(1200 if name in ("sin", "cos", "tan") and abs(a) > 1e9 else 140):
                 exact = expected_of(EXACT[name], float(a))
             nearest = dtype(float(exact))
             if np.isfinite(nearest) and np.isfinite(b):
@@ -70,7 +71,7 @@ def test_functions_are_right_to_a_few_units_in_the_last_place(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", ["exp", "expm1", "log1p", "sin", "tanh", "erf"])
+@pytest.mark.parametrize("name", ["exp", "expm1", "log1p", "sin", "sinh", "tan", "tanh", "erf"])
 def test_zeros_keep_their_sign(name, dtype):
     zeros = np.array([0.0, -0.0] * 40, dtype)
     expected = np.ones_like(zeros) if name == "exp" else zeros
@@ -85,6 +86,33 @@ def test_one_large_angle_leaves_the_others_as_they_are(dtype):
     beside = carried_out("sin({})", x)
     np.testing.assert_array_equal(np.delete(alone, 777), np.delete(beside, 777))
     np.testing.assert_allclose(beside[777], np.sin(x[777].astype(np.longdouble)).astype(dtype), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_powers_are_right_to_a_few_units_in_the_last_place(dtype):
+    random = np.random.default_rng(0)
+    bases = np.exp(random.uniform(-80, 80, 3000)).astype(dtype)
+    bases[::3] = random.uniform(0.5, 2.0, 1000)
+    exponents = (random.uniform(-1, 1, 3000) * (85 if dtype is np.float32 else 700) / np.abs(np.log(bases))).astype(
+        dtype
+    )
+    for x, y, found in zip(bases, exponents, carried_out("power({}, {})", bases, exponents), strict=True):
+        with mpmath.workprec(200):
+            exact = mpmath.mpf(float(x)) ** mpmath.mpf(float(y))
+        if np.finfo(dtype).tiny < exact < np.finfo(dtype).max:
+            assert abs(float(found - exact)) <= 1.5 * np.spacing(dtype(float(exact))), (x, y)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_powers_at_the_ends_are_numpys(dtype):
+    ends = [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0, 1e30, -1e30, np.inf, -np.inf, np.nan, 1e-40, 2.5]
+    x, y = (each.ravel().copy() for each in np.meshgrid(np.array(ends, dtype), np.array(ends, dtype)))
+    with np.errstate(all="ignore"):
+        expected = np.power(x, y)
+    found = carried_out("power({}, {})", x, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype is np.float32 else 1e-15)
+    kept = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found)[kept], np.signbit(expected)[kept])
 
 
 def test_sums_of_exponentials_are_numpys():

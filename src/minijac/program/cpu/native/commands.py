@@ -246,6 +246,7 @@ class Tile:
         self.nbytes = nbytes
         self.source = "\n".join(["# machine code:", *commands.texts, ""])
         self._commands = commands.commands
+        self._exact: list[Any] = []
         patches: list[int] = []
         for command in self._commands:
             cells = command.addresses
@@ -285,7 +286,8 @@ class Tile:
         """Have the exact forms of functions at hand."""
         first = len(self._table) - 4 * len(self._commands)
         for k, command in enumerate(self._commands):
-            self._table[first + 4 * k + 3] = address_of(command.exact())
+            self._exact.append(command.exact())
+            self._table[first + 4 * k + 3] = address_of(self._exact[-1])
 
 
 def _whole(array: Any) -> Any:

@@ -53,9 +53,9 @@ def root(x: Entry) -> Entry:
     return x.writer.intrinsic("sqrt", x)
 
 
-def signed(x: Any, sign: Entry) -> Entry:
+def signed(x: Entry, sign: Entry) -> Entry:
     """|x| with the sign of another number."""
-    return sign.writer.intrinsic("copysign", sign.writer.entry(x, "F"), sign)
+    return sign.writer.intrinsic("copysign", x, sign)
 
 
 def polynomial(x: Entry, coefficients: Sequence[float]) -> Any:
@@ -94,11 +94,11 @@ LN_2 = ((0.6931471824645996, -1.9046542121259336e-09), (0.6931471805599453, 2.31
 """ln 2 in two parts, for float32 and float64."""
 
 
-def _reduced(x: Entry) -> tuple[Entry, Entry]:
-    """n and exp(r) - 1, for x = n ln 2 + r."""
+def _reduced(x: Entry, more: Any = 0.0) -> tuple[Entry, Entry]:
+    """n and exp(r) - 1, for x = n ln 2 + r, and a little more that is added to r."""
     n, _ = whole(x, LOG2_E)
     high, low = of(x, *LN_2)
-    r = fma(n, -low, fma(n, -high, x))
+    r = fma(n, -low, fma(n, -high, x)) + more
     terms = of(x, 7, 13)
     q = polynomial(r, [1.0 / math.factorial(k) for k in range(terms, 1, -1)])
     return n, fma(r * r, q, r)
@@ -110,8 +110,9 @@ def _scaled(x: Entry, n: Entry) -> Entry:
     return x * two_to(half) * two_to(n - half)
 
 
-def exp(x: Entry) -> Entry:
-    n, p = _reduced(least(greatest(x, of(x, -104.0, -746.0)), of(x, 89.0, 710.0)))
+def exp(x: Entry, more: Any = 0.0) -> Entry:
+    """Of x, or of a sum that is not rounded to one number."""
+    n, p = _reduced(least(greatest(x, of(x, -104.0, -746.0)), of(x, 89.0, 710.0)), more)
     return _scaled(p + 1.0, n)
 
 
@@ -126,6 +127,18 @@ def tanh(x: Entry) -> Entry:
     return signed(e / (e + 2.0), x)
 
 
+def sinh(x: Entry) -> Entry:
+    a = abs(x)
+    e, half = expm1(a), exp(0.5 * a)
+    return where(x == 0.0, x, signed(where(a < 20.0, 0.5 * (e + e / (e + 1.0)), 0.5 * half * half), x))
+
+
+def cosh(x: Entry) -> Entry:
+    a = abs(x)
+    e, half = exp(a), exp(0.5 * a)
+    return where(a < 20.0, 0.5 * e + 0.5 / e, 0.5 * half * half)
+
+
 def expit(x: Entry) -> Entry:
     n, p = _reduced(greatest(-abs(x), of(x, -104.0, -746.0)))
     e = _scaled(p + 1.0, n)
@@ -133,6 +146,7 @@ def expit(x: Entry) -> Entry:
 
 
 # -- logarithms --------------------------------------------------------------------------------------------------------
+TWO_THIRDS = ((0.6666666865348816, -1.9868215517249155e-08), (0.6666666666666666, 3.700743415417188e-17))
 LN_2_SHORT = ((6.9313812256e-01, 9.0580006145e-06), (6.93147180369123816490e-01, 1.90821492927058770002e-10))
 """ln 2 in two parts, the first of which times an exponent is exact."""
 ATANH = (
@@ -193,6 +207,55 @@ def logaddexp(a: Entry, b: Entry) -> Entry:
     return where(a == b, a + math.log(2.0), where(away != away, a + b, top))
 
 
+# -- powers ------------------------------------------------------------------------------------------------------------
+def _log_in_two(x: Entry) -> tuple[Entry, Entry]:
+    """The logarithm of positive finite numbers as a sum of two: products keep what rounding cuts off."""
+    normal, by = _normal(x)
+    k, f = _taken_apart(normal)
+    k = k - by
+    d = f + 2.0
+    s = f / d
+    s_low = fma(-s, f - (d - 2.0), fma(-s, d, f)) / d
+    z = s * s
+    z_low = fma(s, s, -z) + 2.0 * s * s_low
+    rest = z * polynomial(z, [2.0 / (2 * k + 1) for k in range(of(x, 8, 15), 1, -1)])
+    third, third_low = of(x, *TWO_THIRDS)
+    rest = rest + third_low
+    c = rest + third
+    c_low = rest - (c - third)
+    q = z * c
+    q_low = fma(z, c, -q) + z * c_low + z_low * c
+    p = s * q
+    p_low = fma(s, q, -p) + s * q_low + s_low * q
+    h = 2.0 * s + p
+    h_low = p - (h - 2.0 * s) + (p_low + 2.0 * s_low)
+    high, low = of(x, *LN_2_SHORT)
+    whole_part = k * high
+    total = whole_part + h
+    took = total - whole_part
+    lost = (whole_part - (total - took)) + (h - took) + (h_low + k * low)
+    result = total + lost
+    return result, lost - (result - total)
+
+
+def power(x: Entry, y: Entry) -> Entry:
+    """With C's conventions at the ends, which NumPy follows."""
+    x, y = (each.writer.entry(each, "F") for each in (x, y))
+    a = abs(x)
+    log_a, low = _log_in_two(a)
+    e = y * log_a
+    size = exp(e, where(abs(e) < 1e5, fma(y, log_a, -e) + y * low, 0.0))
+    size = where(a == 0.0, where(y < 0.0, INFINITE, where(y > 0.0, x.writer.entry(0.0, "F"), y)), size)
+    size = where(a == INFINITE, where(y < 0.0, 0.0, where(y > 0.0, x.writer.entry(INFINITE, "F"), y)), size)
+    size = where(a == 1.0, 1.0, size)
+    rint = x.writer.intrinsic
+    is_whole, half = rint("rint", y) == y, 0.5 * y
+    odd = is_whole & (rint("rint", half) != half)
+    result = where(odd, signed(size, x), size)
+    result = where((x < 0.0) & (a < INFINITE) & ~is_whole, NAN, result)
+    return where((y == 0.0) | (x == 1.0), 1.0, where(x != x, x, result))
+
+
 # -- sine and cosine ---------------------------------------------------------------------------------------------------
 HALF_PI = (
     (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15),
@@ -241,6 +304,10 @@ def cos(x: Entry) -> Entry:
     return x.writer.beyond("cos", x, _turned(x, 1))
 
 
+def tan(x: Entry) -> Entry:
+    return where(x == 0.0, x, x.writer.beyond("tan", x, _turned(x, 0) / _turned(x, 1)))
+
+
 # -- erf ---------------------------------------------------------------------------------------------------------------
 ERF_NUMERATOR = (
     9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3, 7.00332514112805075473e3,
@@ -268,12 +335,11 @@ def erf(x: Entry) -> Entry:
     return where(a < 1.0, near, signed(1.0 - rest, x))
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    function.__name__: function
-    for function in (abs, cos, erf, exp, expit, expm1, log, log1p, logaddexp, root, sin, tanh, where)
-}
-"""What the spelling of an operation (`ops/scalars.py`) may call."""
 ULPS: dict[Callable[..., Any], float] = {
-    cos: 1.5, erf: 2.5, exp: 1.0, expit: 2.0, expm1: 1.5, log: 1.0, log1p: 1.5, sin: 1.5, tanh: 2.5,
+    cos: 1.5, cosh: 2.5, erf: 2.5, exp: 1.0, expit: 2.0, expm1: 1.5, log: 1.0, log1p: 1.5, sin: 1.5, sinh: 3.0,
+    tan: 3.5, tanh: 2.5,
 }  # fmt: skip
 """Units in the last place that a result may be wrong by."""
+CALLED: Sequence[Any] = (abs, logaddexp, power, root, where, *ULPS)
+FUNCTIONS: dict[str, Callable[..., Any]] = {function.__name__: function for function in CALLED}
+"""What the spelling of an operation (`ops/scalars.py`) may call."""

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -31,7 +32,8 @@ def available() -> bool:
             f"minijac.compile: loops are left to NumPy, as llvmlite cannot be imported: {error}", stacklevel=2
         )
         return False
-    return _machine_is_arm() or bool(_features().get("fma"))
+    usual = sys.implementation.name == "cpython" and sys.maxsize > 2**32
+    return usual and (_machine_is_arm() or bool(_features().get("fma")))
 
 
 def _machine_is_arm() -> bool:
@@ -63,10 +65,6 @@ def _target() -> Any:
     )
 
 
-_ENGINES: list[Any] = []
-"""What holds the code of functions, each of which serves all programs that have it: it is never let go of."""
-
-
 @lru_cache(4096)
 def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) -> Callable[..., int]:
     """The function of that name in a module's text, which takes addresses or, as `ctypes.py_object`, Python's objects.
@@ -77,9 +75,10 @@ def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) 
 
     engine = binding.create_mcjit_compiler(binding.parse_assembly(text), _target())
     engine.finalize_object()
-    _ENGINES.append(engine)
     kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2)]
-    return ctypes.CFUNCTYPE(result, *kinds)(engine.get_function_address(name))
+    function = ctypes.CFUNCTYPE(result, *kinds)(engine.get_function_address(name))
+    function.engine = engine  # type: ignore[attr-defined]  # which holds the code
+    return function
 
 
 def address_of(function: Any) -> int:
