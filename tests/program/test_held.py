@@ -101,6 +101,9 @@ GENERATOR, PYTHONS = np.random.default_rng(0), random.Random(0)
         lambda x: x + np.random.normal(size=3),
         lambda x: x * random.random(),
         lambda x: x * PYTHONS.random(),
+        lambda x: x + np.random.default_rng().normal(size=3),
+        lambda x: x + np.random.RandomState().normal(size=3),
+        lambda x: x + np.random.Generator(np.random.PCG64()).normal(size=3),
         lambda x: mj.jacobian(lambda x: x * GENERATOR.normal(size=3))(x),
     ],
 )

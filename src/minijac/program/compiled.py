@@ -22,7 +22,7 @@ from ..errors import InputError, TraceError
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
-from .held import Held, drawn_from, held
+from .held import Held, drawn_from, held, unseeded
 from .ir import Program
 from .loops import unrolled
 from .passes.simplify import optimised
@@ -247,8 +247,9 @@ class Compiled:
         found = held(self._fn)
         drawn = drawn_from(found)
         how = How(tf32=self._tf32)
-        entry = record(self._fn, args, kwargs, how, found, lifted)  # the user's code runs: no lock is held
-        if drawn():
+        with unseeded() as made:
+            entry = record(self._fn, args, kwargs, how, found, lifted)  # the user's code runs: no lock is held
+        if drawn() or made:
             raise TraceError(
                 f"compile: {self._name} drew random numbers, which would be the same in every call. Expected them as "
                 "arguments: draw outside, `f(x, noise)`, or leave the function uncompiled."

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pickle
 import random
+import secrets
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from operator import getitem
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -12,11 +15,12 @@ from typing import Any, NamedTuple
 from weakref import ReferenceType
 
 import numpy as np
+from numpy.random import bit_generator
 
 from ..backend import is_array
 from ..lines import of_library
 
-__all__ = ["Held", "drawn_from", "held"]
+__all__ = ["Held", "drawn_from", "held", "unseeded"]
 
 MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
@@ -118,3 +122,30 @@ def drawn_from(found: list[Held]) -> Callable[[], bool]:
 
     before = states()
     return lambda: states() != before
+
+
+_LISTENING: dict[object, tuple[int, list[int]]] = {}
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def unseeded() -> Iterator[list[int]]:
+    """What this thread asks the system for meanwhile, to seed generators of NumPy's that are given none."""
+    key, taken = object(), list[int]()
+    with _LOCK:
+        _LISTENING[key] = threading.get_ident(), taken
+        bit_generator.randbits = _told  # type: ignore[attr-defined]
+    try:
+        yield taken
+    finally:
+        with _LOCK:
+            del _LISTENING[key]
+            if not _LISTENING:
+                bit_generator.randbits = secrets.randbits  # type: ignore[attr-defined]
+
+
+def _told(bits: int) -> int:
+    for thread, taken in list(_LISTENING.values()):
+        if thread == threading.get_ident():
+            taken.append(bits)
+    return secrets.randbits(bits)
