@@ -35,6 +35,17 @@ def test_deep_random_programs(part):
             raise
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_random_programs_within_bounds_on_other_axes_and_in_second_order(part):
+    for n in range(6):
+        program = fuzz.build(random.Random(f"further/{part}/{n}").choice)
+        try:
+            fuzz.check_further(program)
+        except Exception as error:
+            error.add_note(str(program))
+            raise
+
+
 def test_a_wrong_derivative_is_found():
     numpy, wrong = ("def f(v0):\n    return np.sin(v0)\n", "def f(v0):\n    return torch.sin(1.001 * v0)\n")
     program = fuzz.Program(numpy, numpy.replace("np", "torch"), [fuzz.Value((fuzz.B, 2), True)], 0)
@@ -58,5 +69,13 @@ def test_programs_use_every_operation():
         "[..., None]",
         "scan",
         "checkpoint(",
+        "np.nan",
+        "np.clip",
+        "where=",
+        "argsort",
+        "mj.numpy.take(",
+        "np.linalg.norm",
+        "len(",
+        ".mean(0)",
     ):
         assert text.count(name) > 20, name

@@ -452,3 +452,35 @@ def test_a_dead_branch_with_data_of_its_own_spoils_nothing(branch):
         for mode in ("forward", "reverse", "mixed"):
             np.testing.assert_array_equal(mj.jacobian(f, mode=mode, batch_axis=None)(x).reshape(2, 2), np.eye(2))
         assert not mj.hessian(f, batch_axis=None)(x).any()
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_weight_that_no_sample_uses_spoils_nothing(bad, wrapped):
+    W = np.array([[1.0, bad], [2.0, bad]])
+    f = lambda x: np.where([True, False], np.sin(x @ W), 0.0)
+    g = lambda x: np.where([[True], [False]], np.einsum("bi,jki->bjk", x, np.stack([W[:, :1], W[:, 1:]]).mT), 0.0)
+    x = np.array([[0.1, 0.2], [0.3, -0.4]])
+    slope = np.cos(x @ W[:, 0])[:, None] * W[:, 0]
+    truth = np.stack([slope, 0 * slope], axis=1)
+    second = np.zeros((2, 2))
+    second[:, 0] = -5.0 * np.sin(x @ W[:, 0])
+    with np.errstate(invalid="ignore"):
+        for mode in ("forward", "reverse", "auto"):
+            np.testing.assert_allclose(wrapped(mj.jacobian(f, mode=mode))(x), truth)
+            J = wrapped(mj.jacobian(g, mode=mode))(x)
+            np.testing.assert_array_equal(J[:, :, 0], np.broadcast_to([[1.0, 2.0], [0.0, 0.0]], (2, 2, 2)))
+        np.testing.assert_allclose(wrapped(mj.laplacian(f))(x), second)
+        np.testing.assert_allclose(np.einsum("bojj->bo", wrapped(mj.hessian(f))(x)), second)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_zeros_of_a_bound_are_zeros_within_a_bound_on_memory(samples):
+    f = lambda x: np.arccos(np.clip(x, -1.0, 1.0))[:, :, None] * np.sqrt(np.maximum(x - 0.5, 0.0))[:, None]
+    x = np.linspace(-2.0, 2.1, 160).reshape(40, 4)
+    expected = mj.jacobian(f)(x)
+    assert np.isfinite(expected).all()
+    with pytest.raises(mj.InputError, match="Give it max_bytes=") as raised:
+        mj.jacobian(f, max_bytes=1)(x)
+    least = int(str(raised.value).split("Give it max_bytes=")[1].split()[0].replace(",", ""))
+    np.testing.assert_allclose(mj.jacobian(f, max_bytes=samples * least)(x), expected)

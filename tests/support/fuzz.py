@@ -290,9 +290,59 @@ def looping(choose: Choose, a: Value, b: Value) -> Any:
     )
 
 
+def hazards(choose: Choose, a: Value) -> Any:
+    """Entries that are left out, by masks, bounds, NaN; lengths that are zero; what looks at the whole batch."""
+    options = {
+        "np.sqrt(np.maximum({0} - 0.013, 0.0))": "torch.where({0} > 0.013, {0} - 0.013, 1.0).sqrt() * ({0} > 0.013)",
+        "np.arccos(np.clip(1.1 * {0} + 0.013, -1.0, 1.0))": (
+            "torch.where((1.1 * {0} + 0.013).abs() < 1, "
+            "torch.acos(torch.where((1.1 * {0} + 0.013).abs() < 1, 1.1 * {0} + 0.013, 0.0)), "
+            "torch.pi * ({0} < 0).double())"
+        ),
+        "np.where({0} > 0, np.log(np.where({0} > 0, {0}, -0.0)), 0.0)": (
+            "torch.where({0} > 0, torch.log(torch.where({0} > 0, {0}, 1.0)), 0.0)"
+        ),
+        "np.exp(-abs({0} - mj.stop_gradient({0})) ** 2)": "torch.exp(-(({0} - {0}.detach()) ** 2))",
+        "np.hypot({0} - mj.stop_gradient({0}), 0.0 * {0}) ** 2": "({0} - {0}.detach()) ** 2",
+    }
+    if a.batched:
+        options |= {
+            "({0} - mj.stop_gradient({0}.mean(0)))": "({0} - {0}.detach().mean(0))",
+            "{0} / len({0})": "{0} / len({0})",
+            "({0}.T * np.arange(len({0}))).T": (
+                "({0}.permute(*range({0}.ndim)[::-1]) * torch.arange(len({0}), dtype=torch.float64))"
+                ".permute(*range({0}.ndim)[::-1])"
+            ),
+        }
+    if a.axes and 0 not in a.shape:
+        axis = choose(a.axes)
+        n = a.shape[axis]
+        behind = (1,) * (len(a.shape) - axis - 1)
+        mask = [choose([True, False]) for _ in range(n - 1)] + [True]
+        shape = f".reshape({(n, *behind)})"
+        bad = ", ".join("1.5" if ok else choose(["np.nan", "np.inf"]) for ok in mask)
+        kept = "torch.tensor(" + str(mask) + ")" + shape
+        where = "np.array(" + str(mask) + ")" + shape
+        options |= {
+            f"np.where({where}, {{0}} * np.array([{bad}]){shape}, 0.0)": f"torch.where({kept}, {{0}} * 1.5, 0.0)",
+            f"np.sum({{0}}, axis={axis}, where={where}, initial=0.5)": f"(({{0}} * {kept}).sum({axis}) + 0.5)",
+            f"np.compress({mask}, {{0}}, axis={axis})":
+                f"torch.index_select({{0}}, {axis}, torch.tensor({mask}).nonzero()[:, 0])",
+            f"np.nansum({{0}} * np.array([{bad.replace('np.inf', 'np.nan')}]){shape}, axis={axis})":
+                f"({{0}} * 1.5 * {kept}).sum({axis})",
+            f"np.take_along_axis({{0}}, (np.argsort({{0}}, axis={axis}) + 1) % {n}, {axis})":
+                f"torch.gather({{0}}, {axis}, (torch.argsort({{0}}, {axis}) + 1) % {n})",
+            f"{{0}} * mj.numpy.take(np.arange(1.0, {n + 1}), np.argmax({{0}}, axis={axis}, keepdims=True))":
+                f"{{0}} * torch.arange(1.0, {n + 1}, dtype=torch.float64)[torch.argmax({{0}}, {axis}, keepdim=True)]",
+            f"np.exp(-np.linalg.norm({{0}} - mj.stop_gradient({{0}}), axis={axis}) ** 2)":
+                f"torch.exp(-(({{0}} - {{0}}.detach()) ** 2).sum({axis}))",
+        }  # fmt: skip
+    return choose(list(options.items()))
+
+
 OPERATIONS: list[tuple[Callable[..., Any], int]] = [
     (elementwise, 1), (elementwise, 1), (binary, 2), (binary, 2), (reduction, 1), (shaping, 1), (shaping, 1),
-    (indexing, 1), (product, 2), (product, 2), (joining, 2), (looping, 2),
+    (indexing, 1), (product, 2), (product, 2), (joining, 2), (looping, 2), (hazards, 1), (hazards, 1),
 ]  # fmt: skip
 
 
@@ -383,8 +433,8 @@ def compare(found: Any, expected: list[list[np.ndarray]], how: str) -> None:
             assert error < 1e-10, f"{how}, output {m}, input {k}: off by {error:.1e} of {scale:.1e}"
 
 
-def check(program: Program) -> None:
-    """Raise AssertionError where a way to the Jacobian differs from torch's, or compile from both."""
+def check(program: Program, compiled_modes: Sequence[str] = MODES) -> None:
+    """Raise AssertionError where a way to the Jacobian differs from torch's, or compile, in some modes, from both."""
     calls = [program.data(0), program.data(1)]
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -397,6 +447,8 @@ def check(program: Program) -> None:
             options = {"argnums": argnums, "batch_axis": program.batch_axis, "mode": mode}
             J = mj.jacobian(f, **options)
             compare(J(*calls[0]), truths[0], mode)
+            if mode not in compiled_modes:
+                continue
             compiled = mj.compile(mj.value_and_jacobian(f, **options))
             for n, (data, expected) in enumerate(zip(calls, truths, strict=True)):
                 value, found = compiled(*data)
@@ -405,13 +457,61 @@ def check(program: Program) -> None:
                     np.testing.assert_allclose(y, z, rtol=1e-9, atol=1e-9, err_msg=f"value compiled, call {n}")
 
 
+def check_further(program: Program) -> None:
+    """Samples on another axis, bounds on memory, and second order, for what stands behind the first input."""
+    data = program.data(0)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = truth(program, data)
+        f, tensor_f = program.function(), program.torch_function()
+        if not all(np.isfinite(J).all() and np.abs(J).max(initial=0.0) < 1e6 for row in expected for J in row):
+            return
+        argnums = tuple(range(len(data)))
+        options = {"argnums": argnums, "batch_axis": program.batch_axis}
+        compare(bounded(mj.jacobian, f, data, options), expected, "within a bound")
+        turned = [np.moveaxis(x, 0, -1) if value.batched else x for x, value in zip(data, program.inputs, strict=True)]
+        axes = tuple(x.ndim - 1 if value.batched else None for x, value in zip(data, program.inputs, strict=True))
+
+        def on_another_axis(*xs: Any) -> Any:
+            return f(*[np.moveaxis(x, -1, 0) if v.batched else x for x, v in zip(xs, program.inputs, strict=True)])
+
+        compare(mj.jacobian(on_another_axis, argnums, batch_axis=axes)(*turned), expected, "samples last")
+
+        def summed(x: Any) -> Any:
+            return sum(y.reshape(B, -1).sum(1) for y in _tuple(f(x, *data[1:])))
+
+        def total(x: Any) -> Any:
+            return sum(y.sum() for y in _tuple(tensor_f(x, *map(torch.tensor, data[1:]))))
+
+        H = torch.autograd.functional.hessian(total, torch.tensor(data[0])).numpy()
+        size = data[0].size
+        diagonal = np.diagonal(H.reshape(size, size)).reshape(data[0].shape)
+        if not np.isfinite(diagonal).all() or np.abs(diagonal).max() > 1e6:
+            return
+        for transformed in (mj.hessian_diagonal, mj.compile(mj.hessian_diagonal(summed))):
+            found = (transformed(summed) if transformed is mj.hessian_diagonal else transformed)(data[0])
+            compare([found], [[diagonal]], "second order")
+
+
+def bounded(transformation: Callable[..., Any], f: Any, data: Sequence[Any], options: dict[str, Any]) -> Any:
+    """The result within the least bound that can be met."""
+    try:
+        return transformation(f, **options, max_bytes=1000)(*data)
+    except mj.InputError as error:
+        least = int(str(error).split("Give it max_bytes=")[1].split()[0].replace(",", ""))
+    return transformation(f, **options, max_bytes=least)(*data)
+
+
 def main(count: int, seed: int) -> int:
     failures = 0
     start = time.perf_counter()
     for n in range(count):
+        if n % 1000 == 0:
+            print(f"{n} programs, {failures} failures, {time.perf_counter() - start:.0f} s", flush=True)
         program = build(random.Random(f"{seed}/{n}").choice)
         try:
-            check(program)
+            check(program, [MODES[n % len(MODES)]])
+            check_further(program)
         except Exception:
             failures += 1
             print(f"--- program {n} of seed {seed}\n{program}\n{traceback.format_exc(limit=-3)}", flush=True)

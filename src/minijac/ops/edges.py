@@ -126,8 +126,8 @@ def _without_dead(part: Part, live: Any, asks: bool = True) -> Part:
 
 
 def _used_alone(factor: Factor, mask: Factor) -> Factor:
-    """A factor that goes with the first axis, without what no entry of the mask uses along the others."""
-    if not mask.axes or mask.axes[0] not in factor.axes:
+    """A factor without what no entry of the mask uses along the labels that the two share."""
+    if not any(label in factor.axes for label in mask.axes):
         return factor
     gone = tuple(k for k, label in enumerate(mask.axes) if label not in factor.axes)
     used = mask.array.any(axis=gone) if gone else mask.array

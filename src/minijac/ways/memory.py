@@ -96,9 +96,11 @@ class Samples(Graph):
                        for n, x in node.slopes.items()}  # fmt: skip
         if node.live is not None:
             part.live = sliced(node.live, out)
+        part.varying = {j: sliced(mask, axes[j]) for j, mask in node.varying.items()}
         edge = node.op.edge(part, k)  # type: ignore[misc]
-        if part.live is not None and not isinstance(node.op, Elementwise):
-            edge = edge.without_dead(part.live)
+        if not isinstance(node.op, Elementwise):
+            edge = edge if part.live is None else edge.without_dead(part.live)
+            edge = edge.where_varying(part.varying[k]) if k in part.varying else edge
         size = node.out.shape[place.axis]
         parts = [Part(_placed(p.out, out, size, start), _placed(p.inp, axes[k], size, start), *p[2:])
                  for p in edge.parts]  # fmt: skip
