@@ -73,8 +73,8 @@ def bound(
         )
         for (kind, _), own, given in zip(layouts, strides, [isinstance(x, tuple) for x in arrays], strict=True)
     )
-    lanes, masked = lanes_of(dtype, sizes[-1])
-    loop = Loop(dtype, tuple(steps), operands, len(arrays) - results, lanes, masked or again)
+    lanes, masked = lanes_of(dtype, sizes[-1], again)
+    loop = Loop(dtype, tuple(steps), operands, len(arrays) - results, lanes, masked)
     known = [None if isinstance(x, tuple) else x for x in arrays]
     addresses = np.array([0 if x is None else x.ctypes.data for x in known], np.intp)
     table = np.array([*sizes, *(step for own in strides for step in own)], np.int64)

@@ -51,8 +51,7 @@ class Loop(NamedTuple):
     lanes: int
     """Entries of a vector."""
     masked: bool
-    """Whether vectors go under a mask: where the innermost axis has fewer entries, or a result is read, too, so that no
-    vector may do again what the one before it did."""
+    """Whether vectors go under a mask; else the innermost axis has as many entries at least."""
     exact: bool = False
     """Whether arguments beyond what a function takes go to the C library, which is slow."""
 
@@ -274,12 +273,14 @@ def text_of(loop: Loop) -> str:
     return text.text()
 
 
-def lanes_of(dtype: np.dtype[Any], size: int) -> tuple[int, bool]:
-    """Entries of a vector for an innermost axis of that size, and whether all of it goes under a mask."""
-    most = 2 * vector_bytes() // dtype.itemsize
-    if size >= most:
-        return most, False
-    lanes = 2
-    while lanes < size:
-        lanes *= 2
-    return lanes, True
+def lanes_of(dtype: np.dtype[Any], size: int, again: bool = False) -> tuple[int, bool]:
+    """Entries of a vector for an innermost axis of that size, and whether vectors go under a mask.
+
+    Without one, the last vector does again what the one before it did; where that may not be, they have to fit.
+    """
+    lanes = 2 * vector_bytes() // dtype.itemsize
+    while lanes > 2 and (lanes > size or (again and size % lanes)):
+        lanes //= 2
+    if lanes > size or (again and (lanes < 4 or size % lanes)):
+        return min(2 * vector_bytes() // dtype.itemsize, 1 << max(size - 1, 1).bit_length()), True
+    return lanes, False
