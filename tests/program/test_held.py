@@ -6,6 +6,7 @@ import gc
 import random
 import subprocess
 import sys
+import threading
 import weakref
 from typing import Any
 
@@ -110,6 +111,19 @@ GENERATOR, PYTHONS = np.random.default_rng(0), random.Random(0)
 def test_random_draws_are_refused(draws: Any) -> None:
     with pytest.raises(mj.TraceError, match=r"drew random numbers.*as arguments"):
         mj.compile(draws)(X)
+
+
+def test_draws_of_other_threads_are_not_the_functions() -> None:
+    stop = threading.Event()
+    others = threading.Thread(target=lambda: [random.random() for _ in iter(stop.is_set, True)])
+    others.start()
+    try:
+        assert_array_equal(mj.compile(lambda x: np.sin(x) + x)(X), np.sin(X) + X)
+        with pytest.raises(mj.TraceError, match="drew random numbers"):
+            mj.compile(lambda x: x * np.random.normal())(X)
+    finally:
+        stop.set()
+        others.join()
 
 
 def test_a_generator_of_its_own_seed_gives_constants() -> None:

@@ -52,6 +52,8 @@ def held(fn: Callable[..., Any]) -> list[Held]:
 
 
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
+GLOBAL: tuple[Any, ...] = (np.random.mtrand._rand, random._inst)
+"""Those that the functions of the modules draw from. Other threads may, too, at any time."""
 
 
 def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], Any], Any]]:
@@ -64,6 +66,8 @@ def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], 
                 continue
         if not of_library(value.__code__.co_filename):
             names = set(_names(value.__code__))
+            if "random" in names:
+                yield from ((partial(_same, each), each) for each in GLOBAL)
             yield from _named(value.__globals__, names)
             for module in (value.__globals__.get(name) for name in names):
                 if isinstance(module, ModuleType) and not of_library(getattr(module, "__file__", None) or "<built-in>"):
@@ -112,13 +116,17 @@ def _attribute(read: Callable[[], Any], name: str) -> Any:
 
 
 def drawn_from(found: list[Held]) -> Callable[[], bool]:
-    """A question for later: whether random numbers were drawn since, from what was found or from global generators."""
+    """A question for later: whether random numbers were drawn since, from what was found or from global generators.
+
+    Where other threads run, who draw when they will, from global ones only where the code that was found says `random`.
+    """
     generators = [each.value for each in found if isinstance(each.value, GENERATORS)]
+    generators += GLOBAL if threading.active_count() == 1 else ()
 
     def states() -> bytes:
         own = [g.bit_generator.state if isinstance(g, np.random.Generator) else
                g.getstate() if isinstance(g, random.Random) else g.get_state() for g in generators]  # fmt: skip
-        return pickle.dumps((own, np.random.get_state(), random.getstate()))
+        return pickle.dumps(own)
 
     before = states()
     return lambda: states() != before
