@@ -14,7 +14,7 @@ import numpy as np
 from . import numpy as own
 from . import special
 from .numpy.creation import asarray
-from .scipy import fft, linalg, stats
+from .scipy import fft, interpolate, linalg, ndimage, signal, stats
 from .tape.traced import Traced
 from .transforms.vmap import vmap
 
@@ -221,12 +221,16 @@ _NUMPY = {
 }  # fmt: skip
 
 MATH, CMATH = _math(), _cmath()
+_OF_SCIPY = {"fft": fft, "interpolate": interpolate, "linalg": linalg, "ndimage": ndimage, "signal": signal}
+"""Modules all of whose names are functions that stand for SciPy's of the same name."""
 TWINS: dict[str, Callable[[ModuleType], ModuleType]] = {
     "numpy": lambda original: Twin("numpy", own, _NUMPY),
     "math": lambda original: Twin("math", original, MATH),
     "cmath": lambda original: Twin("cmath", original, CMATH),
-    "scipy.linalg": lambda original: Twin("scipy.linalg", original, _public(linalg)),
-    "scipy.fft": lambda original: Twin("scipy.fft", original, _public(fft)),
+    **dict.fromkeys(
+        map("scipy.{}".format, _OF_SCIPY),
+        lambda original: Twin(original.__name__, original, _public(_OF_SCIPY[original.__name__.split(".")[1]])),
+    ),
     "scipy.stats": lambda original: Twin("scipy.stats", original, _families(original)),
     "scipy.special": lambda original: Twin("scipy.special", original, _special(original)),
 }
@@ -277,9 +281,14 @@ def twin_function(function: Any) -> Any:
         return (MATH if module == "math" else CMATH).get(name)
     if module == "numpy" or function is np.r_ or function is np.c_:
         return next((mine for key, mine in _OWN_NUMPY.items() if getattr(np, key, None) is function), None)
-    for mine in (special, linalg, fft):
-        if module is not None and module.startswith(f"scipy.{mine.__name__.split('.')[-1]}") and name in mine.__all__:
-            return getattr(mine, name)
+    place = (module or "").split(".")
+    if len(place) < 2 or place[0] != "scipy":
+        return None
+    mine = special if place[1] == "special" else _OF_SCIPY.get(place[1])
+    if mine is not None and name in mine.__all__:
+        return getattr(mine, name)
+    if mine is interpolate and name == "None":  # an interpolant that is there already
+        return interpolate.followed(function)
     return None
 
 

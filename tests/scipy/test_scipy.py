@@ -29,6 +29,14 @@ LINALG = {
     "cho_solve": (lambda la, x: la.cho_solve(la.cho_factor(x @ x.T), b), S),
     "cho_solve, lower": (lambda la, x: la.cho_solve(la.cho_factor(x @ x.T, lower=True), b), S),
     "cholesky": (lambda la, x: la.cholesky(x @ x.T), S),
+    "sqrtm": (lambda la, x: la.sqrtm(x @ x.T), S),
+    "logm": (lambda la, x: la.logm(x @ x.T), S),
+    "lu_factor": (lambda la, x: la.lu_factor(x)[0], A),
+    "lu_solve": (lambda la, x: la.lu_solve(la.lu_factor(x), b), A),
+    "lu_solve, transposed": (lambda la, x: la.lu_solve(la.lu_factor(x), b, trans=1), A),
+    "eigh": (lambda la, x: la.eigh(x @ x.T)[0] + la.eigvalsh(x @ x.T), S),
+    "svd": (lambda la, x: la.svd(x)[1] + la.svdvals(x), A),
+    "pinv": (lambda la, x: la.pinv(x) * la.norm(x), A),
     "block_diag": (lambda la, x: la.block_diag(x, 2.0 * x[:1], x[0]), A),
     "toeplitz": (lambda la, x: la.toeplitz(x[0], x[1]), A),
     "circulant": (lambda la, x: la.circulant(x[0]), A),
@@ -55,6 +63,17 @@ def test_expm_of_a_batch_keeps_samples_apart_and_compiles():
         mj.compile(linalg.expm)(x)
     with pytest.raises(mj.InputError, match="square"):
         linalg.expm(np.ones((2, 3)))
+
+
+def test_functions_of_matrices_beyond_the_real_numbers():
+    for name in ("sqrtm", "logm"):
+        with pytest.raises(mj.InputError, match="not positive"):
+            getattr(linalg, name)(-np.eye(2))
+        f = lambda x: np.real(getattr(linalg, name)(x @ x.T * (1.0 + 0.5j)))  # noqa: B023
+        check_jacobian(whole(f, 3, 3, points=[A]))
+    before = np.random.get_state()[1].copy()
+    linalg.logm(S)
+    assert (np.random.get_state()[1] == before).all()
 
 
 FAMILIES = {
@@ -160,7 +179,14 @@ def test_the_normal_distribution_of_several_dimensions():
     close(mj.jacobian(f)(x), -np.linalg.solve(S, (x - mean[0]).T).T)
 
 
-@cases({"norm": whole(lambda x: stats.norm.logpdf(x[0], x[1], np.exp(x[2])), 3), "expm": whole(linalg.expm, 2, 2)})
+@cases(
+    {
+        "norm": whole(lambda x: stats.norm.logpdf(x[0], x[1], np.exp(x[2])), 3),
+        "expm": whole(linalg.expm, 2, 2),
+        "sqrtm": whole(lambda x: linalg.sqrtm(x @ x.T + np.eye(2)), 2, 2),
+        "lu_solve": whole(lambda x: linalg.lu_solve(linalg.lu_factor(x), b), 3, 3, points=[A]),
+    }
+)
 def test_second_order(case):
     check_second(case)
 

@@ -96,6 +96,18 @@ def superposed(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
     return sum(relabelled(x, tuple((label,) for label in labels), axes, shape) for x, (labels, axes, _) in placed)
 
 
+def by_eigenvalues(f: Callable[..., Any], a: Any) -> Any:
+    values, vectors = torch.linalg.eig(a)
+    return torch.real(vectors @ torch.diag_embed(f(values)) @ torch.linalg.inv(vectors))
+
+
+def allpole(x: Any, a: Any) -> Any:
+    """By the triangular matrix of the recursion."""
+    n = x.shape[-1]
+    matrix = sum(a[j] * torch.diag(torch.ones(n - j, dtype=a.dtype), -j) for j in range(min(n, len(a))))
+    return torch.linalg.solve(matrix, x.unsqueeze(-1)).squeeze(-1)
+
+
 def owens_t(h: Any, a: Any) -> Any:
     """By its integral over the second operand."""
     nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(40))
@@ -356,6 +368,11 @@ TORCH: dict[str, Callable[..., Any]] = {
     "qr": lambda a: torch.cat(torch.linalg.qr(a), -2),
     "qr_q": lambda a: torch.linalg.qr(a).Q,
     "qr_r": lambda a: torch.linalg.qr(a).R,
+    "sqrtm": lambda a: by_eigenvalues(torch.sqrt, a),
+    "logm": lambda a: by_eigenvalues(torch.log, a),
+    "lu_values": lambda a: torch.linalg.lu_factor(a)[0],
+    "lu_pivots": lambda a: torch.linalg.lu_factor(a)[1] - 1,
+    "allpole": allpole,
     "fourier": lambda x, axis, inverse: (
         torch.fft.ifftn(x, dim=axis, norm="forward") if inverse else torch.fft.fftn(x, dim=axis)
     ),

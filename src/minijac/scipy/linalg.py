@@ -9,10 +9,11 @@ import numpy as np
 from ..errors import InputError
 from ..lines import user_line
 from ..numpy.creation import asarray
+from ..ops import scipy as matrices
 
 __all__ = [
-    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "det", "expm", "inv", "solve", "solve_triangular",
-    "toeplitz",
+    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "det", "eigh", "eigvalsh", "expm", "inv", "logm",
+    "lu_factor", "lu_solve", "norm", "pinv", "solve", "solve_triangular", "sqrtm", "svd", "svdvals", "toeplitz",
 ]  # fmt: skip
 
 _PADE = (
@@ -102,6 +103,96 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> Any:
     c, lower = c_and_lower
     first = solve_triangular(c, b, 0 if lower else 1, lower)
     return solve_triangular(c, first, 1 if lower else 0, lower)
+
+
+def sqrtm(A: Any) -> Any:
+    """The principal square root. A: (..., n, n) without eigenvalues on the negative axis, or complex.
+
+    Cost: for each seed that of a root of twice the size. Raises InputError where the root of a real one is complex.
+    """
+    return matrices.sqrtm(_square(A, "sqrtm"))
+
+
+def logm(A: Any) -> Any:
+    """The principal logarithm; shapes, cost and errors are those of `sqrtm`."""
+    return matrices.logm(_square(A, "logm"))
+
+
+def lu_factor(a: Any) -> tuple[Any, Any]:
+    """The factors ``P a = L U`` in one matrix, and the pivots, as SciPy has them. a: (n, n).
+
+    The factors are found without a derivative, and made exact by two Newton steps, which change nothing but that:
+    ``L0^-1 P a U0^-1`` is near the identity, and its triangles multiply L0 and U0.
+    """
+    a = _square(a, "lu_factor")
+    lu, pivots = matrices.lu_values(a), matrices.lu_pivots(a)
+    n, eye = a.shape[-1], np.eye(a.shape[-1], dtype=a.dtype)
+    L, U = np.tril(lu, -1) + eye, np.triu(lu)
+    for _ in range(2):
+        near = np.linalg.solve(L, _permuted(a, pivots, n))
+        near = np.swapaxes(np.linalg.solve(np.swapaxes(U, -1, -2), np.swapaxes(near, -1, -2)), -1, -2) - eye
+        L, U = L @ (eye + np.tril(near, -1)), (eye + np.triu(near)) @ U
+    return np.tril(L, -1) + U, pivots
+
+
+def _permuted(b: Any, pivots: Any, n: int) -> Any:
+    rows = np.eye(n)
+    for k in range(n):  # the exchanges one by one; positions are data, so that a program follows them
+        rows = np.where((np.arange(n) == k)[:, None], _row(rows, pivots[k]), np.where(
+            (np.arange(n) == pivots[k])[:, None], rows[k], rows))  # fmt: skip
+    return rows.astype(b.dtype) @ b
+
+
+def _row(rows: Any, k: Any) -> Any:
+    return ((np.arange(len(rows)) == k)[:, None] * rows).sum(0)
+
+
+def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
+    """``a x = b`` by the factors of `a`; ``a^T x = b`` for `trans` 1. b: (n,) or (n, k)."""
+    lu, pivots = lu_and_piv
+    lu, b = asarray(lu), asarray(b)
+    n = lu.shape[-1]
+    if trans == 0:
+        first = solve_triangular(lu, _permuted(b, pivots, n), lower=True, unit_diagonal=True)
+        return solve_triangular(lu, first)
+    if trans != 1:
+        raise InputError(f"lu_solve at {user_line()}: trans: expected 0 or 1, got {trans!r}.")
+    first = solve_triangular(lu, b, trans=1)
+    last = solve_triangular(lu, first, trans=1, lower=True, unit_diagonal=True)
+    return np.swapaxes(_permuted(np.eye(n, dtype=last.dtype), pivots, n), -1, -2) @ last
+
+
+def eigh(a: Any) -> tuple[Any, Any]:
+    """Eigenvalues and eigenvectors of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(_square(a, "eigh"))
+    return values, vectors
+
+
+def eigvalsh(a: Any) -> Any:
+    """Eigenvalues of a symmetric matrix."""
+    return np.linalg.eigvalsh(_square(a, "eigvalsh"))
+
+
+def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
+    """The singular value decomposition."""
+    if not compute_uv:
+        return svdvals(a)
+    return tuple(np.linalg.svd(asarray(a), full_matrices=full_matrices))
+
+
+def svdvals(a: Any) -> Any:
+    """The singular values."""
+    return np.linalg.svd(asarray(a), compute_uv=False)
+
+
+def pinv(a: Any) -> Any:
+    """The pseudo-inverse."""
+    return np.linalg.pinv(asarray(a))
+
+
+def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    """The norm of a vector or matrix."""
+    return np.linalg.norm(asarray(a), ord, axis, keepdims)
 
 
 def block_diag(*arrs: Any) -> Any:

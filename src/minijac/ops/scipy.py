@@ -1,0 +1,131 @@
+"""Operations whose values SciPy finds: functions of matrices, triangular factors, recursive filters."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ..algebra.labels import Label
+from ..backend import lacking, namespace, on_host
+from ..errors import InputError
+from ..lines import user_line
+from ..tape.op import Op
+from ..tape.trace import Node
+from .edges import Edge, Part
+from .families import Example, along, define, labelled, opaque
+from .linalg import T
+from .maps import linear_map
+
+__all__ = ["allpole", "logm", "lu_pivots", "lu_values", "sqrtm"]
+
+
+def _scipy(module: str, name: str, x: Any) -> Any:
+    """SciPy's function of that name, or CuPy's, imported when it is called."""
+    if on_host(x):
+        try:
+            return getattr(import_module(f"scipy.{module}"), name)
+        except ImportError as error:
+            raise ImportError("this function needs SciPy: pip install minijac[special]") from error
+    try:
+        found = getattr(import_module(f"cupyx.scipy.{module}"), name, None)
+    except ImportError:
+        found = None
+    if found is None:
+        raise lacking(f"cupyx.scipy.{module}.{name}")
+    return found
+
+
+# -- functions of matrices ---------------------------------------------------------------------------------------------
+def _matrix_function(name: str) -> Op:
+    """A function of square matrices. Its derivative is a block of the function of a matrix of twice the size.
+
+    ``f([[A, E], [0, A]]) = [[f(A), L(A, E)], [0, f(A)]]``, and the transpose of ``L(A, .)`` is ``L(A^T, .)`` (Higham,
+    Functions of Matrices, 2008, chapter 3).
+    """
+
+    def value(a: Any) -> Any:
+        state = np.random.get_state()  # norms are estimated from random vectors, which others shall not notice
+        found = _scipy("linalg", name, a)(a)
+        np.random.set_state(state)
+        if a.dtype.kind != "c" and found.dtype.kind == "c":
+            if np.abs(found.imag).max(initial=0.0) > 1e3 * np.finfo(a.dtype).eps * np.abs(found).max(initial=0.0):
+                raise InputError(
+                    f"{name} at {user_line()}: expected matrices whose {name} is real, got one with eigenvalues that "
+                    "are not positive. Make it complex: a.astype(complex)."
+                )
+            found = found.real
+        return found.astype(a.dtype, copy=False)
+
+    def edge(node: Node, k: int) -> Edge:
+        a, shape = node.args[0], node.out.shape
+        passing = [(i, i) for i in range(len(shape) - 2)]
+        return linear_map(shape, shape, lambda e: along_direction(a, e), lambda e: along_direction(T(a), e), passing)
+
+    def along_direction(a: Any, e: Any) -> Any:
+        n = a.shape[-1]
+        a = np.broadcast_to(a, e.shape)
+        whole = np.concatenate(
+            [np.concatenate([a, e], -1), np.concatenate([np.zeros_like(e), a + np.zeros_like(e)], -1)], -2
+        )
+        return op(whole)[..., :n, n:]
+
+    examples = [Example((shape,), prepare=_near_one) for shape in ((3, 2, 2), (3, 2, 3, 3))]
+    op = define(name, value, edge, examples, complex=True)
+    return op
+
+
+def _near_one(x: Any) -> Any:
+    return 0.1 * x + np.eye(x.shape[-1])
+
+
+sqrtm = _matrix_function("sqrtm")
+logm = _matrix_function("logm")
+
+
+def _lu_values(a: Any) -> Any:
+    return _scipy("linalg", "lu_factor", a)(a)[0]
+
+
+def _lu_pivots(a: Any) -> Any:
+    return _scipy("linalg", "lu_factor", a)(a)[1]
+
+
+_SQUARE = [Example(((3, 3, 3),), prepare=_near_one)]
+lu_values = opaque("lu_values", _lu_values, _SQUARE, complex=True)
+"""The factors in one matrix, without a derivative."""
+lu_pivots = opaque("lu_pivots", _lu_pivots, _SQUARE, complex=True)
+
+
+# -- recursive filters -------------------------------------------------------------------------------------------------
+def _allpole_value(x: Any, a: Any) -> Any:
+    one = namespace(x).ones(1, np.result_type(x.dtype, a.dtype))
+    return _scipy("signal", "lfilter", x)(one, a, x, axis=-1)
+
+
+def _allpole_edge(node: Node, k: int) -> Edge:
+    """``a * y = x``, so that ``a * dy = dx - da * y``."""
+    (x, a), y = node.args, node.out
+    n, order = y.shape[-1], np.shape(a)[0]
+    backward = lambda e: np.flip(allpole(np.flip(e, -1), a), -1)  # noqa: E731
+    if k == 0:
+        return linear_map(
+            x.shape, y.shape, lambda e: allpole(e, a), backward, [(i, i) for i in range(x.ndim - 1)], signed=True
+        )
+    late = [np.pad(y, [(0, 0)] * (y.ndim - 1) + [(j, 0)])[..., :n] for j in range(order)]
+    slopes = np.moveaxis(allpole(-np.stack(late), a), 0, -1)  # (..., n, order)
+    out, inp = tuple((Label(size),) for size in y.shape), (Label(order),)
+    return Edge(y.shape, (order,), [Part(out, (inp,), (labelled(slopes, (*out, inp), y.dtype),))])
+
+
+_DECAYING = np.array([1.0, 0.4, -0.2])
+allpole = define(
+    "allpole",
+    _allpole_value,
+    _allpole_edge,
+    [Example(((3, 5), (3,)), shared=(1,), given={1: _DECAYING}), Example(((3, 2, 4), (3,)), low=0.5, shared=(1,))],
+    relation=lambda k, out, *shapes, **_: along(0, out, shapes[0], axis=-1) if k == 0 else None,
+    complex=True,
+)
+"""``y`` with ``sum(a[j] * y[..., t - j]) = x[..., t]`` along the last axis: a filter that looks at its own past."""
