@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch")
+import complex_programs
 import fuzz
 
 
@@ -79,3 +81,28 @@ def test_programs_use_every_operation():
         ".mean(0)",
     ):
         assert text.count(name) > 20, name
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_programs_of_complex_numbers(part):
+    for n in range(25):
+        program = complex_programs.build(random.Random(f"complex {part}/{n}").choice)
+        try:
+            complex_programs.check(program)
+        except Exception as error:
+            error.add_note(str(program))
+            raise
+
+
+def test_a_wrong_derivative_of_complex_numbers_is_found(monkeypatch):
+    program = complex_programs.Program((("conj", 0, 0), ("product", 0, 1)), "as it is", 2, 0)
+    complex_programs.check(program)
+    wrong = lambda xp, z: xp.conj(z) if xp is np else xp.conj(z) * 1.001
+    monkeypatch.setitem(complex_programs.ONE, "conj", wrong)
+    with pytest.raises(AssertionError, match="off by"):
+        complex_programs.check(program)
+
+
+def test_programs_of_complex_numbers_use_every_step():
+    seen = {name for n in range(500) for name, *_ in complex_programs.build(random.Random(n).choice).steps}
+    assert seen == {*complex_programs.ONE, *complex_programs.TWO, "matmul"}

@@ -17,6 +17,7 @@ from minijac.scipy import fft, linalg, stats
 
 A = np.random.default_rng(0).normal(size=(3, 3))
 S = A @ A.T + np.eye(3)
+Z = np.random.default_rng(1).normal(size=(3, 3)) + 1j * np.random.default_rng(2).normal(size=(3, 3))
 b = np.array([0.3, -1.0, 0.5])
 LINALG = {
     "expm": (lambda la, x: la.expm(x), A),
@@ -40,7 +41,18 @@ LINALG = {
     "block_diag": (lambda la, x: la.block_diag(x, 2.0 * x[:1], x[0]), A),
     "toeplitz": (lambda la, x: la.toeplitz(x[0], x[1]), A),
     "circulant": (lambda la, x: la.circulant(x[0]), A),
+    "complex expm": (lambda la, x: la.expm(x * Z), A),
+    "complex solve_triangular": (lambda la, x: la.solve_triangular(x * Z + 3j * np.eye(3), b, trans=2), A),
+    "complex cho_solve": (lambda la, x: la.cho_solve(la.cho_factor(_hermitian(x)), b), A),
+    "complex cho_solve, lower": (lambda la, x: la.cho_solve(la.cho_factor(_hermitian(x), lower=True), b), A),
+    "complex cholesky": (lambda la, x: la.cholesky(_hermitian(x)), A),
+    "complex toeplitz": (lambda la, x: la.toeplitz(x[0] * Z[0]), A),
 }
+
+
+def _hermitian(x):
+    a = x * Z + 1j * x.T
+    return a @ np.conj(a).T + np.eye(3)
 
 
 @pytest.mark.parametrize("pair", LINALG.values(), ids=LINALG.keys())

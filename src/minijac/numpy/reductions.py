@@ -89,7 +89,7 @@ def var(
     axes = axes_of(x, axis, "var")
     if absent(mean):
         mean = _mean(x, axes, keepdims=True, where=where)
-    freedom = _count(x, axes, keepdims, where) - (ddof if absent(correction) else correction)
+    freedom = np.real(_count(x, axes, keepdims, where)) - (ddof if absent(correction) else correction)
     if _is_single(x, axes, where) and freedom == 1 and mean.shape == x.shape:
         return structural.sum(np.real(x) * 0.0, axis=axes, keepdims=flag(keepdims))
     centred = x - mean

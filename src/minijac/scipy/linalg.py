@@ -84,13 +84,14 @@ def solve_triangular(a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_d
     if unit_diagonal:
         eye = np.eye(a.shape[-1], dtype=bool)
         a = np.where(eye, 1.0, a)
-    return np.linalg.solve(a if trans in (0, "N") else np.swapaxes(a, -1, -2), asarray(b))
+    turned = a if trans in (0, "N") else np.swapaxes(np.conj(a) if trans in (2, "C") else a, -1, -2)
+    return np.linalg.solve(turned, asarray(b))
 
 
 def cholesky(a: Any, lower: bool = False) -> Any:
     """The triangular factor: upper unless `lower`, as SciPy has it."""
     L = np.linalg.cholesky(_square(a, "cholesky"))
-    return L if lower else np.swapaxes(L, -1, -2)
+    return L if lower else np.conj(np.swapaxes(L, -1, -2))
 
 
 def cho_factor(a: Any, lower: bool = False) -> tuple[Any, bool]:
@@ -101,8 +102,8 @@ def cho_factor(a: Any, lower: bool = False) -> tuple[Any, bool]:
 def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> Any:
     """``a x = b`` by the factor of `a`."""
     c, lower = c_and_lower
-    first = solve_triangular(c, b, 0 if lower else 1, lower)
-    return solve_triangular(c, first, 1 if lower else 0, lower)
+    first = solve_triangular(c, b, 0 if lower else 2, lower)
+    return solve_triangular(c, first, 2 if lower else 0, lower)
 
 
 def sqrtm(A: Any) -> Any:
@@ -210,7 +211,7 @@ def block_diag(*arrs: Any) -> Any:
 def toeplitz(c: Any, r: Any = None) -> Any:
     """Constant along diagonals: `c` is the first column, ``r[1:]`` the rest of the first row. c: (m,), r: (n,)."""
     c = asarray(c)
-    r = c if r is None else asarray(r)
+    r = np.conj(c) if r is None else asarray(r)
     entries = np.concatenate([c[::-1], r[1:]])
     m, n = c.shape[0], r.shape[0]
     return entries[np.arange(m - 1, -1, -1)[:, None] + np.arange(n)]
