@@ -248,11 +248,11 @@ class Tile:
         self._commands = commands.commands
         self._exact: list[Any] = []
         patches: list[int] = []
+        bounds = [np.lib.array_utils.byte_bounds(slot.array) for slot in slots]
         for command in self._commands:
             cells = command.addresses
             for k, address in enumerate(cells.tolist()):
-                for number, slot in enumerate(slots):
-                    low, high = np.lib.array_utils.byte_bounds(slot.array)
+                for number, (slot, (low, high)) in enumerate(zip(slots, bounds, strict=True)):
                     if low <= address < high:
                         cell = cells.ctypes.data + k * cells.itemsize
                         patches += [cell, number, address - slot.array.ctypes.data, slot.step]
