@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import close
+from helpers import close, random
 from numpy_harness import ENDS, B, Case, cases, check, check_mixes, one, whole
 
 import minijac as mj
@@ -237,3 +237,38 @@ def test_wrong_indices_raise(wrong):
     f, error = wrong
     with pytest.raises(error):
         mj.jvp(lambda x: (f(x), x * 1.0)[1], (X,), (X,))
+
+
+PUT_AT = [np.s_[:, 1], np.s_[:, -1, 2:4], np.s_[1:3], np.s_[..., 0], np.s_[:, ::2], np.s_[:, 5:], np.s_[0, 0, 0],
+          np.s_[:, ::-1], np.s_[-2:, 1:], np.s_[...]]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("index", PUT_AT, ids=str)
+def test_what_is_put_at_slices_stands_between_the_rest(index, wrapped):
+    x = random(4, 3, 5, seed=1)
+    for dtype in (np.float32, np.float64):
+        expected, values = x.astype(dtype), random(*x[index].shape, seed=2, dtype=dtype)
+        expected[index] = values
+        found = mj.numpy.put(x.astype(dtype), index, values)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == dtype
+        assert not np.shares_memory(found, values)
+        slopes = np.ones_like(expected)
+        slopes[index] = 2.0 * np.cos(x[index])
+        for mode in ("forward", "reverse"):
+            J = mj.jacobian(lambda x: mj.numpy.put(x, index, 2.0 * np.sin(x[index])), batch_axis=None, mode=mode)
+            J = wrapped(J)(x.astype(dtype))
+            np.testing.assert_allclose(J.reshape(60, 60), np.diag(slopes.ravel()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("chosen", [np.zeros(4, bool), np.array([], int), slice(2, 2)], ids=["mask", "array", "slice"])
+def test_no_entries_of_no_sample_mix_nothing(chosen, wrapped):
+    f = lambda x: np.sin(x) + x[chosen].sum()
+    x = random(4, 3, seed=1)
+    for mode in ("forward", "reverse", "mixed", "auto"):
+        J = wrapped(mj.jacobian(f, mode=mode))(x)
+        np.testing.assert_allclose(J, np.cos(x)[:, :, None] * np.eye(3))
+    np.testing.assert_allclose(wrapped(mj.laplacian(lambda x: f(x).sum(1)))(x), -np.sin(x).sum(1))
+    np.testing.assert_allclose(wrapped(mj.hessian_diagonal(f))(x), -np.sin(x)[:, :, None] * np.eye(3))

@@ -303,7 +303,7 @@ def hazards(choose: Choose, a: Value) -> Any:
             "torch.where({0} > 0, torch.log(torch.where({0} > 0, {0}, 1.0)), 0.0)"
         ),
         "np.exp(-abs({0} - mj.stop_gradient({0})) ** 2)": "torch.exp(-(({0} - {0}.detach()) ** 2))",
-        "np.hypot({0} - mj.stop_gradient({0}), 0.0 * {0}) ** 2": "({0} - {0}.detach()) ** 2",
+        "np.hypot({0} - mj.stop_gradient({0}), 0.0 * {0}) ** 2 + 0.3": "({0} - {0}.detach()) ** 2 + 0.3",
     }
     if a.batched:
         options |= {

@@ -57,8 +57,8 @@ def follow_samples(
         mine = found[True] or found[False]
         if len(mine) > 1:
             mine.discard(ANYWHERE)
-        if not mine:
-            continue
+        if not mine or (batch and not graph.nodes[i].out.size and None in mine):
+            continue  # no entries of it, which so depend on nothing, are left
         whole = mine - {None}  # of an operand that is not mixed
         places[i] = next(iter(whole)) if len(whole) == 1 else None
         if found[True]:
