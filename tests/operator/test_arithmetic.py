@@ -108,8 +108,10 @@ def test_without_samples_the_whole_is_one_matrix() -> None:
 def test_a_page_shows_the_structure_and_a_picture() -> None:
     page = structured("banded")._repr_html_()
     assert "banded (offsets -1, 0, +4)" in page and page.count("<rect") == 10
-    large = mj.jacobian(np.sin, structured=True)(np.zeros((1, 10_000)))._repr_html_()
-    assert "diagonal" in large and "<svg" not in large
+    long = mj.jacobian(np.sin, structured=True)(np.zeros((1, 10_000)))._repr_html_()
+    assert "diagonal" in long and long.count("<rect") == 40
+    large = mj.jacobian(lambda x: x @ np.ones((1001, 1001)), structured=True)(np.zeros((1, 1001)))._repr_html_()
+    assert "dense" in large and "<svg" not in large
 
 
 @pytest.mark.parametrize(

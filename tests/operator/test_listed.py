@@ -204,4 +204,5 @@ def test_no_dense_array_is_made_on_the_way():
     finally:
         tracemalloc.stop()
     assert S.nnz == 2 * n
+    assert "<svg" in J._repr_html_()
     assert peak < 60e6

@@ -11,7 +11,7 @@ import numpy as np
 import optree
 
 from ..algebra.block import Block
-from ..algebra.factors import Array, Factor
+from ..algebra.factors import Array, Factor, size_of
 from ..algebra.terms import Term
 from ..arguments import DATA, check_dtype
 from ..backend import astype, at_home, is_array
@@ -27,7 +27,7 @@ from .words import describe
 __all__ = ["Jacobian"]
 
 MOST_DRAWN = 10**6
-"""Entries of the dense matrix up to which a page shows a picture."""
+"""Entries of the structure up to which a page shows a picture."""
 
 
 class Jacobian:
@@ -249,8 +249,11 @@ class Jacobian:
 
     def _repr_html_(self) -> str:
         head = escape(repr(self).replace(": ", "<br>", 1)).replace("&lt;br&gt;", "<br>")
-        some = 0 not in self.shape and prod(self.shape[self._batched :]) <= MOST_DRAWN
-        picture = svg(entries(self._matrix(0 if self._batched else None), self.dtype)) if some else ""
+        picture = ""
+        if 0 not in self.shape:
+            first = self._matrix(0 if self._batched else None)
+            if sum(size_of(term.labels()) for term in first.terms) <= MOST_DRAWN:
+                picture = svg(entries(first, self.dtype))
         return f"<div>{head}<br>{picture}</div>"
 
     def _check(self, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:

@@ -215,8 +215,9 @@ class Explanation:
             for k, line in enumerate(lines):
                 body.append(f'<text x="{left + 6}" y="{tops[i] + 15 + 14 * k}">{escape(line)}</text>')
         total = tops[-1] + heights[-1] + 30 if tops else 40
-        key = "   ".join(f"{name}: {colour}" for name, colour in COLOURS.items() if name)
-        body.append(f'<text x="10" y="{total - 8}">plan: {escape(self.chosen.plan.mode)}   ({key})</text>')
+        key = "".join(f'<tspan fill="{colour}" stroke="#444" stroke-width="0.4">   \u25a0</tspan> {name}'
+                      for name, colour in COLOURS.items() if name)  # fmt: skip
+        body.append(f'<text x="10" y="{total - 8}">plan: {escape(self.chosen.plan.mode)}{key}</text>')
         return "\n".join([
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(width, 520)}" height="{total}" '
             'font-family="monospace" font-size="11">',
