@@ -484,3 +484,15 @@ def test_zeros_of_a_bound_are_zeros_within_a_bound_on_memory(samples):
         mj.jacobian(f, max_bytes=1)(x)
     least = int(str(raised.value).split("Give it max_bytes=")[1].split()[0].replace(",", ""))
     np.testing.assert_allclose(mj.jacobian(f, max_bytes=samples * least)(x), expected)
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("bounded", [lambda s: np.maximum(s, 0.0), lambda s: np.clip(s, 0.0, 1.0), mj.nn.relu])
+def test_a_bound_of_a_number_is_a_zero_by_structure(bounded, wrapped):
+    f = lambda x: np.sqrt(bounded(x.sum() - 5.0)) + x.prod()
+    for dtype in (np.float32, np.float64):
+        x = np.array([0.5, -1.5], dtype)
+        np.testing.assert_allclose(wrapped(mj.grad(f))(x), x[::-1])
+        for mode in ("forward", "reverse", "auto"):
+            np.testing.assert_allclose(wrapped(mj.jacobian(f, batch_axis=None, mode=mode))(x), x[::-1])
+        np.testing.assert_allclose(wrapped(mj.hessian(f, batch_axis=None))(x), [[0.0, 1.0], [1.0, 0.0]])

@@ -117,7 +117,7 @@ def _through(node: Node, k: int, mask: Any, edge: Callable[[], Edge], forward: b
             return None  # sums, in which all entries of some position would have to be constant
     local = edge()
     if node.op.chooses and local.linear is None:
-        parts = [Part(part.out, part.inp, tuple(map(_indicated, part.factors))) for part in local.parts]
+        parts = [Part(p.out, p.inp, tuple(map(_indicated, p.factors))) for p in local.parts if p.scale]
         local = Edge(local.out_shape, local.inp_shape, parts)
     elif local.linear is None or local.linear.signed or not node.op.flat:
         local = Edge(local.out_shape, local.inp_shape, [Part(part.out, part.inp) for part in local.parts])
