@@ -285,10 +285,23 @@ def test_sets_keep_the_derivative_of_what_they_choose(f):
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("index", [(), ..., None], ids=str)
-def test_a_traced_number_is_not_indexed(index):
-    with pytest.raises(TypeError, match="subscriptable"):
-        mj.grad(lambda x: x.sum()[index])(random(3))
+@pytest.mark.parametrize("index", [(), ..., None, (None, ..., None)], ids=str)
+def test_a_traced_number_is_indexed_as_numpys_is(index):
+    f = lambda x: x.sum()[index]
+    x = random(3)
+    close(mj.value_and_jacobian(f, batch_axis=None)(x)[0], f(x))
+    close(mj.jacobian(f, batch_axis=None)(x), np.ones((*np.shape(f(x)), 3)))
+    close(mj.compile(mj.jacobian(f, batch_axis=None))(x), np.ones((*np.shape(f(x)), 3)))
+
+
+@pytest.mark.parametrize("ask, error", [(lambda y: y[0], IndexError), (len, TypeError), (list, TypeError)])
+def test_a_traced_number_is_no_sequence(ask, error):
+    def f(x):
+        with pytest.raises(error):
+            ask(x.sum())
+        return x.sum()
+
+    close(mj.grad(f)(random(3)), np.ones(3))
 
 
 def test_what_stands_for_the_index_of_a_number():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from ..backend import carried_out, check_operand, check_real, fingerprint
-from ..errors import MutationError, TraceError
+from ..errors import ConversionError, MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import FIXED, Traced, traced
 
@@ -111,9 +111,11 @@ class Trace:
         THREAD.traces.append(self)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         THREAD.traces.remove(self)
         self.close()
+        if type(error) is ValueError and isinstance(error.__cause__, ConversionError):
+            raise error.__cause__ from None  # NumPy, which takes a traced number for a sequence, says so in its place
 
     def close(self) -> None:
         self.open = False

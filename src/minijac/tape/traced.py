@@ -235,6 +235,11 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._refuse("pickling x")
 
+    __iter__: Any = None  # of a number: Python would take indices in its place
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.methods["__getitem__"](self, index)
+
     # -- array methods -------------------------------------------------------------------------------------------------
     @property
     def T(self) -> Any:
@@ -260,11 +265,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class Indexable:
-    """What a traced value with axes can do beside: length, iteration, indexing.
-
-    A traced number is a class of its own, without these: NumPy takes whatever has them for a sequence, and would
-    complain of one, not of the lost derivative, at ``buffer[0] = x``.
-    """
+    """What a traced value with axes can do beside: length, iteration, writing. A traced number has none of it."""
 
     __slots__ = ()
 
@@ -272,13 +273,10 @@ class Indexable:
         return self.shape[0]  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:
-        return (self[i] for i in range(len(self)))
+        return (self[i] for i in range(len(self)))  # type: ignore[index]
 
     def __contains__(self, item: Any) -> bool:
         return bool((self == item).any())
-
-    def __getitem__(self, index: Any) -> Any:
-        return Traced.methods["__getitem__"](self, index)
 
 
 for _name in [
