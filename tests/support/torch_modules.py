@@ -291,6 +291,22 @@ class Graph(nn.Module):
         return torch.zeros_like(h).index_add(1, target, share[..., None] * h[:, source]).relu()
 
 
+class Fourier(nn.Module):
+    """A Fourier neural operator: complex weights on the lowest modes, written into a buffer of modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.skip, self.out = nn.Conv1d(1, 3, 1), nn.Conv1d(3, 3, 1), nn.Conv1d(3, 1, 1)
+        self.weight = nn.Parameter(torch.randn(3, 3, 3, dtype=torch.complex128) * 0.3)
+
+    def forward(self, x):
+        x = self.lift(x[:, None])
+        modes = torch.fft.rfft(x)
+        kept = torch.zeros_like(modes)
+        kept[..., :3] = torch.einsum("bik,iok->bok", modes[..., :3], self.weight)
+        return self.out(torch.tanh(torch.fft.irfft(kept, n=x.shape[-1]) + self.skip(x)))[:, 0]
+
+
 class Mixer(nn.Module):
     """Patches by unfolding, mixed along tokens and along channels."""
 
@@ -350,6 +366,7 @@ MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "bags": (Bags, (3,)),
     "inside": (Inside, (3,)),
     "gated": (Gated, (2, 5)),
+    "fourier": (Fourier, (7,)),
     "mixer": (Mixer, (1, 4, 4)),
     "decoder": (Decoder, (3, 4)),
     "recurrent cell": (Cell, (3, 2)),

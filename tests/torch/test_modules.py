@@ -16,7 +16,7 @@ import minijac.torch as mt  # noqa: E402
 
 ONCE = ("bags",)
 """Torch cannot differentiate these twice."""
-SMOOTH = ("tanh", "layer norm", "lstm", "attention", "coupling", "hamiltonian", "causal")
+SMOOTH = ("tanh", "fourier", "layer norm", "lstm", "attention", "coupling", "hamiltonian", "causal")
 
 
 def close(a, b, rtol=1e-11):

@@ -399,6 +399,51 @@ def test_forward_transforms_of_torch_inside_are_refused():
         mt.jacobian(lambda x: torch.func.jvp(inner_net, (x,), (x,))[1])(x_of(3, 4))
 
 
+# --- complex numbers --------------------------------------------------------------------------------------------------
+
+TURN = torch.polar(torch.ones(3, dtype=DOUBLE), torch.tensor([0.3, -1.0, 2.0], dtype=DOUBLE))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (torch.complex(x, x.sin()) * TURN).abs(),
+        lambda x: torch.view_as_real((x * TURN).exp()).flatten(1),
+        lambda x: torch.view_as_complex(torch.stack([x, x**2], -1)).conj().angle(),
+        lambda x: (x + 1j).reciprocal().imag + (x * 1j).conj().imag + torch.polar(x.exp(), x).real,
+        lambda x: torch.linalg.vector_norm(x * TURN + TURN, dim=1, keepdim=True) + torch.vdot(TURN, TURN).real * x,
+        lambda x: torch.fft.ifft(torch.fft.fft(x, norm="ortho") * TURN).real,
+        lambda x: torch.fft.irfft2(torch.fft.rfft2(x[:, None] * x[:, :, None], norm="forward") ** 2, s=(3, 3)).flatten(
+            1
+        ),
+    ],
+)
+def test_complex_numbers_inside_are_followed(f):
+    check(f, x_of(2, 3))
+
+
+def test_an_operation_of_real_numbers_refuses_complex_ones():
+    with pytest.raises(mj.UnsupportedOperationError, match=r"aten.cummax|aten.sigmoid"):
+        mt.jacobian(lambda x: torch.sigmoid(x * TURN).abs())(x_of(2, 3))
+
+
+def test_real_parts_and_conjugates_are_neither_written_nor_kept_over_a_write():
+    def written(x):
+        z = x * TURN
+        z.real.mul_(2.0)
+        return z.abs()
+
+    def kept(x):
+        z = x * TURN
+        real = z.real[:, :2]
+        z.mul_(2.0)
+        return real * 1.0
+
+    for f in (written, kept):
+        with pytest.raises(mj.MutationError, match="real parts"):
+            mt.jacobian(f)(x_of(2, 3))
+
+
 # --- misuse -----------------------------------------------------------------------------------------------------------
 
 
@@ -417,6 +462,15 @@ def test_half_precision_is_refused(cast):
         mt.jacobian(cast)(x_of(2, 3))
     with pytest.raises(mj.InputError, match="float32"):
         mt.jacobian(torch.sin)(cast(x_of(2, 3)))
+
+
+def test_operators_raise_errors_by_their_name():
+    half = torch.ones(3).half()
+    for f in (lambda x: x * half, lambda x: half + x, lambda x: x > half, lambda x: x @ half[:, None]):
+        with pytest.raises(mj.InputError, match="float32"):
+            mt.jacobian(f)(x_of(2, 3))
+    with pytest.raises(TypeError, match="text"):
+        mt.jacobian(lambda x: x * "text")(x_of(2, 3))
 
 
 def test_autocast_is_refused():

@@ -18,7 +18,7 @@ from ..program.compiled import Compiled as CompiledArrays
 from ..program.compiled import compile as compile_arrays
 from ..transforms.products import value_and_grad, vjp
 from .jacobians import leaves_of
-from .run import Run, current, entered
+from .run import Run, current, entered, halves, joined
 from .tensors import array_of, tensor_of
 from .transforms import _named
 
@@ -49,7 +49,7 @@ class Program:
         else:
             results = self.replay(*arrays)
         results = [_tensor(y) for y in results]
-        at = [n for n, y in enumerate(results) if isinstance(y, Tensor) and y.is_floating_point()]
+        at = [n for n, y in enumerate(results) if isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())]
         call = Call(self, list(tensors), wanted, at, slopes)
         tied = _Replay.apply(call, [results[n] for n in at], *[tensors[k] for k in wanted])
         for n, y in zip(at, tied, strict=True):
@@ -185,7 +185,7 @@ def _state(captured: Sequence[Any]) -> Iterator[Any]:
 def _identity(t: Any) -> Any:
     if t is None:
         return None
-    return (id(t), t.requires_grad) if t.is_floating_point() else (id(t), t._version)
+    return (id(t), t.requires_grad) if t.is_floating_point() or t.is_complex() else (id(t), t._version)
 
 
 # -- compile -----------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Entry:
             for k, array in zip(self.at, arrays, strict=False):
                 values[k] = array
             lifted = zip(self.captured, arrays[len(self.at) :], strict=True)
-            run.lifted = {id(tensor): (tensor, array) for tensor, array in lifted}
+            run.lifted = {id(t): (t, joined(array) if _apart(t) else array) for t, array in lifted}
             with entered(run):
                 args, kwargs = optree.tree_unflatten(
                     tree, [run.tensor(v) if hasattr(v, "dtype") else v for v in values]
@@ -220,8 +220,14 @@ class Entry:
         return all(t._version == version and t.data_ptr() == place for t, version, place in self.constants)
 
     def __call__(self, leaves: list[Any]) -> Any:
-        results = self.program([*[leaves[k] for k in self.at], *self.captured])
+        captured = [halves(t) if _apart(t) else t for t in self.captured]
+        results = self.program([*[leaves[k] for k in self.at], *captured])
         return optree.tree_unflatten(self.tree, results)
+
+
+def _apart(tensor: Any) -> bool:
+    """Whether the program has its real and imaginary parts for an input, by which it differentiates."""
+    return bool(tensor.is_complex() and tensor.requires_grad)
 
 
 def _is_input(leaf: Any) -> bool:

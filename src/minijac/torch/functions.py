@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from .. import nn
 from ..backend import value_of
-from .aten.registry import TABLE, aten
+from ..errors import MinijacError
+from .aten.registry import TABLE, aten, of_reals
 from .run import Restart, current
 from .tensors import TracedTensor
 from .views import Place, contiguous
@@ -80,7 +81,7 @@ def einsum(equation: Any, *operands: Any) -> Any:
 
 def attention(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
               scale: Any = None, enable_gqa: bool = False) -> Any:  # fmt: skip
-    if dropout_p or enable_gqa or not _same_dtype(query, key, value):
+    if dropout_p or enable_gqa or query.dtype.kind == "c" or not _same_dtype(query, key, value):
         return NotImplemented
     if is_causal and attn_mask is not None:
         return NotImplemented
@@ -151,6 +152,25 @@ def _placed(args: Any, kwargs: Any, operands: int, names: tuple[str, ...]) -> tu
 
 def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda a, b: function(b, a)
+
+
+def _with_its_errors(original: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator, which torch's own would let return NotImplemented where an error of ours is a TypeError."""
+
+    def operate(self: Any, other: Any) -> Any:
+        run = self.run
+        run.failed = None
+        try:
+            result = TracedTensor.__torch_function__(original, (), (self, other))
+        except TypeError as error:
+            if not isinstance(error, MinijacError) and run.failed is not None:
+                raise run.failed from None
+            raise
+        if result is NotImplemented and run.failed is not None:
+            raise run.failed
+        return result
+
+    return operate
 
 
 def _view(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,14 +247,21 @@ _DIRECT: dict[Any, tuple[int, tuple[str, ...]]] = {
     **{packet: (1, tuple(names.split())) for packet, names in _NAMED.items()},
 }  # fmt: skip
 for _packet, _signature in _DIRECT.items():
+    _called = _direct(of_reals(_packet, TABLE[_packet]), *_signature)
     for _owner in (torch, Tensor):
         if hasattr(_owner, _packet.__name__):
-            TracedTensor.functions[getattr(_owner, _packet.__name__)] = _direct(TABLE[_packet], *_signature)
+            TracedTensor.functions[getattr(_owner, _packet.__name__)] = _called
 for _packet, (_operator, _reversed) in _OPERATORS.items():
     TracedTensor.functions[_operator] = _direct(TABLE[_packet], 2)
     TracedTensor.functions[_reversed] = _direct(_swapped(TABLE[_packet]), 2)
 for _function, _names in _VIEWS.items():
     TracedTensor.functions.update(dict.fromkeys(_names, _view(_function)))
+for _name in (
+    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__",
+    "__rpow__", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__", "__matmul__", "__rmatmul__", "__lt__", "__le__",
+    "__gt__", "__ge__", "__eq__", "__ne__", "__and__", "__or__", "__xor__",
+):  # fmt: skip
+    setattr(TracedTensor, _name, _with_its_errors(getattr(Tensor, _name)))
 TracedTensor.functions[Tensor.__neg__] = _direct(TABLE[aten.neg], 1)
 TracedTensor.functions.update(
     {

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..backend import Wrapped, is_array, value_of
 from ..backend import array_of as plain_array
-from ..errors import InputError, MutationError, TraceError, UnsupportedOperationError
+from ..errors import InputError, MinijacError, MutationError, TraceError, UnsupportedOperationError
 from ..lines import user_line
 from ..tape.trace import Trace
-from .aten.registry import EXACT, FACTORIES, RESOLVED, TABLE, VIEWS
+from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_reals
 from .tensors import TracedTensor, array_of, tensor_of, torch_dtype
 from .views import Place
 
@@ -44,6 +44,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.outer = Trace() if lifts else None
         """Follows tensors that require grad, so that torch's autograd can go on from the result."""
         self.lifted: dict[int, tuple[Any, Any]] = {}
+        self.inputs: list[tuple[Any, int]] = []
+        """What of them the outer trace has for inputs: of complex ones their halves."""
         self.arrays: dict[int, tuple[Any, Any]] = {}
         self.shadows: dict[int, TracedTensor] = {}
         """What was written into plain tensors, by their storage."""
@@ -58,6 +60,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         """Whether torch's autograd sees all operations, because the function asks it for derivatives."""
         self.insists = False
         """Whether results stay followed without grad, as in the forward and backward of a torch.autograd.Function."""
+        self.failed: MinijacError | None = None
+        """The error of an operation: those that are a TypeError torch's operators take for one of their own."""
         self.device = torch.device("cpu")
         self.decomposed: dict[str, int] = {}
 
@@ -75,7 +79,10 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         found = self.lifted.get(id(tensor))
         if found is None:
             assert self.outer is not None
-            found = tensor, self.outer.input(array_of(tensor))
+            real = halves(tensor)
+            value = self.outer.input(array_of(real))
+            self.inputs.append((real, value.index))
+            found = tensor, value if real is tensor else joined(value)
             self.lifted[id(tensor)] = found
         return found[1]
 
@@ -176,7 +183,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             return self.tensor(value if self.insists else _stopped(value))
         if isinstance(value, tuple | list):
             return tuple(map(self.result, value))
-        return TracedTensor(value, self) if is_array(value) and value.dtype.kind == "f" else self.tensor(value)
+        return TracedTensor(value, self) if is_array(value) and value.dtype.kind in "fc" else self.tensor(value)
 
     def values(self, args: Any) -> list[Any]:
         return [
@@ -212,7 +219,11 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         handler = RESOLVED.get(func)
         if handler is None:
             handler = RESOLVED[func] = _resolved(func)
-        return handler(self, func, args, kwargs)
+        try:
+            return handler(self, func, args, kwargs)
+        except MinijacError as error:
+            self.failed = error
+            raise
 
     def plain(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation on plain tensors alone, by torch."""
@@ -235,6 +246,17 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
                 self.made[tensor.untyped_storage()._cdata] = tensor
         return result
+
+
+def halves(tensor: Any) -> Any:
+    """A complex tensor as one of real and imaginary parts, through which torch's autograd goes on."""
+    with torch._C._DisableTorchDispatch():
+        return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def joined(value: Any) -> Any:
+    """Of real and imaginary parts, along the last axis, the complex value."""
+    return value[..., 0] + 1j * value[..., 1]
 
 
 def place_of(tensor: Any) -> Place:
@@ -272,6 +294,7 @@ def _resolved(func: Any) -> Handler:
     if packet in DRAWS:
         return _drawn
     function = TABLE.get(func) or TABLE.get(packet)
+    function = function and of_reals(packet, function)
     if packet in VIEWS and function is not None:
         return partial(_view, function)
     if torch.Tag.inplace_view in func.tags:
@@ -303,6 +326,8 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
     meta = func(base.meta(), *args[1:], **kwargs)
     stopped = not (run.insists or torch.is_grad_enabled())
     value = _stopped(value) if stopped else value
+    if func.overloadpacket in BESIDE:
+        return base.beside(value, stopped)
     if isinstance(meta, tuple | list):
         return [base.viewed(v, place_of(m), stopped) for v, m in zip(value, meta, strict=True)]
     return base.viewed(value, place_of(meta), stopped)
@@ -373,6 +398,7 @@ def _written(func: Any) -> Handler:
     if packet is not None:
         exact = getattr(packet, overload, None) if overload in packet.overloads() else None
         function = TABLE.get(exact) or TABLE.get(packet)
+        function = function and of_reals(packet, function)
     if function is None:
         return _missing
 

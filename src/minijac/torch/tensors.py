@@ -24,7 +24,8 @@ __all__ = ["DTYPES", "TracedTensor", "array_of", "tensor_of", "torch_dtype"]
 DTYPES: dict[Any, Any] = {
     torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64), torch.bool: np.dtype(bool),
     torch.int8: np.dtype(np.int8), torch.int16: np.dtype(np.int16), torch.int32: np.dtype(np.int32),
-    torch.int64: np.dtype(np.int64), torch.uint8: np.dtype(np.uint8),
+    torch.int64: np.dtype(np.int64), torch.uint8: np.dtype(np.uint8), torch.complex64: np.dtype(np.complex64),
+    torch.complex128: np.dtype(np.complex128),
 }  # fmt: skip
 _wrapper = torch.Tensor._make_wrapper_subclass
 _DisableTorchDispatch, _DisableFunctions = torch._C._DisableTorchDispatch, torch._C.DisableTorchFunctionSubclass
@@ -44,9 +45,9 @@ def array_of(tensor: Any) -> Any:
             f"a tensor of shape {tuple(tensor.shape)}: expected a dense one of float32, float64, integers or bools, "
             f"got {what}. Cast it, and the module, with .float() or .double(); switch autocast off."
         )
-    if tensor.requires_grad or tensor.is_neg():
+    if tensor.requires_grad or tensor.is_neg() or tensor.is_conj():
         with _DisableTorchDispatch():
-            tensor = tensor.detach().resolve_neg()
+            tensor = tensor.detach().resolve_neg().resolve_conj()
     if tensor.device.type == "cpu":
         return tensor.numpy()
     import cupy
@@ -78,6 +79,9 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     place_: Place | None = None
     layout_: Layout | None = None
     stopped: bool = False
+    aside: bool = False
+    """Whether it is a view that is not part of its root, as the real parts are: it can neither be written nor outlive
+    a write."""
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
 
@@ -91,7 +95,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def viewed(self, value: Any, place: Place, stopped: bool = False) -> TracedTensor:
         """A view of this tensor, by the value that it has now (None: not read yet) and where it lies."""
-        run, root = self.run, self if self.root is None else self.root
+        run, root = self.run, self if self.root is None or self.aside else self.root
         dtype = _TORCH[root.held.dtype]
         result = _wrapper(TracedTensor, place.shape, place.strides, place.offset, dtype=dtype, device=run.device)
         result.run, result.held, result.place_ = run, value, place
@@ -119,10 +123,27 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
             self.layout_ = layout_of(self.root.held.shape, *self.place)
         return self.layout_
 
+    def beside(self, value: Any, stopped: bool = False) -> TracedTensor:
+        """A view of other numbers than are in memory: real and imaginary parts, a conjugate."""
+        result = TracedTensor(value, self.run)
+        root = self if self.root is None or self.aside else self.root
+        result.root, result.version, result.stopped, result.aside = root, root.version, stopped or self.stopped, True
+        return result
+
+    def _not_part(self, what: str) -> None:
+        raise MutationError(
+            f"a view at {user_line()}: got one of real parts, imaginary parts or conjugates, and it or its base "
+            f"{what}. Make a new tensor (torch.complex(re, im), x.conj().clone()) instead of writing."
+        )
+
     def read(self) -> Any:
         """The value as it is now."""
         root = self.root
+        if root is not None and root.root is not None:
+            root.read()
         if root is not None and self.version != root.version:
+            if self.aside:
+                self._not_part("was written since")
             value = self.layout_in_root().read(root.held)
             self.held, self.version = (value_of(value) if self.stopped else value), root.version
         return self.held
@@ -130,6 +151,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     def write(self, new: Any) -> None:
         """Let this tensor, its root and all their views hold what is written. Without grad the derivative stays."""
         old = self.read()
+        if self.aside or (self.root is not None and self.root.aside):
+            self._not_part("is written")
         new = _as_dtype(new, old)
         new = new if new.shape == old.shape else np.broadcast_to(new, old.shape)
         root = self if self.root is None else self.root
@@ -168,6 +191,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         return f"TracedTensor({value_of(self.read())!r})"
 
     __str__ = __repr__
+    __hash__ = torch.Tensor.__hash__
 
     def __format__(self, spec: str) -> str:
         value = value_of(self.read())

@@ -53,10 +53,10 @@ class Tape(NamedTuple):
         seeds: dict[int, Block] = {}
         for i, cotangent in zip(self.outputs, cotangents, strict=True):
             if cotangent is not None:
-                block = Block.column(cotangent).T
+                block = Block.column(cotangent.conj() if cotangent.dtype.kind == "c" else cotangent).T
                 seeds[i] = seeds[i] + block if i in seeds else block
         with np.errstate(all="ignore"):
-            blocks = graph.reverse(seeds)
+            blocks = graph.reverse(seeds, real=True)
             ends = [(i, self.nodes[i].out) for i in self.inputs]
             return [blocks.get(i, Block((), x.shape)).dense(x.dtype, x) for i, x in ends]
 
@@ -131,9 +131,8 @@ def _as_tensors(run: Run, result: Any) -> Any:
     leaves = [TensorJacobian(y) if isinstance(y, Jacobian) else _plain(y) for y in leaves]
     if outputs:
         assert run.outer is not None
-        inputs = [(tensor, value.index) for tensor, value in run.lifted.values()]
-        record = Tape(run.outer.nodes, [i for _, i in inputs], [y.index for y in outputs.values()])
-        results = tied(record, [tensor for tensor, _ in inputs], [leaves[n] for n in outputs])
+        record = Tape(run.outer.nodes, [i for _, i in run.inputs], [y.index for y in outputs.values()])
+        results = tied(record, [tensor for tensor, _ in run.inputs], [leaves[n] for n in outputs])
         for n, y in zip(outputs, results, strict=True):
             leaves[n] = y
     return optree.tree_unflatten(tree, leaves)

@@ -13,7 +13,7 @@ from ...errors import UnsupportedOperationError
 from ...ops.linalg import T
 from ..tensors import tensor_of
 from .reductions import vector_norm
-from .registry import TABLE, aten
+from .registry import COMPLEX, TABLE, aten
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -24,6 +24,10 @@ def _sum_of(x: Any, product: Any, beta: Any, alpha: Any) -> Any:
 
 def _added(product: Any) -> Any:
     return lambda x, a, b, beta=1, alpha=1: _sum_of(x, product(a, b), beta, alpha)
+
+
+def vdot(a: Any, b: Any) -> Any:
+    return np.matmul(np.conj(a), b)
 
 
 def cross(a: Any, b: Any, dim: int = -1) -> Any:
@@ -276,7 +280,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None, driver: Any = None) -> Any:
 
 
 TABLE.update({
-    aten.mm: np.matmul, aten.bmm: np.matmul, aten.mv: np.matmul, aten.dot: np.matmul, aten.vdot: np.matmul,
+    aten.mm: np.matmul, aten.bmm: np.matmul, aten.mv: np.matmul, aten.dot: np.matmul, aten.vdot: vdot,
     aten.matmul: np.matmul, aten.addmm: _added(np.matmul), aten.baddbmm: _added(np.matmul),
     aten.addmv: _added(np.matmul), aten.addr: _added(lambda a, b: np.expand_dims(a, 1) * b),
     aten.addbmm: _added(lambda a, b: np.sum(np.matmul(a, b), axis=0)), aten.linalg_cross: cross,
@@ -294,3 +298,32 @@ TABLE.update({
     aten.linalg_householder_product: householder_product, aten.ormqr: ormqr, aten.linalg_lstsq: lstsq,
     aten.einsum: lambda equation, tensors, path=None: np.einsum(equation, *tensors),
 })  # fmt: skip
+COMPLEX.update((
+    aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot, aten.matmul, aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm,
+    aten.einsum, aten.linalg_inv_ex, aten._linalg_solve_ex, aten.linalg_solve_triangular, aten.linalg_matrix_exp,
+))  # fmt: skip
+
+
+# -- Fourier transforms ------------------------------------------------------------------------------------------------
+def _norm(normalization: int, forward: bool) -> Any:
+    """NumPy's word for how torch's transforms are scaled: not at all, by the root of n, or by n."""
+    return ("backward" if forward else "forward", "ortho", "forward" if forward else "backward")[normalization]
+
+
+def fft_of_complex(x: Any, dims: Any, normalization: int, forward: bool) -> Any:
+    transform = np.fft.fftn if forward else np.fft.ifftn
+    return transform(x, axes=tuple(dims), norm=_norm(normalization, forward))
+
+
+def fft_of_reals(x: Any, dims: Any, normalization: int, onesided: bool) -> Any:
+    transform = np.fft.rfftn if onesided else np.fft.fftn
+    return transform(x, axes=tuple(dims), norm=_norm(normalization, True))
+
+
+def fft_to_reals(x: Any, dims: Any, normalization: int, size: int) -> Any:
+    sizes = [x.shape[k] for k in dims[:-1]]
+    return np.fft.irfftn(x, [*sizes, size], axes=tuple(dims), norm=_norm(normalization, False))
+
+
+TABLE.update({aten._fft_c2c: fft_of_complex, aten._fft_r2c: fft_of_reals, aten._fft_c2r: fft_to_reals})
+COMPLEX.update((aten._fft_c2c, aten._fft_c2r))

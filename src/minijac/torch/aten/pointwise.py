@@ -11,7 +11,7 @@ import numpy as np
 from ... import nn, special
 from ...backend import astype, namespace, value_of
 from ...ops import elementwise
-from .registry import TABLE, aten, cast, default_float, floating, promoted
+from .registry import COMPLEX, TABLE, aten, cast, default_float, floating, promoted
 
 
 def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,7 +43,7 @@ TABLE.update({
 TABLE.update({
     packet: elementwise.UFUNCS[ufunc]
     for packet, ufunc in {
-        aten.neg: np.negative, aten.abs: np.absolute, aten.square: np.square, aten.sign: np.sign, aten.sgn: np.sign,
+        aten.neg: np.negative, aten.square: np.square, aten.sign: np.sign,
         aten.floor: np.floor, aten.ceil: np.ceil, aten.trunc: np.trunc, aten.isnan: np.isnan, aten.isinf: np.isinf,
         aten.isfinite: np.isfinite, aten.logical_not: np.logical_not, aten.bitwise_not: np.invert,
         aten.signbit: np.signbit, aten.positive: np.positive,
@@ -231,6 +231,10 @@ def softshrink(x: Any, lambd: Any = 0.5) -> Any:
     return np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, 0.0 * x))
 
 
+def angle(x: Any) -> Any:
+    return np.angle(x) if x.dtype.kind == "c" else np.where(np.isnan(x), x, np.where(x < 0, math.pi, 0.0)) * 1.0
+
+
 TABLE.update({
     aten.add: add, aten.sub: sub, aten.div: div, aten.true_divide: div, aten.pow: power, aten.clamp: clamp,
     aten.clamp_min: lambda x, low: clamp(x, low), aten.clamp_max: lambda x, high: clamp(x, None, high),
@@ -244,10 +248,18 @@ TABLE.update({
     aten.relu: elementwise.relu, aten.hardtanh: nn.hardtanh, aten.leaky_relu: nn.leaky_relu,
     aten.clone: lambda x, memory_format=None: np.copy(x), aten.celu: lambda x, alpha=1.0: nn.celu(x, alpha),
     aten.lift_fresh: lambda x: x, aten.frexp: lambda x: tuple(np.frexp(x)),
-    aten.real: lambda x: x, aten.conj_physical: lambda x: x, aten._conj_physical: lambda x: x,
+    aten.abs: np.absolute, aten.sgn: np.sign, aten.conj_physical: np.conj, aten._conj_physical: np.conj,
+    aten.complex: lambda re, im: re + 1j * im,
+    aten.polar: lambda r, angle: r * np.cos(angle) + 1j * (r * np.sin(angle)), aten.angle: angle,
     aten.mvlgamma: lambda x, p: p * (p - 1) / 4 * math.log(math.pi)
     + sum(special.gammaln(x - 0.5 * k) for k in range(p)),
-    aten.angle: lambda x: np.where(np.isnan(x), x, np.where(x < 0, math.pi, 0.0)) * 1.0,
     aten.sigmoid_backward: lambda g, y: g * (y * (1.0 - y)), aten.tanh_backward: lambda g, y: g * (1.0 - y * y),
     aten.threshold_backward: lambda g, x, t: np.where(x <= t, 0.0, g),
 })  # fmt: skip
+COMPLEX.update((
+    aten.exp, aten.log, aten.sqrt, aten.sin, aten.cos, aten.tan, aten.sinh, aten.cosh, aten.tanh, aten.reciprocal,
+    aten.neg, aten.abs, aten.square, aten.sgn, aten.angle, aten.conj_physical, aten._conj_physical, aten.add, aten.sub,
+    aten.mul, aten.div, aten.true_divide, aten.rsub, aten.pow, aten.addcmul, aten.addcdiv, aten.lerp, aten.eq, aten.ne,
+    aten.isnan, aten.isfinite, aten.where, aten.masked_fill, aten.copy, aten.fill, aten.zero, aten.clone,
+    aten._to_copy, aten.lift_fresh,
+))  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from ... import special
 from ...backend import astype, value_of
 from ..tensors import tensor_of
-from .registry import EXACT, TABLE, aten, cast, floating
+from .registry import COMPLEX, EXACT, TABLE, aten, cast, floating
 
 
 def _dims(dim: Any, x: Any) -> Any:
@@ -219,8 +219,8 @@ def vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dt
     if not x.ndim:
         return np.abs(x) if ord != 0 else astype(x != 0, x.dtype, x)
     if ord == 2:
-        total = np.sum(np.square(x), axis=axes, keepdims=keepdim)
-        return _root(total)
+        squares = np.square(np.real(x)) + np.square(np.imag(x)) if x.dtype.kind == "c" else np.square(x)
+        return _root(np.sum(squares, axis=axes, keepdims=keepdim))
     size = np.abs(x)
     if ord == math.inf:
         return np.max(size, axis=axes, keepdims=keepdim)
@@ -288,3 +288,6 @@ TABLE.update({
     aten._softmax_backward_data: lambda g, y, dim, dtype: y * (g - np.sum(g * y, axis=dim, keepdims=True)),
     aten._log_softmax_backward_data: lambda g, y, dim, dtype: g - np.exp(y) * np.sum(g, axis=dim, keepdims=True),
 })  # fmt: skip
+COMPLEX.update((
+    aten.sum, aten.mean, aten.prod, aten.cumsum, aten.cumprod, aten.linalg_vector_norm, aten.norm, aten.dist,
+))  # fmt: skip

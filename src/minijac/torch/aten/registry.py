@@ -9,16 +9,34 @@ import numpy as np
 import torch
 
 from ...backend import astype, namespace, placed
-from ...errors import InputError
+from ...errors import InputError, UnsupportedOperationError
+from ...lines import user_line
 from ..tensors import DTYPES
 
-__all__ = ["EXACT", "FACTORIES", "RESOLVED", "TABLE", "VIEWS", "aten", "floating", "promoted", "register"]
+__all__ = [
+    "BESIDE",
+    "COMPLEX",
+    "EXACT",
+    "FACTORIES",
+    "RESOLVED",
+    "TABLE",
+    "VIEWS",
+    "aten",
+    "floating",
+    "of_reals",
+    "promoted",
+    "register",
+]
 
 aten = torch.ops.aten
 TABLE: dict[Any, Callable[..., Any]] = {}
 """For a packet of torch's, or one of its overloads: a function of values, with the arguments of torch's schema."""
 VIEWS: set[Any] = set()
 """Those whose result is a view of the first argument."""
+BESIDE: set[Any] = set()
+"""Of these, those that are no part of it: real parts, conjugates."""
+COMPLEX: set[Any] = set()
+"""Those that are right for complex operands as they stand."""
 FACTORIES: set[Any] = set()
 """Those that look at shapes alone."""
 RESOLVED: dict[Any, Callable[..., Any]] = {}
@@ -48,6 +66,26 @@ def register(operation: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
+def of_reals(packet: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which refuses complex operands unless it is known to be right for them."""
+    if packet in COMPLEX or packet in VIEWS:
+        return function
+
+    def on_reals(*values: Any, **kwargs: Any) -> Any:
+        for x in values:
+            if getattr(x, "dtype", None) in _COMPLEX:
+                raise UnsupportedOperationError(
+                    f"{packet} at {user_line()}: got complex numbers, which this operation has no counterpart for in "
+                    "minijac.torch. Write it in real and imaginary parts, or apply it to x.abs()."
+                )
+        return function(*values, **kwargs)
+
+    return on_reals
+
+
+_COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
+
+
 # -- dtypes ------------------------------------------------------------------------------------------------------------
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 
@@ -73,7 +111,7 @@ def promoted(*operands: Any) -> tuple[Any, ...]:
         if type(b) in (float, int):
             if hasattr(a, "dtype") and a.dtype.kind == "f":
                 return operands
-        elif hasattr(a, "dtype") and a.dtype == b.dtype:
+        elif hasattr(a, "dtype") and a.dtype == getattr(b, "dtype", None):
             return operands
     arrays = [x for x in operands if _array(x)]
     first = arrays[0].dtype
@@ -88,9 +126,17 @@ def promoted(*operands: Any) -> tuple[Any, ...]:
         best = np.result_type(*[x.dtype for x in group if _rank(x) == rank])
         if best.kind in "iu":
             best = np.result_type(*[x.dtype for x in group])
+    if best is not None and best.kind == "c":  # of the precision that dimensioned floats have
+        best = np.result_type(best, *[x.dtype for x in arrays if x.ndim and x.dtype.kind == "f"])
     numbers = max([_rank(x) for x in operands if not _array(x)], default=-1)
     if numbers > rank:
-        best = default_float() if numbers == 2 else np.dtype(np.int64) if numbers == 1 else np.dtype(np.complex64)
+        best = (
+            default_float()
+            if numbers == 2
+            else np.dtype(np.int64)
+            if numbers == 1
+            else np.result_type(first if first.kind == "f" else default_float(), np.complex64)
+        )
     return tuple([astype(x, best, x) if _array(x) else x for x in operands])
 
 
@@ -106,7 +152,9 @@ def array(x: Any, like: Any) -> Any:
 
 def as_numpy_dtype(dtype: Any) -> Any:
     if dtype not in DTYPES:
-        raise InputError(f"minijac.torch: expected float32, float64, integers or bools, got {dtype}.")
+        raise InputError(
+            f"minijac.torch: expected float32, float64, complex64, complex128, integers or bools, got {dtype}."
+        )
     return DTYPES[dtype]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ...backend import astype, namespace, placed, value_of
 from ...numpy.indexing import add_at, put
 from ..views import layout_of
-from .registry import FACTORIES, TABLE, VIEWS, aten, promoted
+from .registry import BESIDE, COMPLEX, FACTORIES, TABLE, VIEWS, aten, promoted
 
 WHOLE = slice(None)
 
@@ -80,10 +80,13 @@ _VIEWS = {
     aten.select: lambda x, dim, index: along(x, dim, int(index)), aten.slice: slice_, aten.diagonal: diagonal,
     aten.split: split, aten.split_with_sizes: split, aten.unbind: unbind, aten.as_strided: as_strided,
     aten.alias: lambda x: x, aten.detach: lambda x: x, aten.unfold: unfold, aten.lift_fresh: lambda x: x,
-    aten.view_as_real: None, aten._conj: lambda x: x, aten._neg_view: lambda x: -x,
+    aten._conj: lambda x: np.conj(x), aten._neg_view: lambda x: -x,
+    aten.view_as_real: lambda x: np.stack([np.real(x), np.imag(x)], -1),
+    aten.view_as_complex: lambda x: x[..., 0] + 1j * x[..., 1],
 }  # fmt: skip
-VIEWS.update(packet for packet, function in _VIEWS.items() if function is not None)
-TABLE.update({packet: function for packet, function in _VIEWS.items() if function is not None})
+VIEWS.update(_VIEWS)
+BESIDE.update((aten._conj, aten._neg_view, aten.view_as_real, aten.view_as_complex))
+TABLE.update(_VIEWS)
 # the same as copies
 TABLE.update({
     aten.unsafe_split: split, aten.unsafe_split_with_sizes: split, aten.squeeze_copy: squeeze,
@@ -361,3 +364,8 @@ TABLE.update({
     aten.embedding_dense_backward: lambda g, indices, n, padding_idx, scale:
         add_at(namespace(g).zeros((n, g.shape[-1]), g.dtype), _index(indices), g),
 })  # fmt: skip
+COMPLEX.update((
+    aten.cat, aten.stack, aten.repeat, aten.roll, aten.flip, aten.rot90, aten.constant_pad_nd, aten.tril, aten.triu,
+    aten.diag_embed, aten.trace, aten.index, aten.index_select, aten.embedding, aten.gather, aten.masked_select,
+    aten.take, aten.unsafe_split, aten.unsafe_split_with_sizes,
+))  # fmt: skip
