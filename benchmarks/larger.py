@@ -1,12 +1,14 @@
 """A batch larger than memory should hold: Jacobians of ten million samples from a Zarr array into another, by Dask.
 
 Run `python benchmarks/larger.py` (needs dask, distributed and zarr). It prints the throughput of one process and of two
-workers, and the peak memory of each process, beside what the whole result takes.
+workers, and the peak memory of each process, beside what the whole result takes; of all samples it is stored.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
 import tempfile
 import time
@@ -21,6 +23,8 @@ import zarr
 
 import minijac as mj
 
+RESULTS = Path(__file__).resolve().parent / "results" / "larger-cpu.json"
+SAMPLES = 10_000_000
 CHUNK = 50_000
 RNG = np.random.default_rng(0)
 W1, W2 = RNG.normal(size=(6, 32)).astype(np.float32), RNG.normal(size=(32, 3)).astype(np.float32)
@@ -46,7 +50,7 @@ def written(source: Any, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=10_000_000)
+    parser.add_argument("--samples", type=int, default=SAMPLES)
     samples = parser.parse_args().samples
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -56,17 +60,24 @@ def main() -> None:
         print(f"{samples:,} samples; input {x.nbytes / 1e6:,.0f} MB, Jacobians {samples * 18 * 4 / 1e6:,.0f} MB")
         before = peak_megabytes()
         with dask.config.set(scheduler="synchronous"):
-            seconds = written(source, folder / "one")
-        print(
-            f"one process: {samples / seconds:,.0f} samples/s, peak {peak_megabytes():,.0f} MB ({before:,.0f} before)"
-        )
+            one = written(source, folder / "one")
+        peak = peak_megabytes()
+        print(f"one process: {samples / one:,.0f} samples/s, peak {peak:,.0f} MB ({before:,.0f} before)")
         cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
         with cluster, distributed.Client(cluster) as client:
-            seconds = written(source, folder / "two")
-            peaks = ", ".join(f"{peak:,.0f} MB" for peak in client.run(peak_megabytes).values())
-        print(f"two workers: {samples / seconds:,.0f} samples/s, peaks {peaks}")
+            two = written(source, folder / "two")
+            peaks = list(client.run(peak_megabytes).values())
+        print(f"two workers: {samples / two:,.0f} samples/s, peaks {', '.join(f'{each:,.0f} MB' for each in peaks)}")
         row = zarr.open(str(folder / "two"))[samples // 2]
         np.testing.assert_allclose(row, mj.jacobian(network)(np.asarray(source[samples // 2][None]))[0], rtol=1e-4)
+    if samples == SAMPLES:
+        found = {
+            "samples": samples,
+            "samples per second": {"one": samples / one, "two": samples / two},
+            "megabytes": {"result": samples * 72 / 1e6, "before": before, "one": peak, "two": peaks},
+            "load": os.getloadavg()[0],
+        }
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
