@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import MODES, close, mentions, net, places_named, random
-from misuse import calls_float, calls_rfft, sets_an_item
+from misuse import calls_float, calls_sort_complex, sets_an_item
 
 import minijac as mj
 
@@ -321,7 +321,7 @@ def test_input_errors_name_the_users_line(name):
 
 def test_messages_do_not_show_the_inside_of_the_library():
     """No line of minijac itself is given as the place of the user's mistake."""
-    for f in (calls_float, sets_an_item, calls_rfft, lambda x: x - x.mean(0)):
+    for f in (calls_float, sets_an_item, calls_sort_complex, lambda x: x - x.mean(0)):
         with pytest.raises(mj.MinijacError) as caught:
             mj.jacobian(f)(X)
         assert "minijac/" not in str(caught.value).replace("\\", "/").replace(__file__, "")

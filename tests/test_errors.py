@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from helpers import close, marked_line, mentions, names_place, net, random
-from misuse import CONVERSIONS, MUTATIONS, calls_rfft, runs
+from misuse import CONVERSIONS, MUTATIONS, runs
 
 import minijac as mj
 
@@ -47,34 +47,23 @@ def calls_apply_along_axis(x):
     return x * np.apply_along_axis(np.sum, 1, x)[0]  # <- here
 
 
-def calls_eig(x):
-    return x * np.linalg.eig(x[:3, :3])[0].real  # <- here
+def calls_sort_complex(x):
+    return x * np.sort_complex(x).real  # <- here
 
 
-def calls_eigvals(x):
-    return np.linalg.eigvals(x[:3, :3]).real  # <- here
+def calls_wrightomega(x):
+    return pytest.importorskip("scipy.special").wrightomega(x)  # <- here
 
 
-def calls_roots(x):
-    return x * np.roots(x[0])[0]  # <- here
-
-
-def calls_struve(x):
-    return pytest.importorskip("scipy.special").struve(1.0, x)  # <- here
-
-
-def calls_airy(x):
-    return pytest.importorskip("scipy.special").airy(x)[0]  # <- here
+def calls_mathieu_a(x):
+    return pytest.importorskip("scipy.special").mathieu_a(1, x)  # <- here
 
 
 UNSUPPORTED = {
-    "rfft": calls_rfft,
     "apply_along_axis": calls_apply_along_axis,
-    "eig": calls_eig,
-    "eigvals": calls_eigvals,
-    "roots": calls_roots,
-    "struve": calls_struve,
-    "airy": calls_airy,
+    "sort_complex": calls_sort_complex,
+    "wrightomega": calls_wrightomega,
+    "mathieu_a": calls_mathieu_a,
 }
 
 

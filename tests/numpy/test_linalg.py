@@ -292,8 +292,6 @@ def test_norms_of_matrices_at_zero(order):
 
 def test_what_has_no_derivative_says_so():
     for f, text in (
-        (L.eig, "complex"),
-        (L.eigvals, "eigvalsh"),
         (lambda a: L.svd(a), "full_matrices=False"),
         (lambda a: L.qr(a, "complete"), "mode='reduced'"),
     ):

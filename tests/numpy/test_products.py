@@ -215,9 +215,3 @@ P, R = np.array([2.0, -1.0, 0.5, 3.0]), np.array([1.5, 0.3, -2.0])
 def test_polynomials(f, args):
     close(mj.jvp(f, args, args)[0], f(*args))
     mj.testing.check_derivatives(f, *args, batch_axis=None, order=2)
-
-
-def test_zeros_of_polynomials_have_no_derivative_here():
-    for f in (np.roots, lambda p: np.poly(p.reshape(2, 2))):
-        with pytest.raises(mj.UnsupportedOperationError, match="complex"):
-            mj.jacobian(f, batch_axis=None)(P)

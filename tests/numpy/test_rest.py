@@ -54,9 +54,3 @@ def test_the_jacobian_of_a_sparse_product_is_the_matrix():
 def test_an_empty_system_is_solved():
     f = lambda x: np.linalg.solve(np.zeros((0, 0)) * x.sum(), np.zeros((0, 2)) * x.sum())
     assert mj.jacobian(f, batch_axis=None)(np.ones(3)).shape == (0, 2, 3)
-
-
-@pytest.mark.parametrize("f", [np.emath.sqrt, np.emath.log, lambda x: np.emath.arcsin(x - 1.5)])
-def test_emath_refuses_what_is_complex(f):
-    with pytest.raises(mj.UnsupportedOperationError, match="complex"):
-        mj.jacobian(f)(np.full((2, 2), -0.5))
