@@ -331,7 +331,7 @@ def hazards(choose: Choose, a: Value) -> Any:
             f"np.nansum({{0}} * np.array([{bad.replace('np.inf', 'np.nan')}]){shape}, axis={axis})":
                 f"({{0}} * 1.5 * {kept}).sum({axis})",
             f"np.take_along_axis({{0}}, (np.argsort({{0}}, axis={axis}, kind='stable') + 1) % {n}, {axis})":
-                f"torch.gather({{0}}, {axis}, (torch.argsort({{0}}, {axis}, stable=True) + 1) % {n})",
+                f"torch.gather({{0}}, {axis}, (torch.argsort({{0}}, dim={axis}, stable=True) + 1) % {n})",
             f"{{0}} * mj.numpy.take(np.arange(1.0, {n + 1}), np.argmax({{0}}, axis={axis}, keepdims=True))":
                 f"{{0}} * torch.arange(1.0, {n + 1}, dtype=torch.float64)[torch.argmax({{0}}, {axis}, keepdim=True)]",
             f"np.exp(-np.linalg.norm({{0}} - mj.stop_gradient({{0}}), axis={axis}) ** 2)":
