@@ -12,7 +12,7 @@ from ..ops.structural import concatenate, getitem_basic, reshape
 from ..tape.op import Op
 from .ir import PYTHON_NUMBERS, Instruction, Program, Value
 
-__all__ = ["LOOP", "PICK", "SEVERAL", "Loop", "Rewriting", "unrolled"]
+__all__ = ["LOOP", "PICK", "SEVERAL", "Loop", "Rewriting", "compacted", "unrolled"]
 
 
 def _as_a_whole(*operands: Any, **params: Any) -> Any:
@@ -73,6 +73,8 @@ class Rewriting:
 
     def taken(self, step: Instruction) -> Instruction:
         """A step on what stands in place of its operands."""
+        if self.same.keys().isdisjoint(step.args):
+            return step
         return step._replace(args=tuple([self.same.get(n, n) for n in step.args]))
 
     def loop(self, loop: Loop, args: Sequence[int]) -> list[int]:
@@ -123,6 +125,25 @@ class Rewriting:
     def result(self) -> Program:
         outputs = tuple([self.same.get(n, n) for n in self.program.outputs])
         return Program(tuple(self.values), tuple(self.steps), self.program.inputs, outputs)
+
+
+def compacted(program: Program) -> Program:
+    """The program without the values that nothing reads, numbered anew."""
+    new = Rewriting(program._replace(values=()))
+    steps = program.instructions
+    number = {n: new.added(program.values[n]) for n in program.inputs}
+    for step in steps:
+        for n in (*step.args, step.out):
+            if n not in number:
+                number[n] = new.added(program.values[n])
+    for n in program.outputs:
+        if n not in number:
+            number[n] = new.added(program.values[n])
+    renumbered = tuple([
+        Instruction(op, tuple([number[n] for n in args]), params, number[out]) for op, args, params, out in steps
+    ])  # fmt: skip
+    inputs, outputs = (tuple([number[n] for n in ends]) for ends in (program.inputs, program.outputs))
+    return Program(tuple(new.values), renumbered, inputs, outputs)
 
 
 def unrolled(program: Program, which: Callable[[Loop], bool] = lambda loop: True) -> Program:

@@ -60,7 +60,7 @@ class Symbol(Traced):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return np.shape(self.value)
+        return self.value.shape if type(self.value) is np.ndarray else np.shape(self.value)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -195,6 +195,9 @@ class Recorder(Trace):
         self.shaping = []
 
     def _symbol(self, value: Any, kind: str, content: Any = None) -> Symbol:
+        if type(value) is np.ndarray and value.ndim:
+            self.values.append(Value(value.shape, value.dtype, kind, content))
+            return SymbolArray(self, len(self.values) - 1, value)
         dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
         number = None if isinstance(value, np.ndarray) or not np.isscalar(value) else type(value)
         self.values.append(Value(np.shape(value), dtype, kind, content, number))
@@ -271,7 +274,9 @@ class Recorder(Trace):
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
         """Compute an operation once, for its result's shape and dtype, and keep it as an instruction."""
-        args = tuple([self.captured(arg) if self.captures(arg) else arg for arg in args])
+        args = tuple([
+            arg if isinstance(arg, Symbol) or not self.captures(arg) else self.captured(arg) for arg in args
+        ])  # fmt: skip
         for value in params.values():
             if isinstance(value, Traced):
                 value._refuse(f"{op.name} with a parameter that depends on values,")

@@ -16,7 +16,7 @@ import numpy as np
 from ...algebra.labels import Label, Window
 from ...ops.structural import concatenate, expand_dims, getitem_basic, reshape, transpose
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value, without_dead_code
-from ..loops import LOOP, PICK, Loop, Rewriting, unrolled
+from ..loops import LOOP, PICK, Loop, Rewriting, compacted, unrolled
 from .periods import periods_of
 from .totals import ADD, TOTAL, totalled, without_totals
 
@@ -42,7 +42,7 @@ def rolled(program: Program) -> Program:
     while (found := _rolled_once(program, rows)) is not None:
         program = without_dead_code(found)
     program = without_totals(_restacked(_with_rows(program, rows)))
-    return unrolled(without_dead_code(program), _is_call)
+    return compacted(unrolled(without_dead_code(program), _is_call))
 
 
 def _is_call(loop: Loop) -> bool:
@@ -117,7 +117,9 @@ def _rows_apart(program: Program) -> tuple[Program, dict[int, Instruction]]:
     """The program with given arrays once each, and what makes views of them of which there are many, as of a series."""
     same = same_given(program.values)
     given = {n for n, value in enumerate(program.values) if value.kind != "computed"}
-    steps = [step._replace(args=tuple([same.get(n, n) for n in step.args])) for step in program.instructions]
+    new = Rewriting(program)
+    new.same = {n: first for n, first in same.items() if n != first}
+    steps = [new.taken(step) for step in program.instructions]
     views: dict[Any, set[Any]] = {}
     for step in steps:
         if step.op.view and step.args[0] in given:
