@@ -272,7 +272,9 @@ def looping(choose: Choose, a: Value, b: Value) -> Any:
     numpy, torch_ = texts[-1]
     numpy, torch_ = f"np.tanh({numpy})", f"torch.tanh({torch_})"
     kept, count = choose([None, 1, 2]), choose([1, 2, 3])
-    form = choose(["loop", "rows", "nested", "checkpoint"])
+    form = choose(["loop", "rows", "nested", "checkpoint", "plain", "plain"])
+    if form == "plain":
+        return plain_loop(choose, numpy, torch_)
     if form == "checkpoint":
         return f"mj.checkpoint(lambda c: {numpy})({{0}})", f"[c := {{0}}, {torch_}][1]"
     if form == "rows":
@@ -338,6 +340,20 @@ def hazards(choose: Choose, a: Value) -> Any:
                 f"torch.exp(-(({{0}} - {{0}}.detach()) ** 2).sum({axis}))",
         }  # fmt: skip
     return choose(list(options.items()))
+
+
+def plain_loop(choose: Choose, numpy: str, torch_: str) -> Any:
+    """A loop of Python's, with a number that differs between its steps, or one in the other, and what of it is used."""
+    count = choose([3, 5, 9])
+    step = choose(["{}", "0.9 * {} + 0.01 * k * c", "{} * (1.0 + 0.1 / (1 + k))"])
+    used = choose(["c[-1]", "c[-1] + c[1]", "sum(c)", "c[-1] * c[len(c) // 2]"])
+    texts = []
+    for text in (numpy, torch_):
+        inner = f"[c := {step.format(text)} for k in range({count})]"
+        if count == 3:
+            inner = f"[c := [c, *[c := {step.format(text)} for k in range(4)]][-1] * 0.9 for _ in range(3)]"
+        texts.append(f"(lambda c: {used})([c := {{0}}, *{inner}])")
+    return tuple(texts)
 
 
 OPERATIONS: list[tuple[Callable[..., Any], int]] = [

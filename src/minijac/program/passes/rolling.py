@@ -40,7 +40,7 @@ def rolled(program: Program) -> Program:
         return unrolled(program, _is_call)
     program, rows = _rows_apart(totalled(program, FEWEST))
     while (found := _rolled_once(program, rows)) is not None:
-        program = without_dead_code(found)
+        program = found
     program = without_totals(_restacked(_with_rows(program, rows)))
     return compacted(unrolled(without_dead_code(program), _is_call))
 
@@ -193,7 +193,9 @@ def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction]) -> Pro
             if writer is not None and writer.writable:
                 loops[run.start] = writer
         if loops:
-            return _written(program, loops, rows_apart)
+            shorter = without_dead_code(_written(program, loops, rows_apart))
+            if len(shorter.instructions) < len(program.instructions):  # what is put around a loop counts too
+                return shorter
     return None
 
 
