@@ -19,6 +19,7 @@ NEEDS = {
     "flow": {"matplotlib": "matplotlib"},
     "ekf": {"scipy": "SciPy", "matplotlib": "matplotlib"},
     "lorenz96": {"matplotlib": "matplotlib"},
+    "lstm": {"sklearn": "scikit-learn", "matplotlib": "matplotlib"},
 }
 WITHOUT = """
 import runpy, sys
@@ -119,6 +120,14 @@ def test_lorenz96_has_the_published_exponents(tmp_path: Path) -> None:
     assert dimension == pytest.approx(27.1, abs=0.3)
     assert numbers(text, "sum of the exponents:")[0] == pytest.approx(-40.0, abs=0.05)
     assert_agrees_with_torch(text, 1e-12)
+
+
+def test_lstm_reads_digits_and_remembers_their_beginning(tmp_path: Path) -> None:
+    text = run("lstm", tmp_path / "lstm.png")
+    assert_drawn(tmp_path / "lstm.png")
+    assert numbers(text, "accuracy:")[0] > 0.75
+    assert numbers(text, "early half of the series:")[0] > 10
+    assert_agrees_with_torch(text, 1e-11)
 
 
 def test_without_torch_and_tqdm_an_example_still_runs_and_says_so(tmp_path: Path) -> None:
