@@ -30,6 +30,9 @@ LEAST = 2
 """Operations of a step below which steps are left as they are,"""
 LEAST_APART = 16
 """and those of steps that need nothing of each other."""
+LARGE, LONG = 2**16, 2**12
+"""Bytes that an instruction makes, on average, above which tiles of samples are worth more than loops; but
+not in programs of so many instructions."""
 DEEPEST = 16
 """Steps back that a step may read from."""
 
@@ -341,14 +344,12 @@ class _Writer:
     @property
     def writable(self) -> bool:
         """Whether it is worth it, and nothing that goes from step to step is a number of Python's."""
-        work = sum(_work(step) for step in self._steps)
+        work, size = sum(map(_work, self._steps)), self.run.stop - self.run.start
+        traffic = sum(self._values[step.out].nbytes for step in self._body)
         deep = sum(key.lag > 1 for key in self._carries)
-        if (
-            self.run.stop - self.run.start < SHORTEST
-            or work < LEAST
-            or 4 * deep > work
-            or (not self._carries and work < LEAST_APART)
-        ):
+        if size < SHORTEST or (size < LONG and traffic > LARGE * len(self._body)):
+            return False
+        if work < LEAST or 4 * deep > work or (not self._carries and work < LEAST_APART):
             return False
         made = [self._values[self._local[key]] for key in self._carries]
         kept = [self._values[self._local[j]] for j in self._used]
