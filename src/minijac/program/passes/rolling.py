@@ -308,6 +308,13 @@ class _Reads:
         return found, totals
 
 
+def _size(step: Instruction) -> int:
+    """Instructions, were no loop one."""
+    if step.op is not LOOP:
+        return 1
+    return int(step.params["loop"].length) * sum(map(_size, step.params["loop"].body.instructions))
+
+
 def _work(step: Instruction) -> int:
     """Operations that compute."""
     if step.op is LOOP:
@@ -344,7 +351,7 @@ class _Writer:
     @property
     def writable(self) -> bool:
         """Whether it is worth it, and nothing that goes from step to step is a number of Python's."""
-        work, size = sum(map(_work, self._steps)), self.run.stop - self.run.start
+        work, size = sum(map(_work, self._steps)), self.run.length * sum(map(_size, self._steps))
         traffic = sum(self._values[step.out].nbytes for step in self._body)
         deep = sum(key.lag > 1 for key in self._carries)
         if size < SHORTEST or (size < LONG and traffic > LARGE * len(self._body)):
