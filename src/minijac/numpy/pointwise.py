@@ -225,7 +225,12 @@ def angle(z: Any, deg: bool = False) -> Any:
     return np.where(z < 0, 180.0 if deg else np.pi, 0.0).astype(z.dtype)
 
 
-UFUNCS.update({np.absolute: absolute, np.sign: sign, np.conjugate: conj})
+def conjugate(x: Any, /) -> Any:
+    """As a ufunc, which returns no operand: the method of real numbers does."""
+    return conj(x) if is_complex(x) else x.fresh()
+
+
+UFUNCS.update({np.absolute: absolute, np.sign: sign, np.conjugate: conjugate})
 
 
 def _like(function: Any) -> Callable[..., Any]:
