@@ -212,7 +212,8 @@ def test_importing_minijac_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_nothing_of_a_run_is_kept():
+@pytest.mark.parametrize("steps", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_of_a_run_is_kept(steps):
     import gc
 
     f, x = module("tanh")
@@ -225,7 +226,7 @@ def test_nothing_of_a_run_is_kept():
         step()
     gc.collect()
     before = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
-    for _ in range(20):
+    for _ in range(steps):
         step()
     gc.collect()
     assert sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) <= before

@@ -483,6 +483,12 @@ def test_vmap_around_is_refused():
         torch.func.vmap(lambda x: mt.jacobian(torch.sin)(x))(x_of(2, 3, 3))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_data_parallel_is_refused():
+    with pytest.raises(mj.InputError, match=r"net\.module"):
+        mt.jacobian(nn.DataParallel(nn.Linear(3, 2)))
+
+
 @pytest.mark.parametrize("convert", [lambda x: x.numpy(), lambda x: __import__("numpy").asarray(x)])
 def test_arrays_of_what_is_followed_are_refused(convert):
     with pytest.raises(mj.ConversionError, match="drop its derivative"):

@@ -57,6 +57,11 @@ def lowered(f: Callable[..., Any]) -> Callable[..., Any]:
 def _named(function: Callable[..., Any], f: Any) -> Any:
     if not callable(f):
         raise InputError(f"minijac.torch: expected a module or a function of tensors, got {type(f).__name__}.")
+    if isinstance(f, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        raise InputError(
+            f"minijac.torch: got a {type(f).__name__}, which hands samples to copies of a module on other devices, "
+            "where they cannot be followed. Pass net.module."
+        )
     if isinstance(f, torch.nn.Module):
         function.__name__ = type(f).__name__
         function.__wrapped__ = f  # type: ignore[attr-defined]
