@@ -23,6 +23,7 @@ from gpu import Device, agree
 from nvrtc import compiles
 from registry import CASES, GROUPS, MODES, SMOOTH, Case, calls, value_and_jacobians
 from tiles import tile_everything
+from torch_ops import COMPLEX
 
 import minijac as mj
 from minijac.ops import REGISTRY
@@ -149,7 +150,8 @@ def matrix(way: str) -> Any:
 
 
 def test_every_operation_is_walked():
-    assert {case.name for case in CASES} == set(REGISTRY)
+    """Here, or in test_complex_registry.py where their results are complex."""
+    assert {case.name for case in CASES} | set(COMPLEX) == set(REGISTRY)
 
 
 # --- compiled ---------------------------------------------------------------------------------------------------------
