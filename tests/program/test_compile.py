@@ -356,12 +356,13 @@ def test_what_is_no_function_is_refused():
         mj.compile(net(X))
 
 
-def test_captured_numbers_are_those_of_the_recording():
+def test_captured_numbers_are_those_of_the_call():
     scale = 2.0
     compiled = mj.compile(lambda x: x * scale)
     same(compiled(X), 2.0 * X)
     scale = 3.0
-    same(compiled(X), 2.0 * X)
+    same(compiled(X), 3.0 * X)
+    assert compiled.cache_info().misses == 2
 
 
 def test_tensors_are_refused_with_what_to_write():

@@ -50,6 +50,64 @@ def test_an_attribute_bound_anew_is_seen_and_recorded_once_for_it() -> None:
     assert compiled.cache_info().misses == 2
 
 
+class Schedule:
+    def __init__(self) -> None:
+        self.rate, self.kind, self.calls, self.inner = 1.0, "tanh", 0, Inner()
+        self.options = {"scale": 3.0, "unused": 0.0}
+
+    def __call__(self, x: Any) -> Any:
+        self.calls += 1
+        self.left = 1.0
+        del self.left
+        y = x * self.rate * self.options["scale"] * self.inner.gain * FACTOR
+        return np.tanh(y) if self.kind == "tanh" else y
+
+
+class Inner:
+    gain: float
+
+    def __init__(self) -> None:
+        self.gain = 1.5
+
+
+FACTOR = 2.0
+
+
+def test_plain_values_that_the_code_names_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = Schedule()
+    compiled = mj.compile(mj.jacobian(f.__call__))
+
+    def same(misses: int) -> None:
+        for _ in range(2):
+            assert_array_equal(compiled(X), mj.jacobian(f.__call__)(X))
+        assert compiled.cache_info().misses == misses
+
+    same(1)
+    f.rate *= 0.5
+    same(2)
+    f.kind = "linear"
+    same(3)
+    f.options["scale"] = 1.0
+    f.options["unused"] = 5.0
+    same(4)
+    f.inner.gain = 2
+    same(5)
+    monkeypatch.setitem(globals(), "FACTOR", 7.0)
+    same(6)
+    f.rate = float("nan")
+    compiled(X)
+    compiled(X)
+    assert compiled.cache_info().misses == 7
+
+
+def test_a_number_of_a_closure_is_seen() -> None:
+    scale = 1.0
+    compiled = mj.compile(lambda x: x * scale)
+    assert_array_equal(compiled(X), X)
+    scale = 4.0
+    assert_array_equal(compiled(X), 4.0 * X)
+
+
 def test_what_containers_hold_is_seen() -> None:
     model = Model()
     compiled = mj.compile(model.__call__)

@@ -22,7 +22,7 @@ from ..errors import InputError, TraceError
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
-from .held import Held, drawn_from, held, unseeded
+from .held import PLAIN, Held, drawn_from, held, unseeded
 from .ir import Program
 from .loops import unrolled
 from .passes.simplify import optimised
@@ -61,7 +61,7 @@ class Entry:
 
     def __init__(self, program: Program, tree: Any, parts: Any, how: How, device: int | None) -> None:
         self.watched: list[Held] = []
-        """Captured arrays that a name may be bound anew of."""
+        """Captured arrays that a name may be bound anew of, and numbers and other plain values that the code names."""
         self.lifted: list[list[Held]] = []
         """Arrays whose names were bound anew before: inputs behind the arguments, each under all its names."""
         self.arrays: list[int] = []
@@ -117,7 +117,9 @@ class Entry:
                     return None
             if not all(_same(read(), content) for read, content in self.shaping):
                 return []
-            anew = [each for each in self.watched if each.read() is not each.value]
+            anew = [each for each in self.watched if not unchanged(each)]
+            if any(type(each.value) in PLAIN for each in anew):
+                return []
             for first, *rest in self.lifted:
                 array = first.read()
                 if not _alike(array, first.value) or any(each.read() is not array for each in rest):
@@ -138,6 +140,15 @@ class Entry:
 
 
 LEAF = flatten(0)[1]
+
+
+def unchanged(each: Held) -> bool:
+    """Whether a name stands for what it did."""
+    try:
+        now, value = each.read(), each.value
+    except (AttributeError, LookupError):  # it is not there any more
+        return False
+    return now is value or (type(now) is type(value) and type(value) in PLAIN and bool(now == value))
 
 
 def _last(known: Callable[[], Any], content: Any) -> Any:
@@ -386,7 +397,8 @@ def record(
 ) -> Entry:
     """Run `fn` once on symbols, and make a program of what it did.
 
-    `found` are the arrays that it reaches by name, of which those that it captures are watched; `lifted` become inputs.
+    `found` is what it reaches by name: the arrays that it captures are watched, and plain values that it does not write
+    itself; `lifted` become inputs.
     """
     leaves, tree = flatten((args, kwargs))
     with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()):
@@ -396,7 +408,10 @@ def record(
             groups.setdefault(id(array), []).append(Held(read, array))
         entry, captured, shaping = _recorded(fn, leaves, tree, how, [same[0].value for same in groups.values()])
         entry.lifted = list(groups.values())
-        entry.watched = [each for each in found if id(each.value) in captured - groups.keys()]
+        entry.watched = [
+            each for each in found
+            if (unchanged(each) if type(each.value) in PLAIN else id(each.value) in captured - groups.keys())
+        ]  # fmt: skip
         for known, content in shaping:
             array = known()
             if array is not None:  # it was not made on the way
@@ -492,10 +507,10 @@ def compile(
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
     are seen, and so is a global, a closure's variable or an attribute that is bound to another array: it becomes an
-    input, once. A captured index or mask that was written, or bound anew, is recorded with again. All else that is
-    captured is as it was when recording: numbers, and what Python or NumPy computes from captured values alone before
-    a traced value meets it. What `fn` does beside its result, such as to print, it does when recording only. `fn` may
-    use any transformation, and be used in one.
+    input, once. A captured index or mask that was written, or bound anew, is recorded with again, and so are numbers,
+    flags and strings that the code names and that are others now. What Python or NumPy computes from captured values
+    alone, before a traced value meets it, is as it was when recording. What `fn` does beside its result, such as to
+    print, it does when recording only. `fn` may use any transformation, and be used in one.
 
     It also decorates functions and methods, with or without arguments: ``@mj.compile``, ``@mj.compile(maxsize=8)``.
 

@@ -20,35 +20,48 @@ from numpy.random import bit_generator
 from ..backend import is_array
 from ..lines import of_library
 
-__all__ = ["Held", "drawn_from", "held", "unseeded"]
+__all__ = ["PLAIN", "Held", "drawn_from", "held", "unseeded"]
 
 MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
 
 
+PLAIN = (bool, int, float, complex, str, type(None))
+MOST_ITEMS = 16
+"""Plain values in a list or a tuple that are looked at; there are no names in the code for them."""
+
+
 class Held(NamedTuple):
-    """An array or a generator, and the call that reads what stands in its place now."""
+    """An array, a generator or a plain value, and the call that reads what stands in its place now."""
 
     read: Callable[[], Any]
     value: Any
 
 
 def held(fn: Callable[..., Any]) -> list[Held]:
-    """The arrays and generators that a function reaches by its closure, its globals, attributes, and what they hold.
+    """The arrays, generators and plain values that a function reaches by its closure, globals, attributes, and what
+    they hold; of plain values those whose names stand in the code.
 
     An array that is reached in several ways comes once for each.
     """
     found: list[Held] = []
+    plain: list[tuple[str | None, Held]] = []
+    names: set[str | None] = {None}
     seen: set[int] = set()
-    waiting: list[tuple[Callable[[], Any], Any]] = [(lambda: fn, fn)]
+    waiting: list[tuple[Callable[[], Any], Any, str | None]] = [(lambda: fn, fn, None)]
     while waiting and len(seen) < MOST_VISITED:
-        read, value = waiting.pop()
-        if is_array(value) or isinstance(value, GENERATORS):
+        read, value, name = waiting.pop()
+        if type(value) in PLAIN:
+            if not (isinstance(read, partial) and read.func is _same):
+                plain.append((name, Held(read, value)))
+        elif is_array(value) or isinstance(value, GENERATORS):
             found.append(Held(read, value))
         elif id(value) not in seen:
             seen.add(id(value))
+            if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
+                names.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value)
-    return found
+    return found + [each for name, each in plain if name in names]
 
 
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
@@ -56,51 +69,54 @@ GLOBAL: tuple[Any, ...] = (np.random.mtrand._rand, random._inst)
 """Those that the functions of the modules draw from. Other threads may, too, at any time."""
 
 
-def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], Any], Any]]:
-    """What a value holds, each with the call that reads it."""
+def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], Any], Any, str | None]]:
+    """What a value holds, each with the call that reads it, and the name by which the code would reach it."""
     if isinstance(value, FunctionType):
+        own = not of_library(value.__code__.co_filename)
         for cell in value.__closure__ or ():
             try:
-                yield partial(getattr, cell, "cell_contents"), cell.cell_contents
+                yield partial(getattr, cell, "cell_contents"), cell.cell_contents, None if own else ""
             except ValueError:  # not bound yet
                 continue
-        if not of_library(value.__code__.co_filename):
+        if own:
             names = set(_names(value.__code__))
             if "random" in names:
-                yield from ((partial(_same, each), each) for each in GLOBAL)
+                yield from ((partial(_same, each), each, None) for each in GLOBAL)
             yield from _named(value.__globals__, names)
             for module in (value.__globals__.get(name) for name in names):
                 if isinstance(module, ModuleType) and not of_library(getattr(module, "__file__", None) or "<built-in>"):
                     yield from _named(vars(module), names)
         for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
-            yield partial(_same, default), default
+            yield partial(_same, default), default, None
     elif isinstance(value, MethodType | partial):
         parts = (value.__self__, value.__func__) if isinstance(value, MethodType) else (
             value.func, *value.args, *value.keywords.values())  # fmt: skip
-        yield from ((partial(_same, part), part) for part in parts)
+        yield from ((partial(_same, part), part, None) for part in parts)
     elif isinstance(value, ReferenceType):
-        yield value, value()
+        yield value, value(), None
     elif isinstance(value, dict):
-        yield from ((_step(read, key), inner) for key, inner in list(value.items()))
+        yield from ((_step(read, key), inner, str(key)) for key, inner in list(value.items()))
     elif isinstance(value, list | tuple):
-        yield from ((_step(read, k), inner) for k, inner in enumerate(value))
+        yield from ((_step(read, k), inner, None if k < MOST_ITEMS else "") for k, inner in enumerate(value))
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
         attributes = getattr(value, "__dict__", {})
-        yield from ((partial(_attribute, read, name), inner) for name, inner in list(attributes.items()))
+        yield from ((partial(_attribute, read, name), inner, name) for name, inner in list(attributes.items()))
 
 
-def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[tuple[Callable[[], Any], Any]]:
+def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[tuple[Callable[[], Any], Any, str | None]]:
     for name in names & namespace.keys():
         if not isinstance(namespace[name], ModuleType):
-            yield partial(getitem, namespace, name), namespace[name]
+            yield partial(getitem, namespace, name), namespace[name], name
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """The names that a function, and the functions written in it, may look up."""
+def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
+    """The names that a function, and the functions written in it, may look up; with `strings`, keys too."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            yield from _names(constant, strings)
+        elif strings and isinstance(constant, str | int):
+            yield str(constant)
 
 
 def _same(value: Any) -> Any:
