@@ -118,6 +118,13 @@ def test_without_samples_too():
         close(J.tosparse().toarray(), mj.jacobian(f, batch_axis=None)(u))
 
 
+@pytest.mark.parametrize("f", [springs, elements, lambda x: springs(x) @ L, lambda x: springs(springs(x))])
+def test_a_batch_without_samples_has_a_jacobian_without_entries(f):
+    x = np.zeros((0, N))
+    J = mj.jacobian(f, structured=True)(x)
+    assert J.todense().shape == (0, N, N) and (J @ x).shape == (J.T @ x).shape == (0, N)
+
+
 def test_diagonals_and_sums_over_the_entries():
     x = random(B, N)
     J = mj.jacobian(elements, structured=True)(x)

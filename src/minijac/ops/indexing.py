@@ -152,7 +152,7 @@ def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:
         if axis in picked:
             found.append(axis)
             continue
-        kept = [k for k, n in enumerate(place.shape) if n > 1 and not (place == place.take([0], k)).all()]
+        kept = [k for k, n in enumerate(place.shape) if n != 1 and (not n or (place != place.take([0], k)).any())]
         at = place[tuple(slice(None) if k in kept else 0 for k in range(place.ndim))]
         found.append((Pick(at, tuple([picked[k][0] for k in kept]), axis[0].size),))  # type: ignore[misc]
     return tuple(found)
