@@ -108,9 +108,9 @@ class Options:
 def checked_options(**given: Any) -> Options:
     """The options given to a transformation, others by default. Raises InputError where one is wrong."""
     options = Options(**given)
-    if options.mode not in MODES and not hasattr(options.mode, "order"):
+    if not (hasattr(options.mode, "order") or (isinstance(options.mode, str) and options.mode in MODES)):
         raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {options.mode!r}.")
-    if options.on_mixing not in ON_MIXING:
+    if not isinstance(options.on_mixing, str) or options.on_mixing not in ON_MIXING:
         raise InputError(f"on_mixing: expected one of {', '.join(map(repr, ON_MIXING))}, got {options.on_mixing!r}.")
     for name, value in (("chunk_size", options.chunk_size), ("max_bytes", options.max_bytes)):
         if value is not None and (not _is_int(value) or value < 1):
@@ -182,8 +182,12 @@ LeafAxes: TypeAlias = tuple[int | None, ...]
 
 def batch_axes(batch_axis: Any, args: Sequence[Any]) -> tuple[LeafAxes, ...]:
     """The batch axes of the leaves of each positional argument."""
-    if not _is_several(batch_axis):
+    if batch_axis is None or _is_int(batch_axis):
         return tuple([(batch_axis,) * len(flatten(arg)[0]) for arg in args])
+    if not _is_several(batch_axis):
+        raise InputError(
+            f"batch_axis: expected an int, None, or a tuple with one for each argument, got {batch_axis!r}."
+        )
     if len(batch_axis) != len(args):
         raise InputError(
             f"batch_axis: expected one entry for each of the {len(args)} positional argument(s), got {batch_axis!r}."
@@ -198,10 +202,13 @@ def _leaf_axes(entry: Any, arg: Any, n: int) -> LeafAxes:
     leaves = optree.tree_leaves(arg, none_is_leaf=True, namespace="minijac")
     try:
         axes = optree.broadcast_prefix(entry, arg, none_is_leaf=True, namespace="minijac")
-    except ValueError as error:
+        fits = all(axis is None or _is_int(axis) for axis in axes)
+    except ValueError:
+        fits = False
+    if not fits:
         raise InputError(
             f"batch_axis: expected an int, None, or a tree like argument {n}, {flatten(arg)[1]}, got {entry!r}."
-        ) from error
+        )
     return tuple([axis for axis, leaf in zip(axes, leaves, strict=True) if leaf is not None])
 
 

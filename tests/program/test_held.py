@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import functools
 import gc
 import random
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from numpy.testing import assert_array_equal
 
 import minijac as mj
@@ -240,3 +243,96 @@ mj.hessian(f)(np.ones((2, 3))), mj.jacobian(f, structured=True)(np.ones((2, 3)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class Layered:
+    """A compiled method that calls others: what those name counts, and what they do not name does not."""
+
+    gain = 1.0
+
+    def __init__(self) -> None:
+        self.rate, self.kind, self.steps, self.matrices = np.float64(1.0), Kind.LINEAR, 0, [np.eye(3)]
+
+    @property
+    def scale(self) -> float:
+        return Settings.factor * self.gain
+
+    def inner(self, x: Any) -> Any:
+        for matrix in self.matrices:
+            x = x @ matrix
+        return activation(x * self.rate * self.scale) if self.kind is Kind.CURVED else x * self.rate * self.scale
+
+    def fit(self) -> None:
+        self.steps += 1
+
+    @mj.compile
+    def loss(self, x: Any) -> Any:
+        return self.inner(x).sum(1)
+
+
+class Kind(enum.Enum):
+    LINEAR, CURVED = 1, 2
+
+
+class Settings:
+    factor = 2.0
+
+
+activation: Any = np.tanh
+
+
+def test_what_methods_and_classes_name_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Layered()
+    changes: list[Any] = [
+        lambda: setattr(model, "rate", np.float64(3.0)),
+        lambda: setattr(model, "kind", Kind.CURVED),
+        lambda: monkeypatch.setitem(globals(), "activation", np.sin),
+        lambda: monkeypatch.setattr(Layered, "gain", 0.5),
+        lambda: monkeypatch.setattr(Settings, "factor", 0.7),
+        lambda: model.matrices.append(np.full((3, 3), 0.1)),
+    ]
+    for n, change in enumerate([lambda: None, *changes], 1):
+        change()
+        for _ in range(2):
+            assert_array_equal(model.loss(X), model.inner(X).sum(1))
+            model.fit()
+        assert model.loss.cache_info().misses == n
+
+
+def test_functions_bound_anew_are_seen() -> None:
+    inner = lambda x: x * 2
+    outer = lambda x: inner(x) + 1
+    compiled = mj.compile(lambda x: outer(x))
+    for replaced in (inner, lambda x: x * 3, functools.partial(np.multiply, 4.0), functools.partial(np.multiply, 5.0)):
+        inner = replaced
+        assert_array_equal(compiled(X), outer(X))
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array", "bsr_array", "dia_array"])
+def test_entries_of_a_sparse_matrix_are_seen(kind: str) -> None:
+    L = getattr(scipy.sparse, kind)(np.diag([1.0, 2.0, 3.0]))
+    f = lambda x: np.sin(x @ L)
+    compiled, jacobian = mj.compile(f), mj.compile(mj.jacobian(f))
+    for change in ("none", "written", "bound anew", "of other entries"):
+        if change == "written":
+            L.data[:] *= 2
+        elif change != "none":
+            L = L * 3 if change == "bound anew" else getattr(scipy.sparse, kind)(np.eye(3)[::-1])
+        for _ in range(2):
+            assert_array_equal(compiled(X), f(X))
+            assert_array_equal(jacobian(X), mj.jacobian(f)(X))
+
+
+def test_a_view_that_is_an_index_may_be_bound_anew() -> None:
+    at = np.array([0, 1, 2])[:2]
+    compiled = mj.compile(lambda x: x[:, at])
+    assert_array_equal(compiled(X), X[:, at])
+    at[0] = 2
+    assert_array_equal(compiled(X), X[:, at])
+    at = np.array([1, 1, 2])[1:]
+    assert_array_equal(compiled(X), X[:, at])
+
+
+def test_static_argnames_that_are_no_names_are_refused() -> None:
+    with pytest.raises(mj.InputError, match="static_argnames: expected names of arguments, x, n, got 1"):
+        mj.compile(lambda x, n: x, static_argnames=1)  # type: ignore[call-overload]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
+import scipy.sparse
 
 import minijac as mj
 
@@ -96,6 +97,20 @@ def test_a_function_that_returns_nothing_may_have_lost_its_return(name: str) -> 
 def test_an_unknown_option_is_named_with_those_that_there_are(name: str) -> None:
     with pytest.raises(mj.InputError, match=r"unexpected keyword argument 'mod': expected one of .*mode"):
         getattr(mj, name)(f, mod="auto")
+
+
+@pytest.mark.parametrize("wrong", [np.ones(3), "reversed", None, scipy.sparse.eye(3), {1}])
+def test_an_option_of_any_type_is_refused_with_those_that_there_are(wrong: Any) -> None:
+    for option, first in ({"mode": wrong}, "auto"), ({"on_mixing": wrong}, "raise"):
+        with pytest.raises(mj.InputError, match=f"expected one of '?.*{first}"):
+            mj.jacobian(f, **option)
+
+
+@pytest.mark.parametrize("wrong", [1.0, "0", (1.0,), ("0",), (np.zeros(2, int),)])
+def test_samples_axes_that_are_no_integers_are_refused(wrong: Any) -> None:
+    for call in (lambda: mj.vmap(np.sin, in_axes=wrong)(X), lambda: mj.jacobian(f, batch_axis=wrong)(X)):
+        with pytest.raises(mj.InputError, match=r"batch_axis: expected an int"):
+            call()
 
 
 def test_mixing_is_told_in_short_lines() -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import optree
 
 from ..backend import is_sparse, placed
 from ..errors import InputError
 from ..lines import user_line
 from ..ops import convolution, indexing, multilinear
 from ..ops.multilinear import LETTERS
+from ..tape.traced import Traced
 from .pointwise import conj
 from .protocol import as_arrays, axes_of, implements, refuse
 from .reductions import sum
@@ -34,7 +36,13 @@ def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
 
 def _sparse_product(a: Any, b: Any) -> Any:
     """``L @ x`` and ``x @ L`` with a sparse matrix of SciPy's: as many multiplications as it has entries."""
-    L = (a if is_sparse(a) else b).tocoo()
+    L = a if is_sparse(a) else b
+    program = dense.home.program if isinstance(dense := b if L is a else a, Traced) else None
+    if program is not None:  # it is made for these entries, which are listed below
+        for array in optree.tree_leaves(vars(L)):
+            if isinstance(array, np.ndarray):
+                program.looked_at(array)
+    L = L.tocoo()
     x, axis = (b, max(b.ndim - 2, 0)) if is_sparse(a) else (a, a.ndim - 1)
     to, start = (L.row, L.col) if is_sparse(a) else (L.col, L.row)
     n, size = (L.shape[::-1]) if is_sparse(a) else L.shape

@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial, update_wrapper
@@ -26,7 +26,7 @@ from .held import PLAIN, Held, drawn_from, held, unseeded
 from .ir import Program
 from .loops import unrolled
 from .passes.simplify import optimised
-from .record import Foreign, Recorder, Symbol, is_number, on_gpu
+from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
 
@@ -118,7 +118,7 @@ class Entry:
             if not all(_same(read(), content) for read, content in self.shaping):
                 return []
             anew = [each for each in self.watched if not unchanged(each)]
-            if any(type(each.value) in PLAIN for each in anew):
+            if any(isinstance(each.value, PLAIN) for each in anew):
                 return []
             for first, *rest in self.lifted:
                 array = first.read()
@@ -148,7 +148,7 @@ def unchanged(each: Held) -> bool:
         now, value = each.read(), each.value
     except (AttributeError, LookupError):  # it is not there any more
         return False
-    return now is value or (type(now) is type(value) and type(value) in PLAIN and bool(now == value))
+    return now is value or (type(now) is type(value) and isinstance(value, PLAIN) and bool(now == value))
 
 
 def _last(known: Callable[[], Any], content: Any) -> Any:
@@ -190,7 +190,7 @@ class Method:
 
 def _positions(fn: Callable[..., Any], names: Sequence[str]) -> frozenset[Any]:
     """The names of static arguments, and their positions."""
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
     if not names:
         return frozenset()
     known = list(signature(fn).parameters)[isinstance(fn, Method) :]
@@ -410,13 +410,15 @@ def record(
         entry.lifted = list(groups.values())
         entry.watched = [
             each for each in found
-            if (unchanged(each) if type(each.value) in PLAIN else id(each.value) in captured - groups.keys())
+            if (unchanged(each) if isinstance(each.value, PLAIN) else id(each.value) in captured - groups.keys())
         ]  # fmt: skip
         for known, content in shaping:
             array = known()
             if array is not None:  # it was not made on the way
-                reads = [each.read for each in found if each.value is array]
-                entry.shaping += [Held(read, content) for read in reads or [partial(_last, known, content)]]
+                named = [each for each in found if isinstance(each.value, ndarray) and whole(each.value) is array]
+                entry.shaping += [Held(each.read, each.value.copy()) for each in named]
+                if all(each.value is not array for each in named):
+                    entry.shaping.append(Held(partial(_last, known, content), content))
         return entry
 
 
@@ -507,10 +509,10 @@ def compile(
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
     None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
     are seen, and so is a global, a closure's variable or an attribute that is bound to another array: it becomes an
-    input, once. A captured index or mask that was written, or bound anew, is recorded with again, and so are numbers,
-    flags and strings that the code names and that are others now. What Python or NumPy computes from captured values
-    alone, before a traced value meets it, is as it was when recording. What `fn` does beside its result, such as to
-    print, it does when recording only. `fn` may use any transformation, and be used in one.
+    input, once. A captured index, mask or sparse matrix that was written, or bound anew, is recorded with again, and so
+    are numbers, flags, strings and functions that the code names and that are others now. What Python or NumPy computes
+    from captured values alone, before a traced value meets it, is as it was when recording. What `fn` does beside its
+    result, such as to print, it does when recording only. `fn` may use any transformation, and be used in one.
 
     It also decorates functions and methods, with or without arguments: ``@mj.compile``, ``@mj.compile(maxsize=8)``.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 import random
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from functools import partial
 from operator import getitem
-from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, NamedTuple, TypeAlias
 from weakref import ReferenceType
 
 import numpy as np
@@ -26,7 +28,9 @@ MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
 
 
-PLAIN = (bool, int, float, complex, str, type(None))
+FOLLOWED = (FunctionType, partial, type)
+PLAIN = (bool, int, float, complex, str, type(None), np.generic, Enum, slice, np.ufunc, *FOLLOWED)
+"""What a program is made for: it is recorded anew where the code names another one since."""
 MOST_ITEMS = 16
 """Plain values in a list or a tuple that are looked at; there are no names in the code for them."""
 
@@ -36,6 +40,10 @@ class Held(NamedTuple):
 
     read: Callable[[], Any]
     value: Any
+
+
+Reached: TypeAlias = tuple[Callable[[], Any], Any, str | None]
+"""A value, between the call that reads it and the name by which the code would reach it."""
 
 
 def held(fn: Callable[..., Any]) -> list[Held]:
@@ -48,19 +56,25 @@ def held(fn: Callable[..., Any]) -> list[Held]:
     plain: list[tuple[str | None, Held]] = []
     names: set[str | None] = {None}
     seen: set[int] = set()
-    waiting: list[tuple[Callable[[], Any], Any, str | None]] = [(lambda: fn, fn, None)]
+    waiting: list[Reached] = [(lambda: fn, fn, None)]
+    named: list[Reached] = []
     while waiting and len(seen) < MOST_VISITED:
         read, value, name = waiting.pop()
-        if type(value) in PLAIN:
-            if not (isinstance(read, partial) and read.func is _same):
-                plain.append((name, Held(read, value)))
-        elif is_array(value) or isinstance(value, GENERATORS):
+        if isinstance(value, PLAIN) and not (isinstance(read, partial) and read.func is _same):
+            plain.append((name, Held(read, value)))
+        elif isinstance(value, list | dict | set):
+            plain.append((name, Held(partial(_size, read), len(value))))
+        if is_array(value) or isinstance(value, GENERATORS):
             found.append(Held(read, value))
-        elif id(value) not in seen:
+        elif id(value) not in seen and (not isinstance(value, PLAIN) or isinstance(value, FOLLOWED)):
             seen.add(id(value))
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 names.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value)
+            named += _of_class(read, value)
+        if not waiting:  # what classes define, where the code found so far names it
+            waiting = [each for each in named if each[2] in names]
+            named = [each for each in named if each[2] not in names]
     return found + [each for name, each in plain if name in names]
 
 
@@ -69,7 +83,7 @@ GLOBAL: tuple[Any, ...] = (np.random.mtrand._rand, random._inst)
 """Those that the functions of the modules draw from. Other threads may, too, at any time."""
 
 
-def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], Any], Any, str | None]]:
+def _inside(read: Callable[[], Any], value: Any) -> Iterator[Reached]:
     """What a value holds, each with the call that reads it, and the name by which the code would reach it."""
     if isinstance(value, FunctionType):
         own = not of_library(value.__code__.co_filename)
@@ -103,7 +117,27 @@ def _inside(read: Callable[[], Any], value: Any) -> Iterator[tuple[Callable[[], 
         yield from ((partial(_attribute, read, name), inner, name) for name, inner in list(attributes.items()))
 
 
-def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[tuple[Callable[[], Any], Any, str | None]]:
+def _of_class(read: Callable[[], Any], value: Any) -> Iterator[Reached]:
+    """What the user's classes say of a value, or a class itself: functions, numbers and the like, slots."""
+    for kind in value.__mro__ if isinstance(value, type) else type(value).__mro__:
+        module = sys.modules.get(kind.__module__)
+        if kind.__module__ == "__main__" or not of_library(getattr(module, "__file__", None) or "<built-in>"):
+            for name, inner in list(vars(kind).items()):
+                function = getattr(inner, "fget", None) or getattr(inner, "__func__", inner)
+                if isinstance(function, FunctionType):
+                    special = name.startswith("__") and name not in MAKING
+                    yield partial(_same, function), function, None if special else name
+                elif not isinstance(inner, MemberDescriptorType):
+                    yield partial(_attribute, read, name), inner, name
+                elif hasattr(value, name):
+                    yield partial(_attribute, read, name), getattr(value, name), name
+
+
+MAKING = ("__init__", "__new__", "__post_init__")
+"""Methods that no operator calls."""
+
+
+def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Reached]:
     for name in names & namespace.keys():
         if not isinstance(namespace[name], ModuleType):
             yield partial(getitem, namespace, name), namespace[name], name
@@ -121,6 +155,11 @@ def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _size(read: Callable[[], Any]) -> int | None:
+    now = read()
+    return len(now) if isinstance(now, list | dict | set) else None
 
 
 def _step(read: Callable[[], Any], key: Any) -> Callable[[], Any]:

@@ -29,6 +29,7 @@ __all__ = [
     "Symbol",
     "is_number",
     "on_gpu",
+    "whole",
 ]
 
 
@@ -168,6 +169,13 @@ class PendingSymbol(Pending, SymbolArray):
     __slots__ = ()
 
 
+def whole(array: Any) -> Any:
+    """The array that a view is of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
 kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 
 
@@ -246,8 +254,7 @@ class Recorder(Trace):
 
     def looked_at(self, array: Any) -> None:
         """Keep in mind an array whose numbers the program is made for."""
-        while isinstance(array.base, np.ndarray):
-            array = array.base
+        array = whole(array)
         if isinstance(array, np.ndarray) and all(known() is not array for known, _ in self.shaping):
             self.shaping.append((weakref.ref(array), array.copy()))
 
