@@ -162,3 +162,19 @@ def test_samples_are_where_in_axes_says_and_trees_are_taken_and_returned() -> No
 def test_what_cannot_be_says_what_to_do(make: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+@pytest.mark.parametrize("f", [np.sort, lambda x: np.sort(x)[:2] ** 2, lambda x: np.partition(x, 1) @ np.arange(3.0)])
+def test_positions_of_each_sample_hold_behind_the_seeds_of_a_jacobian_inside(f: Any, mode: Any) -> None:
+    jacobian = mj.jacobian(f, batch_axis=None, mode=mode)
+    for x in (X, X[:1]):
+        assert_allclose(mj.vmap(jacobian)(x), np.stack([jacobian(row) for row in x]))
+
+
+def test_an_array_in_the_place_of_the_function_or_of_a_tuple_is_told() -> None:
+    with pytest.raises(mj.InputError, match=r"expected a function, got numpy\.ndarray"):
+        mj.vmap(X)  # type: ignore[arg-type]
+    for x in (X, 1.0):
+        with pytest.raises(mj.InputError, match="hvp: expected primals as a tuple"):
+            mj.hvp(np.sum, x, x)  # type: ignore[arg-type]

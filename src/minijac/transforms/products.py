@@ -35,13 +35,17 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     >>> jvp(np.sin, (np.zeros(2),), (np.ones(2),))
     (array([0., 0.]), array([1., 1.]))
     """
-    for name, given_tuple in (("primals", primals), ("tangents", tangents)):
-        if not isinstance(given_tuple, tuple | list):
-            raise InputError(
-                f"jvp: expected {name} as a tuple, one entry per argument, got {type(given_tuple).__name__}."
-            )
+    _check_tuples("jvp", primals, tangents)
     with at_home((tuple(primals), tuple(tangents))) as (own, along):
         return _jvp(f, own, along)
+
+
+def _check_tuples(caller: str, primals: Any, tangents: Any) -> None:
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, tuple | list):
+            raise InputError(
+                f"{caller}: expected {name} as a tuple, one entry per argument, got {type(given).__name__}."
+            )
 
 
 def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -83,6 +87,7 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
     >>> hvp(lambda x: (x**3).sum(), (np.ones(2),), (np.array([1.0, 2.0]),))
     array([ 6., 12.])
     """
+    _check_tuples("hvp", primals, tangents)
     argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return jvp(grad(f, argnums), primals, tangents)[1]
 

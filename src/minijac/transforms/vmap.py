@@ -21,6 +21,7 @@ from ..algebra.writing import Placed, superposed
 from ..arguments import batch_axes, batch_size, flatten
 from ..backend import Wrapped, is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
+from ..foreign import a_function
 from ..lines import caller, user_line
 from ..numpy.handles import Pending, Seen, kinds
 from ..ops import indexing, multilinear, structural
@@ -56,7 +57,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
     (5, 2, 3)
     """
 
-    @wraps(f)
+    @wraps(a_function(f))
     def batched(*args: Any, **kwargs: Any) -> Any:
         axes = batch_axes(in_axes, args)
         batch = batch_size(args, axes)
@@ -274,11 +275,14 @@ class OneSample(Trace):
         if not own:
             return operands, {**params, "lead": params.get("lead", 0) + 1}
         x, positions = operands
-        goal = params.get("shape", shape)
-        first = namespace(x).arange(self.batch).reshape(-1, *[1] * (positions.ndim - 1)) * prod(goal)
-        passing = ((0, 0), *((axis + 1, place + 1) for axis, place in params["passing"]))
-        params = {**params, "passing": passing}
-        return (x, positions + first), {**params, "shape": (self.batch, *goal)} if "shape" in params else params
+        lead = params.get("lead", 0)  # axes in front, such as seeds: every sample's positions are those of its rows
+        front = tuple(shape[:lead])
+        goal = params.get("shape", shape[lead:])
+        rows = namespace(x).arange(self.batch * prod(front)).reshape(-1, *front, *[1] * (positions.ndim - 1))
+        positions = positions.reshape(self.batch, *[1] * lead, *positions.shape[1:]) + rows * prod(goal)
+        moved = [(axis + lead + 1, place + lead + 1) for axis, place in params["passing"]]
+        params = {**params, "passing": (*[(k, k) for k in range(lead + 1)], *moved), "lead": 0}
+        return (x, positions), {**params, "shape": (self.batch, *front, *goal)} if "shape" in params else params
 
     def _passes(self, op: Op, operands: tuple[Any, ...], params: dict[str, Any], out: Any) -> bool:
         if op.edge is None:
