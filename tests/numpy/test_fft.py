@@ -141,3 +141,17 @@ def test_a_mask_goes_through_a_transform_by_structure():
     close(mj.compile(mj.jacobian(f))(X), mj.jacobian(f)(X))
     f = lambda x: np.log(np.abs(np.fft.fft(np.where(X > 0, x, 0.0))) ** 2)
     close(mj.compile(mj.jacobian(f))(X), mj.jacobian(f)(X))
+
+
+def test_one_sample_of_one_entry_is_transformed_in_every_mode():
+    x = X[:1, :1]
+
+    def f(x):
+        return np.fft.irfft(x * (1 + 0.5j), n=1), np.fft.hfft(1j * np.exp(x) + x, n=1)
+
+    expected = 1.0, 1.0
+    for mode in ("forward", "reverse", "mixed"):
+        for J, slope in zip(mj.jacobian(f, mode=mode)(x), expected, strict=True):
+            np.testing.assert_allclose(J, np.full((1, 1, 1), slope), rtol=1e-12)
+    for y_dot, slope in zip(mj.jvp(f, (x,), (2 * x,))[1], expected, strict=True):
+        np.testing.assert_allclose(y_dot, 2 * slope * x, rtol=1e-12)

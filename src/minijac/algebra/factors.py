@@ -65,8 +65,8 @@ def product(factors: Sequence[Factor], order: Sequence[Label], scale: complex = 
         result = scale
     for factor in by_size:
         array = aligned(factor, order)
-        result = array if result is None else result * array
-    return result
+        result = array if result is None else array * result if isinstance(result, complex) else result * array
+    return result  # a complex first would make Python's complex of a number of NumPy's
 
 
 def substitute(factor: Factor, change: Any) -> Factor:

@@ -197,3 +197,20 @@ def test_periods_are_found_within_others_and_shortest_first():
     outer = ([*inner, 4, 5]) * 9
     assert periods_of(np.array(outer), 8)[0][0] in (3, len(inner) + 2)
     assert period_of([1, 2, 3, 4]) == (0, [])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_truth_values_beside_numbers_in_a_loop_are_numbers(dtype):
+    def f(x):
+        u, v = x, 0.3 * x
+        for k in range(17):
+            z = np.sqrt(1 + v**2) - 1
+            u, v = v, 0.9 * u
+            if k % 2:
+                u = z + np.maximum(u, k % 3 == 0)
+            v = np.where(u > 0.5, 0.5 * u * (k % 2 == 0), z) + 0.5 * u + (v < (k % 2 == 0)) * v
+        return v
+
+    x = X.astype(dtype)
+    for g in (f, mj.jacobian(f)):
+        np.testing.assert_allclose(mj.compile(g)(x), g(x), rtol=1e-5, atol=1e-6)

@@ -23,7 +23,8 @@ from .runner import gemm, work
 __all__ = ["Commands", "NotNative", "Slot", "Tile", "carried_out"]
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
-
+NUMBER = "where({{{}}}, T(1.0), T(0.0))"
+"""The number that a truth value is."""
 
 CHECKED = False
 """For tests: tiles in shuffled order, and every address looked at before machine code is given it."""
@@ -109,7 +110,7 @@ class Commands:
             self._entries(out, "where({}, {}, {})", where, x, out)
             return
         if x.dtype == bool and out.dtype in FLOATS:
-            self._entries(out, "where({}, T(1.0), T(0.0))", x)
+            self._entries(out, NUMBER.format(0), x)
             return
         if out.dtype != x.dtype:
             raise NotNative(f"{x.dtype} to {out.dtype}")
@@ -130,11 +131,17 @@ class Commands:
     def _ufunc(self, function: np.ufunc, given: list[Any], named: dict[str, Any]) -> None:
         operands = [*given[: function.nin]]
         out = named["out"] if "out" in named else given[function.nin]
-        arrays = [np.asarray(x, out.dtype if not isinstance(x, np.ndarray) else None) for x in operands]
+        floats = [x.dtype for x in operands if isinstance(x, np.ndarray) and x.dtype != bool]
+        plain = floats[0] if floats else out.dtype
+        arrays = [np.asarray(x, plain if not isinstance(x, np.ndarray) else None) for x in operands]
         truth = all(x.dtype == bool for x in arrays)
         spelling = TRUTHS.get(function) if truth else SCALARS[function].loop if function in SCALARS else None
         if spelling is None:
             raise NotNative(function.__name__)
+        if not truth:  # truth values are numbers beside numbers
+            spelling = spelling.format(
+                *[NUMBER.format(k) if x.dtype == bool else f"{{{k}}}" for k, x in enumerate(arrays)]
+            )
         self._entries(out, spelling, *arrays)
 
     def _reduced(self, function: np.ufunc, x: Any, axis: Any, dtype: None, out: Any, keepdims: bool = False) -> None:
