@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random as chance
 from collections.abc import Callable
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -488,13 +489,17 @@ def test_torchs_tensors_come_in_and_results_go_out():
 # --- random programs ----------------------------------------------------------------------------------------
 
 
+OF_NUMPY = ("np.array(", "np.arange(", "where=")
+"""What programs make that is NumPy's, and does not meet arrays of CuPy's, or that CuPy has not on plain arrays."""
+
+
 @pytest.mark.parametrize("part", range(10))
 def test_random_programs(device, part):
     pytest.importorskip("torch")
     import fuzz
 
-    for n in range(30):
-        program = fuzz.build(chance.Random(f"gpu {part}/{n}").choice)
+    built = (fuzz.build(chance.Random(f"gpu {part}/{n}").choice) for n in count())
+    for program in islice((p for p in built if not any(word in str(p) for word in OF_NUMPY)), 12):
         try:
             check_program(device, program)
         except Exception as error:
