@@ -272,3 +272,13 @@ def test_no_entries_of_no_sample_mix_nothing(chosen, wrapped):
         np.testing.assert_allclose(J, np.cos(x)[:, :, None] * np.eye(3))
     np.testing.assert_allclose(wrapped(mj.laplacian(lambda x: f(x).sum(1)))(x), -np.sin(x).sum(1))
     np.testing.assert_allclose(wrapped(mj.hessian_diagonal(f))(x), -np.sin(x)[:, :, None] * np.eye(3))
+
+
+def test_slices_are_bounded_by_arrays_of_one_integer_too():
+    x, start = np.arange(12.0).reshape(3, 4), np.array(1)
+    f = lambda x: x[:, start : np.array(-1)] ** 2
+    close(mj.jacobian(f)(x), mj.jacobian(lambda x: x[:, 1:-1] ** 2)(x))
+    compiled = mj.compile(f)
+    for first in (1, 2):
+        start[()] = first
+        close(compiled(x), x[:, first:-1] ** 2)

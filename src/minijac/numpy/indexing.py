@@ -98,6 +98,11 @@ def _plain(index: Any, x: Any) -> Any:
     """An index of x without traces; a program is told of an array that says what it does."""
     if isinstance(index, Traced):
         return value_of(index)
+    if isinstance(index, slice):
+        bounds = (index.start, index.stop, index.step)
+        if any(map(is_array, bounds)):
+            index = slice(*(int(_plain(each, x)) if is_array(each) and not each.ndim else each for each in bounds))
+        return index
     if isinstance(x, Traced) and x.home.program is not None and is_array(index):
         x.home.program.looked_at(index)
     return index
