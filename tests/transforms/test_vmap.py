@@ -23,6 +23,8 @@ VECTORS: dict[str, Callable[[Any], Any]] = {
     "entries": lambda x: np.stack([x[0] * x[1], x[2] ** 2, x[-1]]),
     "slices": lambda x: x[1:] * x[:-1],
     "reversed": lambda x: x[::-1] * x,
+    "padded with a constant": lambda x: np.pad(x * x, (1, 2), constant_values=0.5),
+    "padded with constants": lambda x: np.pad(x[None], ((0, 0), (1, 2)), constant_values=((0, 0), (0.5, -2.0)))[0],
     "picked": lambda x: x[[0, 2, 1]] * x,
     "roll": lambda x: np.roll(x, 1) * x,
     "concatenate": lambda x: np.concatenate([x, np.ones(2), x**2]),

@@ -215,7 +215,15 @@ class OneSample(Trace):
         """Every part of the relation with one more label, of the samples: moved by labels, and written into place."""
         shapes = [np.shape(x) for x in args]
         operands = [self.batched(x, shape) for x, shape in zip(args, shapes, strict=True)]
-        out = _result_shape(op, operands, shapes, params)
+        still = _of_zeros(op, operands, shapes, params)
+        if np.any(still):  # what stands in the result besides the operands, as the constant of a pad
+            still = namespace(operands[0]).asarray(still)
+            return self._related(op, operands, shapes, params, np.shape(still)) + still
+        return self._related(op, operands, shapes, params, np.shape(still))
+
+    def _related(
+        self, op: Op, operands: Sequence[Any], shapes: Sequence[Any], params: dict[str, Any], out: tuple[int, ...]
+    ) -> Any:
         shape = (self.batch, *out)
         pieces: list[tuple[Any, Part]] = []
         for k, x in enumerate(operands):
@@ -295,8 +303,13 @@ class OneSample(Trace):
 
 def _result_shape(op: Op, operands: Sequence[Any], shapes: Sequence[Any], params: dict[str, Any]) -> tuple[int, ...]:
     """The shape of one sample's result."""
+    return tuple(np.shape(_of_zeros(op, operands, shapes, params)))
+
+
+def _of_zeros(op: Op, operands: Sequence[Any], shapes: Sequence[Any], params: dict[str, Any]) -> Any:
+    """One sample's result where the operands are zeros."""
     samples = [np.broadcast_to(np.zeros((), x.dtype), shape) for x, shape in zip(operands, shapes, strict=True)]
-    return tuple(np.shape(op.value(*samples, **params)))
+    return op.value(*samples, **params)
 
 
 def _scaled(x: Any, scale: complex) -> Any:
