@@ -196,7 +196,7 @@ def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction]) -> Pro
             if writer is not None and writer.writable:
                 loops[run.start] = writer
         if loops:
-            shorter = without_dead_code(_written(program, loops, rows_apart))
+            shorter = without_dead_code(_restacked(_written(program, loops, rows_apart)))
             if len(shorter.instructions) < len(program.instructions):  # what is put around a loop counts too
                 return shorter
     return None
