@@ -127,7 +127,9 @@ samples, is rehearsed on shadows, and the fastest of those is taken. Samples are
 (`on_mixing="raise"`) and the result is dense. When even one seed of one sample does not fit, or the values of `f` alone
 are too large, `InputError` names the least bound that can be met. A mixed order that does not fit gives way to the
 better end. Inside another
-transformation the bound is left to the outer one, whose tape keeps everything.
+transformation the bound is left to the outer one, whose tape keeps everything. `laplacian`, `hessian_diagonal` and
+`divergence` take some seeds at a time within a bound, and of themselves where all at once take more than 64 MiB;
+`partials` takes some multi-indices at a time.
 """
 
 EXAMPLES: dict[str, tuple[Callable[..., Any], tuple[int, ...], Any]] = {

@@ -35,6 +35,7 @@ from .algebra.labels import (
 )
 from .algebra.terms import Term
 from .algebra.writing import stands_in
+from .backend import namespace, on_host, placed, scatter_add
 
 __all__ = ["Pick", "added"]
 
@@ -156,7 +157,7 @@ class Listing(NamedTuple):
             at = _combined(picks, self.axes).reshape(_sizes(self.axes))
         else:
             at = self.places[mine[0]]
-        return Factor(array.take(at, axis=first), (*before, *self.axes, *after))
+        return Factor(array.take(placed(at, array), axis=first), (*before, *self.axes, *after))
 
 
 # -- arrays of positions -----------------------------------------------------------------------------------------------
@@ -193,6 +194,10 @@ def _meetings(a: Pick, b: Pick, most: float) -> dict[Label, Any]:
 def added(values: Any, flat: Any, size: int) -> Any:
     """Zeros ``(m, size, n)`` with values ``(m, k, n)`` added at k positions along the second axis."""
     m, k, n = values.shape
+    if not on_host(values):
+        result = namespace(values).zeros((m, size, n), values.dtype)
+        scatter_add(result, (slice(None), placed(flat, values)), values)
+        return result
     if values.dtype.kind == "f" and values.dtype.itemsize <= 8:
         lines = np.arange(m)[:, None, None] * size + flat[:, None]
         where = lines if n == 1 else lines * n + np.arange(n)

@@ -98,7 +98,8 @@ def superposed(*arrays: Any, parts: Any, shape: tuple[int, ...]) -> Any:
 
 def by_eigenvalues(f: Callable[..., Any], a: Any) -> Any:
     values, vectors = torch.linalg.eig(a)
-    return torch.real(vectors @ torch.diag_embed(f(values)) @ torch.linalg.inv(vectors))
+    found = vectors @ torch.diag_embed(f(values)) @ torch.linalg.inv(vectors)
+    return found if a.is_complex() else torch.real(found)
 
 
 def allpole(x: Any, a: Any) -> Any:

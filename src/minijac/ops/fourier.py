@@ -7,7 +7,7 @@ from typing import Any
 from ..backend import namespace
 from ..tape.trace import Node
 from .edges import Edge
-from .families import Example, along, structural
+from .families import Example, along, define
 from .maps import linear_map
 
 __all__ = ["fourier"]
@@ -25,15 +25,17 @@ def _edge(node: Node, k: int) -> Edge:
     return linear_map(shape, shape, apply, apply, passing, uniform=True, signed=True)
 
 
-fourier = structural(
+fourier = define(
     "fourier",
     _value,
-    along,  # type: ignore[arg-type]
+    _edge,
     [
         Example(((3, 4),), {"axis": (1,), "inverse": False}),
         Example(((3, 5, 2),), {"axis": (1, 2), "inverse": True}),
     ],
-    edge=_edge,
+    relation=along,
+    flat=True,
+    complex=True,
 )
 """``sum(x[n] * exp(-2j pi k n / N))`` along axes, or with ``+2j`` if `inverse`: nothing is divided by N.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -25,7 +27,7 @@ def _scipy(module: str, name: str, x: Any) -> Any:
     """SciPy's function of that name, or CuPy's, imported when it is called."""
     if on_host(x):
         try:
-            return getattr(import_module(f"scipy.{module}"), name)
+            return getattr(sys.modules.get(f"scipy.{module}") or _imported(f"scipy.{module}"), name)
         except ImportError as error:
             raise ImportError("this function needs SciPy: pip install minijac[special]") from error
     try:
@@ -35,6 +37,12 @@ def _scipy(module: str, name: str, x: Any) -> Any:
     if found is None:
         raise lacking(f"cupyx.scipy.{module}.{name}")
     return found
+
+
+def _imported(module: str) -> Any:
+    """On a thread of its own: modules of SciPy make generators, which are not draws of the recorded function."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(import_module, module).result()
 
 
 # -- functions of matrices ---------------------------------------------------------------------------------------------

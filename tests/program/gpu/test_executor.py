@@ -238,7 +238,7 @@ def test_memory_is_reused_along_a_chain():
     run = bound(f, x)
     assert run.report.matmuls == 12
     assert run.memory.layout.size <= 3 * x.nbytes + 4 * ALIGNMENT
-    same(run.run(x)[0], f(x), rtol=1e-10)
+    same(run.run(x)[0], np.asarray(f(x)), rtol=1e-10)
     assert run.nbytes == run.memory.layout.size + run.runtime.workspace
 
 
