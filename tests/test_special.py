@@ -252,3 +252,11 @@ def test_single_precision_stays():
         y, J = mj.value_and_jacobian(getattr(special, name))(x)
         assert y.dtype == J.dtype == np.float32
     assert mj.jacobian(lambda x: special.logsumexp(x, axis=1))(x).dtype == np.float32
+
+
+def test_a_value_is_not_computed_where_there_are_no_numbers():
+    """What runs values on symbols would give orders that are none, at which SciPy's recurrences do not end."""
+    seen = []
+    mj.compile(lambda x: seen.append(x) or x)(POSITIVE)
+    with pytest.raises(TypeError, match="plain arrays"):
+        SPECIAL["eval_chebyt"].value(3, seen[0])

@@ -322,7 +322,12 @@ def scatter_add(target: Any, index: Any, values: Any) -> None:
 
 
 def special(name: str, *operands: Any) -> Callable[..., Any]:
-    """A special function for the backend of the operands; needs SciPy, or CuPy on the GPU."""
+    """A special function for the backend of the operands; needs SciPy, or CuPy on the GPU.
+
+    Plain operands alone: what runs a value on symbols has no numbers for them, and an order that is none never ends.
+    """
+    if any(isinstance(x, Wrapped) for x in operands):
+        raise TypeError(f"{name}: expected plain arrays; it is called as it is.")
     if namespace(*operands) is np:
         try:
             import scipy.special
