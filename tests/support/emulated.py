@@ -228,7 +228,7 @@ class Device:
         if 0 in shape:
             return np.empty(shape, dtype)
         memory = (ctypes.c_char * np.dtype(dtype).itemsize).from_address(self.address(block) + offset)
-        self.kept.append(block)
+        memory.block = block  # which lives as long as an array over it
         return np.lib.stride_tricks.as_strided(np.ndarray((), dtype, memory), shape, strides)
 
     def upload(self, array: Any) -> Any:

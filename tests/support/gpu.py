@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from types import CellType, FunctionType, SimpleNamespace
+from types import CellType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +49,9 @@ def on_device(f: Callable[..., Any], device: Device) -> Callable[..., Any]:
 
     def there(x: Any) -> Any:
         if x is np:
-            return SimpleNamespace(**vars(np) | {name: getattr(device.xp, name) for name in CREATORS})
+            module = ModuleType("numpy")
+            vars(module).update(vars(np) | {name: getattr(device.xp, name) for name in CREATORS})
+            return module
         if isinstance(x, np.ndarray):
             return device.xp.asarray(x)
         return on_device(x, device)
