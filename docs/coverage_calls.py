@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib import recfunctions
 
 import minijac as mj
 
@@ -40,6 +41,7 @@ PLAIN = {
     "written": written,
     "nn": mj.nn,
     "special": mj.special,
+    "recfunctions": recfunctions,
     "mask": np.array([True, False, True, True]),
     "places": np.array([2, 0, 2]),
     "w": RNG.uniform(-1, 1, (2, 2, 3)),
@@ -498,12 +500,71 @@ NN = calls("""
     scaled_dot_product_attention: nn.scaled_dot_product_attention(A, B, A * B)
 """, prefix="nn.")  # fmt: skip
 
+EMATH = calls("arccos arcsin arctanh log log10 log2 sqrt\nlogn: np.emath.logn(2, x)\npower: np.emath.power(x, 2)",
+              prefix="np.emath.")  # fmt: skip
+STRIDES = [
+    *calls("sliding_window_view: np.lib.stride_tricks.sliding_window_view(x, 2)"),
+    *calls("as_strided: np.lib.stride_tricks.as_strided(x, (2, 2), (8, 8))", "refused",
+           why="strides may leave the array: sliding_window_view, slices and broadcast_to say the same"),
+]  # fmt: skip
+SERIES = {
+    "polynomial": "poly", "chebyshev": "cheb", "legendre": "leg", "hermite": "herm", "hermite_e": "herme",
+    "laguerre": "lag",
+}  # fmt: skip
+OF_SERIES = {
+    "x": "der int fromroots mulx roots companion weight trim", "x, y": "add sub mul val valfromroots",
+    "x, y[:2]": "div", "x, 2": "pow", "x, 3": "vander", "x, y, 2": "fit", "x, y, A": "val2d grid2d",
+    "x, y, [1, 2]": "vander2d", "x, y, x * y, [1, 1, 2]": "vander3d", "s, x[0]": "line",
+}  # fmt: skip
+
+
+def series(module: str) -> list[Entry]:
+    """The functions of a module of `numpy.polynomial`."""
+    place, prefix = f"np.polynomial.{module}", SERIES[module]
+    of_series = {name: given for given, names in OF_SERIES.items() for name in names.split()}
+    of_series |= {"val3d": "x, y, x * y, T", "grid3d": "x, y[:2], x[:2], T"}
+    found = getattr(np.polynomial, module).__all__
+    entries = [
+        Entry(name, f"{place}.{name}({of_series.get(name.removeprefix(prefix), 'x')})", "both")
+        for name in found
+        if name.removeprefix(prefix) in of_series or name.startswith((f"{prefix}2", "poly2"))
+    ]
+    plain = {f"{prefix}gauss": "a number of points", f"{prefix}pts1": "a number of points",
+             f"{prefix}pts2": "a number of points", f"{prefix}interpolate": "a function"}  # fmt: skip
+    return entries + [Entry(name, "", "none", f"it takes {plain[name]}") for name in found if name in plain]
+
+
 SECTIONS = {
     "numpy": NUMPY,
     "numpy.linalg": LINALG,
     "numpy.fft": FFT,
+    "numpy.emath": EMATH,
+    "numpy.lib.stride_tricks": STRIDES,
+    **{f"numpy.polynomial.{module}": series(module) for module in SERIES},
     "Methods of ufuncs": UFUNC_METHODS,
     "Methods, attributes and operators of ndarray": NDARRAY,
     "scipy.special": SPECIAL,
     "minijac.nn": NN,
 }
+ADAPTED = "numpy.polynomial"
+"""Sections whose calls are made under `adapt`."""
+
+OTHERS = {
+    "numpy.ma": ("refused", "np.ma.masked_where(x > 0.5, x)", "entries left out by a mask: `np.where`, `where=`"),
+    "numpy.random": (
+        "refused",
+        "np.random.normal(x)",
+        "draws have no derivative: `mean + scale * noise`, drawn outside",
+    ),
+    "numpy.rec": ("refused", "np.rec.fromarrays([x, y])", "records of several dtypes: a dict or a dataclass of arrays"),
+    "numpy.lib.recfunctions": ("refused", "recfunctions.merge_arrays([x, y])", "as `numpy.rec`"),
+    "numpy.char": ("none", "", "it takes text"),
+    "numpy.strings": ("none", "", "it takes text"),
+    "numpy.testing": ("none", "", "it asserts something of plain values: `minijac.testing` has its own"),
+    "numpy.ctypeslib": ("none", "", "it takes memory"),
+    "numpy.lib.array_utils": ("none", "", "it takes numbers of axes, or memory"),
+    "numpy.lib.format": ("none", "", "it takes files"),
+    "numpy.lib.introspect": ("none", "", "it looks at the build"),
+    "numpy.polynomial.polyutils": ("none", "", "what `numpy.polynomial` is made of"),
+}
+"""Modules all of whose functions have one fate: the kind, a call that shows it, and why."""

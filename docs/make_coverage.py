@@ -6,6 +6,7 @@ Jacobian from either end, compared with the other and with finite differences; o
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 import types
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coverage_calls import PLAIN, SECTIONS, TRACED, Entry
+from coverage_calls import ADAPTED, OTHERS, PLAIN, SECTIONS, TRACED, Entry
 
 import minijac as mj
 from minijac.tape.traced import is_traced
@@ -28,11 +29,18 @@ def public() -> dict[str, set[str]]:
     return {
         "numpy": {name for name in np.__all__ if is_function(vars(np).get(name))},
         "numpy.fft": set(np.fft.__all__),
-        "numpy.linalg": {name for name in np.linalg.__all__ if is_function(getattr(np.linalg, name))},
+        **{name: functions(name) for name in SECTIONS if name.startswith("numpy.") and name != "numpy.fft"},
         "Methods, attributes and operators of ndarray": {name for name in dir(np.ndarray) if name[0] != "_"},
         "scipy.special": set(mj.special.__all__),
         "minijac.nn": set(mj.nn.__all__),
     }
+
+
+def functions(module: str) -> set[str]:
+    """The public functions of a module of NumPy's."""
+    found = np.emath if module == "numpy.emath" else importlib.import_module(module)
+    names = getattr(found, "__all__", None) or [name for name in dir(found) if name[0] != "_"]
+    return {name for name in names if is_function(getattr(found, name))}
 
 
 def is_function(value: Any) -> bool:
@@ -50,8 +58,11 @@ def run(entry: Entry) -> str:
     used = [name for name in TRACED if name in code.co_names or any(name in names for names in inner_names(code))]
     seen: list[Any] = []
 
+    call = eval(f"lambda {', '.join(used)}: {entry.call}", PLAIN | {"__name__": "coverage"})
+    call = mj.adapt(call) if f"np{ADAPTED[5:]}" in entry.call else call
+
     def f(*args: Any) -> list[Any]:
-        seen[:] = leaves(eval(code, {**PLAIN, **dict(zip(used, args, strict=True))}))
+        seen[:] = leaves(call(*args))
         return [y for y in seen if is_traced(y)] or [args[0]]
 
     args = [TRACED[name] for name in used]
@@ -144,9 +155,22 @@ def page() -> str:
             name = entry.name.replace("|", "\\|") if "`" in entry.name else f"`{entry.name}`"
             lines.append(f"| {name} | {said} | {shown(entry.call)} |".replace("|  |", "| |"))
         lines.append("")
+    lines += others()
     share = 100.0 * supported / differentiable
     head = HEAD.format(supported=supported, differentiable=differentiable, share=share, numpy=np.__version__)
     return head + "\n".join(lines).rstrip() + "\n"
+
+
+def others() -> list[str]:
+    """What holds for all functions of a module alike, and their names."""
+    lines = ["## Other modules of NumPy's", "", "| | | sample call |", "|---|---|---|"]
+    for module, (kind, call, why) in OTHERS.items():
+        lines.append(
+            f"| `{module}` | {status(Entry(module, call, kind, why))} | {shown(call)} |".replace("|  |", "| |")
+        )
+    for module in OTHERS:
+        lines += ["", f"`{module}`: {', '.join(sorted(functions(module)))}."]
+    return [*lines, ""]
 
 
 def shown(call: str) -> str:
@@ -164,8 +188,8 @@ makes every sample call on traced values:
 - **refused**: it raises an error that says what to write instead.
 
 **{supported} of {differentiable} differentiable functions are supported, {share:.1f} %.** The others are refused: their
-result is complex, made row by row, or of another shape. Not counted are those that would make a plain value of a
-traced one.
+result is made row by row, or of another shape. Not counted are those that would make a plain value of a
+traced one. `numpy.polynomial` is called under `minijac.adapt`; `numpy.emath` is `numpy.lib.scimath` too.
 
 """
 

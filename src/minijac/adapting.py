@@ -32,7 +32,8 @@ def adapt(f: F) -> F:
 
     Returns the same kind of thing, in whose code ``np.zeros((n, 3))`` can be filled with traced values,
     ``np.array([[c, -s], [s, c]])``, ``np.r_``, ``math.sin(x)``, ``float(x)``, ``np.vectorize`` and
-    ``np.apply_along_axis`` take them. Functions, classes, objects and modules that it reaches by name, closure,
+    ``np.apply_along_axis`` take them, lists of them are arrays to NumPy's functions (``np.linalg.norm([x, y])``), and
+    `numpy.polynomial` computes with them. Functions, classes, objects and modules that it reaches by name, closure,
     default or attribute are followed where they are the user's, or of the package that `f` is of; installed packages
     and the standard library are not. Names are looked up when they are used, so rebinding them is seen. Nothing global
     changes, so it may be used on several threads. Cost: some 0.5 microseconds for each use of a global name.
@@ -52,7 +53,7 @@ def adapt(f: F) -> F:
             [ 0., -1.]]])
     """
     adapted = _Adapter(f).adapted(f)
-    if adapted is f:
+    if adapted is f or isinstance(f, np.ufunc):
         raise InputError(f"adapt: expected a function, class, module or object of Python code, got {f!r}.")
     return adapted
 
@@ -96,8 +97,11 @@ class _Adapter:
     def _replaced(self, value: Any) -> Any:
         if isinstance(value, ModuleType):
             return self._module(value)
+        code = getattr(value, "_implementation", value)  # behind NumPy's dispatch
+        if isinstance(code, FunctionType) and self._own(code.__globals__):
+            return self._function(code)
         if isinstance(value, FunctionType):
-            return (twin_function(value) or value) if not self._own(value.__globals__) else self._function(value)
+            return twin_function(value) or value
         if isinstance(value, MethodType):
             holder = self.adapted(value.__self__)
             return value if holder is value.__self__ else getattr(holder, value.__name__)
@@ -115,7 +119,7 @@ class _Adapter:
         """Whether a module's code is the user's, by the names in it."""
         name, file = names.get("__name__") or "", names.get("__file__")
         top = name.split(".")[0]
-        if names is self._start:
+        if names is self._start or name.startswith("numpy.polynomial"):  # Python code over NumPy's functions
             return True
         if top == "minijac" or isinstance(names, _Names):
             return False
@@ -126,7 +130,7 @@ class _Adapter:
     def _module(self, module: ModuleType) -> ModuleType:
         twin = TWINS.get(module.__name__)
         if twin is not None:
-            return twin(module)
+            return twin(module).within(self.adapted)
         if any(name.startswith(f"{module.__name__}.") for name in TWINS):  # a package of modules that have twins
             return _Module(self, module)
         return _Module(self, module) if module.__name__ in sys.modules and self._own(vars(module)) else module
@@ -163,14 +167,14 @@ class _Adapter:
         module = sys.modules.get(cls.__module__)
         written = [item for item in vars(cls).values() if isinstance(_function_of(item), FunctionType)]
         own = module is not None and self._own(vars(module)) and not issubclass(cls, tuple | BaseException | ModuleType)
-        if not own or not any(_function_of(item).__globals__ is vars(module) for item in written):
+        if not own or not any(self._own(_function_of(item).__globals__) for item in written):
             return cls
         bases = tuple(self.adapted(base) for base in cls.__bases__)
         names = {key: item for key, item in vars(cls).items() if key not in ("__dict__", "__weakref__")}
         for slot in names.get("__slots__", ()):
             names.pop(slot, None)
         adapted = type(cls)(cls.__name__, bases, names | {"__qualname__": cls.__qualname__})
-        self._unfinished[id(cls)] = cls, adapted
+        self._unfinished |= {id(cls): (cls, adapted), id(adapted): (adapted, adapted)}
         for key, item in names.items():
             new = self._member(item)
             if new is not item:

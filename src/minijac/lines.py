@@ -73,7 +73,7 @@ def scipy_function() -> tuple[str, str] | None:
     frame: Any = sys._getframe(2)
     found = None
     while frame is not None and found is None:
-        package, *parts = frame.f_globals.get("__name__", "").split(".")
+        package, *parts = (frame.f_globals.get("__name__") or "").split(".")
         name = frame.f_code.co_name
         if package == "scipy" and parts and hasattr(sys.modules.get(f"scipy.{parts[0]}"), name):
             found = parts[0], name

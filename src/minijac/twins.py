@@ -13,9 +13,10 @@ import numpy as np
 
 from . import numpy as own
 from . import special
+from .backend import array_of
 from .numpy.creation import asarray
 from .scipy import fft, interpolate, linalg, ndimage, signal, stats
-from .tape.traced import Traced
+from .tape.traced import Traced, TracedArray
 from .transforms.vmap import vmap
 
 __all__ = ["TWINS", "Twin", "complex_number", "number", "twin_function"]
@@ -26,10 +27,16 @@ class Twin(ModuleType):
 
     def __init__(self, name: str, original: ModuleType, names: dict[str, Any]) -> None:
         super().__init__(name, original.__doc__)
-        self.__dict__.update(names, _original=original)
+        self.__dict__.update(names, _original=original, _adapted=lambda module: module)
+
+    def within(self, adapted: Callable[[Any], Any]) -> Twin:
+        """The twin, whose modules are what `adapted` makes of them."""
+        self.__dict__["_adapted"] = adapted
+        return self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
+        value = getattr(self._original, name)
+        return self._adapted(value) if isinstance(value, ModuleType) else value
 
     def __dir__(self) -> list[str]:
         return dir(self._original)
@@ -215,16 +222,95 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     return np.moveaxis(y, tuple(range(len(lead), y.ndim)), tuple(range(place, place + y.ndim - len(lead))))
 
 
-_NUMPY = {
+class _Arrays(type):
+    """Makes a class answer for ``np.ndarray``."""
+
+    def __instancecheck__(cls, x: Any) -> bool:
+        return isinstance(array_of(x), np.ndarray)
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, np.ndarray | TracedArray)
+
+
+class ndarray(np.ndarray[Any, Any], metaclass=_Arrays):
+    """``np.ndarray``, which traced values with axes are instances of."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return np.ndarray(*args, **kwargs)
+
+
+def _of_lists(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """NumPy's function, to which a list of traced values is the array that NumPy would make of it."""
+    level = _asarrays if name in _OF_SEQUENCES else _asarray
+
+    @wraps(function, updated=())
+    def of_lists(*args: Any, **kwargs: Any) -> Any:
+        if any(type(x) in (list, tuple) and _holds_traced(x) for x in (*args, *kwargs.values())):
+            args, kwargs = tuple(map(level, args)), {key: level(x) for key, x in kwargs.items()}
+        return function(*args, **kwargs)
+
+    return of_lists
+
+
+def _asarray(x: Any) -> Any:
+    return asarray(x) if type(x) in (list, tuple) and _holds_traced(x) else x
+
+
+def _asarrays(x: Any) -> Any:
+    return [_asarray(item) for item in x] if type(x) in (list, tuple) and _holds_traced(x) else x
+
+
+_OF_SEQUENCES = frozenset(
+    ("concatenate", "concat", "stack", "hstack", "vstack", "dstack", "column_stack", "select", "choose", "lexsort",
+     "piecewise", "multi_dot")
+)  # fmt: skip
+"""Functions that take several arrays as one argument."""
+
+
+class _Ufunc:
+    """A ufunc that takes lists of traced values."""
+
+    def __init__(self, ufunc: np.ufunc) -> None:
+        self._ufunc, self._call = ufunc, _of_lists(ufunc, ufunc.__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._ufunc, name)
+        return _of_lists(value, name) if callable(value) else value
+
+
+def _functions(module: ModuleType, names: list[str]) -> dict[str, Any]:
+    """The functions of one of NumPy's modules, which take lists of traced values."""
+    found = {name: getattr(module, name) for name in names if name != "block"}
+    return {
+        name: _Ufunc(value) if isinstance(value, np.ufunc) else _of_lists(value, name)
+        for name, value in found.items()
+        if callable(value) and not isinstance(value, type)
+    }
+
+
+def _as_array(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that makes an array as it should lie in memory, which is no matter for traced values."""
+    return _for_traced(plain, lambda a, dtype=None, *_, **__: asarray(a, dtype))
+
+
+_NUMPY = _functions(own, np.__all__) | {
+    **{name: _as_array(getattr(np, name)) for name in
+       ("ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require")},
     "r_": _Joined(np.r_, False), "c_": _Joined(np.c_, True), "vectorize": vectorize,
-    "apply_along_axis": apply_along_axis,
+    "apply_along_axis": apply_along_axis, "ndarray": ndarray,
 }  # fmt: skip
+_LINALG, _FFT = _functions(np.linalg, np.linalg.__all__), _functions(np.fft, np.fft.__all__)
 
 MATH, CMATH = _math(), _cmath()
 _OF_SCIPY = {"fft": fft, "interpolate": interpolate, "linalg": linalg, "ndimage": ndimage, "signal": signal}
 """Modules all of whose names are functions that stand for SciPy's of the same name."""
-TWINS: dict[str, Callable[[ModuleType], ModuleType]] = {
+TWINS: dict[str, Callable[[ModuleType], Twin]] = {
     "numpy": lambda original: Twin("numpy", own, _NUMPY),
+    "numpy.linalg": lambda original: Twin("numpy.linalg", original, _LINALG),
+    "numpy.fft": lambda original: Twin("numpy.fft", original, _FFT),
     "math": lambda original: Twin("math", original, MATH),
     "cmath": lambda original: Twin("cmath", original, CMATH),
     **dict.fromkeys(
@@ -274,13 +360,13 @@ def _special(original: ModuleType) -> dict[str, Any]:
 def twin_function(function: Any) -> Any:
     """What stands for a function or class that was imported by its own name; None where it may stay."""
     module = getattr(function, "__module__", None)
+    if id(function) in _OF_NUMPY:
+        return _OF_NUMPY[id(function)]
     if not isinstance(module, str | None) or isinstance(function, np.ufunc):
         return None
     name = str(getattr(function, "__name__", None))
     if module in ("math", "cmath"):
         return (MATH if module == "math" else CMATH).get(name)
-    if module == "numpy" or function is np.r_ or function is np.c_:
-        return next((mine for key, mine in _OWN_NUMPY.items() if getattr(np, key, None) is function), None)
     place = (module or "").split(".")
     if len(place) < 2 or place[0] != "scipy":
         return None
@@ -292,4 +378,8 @@ def twin_function(function: Any) -> Any:
     return None
 
 
-_OWN_NUMPY = _NUMPY | {name: mine for name, mine in vars(own).items() if mine is not getattr(np, name, mine)}
+_OF_NUMPY = {
+    id(getattr(module, name)): mine
+    for module, names in ((np, _NUMPY), (np.linalg, _LINALG), (np.fft, _FFT))
+    for name, mine in names.items()
+}

@@ -27,7 +27,7 @@ def differences(f, x, h=1e-6):
     return np.stack(columns, -1)
 
 
-ALONE = ["arm", "turned", "joined", "norms", "simulated", "scaled"]
+ALONE = ["arm", "turned", "joined", "norms", "simulated", "scaled", "in_lists", "series", "by_kind"]
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -155,6 +155,34 @@ def polar(x):
     buffer[0] = np.array([z, 1j * x[1]])
     buffer[1, 0] = z.conjugate() * cmath.phase(z)
     return buffer @ np.array([1.0, 1j])
+
+
+def test_what_depends_on_values_runs_eager_and_is_refused_compiled():
+    J = mj.jacobian(mj.adapt(user_code.trimmed), batch_axis=None)
+    close(J(Q), differences(user_code.trimmed, Q), 1e-7, 1e-8)
+    with pytest.raises(mj.TraceError, match="differ from call to call"):
+        mj.compile(J)(Q)
+
+
+def test_lists_are_looked_at_as_arrays():
+    """What asks about them answers as NumPy does, and a ufunc keeps what it has beside its call."""
+
+    def f(q):
+        same = np.array_equal([q[0], q[1]], [q[0], q[1]]), np.array_equal((q[0], q[1]), [q[1], q[0]])
+        return q * (1.0 if same == (True, False) else np.nan) * np.add.identity + np.sin.nin - 1
+
+    close(mj.jacobian(mj.adapt(f), batch_axis=None)(Q), np.zeros((2, 2)))
+
+
+def test_traced_values_are_arrays_to_isinstance():
+    def f(x):
+        kinds = isinstance(x, np.ndarray), isinstance(x[0], np.ndarray), isinstance(3.0, np.ndarray)
+        return x * (kinds == (True, False, False)), np.ndarray((2,), float).shape, issubclass(np.ndarray, np.ndarray)
+
+    y, shape, itself = mj.adapt(f)(Q)
+    assert shape == (2,) and itself
+    close(mj.jacobian(mj.adapt(lambda x: f(x)[0]), batch_axis=None)(Q), np.eye(2))
+    close(y, Q)
 
 
 def test_complex_numbers_as_they_are_written():

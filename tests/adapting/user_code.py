@@ -106,3 +106,30 @@ SCALE = 1.0
 
 def scaled(q):
     return array([q[0] * SCALE, q[1]])
+
+
+def in_lists(q):
+    """Lists of numbers where NumPy takes arrays."""
+    a, b = q
+    sides = [[a, b], [b * a, 1.0]]
+    y = np.sum([a, b, 2.0]) * la.norm((a, b)) + np.dot([a, b], [b, 1.0]) + np.linalg.det(sides)
+    y = y + np.hypot([a, b], 1.0).sum() + np.add.reduce([a, b]) + np.max([a, b]) + np.interp(0.4, [0.0, 1.0], [a, b])
+    spectrum = np.abs(np.fft.fft([a, b, a * b]))
+    return np.concatenate([[y, a], spectrum, np.vstack(([a, b], [b, a])).ravel(), np.cumsum((a, b))])
+
+
+def series(q):
+    """Polynomials as objects and as functions, their coefficients made of the argument."""
+    p = np.polynomial.Polynomial([q[0], 1.0, q[1]])
+    surface = np.polynomial.legendre.legval2d(q[0], q[1], [[1.0, q[0]], [q[1], 2.0]])
+    return np.array([p(q[1]), p.deriv()(q[0]), np.polynomial.chebyshev.chebval(0.3, [q[0], q[1]]), surface])
+
+
+def trimmed(q):
+    """Products and zeros of series, whose length depends on values."""
+    product = np.polynomial.chebyshev.chebmul([q[0], q[1]], [1.0, q[0] * q[1]])
+    return np.concatenate([product, np.polynomial.polynomial.polyroots([q[0], -3.0, 1.0])])
+
+
+def by_kind(x):
+    return x.sum() * 2.0 if isinstance(x, np.ndarray) and x.ndim == 1 else x * 0.0

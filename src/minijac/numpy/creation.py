@@ -65,7 +65,9 @@ def empty_like(*args: Any, **kwargs: Any) -> Any:
     return (np.empty_like if running() is None else MADE["zeros_like"])(*args, **kwargs)
 
 
-def array(object: Any, dtype: Any = None, *, copy: bool | None = True, like: Any = None, **kwargs: Any) -> Any:
+def array(
+    object: Any, dtype: Any = None, *, copy: bool | None = True, ndmin: int = 0, like: Any = None, **kwargs: Any
+) -> Any:
     """As ``numpy.array``; a traced value, or nested lists of them, become one traced value.
 
     >>> import numpy as np
@@ -75,10 +77,11 @@ def array(object: Any, dtype: Any = None, *, copy: bool | None = True, like: Any
     """
     if _holds_traced(object):
         y = object.fresh() if isinstance(object, Traced) else _stacked(object)
-        return y if dtype is None else astype(y, dtype)
+        y = y if dtype is None else astype(y, dtype)
+        return y if y.ndim >= ndmin else np.reshape(y, (1,) * (ndmin - y.ndim) + y.shape)
     if like is not None:
         kwargs["like"] = like
-    return (_array if THREAD.traces else np.array)(object, dtype, copy=copy, **kwargs)
+    return (_array if THREAD.traces else np.array)(object, dtype, copy=copy, ndmin=ndmin, **kwargs)
 
 
 def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: Any) -> Any:

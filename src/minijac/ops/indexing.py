@@ -280,7 +280,7 @@ _ROWS = [Example(((3, 4),), {"axis": 1})]
 SEARCHES: dict[Any, Op] = {
     np.argmax: opaque("argmax", np.argmax, [*_ROWS, Example(((3, 2, 4),), {"axis": -1, "keepdims": True})]),
     np.argmin: opaque("argmin", np.argmin, _ROWS),
-    np.argsort: opaque("argsort", np.argsort, [Example(((3, 4),), {"axis": 1, "kind": "stable"})]),
+    np.argsort: opaque("argsort", np.argsort, [Example(((3, 4),), {"axis": 1, "kind": "stable"})], complex=True),
     np.argpartition: opaque("argpartition", np.argpartition, [Example(((3, 5),), {"axis": 1, "kth": 2})]),
     np.all: opaque("all", np.all, _ROWS, relation=along, reduction=Reduction(np.logical_and, True, True), complex=True),
     np.any: opaque("any", np.any, _ROWS, relation=along, reduction=Reduction(np.logical_or, False, True), complex=True),
