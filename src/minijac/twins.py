@@ -6,6 +6,7 @@ import cmath
 import math
 from collections.abc import Callable
 from functools import wraps
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -136,7 +137,7 @@ class _Numbers(type):
     traced: Callable[..., Any]
 
     def __instancecheck__(cls, x: Any) -> bool:
-        return isinstance(x, cls.plain)
+        return isinstance(x, cls.plain) or (isinstance(x, Traced) and x.shape == () and x.dtype == cls.dtype)
 
     def __subclasscheck__(cls, other: type) -> bool:
         return issubclass(other, cls.plain)
@@ -145,7 +146,7 @@ class _Numbers(type):
         if not any(isinstance(x, Traced) for x in args):
             return cls.plain(*args)
         x = cls.traced(*args)
-        return x if x.ndim == 0 else np.reshape(x, ())
+        return x if x.ndim == 0 or cls.plain is np.float64 else np.reshape(x, ())
 
     def __getattr__(cls, name: str) -> Any:
         return getattr(cls.plain, name)
@@ -161,6 +162,13 @@ class number(metaclass=_Numbers):
         if np.iscomplexobj(x):
             raise TypeError("float(z): expected a real number, got a complex one: take z.real, z.imag or abs(z).")
         return x
+
+
+class float64(metaclass=_Numbers):
+    """``np.float64``, which lets a traced number through, and an array."""
+
+    plain, dtype = np.float64, np.dtype(float)
+    traced = staticmethod(lambda x: own.asarray(x, float))
 
 
 class complex_number(metaclass=_Numbers):
@@ -296,11 +304,23 @@ def _as_array(plain: Callable[..., Any]) -> Callable[..., Any]:
     return _for_traced(plain, lambda a, dtype=None, *_, **__: asarray(a, dtype))
 
 
+def ndenumerate(arr: Any) -> Any:
+    """``np.ndenumerate``"""
+    return ((index, arr[index]) for index in np.ndindex(arr.shape)) if isinstance(arr, Traced) else np.ndenumerate(arr)
+
+
+def fromiter(iter: Any, dtype: Any, count: int = -1, **kwargs: Any) -> Any:
+    """``np.fromiter``"""
+    items = list(islice(iter, None if count < 0 else count))
+    return asarray(items, dtype) if _holds_traced(items) else np.fromiter(items, dtype, count, **kwargs)
+
+
 _NUMPY = _functions(own, np.__all__) | {
     **{name: _as_array(getattr(np, name)) for name in
        ("ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require")},
     "r_": _Joined(np.r_, False), "c_": _Joined(np.c_, True), "vectorize": vectorize,
-    "apply_along_axis": apply_along_axis, "ndarray": ndarray,
+    "apply_along_axis": apply_along_axis, "ndarray": ndarray, "float64": float64,
+    "ndenumerate": ndenumerate, "fromiter": fromiter,
 }  # fmt: skip
 _LINALG, _FFT = _functions(np.linalg, np.linalg.__all__), _functions(np.fft, np.fft.__all__)
 

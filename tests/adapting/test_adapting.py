@@ -27,7 +27,7 @@ def differences(f, x, h=1e-6):
     return np.stack(columns, -1)
 
 
-ALONE = ["arm", "turned", "joined", "norms", "simulated", "scaled", "in_lists", "series", "by_kind"]
+ALONE = ["arm", "turned", "joined", "norms", "simulated", "scaled", "in_lists", "series", "by_kind", "as_numbers"]
 
 
 @pytest.mark.parametrize("name", ALONE)

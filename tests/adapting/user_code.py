@@ -1,6 +1,7 @@
 """Code as its authors wrote it, for NumPy alone."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from math import atan2, sqrt
@@ -133,3 +134,13 @@ def trimmed(q):
 
 def by_kind(x):
     return x.sum() * 2.0 if isinstance(x, np.ndarray) and x.ndim == 1 else x * 0.0
+
+
+def as_numbers(q):
+    """What numbers are, and what sequences of them become."""
+    x, last = np.float64(q[0]) * isinstance(q[0], float) * isinstance(q[0], np.float64), deque(q * 2.0, maxlen=1)
+    y = np.zeros(2)
+    for k, value in np.ndenumerate(q):
+        y[k] = value**2
+    y = np.ones(2) * [q[0], 2.0] + y + [q[1], 1.0] * q + np.ones((2, 2)) @ [q[0], x]
+    return np.concatenate([y, np.fromiter((a * x for a in q), float), np.array(last)])

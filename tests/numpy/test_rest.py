@@ -19,6 +19,8 @@ TABLE: dict[str, Case] = {
         lambda x: np.prod(x[0], axis=-1) * np.max(x[1], axis=0) * np.min(x[2], axis=0) * x, 4
     ),
     "cumsum of a number": whole(lambda x: np.cumsum(x.sum(), axis=0), 4),
+    "lists of traced values as operands": whole(lambda x: x * [x[0], 1.0, x[1] ** 2] + [[x[2]], [0.5]], 3),
+    "a list of them in matmul": whole(lambda x: np.outer(x, x) @ [[x[0], 1.0], [2.0, x[1]], [x[2], x[2]]], 3),
     "windows": one(lambda x: sliding_window_view(x, 2, 1), 5, second=True),
     "windows along two axes": one(lambda x: sliding_window_view(x, (2, 3), (2, 1)), 4, 3),
     "windows along all": whole(lambda x: sliding_window_view(x, (2, 2)) ** 2, 3, 4),

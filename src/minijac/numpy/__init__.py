@@ -49,6 +49,7 @@ def _install() -> None:
     _Traced.creators.update(_creation.LIKE)
     _Traced.methods.update(_protocol.METHODS)
     _Traced.namespace = _sys.modules[__name__]
+    _Traced.listed = staticmethod(_creation.listed)
     _Traced.write, _Traced.write_out = _indexing.setitem, _writing.ufunc_into
     for name in _VIEW_METHODS:
         _Traced.methods[name] = _writing.as_view(_protocol.METHODS[name], getattr(_np.ndarray, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,7 +14,7 @@ from ..tape.trace import THREAD, running
 from ..tape.traced import Traced
 from .pointwise import astype
 
-__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full"]
+__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full", "listed"]
 
 _CREATORS: list[Any] = [
     np.array, np.asanyarray, np.asarray, np.ascontiguousarray, np.asfortranarray, np.arange, np.empty, np.eye, np.full,
@@ -96,7 +97,12 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: An
 
 
 def _holds_traced(x: Any) -> bool:
-    return isinstance(x, Traced) or (isinstance(x, list | tuple) and any(map(_holds_traced, x)))
+    return isinstance(x, Traced) or (isinstance(x, list | tuple | deque) and any(map(_holds_traced, x)))
+
+
+def listed(x: Any, like: Any) -> Any:
+    """What a list stands for beside a traced value, as an operand."""
+    return _stacked(x) if _holds_traced(x) else placed(x, like)
 
 
 def _stacked(x: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..backend import Wrapped, array_of, namespace, placed, value_of
+from ..backend import Wrapped, array_of, namespace, value_of
 from ..errors import ConversionError, UnsupportedOperationError
 from ..lines import scipy_function, user_line
 
@@ -54,6 +54,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     waiting: ClassVar[type[Traced]]
     write: ClassVar[Callable[..., Any]]
     write_out: ClassVar[Callable[..., Any]]
+    listed: ClassVar[Callable[..., Any]]
     # and by minijac.special: by name, because SciPy is not imported for it
     special: ClassVar[dict[str, Callable[..., Any]]] = {}
     # and by minijac.ops: what blocks ask of what stands for an array (`algebra.writing.StandIn`)
@@ -119,7 +120,7 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             return self.write_out(ufunc, method, inputs, **kwargs)
         for x in inputs:
             if isinstance(x, _SEQUENCES) and method != "at":
-                inputs = tuple([placed(x, self) if isinstance(x, _SEQUENCES) else x for x in inputs])
+                inputs = tuple([self.listed(x, self) if isinstance(x, _SEQUENCES) else x for x in inputs])
                 break
         called = method == "__call__"
         function = self.ufuncs.get(ufunc if called else (ufunc, method))
