@@ -77,6 +77,15 @@ def test_images(name, mode):
     check(lambda x: f(ndimage, x, mode), lambda x: f(scipy.ndimage, x, mode), IMAGE)
 
 
+@pytest.mark.parametrize("weights", [np.ones((2, 2)), np.ones((2, 2), np.float32), np.ones((2, 2)) * 1j])
+def test_images_keep_their_precision(weights):
+    image = IMAGE.astype(np.float32)
+    y = ndimage.correlate(image, weights)
+    z = scipy.ndimage.correlate(image, weights)
+    assert y.dtype == z.dtype
+    close(y, z, 1e-5, 1e-5)
+
+
 def test_samples_stay_apart_and_a_kernel_gives_bands():
     x = random(3, 20, seed=6)
     f = lambda x: signal.convolve(x, K3[None], "same")

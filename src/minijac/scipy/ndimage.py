@@ -24,7 +24,10 @@ _PADS = {"reflect": "symmetric", "grid-mirror": "symmetric", "mirror": "reflect"
 
 def correlate(input: Any, weights: Any, output: Any = None, mode: str = "reflect", cval: float = 0.0, origin: Any = 0,
               axes: Any = None) -> Any:  # fmt: skip
-    """``sum(weights[j] * input[i + j - center])``; weights: as many axes as `axes`, which are all of them."""
+    """``sum(conj(weights[j]) * input[i + j - center])``; weights: as many axes as `axes`, which are all of them.
+
+    The result has the precision of `input`, as SciPy's.
+    """
     x, weights = asarray(input), asarray(weights)
     axes = list(range(x.ndim)) if axes is None else [k % x.ndim for k in ([axes] if isinstance(axes, int) else axes)]
     if weights.ndim != len(axes) or output is not None:
@@ -43,8 +46,11 @@ def correlate(input: Any, weights: Any, output: Any = None, mode: str = "reflect
     options = {"constant_values": cval} if _PADS[mode] == "constant" else {}
     padded = np.pad(x, around, _PADS[mode], **options)  # type: ignore[call-overload]
     order = sorted(range(len(axes)), key=lambda j: axes[j])
+    weights = np.conj(weights) if weights.dtype.kind == "c" else weights
     wide = np.transpose(weights, order).reshape([_size(weights, axes, k) for k in range(x.ndim)])
-    return slide(padded, wide, sorted(axes))
+    y = slide(padded, wide, sorted(axes))
+    kind = np.promote_types(x.dtype, np.complex64) if weights.dtype.kind == "c" else x.dtype
+    return y if y.dtype == kind or kind.kind not in "fc" else y.astype(kind)
 
 
 def _size(weights: Any, axes: Sequence[int], k: int) -> int:
@@ -58,6 +64,7 @@ def convolve(input: Any, weights: Any, output: Any = None, mode: str = "reflect"
     weights = asarray(weights)
     origins = [origin] * weights.ndim if np.ndim(origin) == 0 else list(origin)
     origins = [-o - (n % 2 == 0) for o, n in zip(origins, weights.shape, strict=True)]
+    weights = np.conj(weights) if weights.dtype.kind == "c" else weights
     return correlate(input, np.flip(weights), output, mode, cval, origins, axes)
 
 
