@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .lines import user_line
 
 __all__ = [
@@ -22,6 +24,9 @@ class MinijacError(Exception):
 
 class BatchMixingError(MinijacError, ValueError):
     """One sample's output depends on another sample's input."""
+
+    module: Any = None
+    """The torch module whose forward mixes them, if it is another package's."""
 
 
 class UnsupportedOperationError(MinijacError, NotImplementedError):

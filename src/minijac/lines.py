@@ -6,6 +6,7 @@ import os
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,14 +21,20 @@ _PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"
 
 
 class Line(NamedTuple):
-    """A file, a line, and the public function that was called there (None where an operator was)."""
+    """A file, a line, the public function that was called there (None where an operator was), and the module inside of
+    which another package's code went on from there."""
 
     file: str
     number: int
     function: str | None
+    module: Any = None
 
     def __str__(self) -> str:
         return f"{self.file}:{self.number}"
+
+
+MODULES: list[CodeType] = []
+"""The code that runs a module, its `self`. Filled by `minijac.torch`."""
 
 
 def caller(depth: int = 2) -> Line | None:
@@ -38,6 +45,7 @@ def caller(depth: int = 2) -> Line | None:
     frame: Any = sys._getframe(depth)
     function: str | None = None
     installed: Any = None
+    module: Any = None
     while frame is not None:
         code = frame.f_code
         below, public, package = _kind(code.co_filename)
@@ -45,10 +53,12 @@ def caller(depth: int = 2) -> Line | None:
             function = code.co_name
         elif not below:
             if not package:
-                return Line(code.co_filename, frame.f_lineno, function)
+                return Line(code.co_filename, frame.f_lineno, function, module)
             installed = installed or (frame, function)
+            if module is None and MODULES and code is MODULES[0]:
+                module = frame.f_locals["self"]
         frame = frame.f_back
-    return installed and Line(installed[0].f_code.co_filename, installed[0].f_lineno, installed[1])
+    return installed and Line(installed[0].f_code.co_filename, installed[0].f_lineno, installed[1], module)
 
 
 @lru_cache(4096)

@@ -539,3 +539,33 @@ def test_an_error_names_the_module_and_the_line():
     net = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh(), Sparse())).double()
     with pytest.raises(mj.UnsupportedOperationError, match=r"(?s)test_what_torch.*Sequential\.1\.1 \(Sparse\)"):
         mt.jacobian(net)(x_of(2, 3))
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))])
+
+    def forward(self, x):
+        return self.blocks[0](x).tanh()  # the line
+
+
+@pytest.mark.parametrize("transform", [mt.jacobian, mt.hessian, mt.linearize])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_mixing_inside_a_module_names_its_path_and_the_line(transform, wrapped):
+    net, x = Normed().double(), x_of(4, 3)
+    f = (lambda x: net(x) * 2) if wrapped else net
+    with pytest.raises(mj.BatchMixingError) as caught:
+        mt.linearize(f, x) if transform is mt.linearize else transform(f)(x)
+    told = str(caught.value)
+    assert __file__ in told and "self.blocks[0](x).tanh()  # the line" in told
+    assert told.endswith("In Normed.blocks.0.1 (BatchNorm1d).")
+
+
+def test_mixing_in_ones_own_forward_names_the_line_alone():
+    class Centred(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0)
+
+    with pytest.raises(mj.BatchMixingError, match=r"(?s)return x - x\.mean\(0\).*x\[None\]\.$"):
+        mt.jacobian(Centred())(x_of(4, 3))

@@ -123,7 +123,9 @@ def raise_mixing(mixing: Mixing, batch: int) -> None:
     if node.out.shape == ():
         lines.append("    mj.grad(f)             the gradient of one number, a sum over the samples")
     lines.append("  If not: are the samples on another axis? Say batch_axis=... A single sample? Pass x[None].")
-    raise BatchMixingError("\n".join(lines))
+    error = BatchMixingError("\n".join(lines))
+    error.module = node.where and node.where.module
+    raise error
 
 
 def _short(value: Any) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import update_wrapper
+from inspect import getclosurevars
+from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
 import torch
 
-from ..errors import InputError, MinijacError
+from ..errors import BatchMixingError, InputError, MinijacError
+from ..lines import MODULES
 from ..tape.traced import Traced
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
@@ -21,6 +24,7 @@ from .tensors import TracedTensor
 from .tie import outermost, value_in
 
 Tensor = torch.Tensor
+MODULES[:] = [torch.nn.Module._call_impl.__code__]
 _with_autograd: WeakSet[Any] = WeakSet()
 """Functions that were found to take derivatives by torch's autograd."""
 
@@ -108,16 +112,36 @@ def _fresh(value: Any) -> Any:
 
 def _module_path(traceback: Any) -> str:
     """The module in which an error came up, by its path from the outermost one."""
-    modules = []
+    modules: list[Any] = []
     while traceback is not None:
         frame = traceback.tb_frame
-        if frame.f_code is torch.nn.Module._call_impl.__code__:
+        if frame.f_code in MODULES:
             modules.append(frame.f_locals["self"])
         traceback = traceback.tb_next
-    if not modules:
-        return ""
-    path = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
-    return f"{type(modules[0]).__name__}{'.' if path else ''}{path} ({type(modules[-1]).__name__})"
+    return _path(modules[:1], modules[-1]) if modules else ""
+
+
+def _path(roots: Sequence[Any], module: Any) -> str:
+    """A module by its path from the first of some that holds it."""
+    for root in roots:
+        for name, part in root.named_modules():
+            if part is module:
+                return f"{type(root).__name__}{'.' if name else ''}{name} ({type(module).__name__})"
+    return type(module).__name__
+
+
+@contextmanager
+def _named_mixing(f: Any) -> Iterator[None]:
+    """An error that samples mix inside of a module names it, by its path from the one that `f` is or uses."""
+    try:
+        yield
+    except BatchMixingError as error:
+        if error.module is not None:
+            reached = getclosurevars(f) if isinstance(f, FunctionType) else None
+            roots = [f, *reached.nonlocals.values(), *reached.globals.values()] if reached else [f]
+            where = _path([root for root in roots if isinstance(root, torch.nn.Module)], error.module)
+            error.args = (f"{error}\n  In {where}.",)
+        raise
 
 
 def _remembered(f: Any) -> bool:
@@ -146,8 +170,8 @@ def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
         g = transform(lowered(f), *positional, **options)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with torch.no_grad() if options.get("structured") else nullcontext():  # an operator is not tied
-                return outermost(g, args, kwargs)
+            with _named_mixing(f), torch.no_grad() if options.get("structured") else nullcontext():
+                return outermost(g, args, kwargs)  # an operator is not tied
 
         return _named(call, f)
 
@@ -176,7 +200,8 @@ def _by_parameters(transform: Callable[..., Any], f: Any, positional: Any, optio
 
         axes = (None, *(axis if isinstance(axis, tuple | list) else (axis,) * len(args)))
         g = transform(lowered(by_parameters), batch_axis=axes, **options)
-        return outermost(g, (dict(f.named_parameters()), *args), kwargs)
+        with _named_mixing(f):
+            return outermost(g, (dict(f.named_parameters()), *args), kwargs)
 
     return _named(call, f)
 
@@ -238,7 +263,7 @@ def linearize(f: Callable[..., Any], *primals: Any, **options: Any) -> tuple[Any
             [1., 1., 1.]])
     """
     g = lowered(f)
-    with torch.no_grad():
+    with _named_mixing(f), torch.no_grad():
         return outermost(lambda *own: first.linearize(g, *own, **options), primals, {})
 
 
