@@ -336,3 +336,148 @@ def test_a_view_that_is_an_index_may_be_bound_anew() -> None:
 def test_static_argnames_that_are_no_names_are_refused() -> None:
     with pytest.raises(mj.InputError, match="static_argnames: expected names of arguments, x, n, got 1"):
         mj.compile(lambda x, n: x, static_argnames=1)  # type: ignore[call-overload]
+
+
+class Journal:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Counting:
+    """A function that changes what it holds: a replay does not, and what it counts is no reason to record anew."""
+
+    total = 0
+
+    def __init__(self) -> None:
+        self.calls, self.stats, self.log, self.seen, self.last = 0, {"calls": 0}, [0.0], set[int](), None
+        self.journal, self.weights, self.grid = Journal(), np.ones(3), None
+
+    def __call__(self, x: Any) -> Any:
+        global COUNTED
+        self.calls += 1
+        self.stats["calls"] += 1
+        self.stats[f"call {self.calls}"] = self.calls
+        self.log[0] = float(self.calls)
+        self.log.append(1.0)
+        self.seen.add(self.calls)
+        self.journal.note("called")
+        self.last = self.calls
+        Counting.total += 1
+        COUNTED += 1
+        type(self).__call__.times = getattr(type(self).__call__, "times", 0) + 1  # type: ignore[attr-defined]
+        if self.grid is None:
+            self.grid = np.linspace(0.0, 1.0, 3)
+        return x * self.weights + self.grid
+
+
+COUNTED = 0
+
+
+def test_what_the_function_counts_itself_is_no_reason_to_record_anew() -> None:
+    f, calls = Counting(), 0
+
+    def counted(x: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return f(x)
+
+    for fn in (f, f.__call__, counted, mj.jacobian(f)):
+        compiled = mj.compile(fn)
+        for n in (2, 2, 5, 2, 5, 5):
+            compiled(np.ones((n, 3)))
+        f(X)
+        compiled(np.ones((5, 3)))
+        assert compiled.cache_info().misses == 2
+    assert calls == 2
+
+
+def test_an_array_that_the_function_makes_once_is_watched_where_it_stands() -> None:
+    f = Counting()
+    compiled = mj.compile(f)
+    assert_array_equal(compiled(X), X + [0.0, 0.5, 1.0])
+    f.grid = np.zeros(3)
+    for _ in range(3):
+        assert_array_equal(compiled(X), X)
+    f.weights = np.full(3, 2.0)
+    for _ in range(3):
+        assert_array_equal(compiled(X), 2 * X)
+    assert compiled.cache_info().misses == 3
+
+
+class Keyed:
+    def __init__(self) -> None:
+        self.rates: dict[Any, float] = {1: 2.0, 2: 3.0, "unused": 1.0}
+        self.nested = {"inner": {"a b": 2.0}}
+        self.step = 0
+        self.history: list[str] = []
+
+    def inner(self, x: Any) -> Any:
+        return np.tanh(x)
+
+    def scaled(self, x: Any, by: float = 2.0, *, plus: float = 1.0) -> Any:
+        return x * by + plus
+
+    def __call__(self, x: Any) -> Any:
+        scale = self.rates[self.step + 1] * sum(self.rates.values()) * self.nested["inner"]["a" + " b"]
+        return self.scaled(self.inner(x) * scale) * scaled.factor  # type: ignore[attr-defined]
+
+
+def scaled(x: Any, by: float = 3.0, *, plus: float = 1.0) -> Any:
+    return x * by + plus + scaled.factor  # type: ignore[attr-defined]
+
+
+scaled.factor = 1.5  # type: ignore[attr-defined]
+
+
+def test_values_behind_computed_keys_defaults_and_attributes_of_functions_are_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    f = Keyed()
+    compiled = mj.compile(lambda x: scaled(f(x)))
+    changes: list[Any] = [
+        lambda: f.rates.update({1: 5.0}),
+        lambda: setattr(f, "step", 1),
+        lambda: f.nested["inner"].update({"a b": 0.5}),
+        lambda: monkeypatch.setattr(scaled, "factor", 0.1),
+        lambda: monkeypatch.setattr(scaled, "__defaults__", (0.2,)),
+        lambda: monkeypatch.setattr(scaled, "__kwdefaults__", {"plus": 0.3}),
+        lambda: monkeypatch.setattr(Keyed.scaled, "__defaults__", (0.4,)),
+        lambda: setattr(f, "inner", np.sin),
+        lambda: delattr(f, "inner"),
+        lambda: monkeypatch.setattr(Keyed, "inner", lambda self, x: x),
+        lambda: monkeypatch.setattr(Keyed, "__call__", lambda self, x: 2 * x),
+    ]
+    for n, change in enumerate([lambda: None, *changes], 1):
+        change()
+        for _ in range(3):
+            assert_array_equal(compiled(X), scaled(f(X)))
+            f.history.append("not the function's")
+        assert compiled.cache_info().misses == n
+
+
+def test_an_array_from_which_something_was_computed_beforehand_is_seen_when_it_is_bound_anew() -> None:
+    model = Model()
+    f = lambda x: x @ (model.w / np.linalg.norm(model.w))
+    compiled = mj.compile(f)
+    for n in range(3):
+        assert_array_equal(compiled(X), f(X))
+        model.w = model.w + np.arange(6.0).reshape(3, 2)
+        assert compiled.cache_info().misses == n + 1
+
+
+def test_values_that_are_others_again_and_again_are_warned_of_once() -> None:
+    model = Schedule()
+    compiled = mj.compile(model.__call__)
+
+    def trained() -> None:
+        for n in range(40):
+            compiled(X)
+            model.rate = float(n)
+
+    with pytest.warns(RuntimeWarning, match=r"recorded anew 16 times.*now 'rate', which was.*as an argument") as caught:
+        trained()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__

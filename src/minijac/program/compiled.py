@@ -6,8 +6,8 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from inspect import signature
@@ -22,7 +22,7 @@ from ..errors import InputError, TraceError
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
-from .held import PLAIN, Held, drawn_from, held, unseeded
+from .held import GONE, PLAIN, Held, drawn_from, held, unseeded
 from .ir import Program
 from .loops import unrolled
 from .passes.simplify import optimised
@@ -55,19 +55,22 @@ class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
     __slots__ = (
-        "arrays", "device", "executors", "lifted", "parts", "plain", "program", "shaping", "sizes", "tf32",
+        "arrays", "device", "executors", "lifted", "other", "parts", "plain", "program", "shaping", "sizes", "tf32",
         "tree", "watched",
     )  # fmt: skip
 
     def __init__(self, program: Program, tree: Any, parts: Any, how: How, device: int | None) -> None:
         self.watched: list[Held] = []
-        """Captured arrays that a name may be bound anew of, and numbers and other plain values that the code names."""
+        """Captured arrays that a name may be bound anew of; with names, numbers and other plain values that the code
+        names, and arrays that something was computed from beforehand."""
         self.lifted: list[list[Held]] = []
         """Arrays whose names were bound anew before: inputs behind the arguments, each under all its names."""
         self.arrays: list[int] = []
         """Results that are arrays without axes, where the program has numbers."""
         self.shaping: list[Held] = []
         """Arrays that say what the program does, with copies of what they held."""
+        self.other: Held | None = None
+        """What is another now, and no input, where that is why the program is not the function's any more."""
         self.program = program
         self.plain = how.plain
         self.tf32 = how.tf32
@@ -109,22 +112,23 @@ class Entry:
         None where the program is still that of the function.
         """
         try:
-            for read, value in self.watched:
+            for read, value, _ in self.watched:
                 if read() is not value:
                     break
             else:
                 if not self.lifted and not self.shaping:  # as in nearly every call
                     return None
-            if not all(_same(read(), content) for read, content in self.shaping):
+            if not all(_same(read(), content) for read, content, _ in self.shaping):
                 return []
             anew = [each for each in self.watched if not unchanged(each)]
-            if any(isinstance(each.value, PLAIN) for each in anew):
+            self.other = next((each for each in anew if each.name), None)
+            if self.other is not None:
                 return []
             for first, *rest in self.lifted:
                 array = first.read()
                 if not _alike(array, first.value) or any(each.read() is not array for each in rest):
                     anew.append(first)
-        except (AttributeError, LookupError):  # it is not there any more
+        except GONE:  # it is not there any more
             return []
         return [each for group in self.lifted for each in group] + anew if anew else None
 
@@ -146,7 +150,7 @@ def unchanged(each: Held) -> bool:
     """Whether a name stands for what it did."""
     try:
         now, value = each.read(), each.value
-    except (AttributeError, LookupError):  # it is not there any more
+    except GONE:  # it is not there any more
         return False
     return now is value or (type(now) is type(value) and isinstance(value, PLAIN) and bool(now == value))
 
@@ -200,6 +204,10 @@ def _positions(fn: Callable[..., Any], names: Sequence[str]) -> frozenset[Any]:
     return frozenset((*names, *(known.index(name) for name in names)))
 
 
+MOST_CHANGES = 16
+"""Times that captured values may be others before a warning is given."""
+
+
 class Compiled:
     """A function that is recorded on its first call for each signature, and replayed after."""
 
@@ -214,7 +222,7 @@ class Compiled:
         self._tf32 = tf32
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
-        self._hits = self._misses = 0
+        self._hits = self._misses = self._changed = 0
         self._warned = False
         update_wrapper(self, fn, updated=())  # not its attributes, which may have our names
 
@@ -246,6 +254,7 @@ class Compiled:
         else:
             stale = entry.stale()
             if stale is not None:
+                self._note_change(entry)
                 entry = self._recorded(signature, args, kwargs, stale, entry)
             else:
                 self._hits += 1
@@ -285,6 +294,17 @@ class Compiled:
                 "to one size, or raise maxsize.",
                 RuntimeWarning,
                 stacklevel=4,
+            )
+
+    def _note_change(self, entry: Entry) -> None:
+        """Warn, once, where captured values have been others so often that nothing is gained."""
+        self._changed += entry.other is not None
+        if self._changed == MOST_CHANGES and entry.other is not None:
+            warnings.warn(
+                f"compile: {self._name} was recorded anew {MOST_CHANGES} times, because what it captures was another: "
+                f"now {entry.other.name!r}, which was {entry.other.value!r:.40}. Pass it as an argument instead.",
+                RuntimeWarning,
+                stacklevel=3,
             )
 
     def _marked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -392,34 +412,53 @@ def record(
     args: Any,
     kwargs: Any,
     how: How = How(),  # noqa: B008 - immutable
-    found: Sequence[Held] = (),
+    found: Sequence[Held] | None = None,
     lifted: Sequence[Held] = (),
 ) -> Entry:
     """Run `fn` once on symbols, and make a program of what it did.
 
-    `found` is what it reaches by name: the arrays that it captures are watched, and plain values that it does not write
-    itself; `lifted` become inputs.
+    `found` is what it reaches by name, which is watched if it is given; `lifted` become inputs.
     """
     leaves, tree = flatten((args, kwargs))
     with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()):
         groups: dict[int, list[Held]] = {}
-        for read, _ in lifted:
+        for read, *_ in lifted:
             array = read()
             groups.setdefault(id(array), []).append(Held(read, array))
         entry, captured, shaping = _recorded(fn, leaves, tree, how, [same[0].value for same in groups.values()])
         entry.lifted = list(groups.values())
-        entry.watched = [
-            each for each in found
-            if (unchanged(each) if isinstance(each.value, PLAIN) else id(each.value) in captured - groups.keys())
-        ]  # fmt: skip
+        entry.watched = list(_watched(fn, found, captured, groups.keys(), shaping)) if found is not None else []
         for known, content in shaping:
             array = known()
             if array is not None:  # it was not made on the way
-                named = [each for each in found if isinstance(each.value, ndarray) and whole(each.value) is array]
+                named = [each for each in found or () if isinstance(each.value, ndarray) and whole(each.value) is array]
                 entry.shaping += [Held(each.read, each.value.copy()) for each in named]
                 if all(each.value is not array for each in named):
                     entry.shaping.append(Held(partial(_last, known, content), content))
         return entry
+
+
+def _watched(
+    fn: Callable[..., Any], found: Sequence[Held], captured: set[int], lifted: Any, shaping: Sequence[tuple[Any, Any]]
+) -> Iterator[Held]:
+    """What has to stand where it stands for a program to be that of the function.
+
+    What the function writes itself, such as a count of its calls, it does when it is recorded only, so that is not
+    watched; but captured arrays are, wherever they stand now.
+    """
+    shapes = [known() for known, _ in shaping]
+    before = {id(each.value) for each in found}
+    for each in (*found, *(each for each in held(fn) if is_array(each.value) and id(each.value) not in before)):
+        if isinstance(each.value, PLAIN):
+            if unchanged(each):
+                yield each
+        elif not is_array(each.value) or id(each.value) in lifted:
+            continue
+        elif id(each.value) in captured:
+            with suppress(*GONE):
+                yield Held(each.read, each.read())
+        elif each.name and unchanged(each) and all(whole(each.value) is not array for array in shapes):
+            yield each
 
 
 def _recorded(

@@ -32,7 +32,7 @@ FOLLOWED = (FunctionType, partial, type)
 PLAIN = (bool, int, float, complex, str, type(None), np.generic, Enum, slice, np.ufunc, *FOLLOWED)
 """What a program is made for: it is recorded anew where the code names another one since."""
 MOST_ITEMS = 16
-"""Plain values in a list or a tuple that are looked at; there are no names in the code for them."""
+"""Plain values in a list, a tuple or a dict that are looked at, whatever their keys: those may be computed."""
 
 
 class Held(NamedTuple):
@@ -40,10 +40,16 @@ class Held(NamedTuple):
 
     read: Callable[[], Any]
     value: Any
+    name: str = ""
+    """By what the code knows it, where it does."""
 
 
-Reached: TypeAlias = tuple[Callable[[], Any], Any, str | None]
-"""A value, between the call that reads it and the name by which the code would reach it."""
+Names: TypeAlias = tuple[str | None, ...]
+Reached: TypeAlias = tuple[Callable[[], Any], Any, Names]
+"""A value, between the call that reads it and the names by which the code would reach it; None for any code."""
+ANY: Names = (None,)
+GONE = (AttributeError, LookupError, TypeError)
+"""What reading raises where something is not there any more."""
 
 
 def held(fn: Callable[..., Any]) -> list[Held]:
@@ -52,30 +58,32 @@ def held(fn: Callable[..., Any]) -> list[Held]:
 
     An array that is reached in several ways comes once for each.
     """
-    found: list[Held] = []
-    plain: list[tuple[str | None, Held]] = []
-    names: set[str | None] = {None}
+    found: list[tuple[Names, Held]] = []
+    plain: list[tuple[Names, Held]] = []
+    known: set[str | None] = {None}
     seen: set[int] = set()
-    waiting: list[Reached] = [(lambda: fn, fn, None)]
-    named: list[Reached] = []
+    kinds: set[type] = set()
+    waiting: list[Reached] = [(lambda: fn, fn, ANY)]
+    of_classes: list[Reached] = []
     while waiting and len(seen) < MOST_VISITED:
-        read, value, name = waiting.pop()
+        read, value, names = waiting.pop()
         if isinstance(value, PLAIN) and not (isinstance(read, partial) and read.func is _same):
-            plain.append((name, Held(read, value)))
+            plain.append((names, Held(read, value)))
         elif isinstance(value, list | dict | set):
-            plain.append((name, Held(partial(_size, read), len(value))))
-        if is_array(value) or isinstance(value, GENERATORS):
-            found.append(Held(read, value))
+            plain.append((names, Held(partial(_size, read), len(value))))
+        if isinstance(value, GENERATORS) or (is_array(value) and not isinstance(value, PLAIN)):
+            found.append((names, Held(read, value)))
         elif id(value) not in seen and (not isinstance(value, PLAIN) or isinstance(value, FOLLOWED)):
             seen.add(id(value))
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
-                names.update(_names(value.__code__, strings=True))
-            waiting += _inside(read, value)
-            named += _of_class(read, value)
+                known.update(_names(value.__code__, strings=True))
+            waiting += _inside(read, value, names)
+            of_classes += _of_class(read, value, kinds)
         if not waiting:  # what classes define, where the code found so far names it
-            waiting = [each for each in named if each[2] in names]
-            named = [each for each in named if each[2] not in names]
-    return found + [each for name, each in plain if name in names]
+            waiting = [each for each in of_classes if not known.isdisjoint(each[2])]
+            of_classes = [each for each in of_classes if known.isdisjoint(each[2])]
+    named = [each._replace(name=_told(names)) for names, each in (*found, *plain) if not known.isdisjoint(names)]
+    return named + [each for names, each in found if known.isdisjoint(names)]
 
 
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
@@ -83,54 +91,69 @@ GLOBAL: tuple[Any, ...] = (np.random.mtrand._rand, random._inst)
 """Those that the functions of the modules draw from. Other threads may, too, at any time."""
 
 
-def _inside(read: Callable[[], Any], value: Any) -> Iterator[Reached]:
-    """What a value holds, each with the call that reads it, and the name by which the code would reach it."""
+def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reached]:
+    """What a value holds, each with the call that reads it, and the names by which the code would reach it."""
     if isinstance(value, FunctionType):
-        own = not of_library(value.__code__.co_filename)
-        for cell in value.__closure__ or ():
-            try:
-                yield partial(getattr, cell, "cell_contents"), cell.cell_contents, None if own else ""
-            except ValueError:  # not bound yet
-                continue
-        if own:
-            names = set(_names(value.__code__))
-            if "random" in names:
-                yield from ((partial(_same, each), each, None) for each in GLOBAL)
-            yield from _named(value.__globals__, names)
-            for module in (value.__globals__.get(name) for name in names):
-                if isinstance(module, ModuleType) and not of_library(getattr(module, "__file__", None) or "<built-in>"):
-                    yield from _named(vars(module), names)
-        for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
-            yield partial(_same, default), default, None
+        yield from _of_function(read, value)
     elif isinstance(value, MethodType | partial):
         parts = (value.__self__, value.__func__) if isinstance(value, MethodType) else (
             value.func, *value.args, *value.keywords.values())  # fmt: skip
-        yield from ((partial(_same, part), part, None) for part in parts)
+        yield from ((partial(_same, part), part, ANY) for part in parts)
     elif isinstance(value, ReferenceType):
-        yield value, value(), None
+        yield value, value(), ANY
     elif isinstance(value, dict):
-        yield from ((_step(read, key), inner, str(key)) for key, inner in list(value.items()))
+        for k, (key, inner) in enumerate(list(value.items())):
+            yield _step(read, key), inner, (str(key), *names) if k < MOST_ITEMS else (str(key),)
     elif isinstance(value, list | tuple):
-        yield from ((_step(read, k), inner, None if k < MOST_ITEMS else "") for k, inner in enumerate(value))
+        yield from ((_step(read, k), inner, (None, *names) if k < MOST_ITEMS else ()) for k, inner in enumerate(value))
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
         attributes = getattr(value, "__dict__", {})
-        yield from ((partial(_attribute, read, name), inner, name) for name, inner in list(attributes.items()))
+        yield from ((partial(_attribute, read, name), inner, (name,)) for name, inner in list(attributes.items()))
 
 
-def _of_class(read: Callable[[], Any], value: Any) -> Iterator[Reached]:
-    """What the user's classes say of a value, or a class itself: functions, numbers and the like, slots."""
+def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reached]:
+    """What a function's closure, globals, defaults and attributes hold."""
+    own = not of_library(value.__code__.co_filename)
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        try:
+            yield partial(getattr, cell, "cell_contents"), cell.cell_contents, (name, None) if own else ()
+        except ValueError:  # not bound yet
+            continue
+    if own:
+        names = set(_names(value.__code__))
+        if "random" in names:
+            yield from ((partial(_same, each), each, ANY) for each in GLOBAL)
+        yield from _named(value.__globals__, names)
+        for module in (value.__globals__.get(name) for name in names):
+            if isinstance(module, ModuleType) and not of_library(getattr(module, "__file__", None) or "<built-in>"):
+                yield from _named(vars(module), names)
+    for part in ("__defaults__", "__kwdefaults__", "__dict__") if own else ():
+        yield from _inside(partial(_attribute, read, part), getattr(value, part), ANY)
+
+
+def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator[Reached]:
+    """What the user's classes say of a value, or a class itself: functions (of classes that are not in `kinds`, which
+    is given them), numbers and the like, slots."""
+    methods = set[str]()
     for kind in value.__mro__ if isinstance(value, type) else type(value).__mro__:
         module = sys.modules.get(kind.__module__)
-        if kind.__module__ == "__main__" or not of_library(getattr(module, "__file__", None) or "<built-in>"):
-            for name, inner in list(vars(kind).items()):
-                function = getattr(inner, "fget", None) or getattr(inner, "__func__", inner)
-                if isinstance(function, FunctionType):
-                    special = name.startswith("__") and name not in MAKING
-                    yield partial(_same, function), function, None if special else name
-                elif not isinstance(inner, MemberDescriptorType):
-                    yield partial(_attribute, read, name), inner, name
-                elif hasattr(value, name):
-                    yield partial(_attribute, read, name), getattr(value, name), name
+        if kind.__module__ != "__main__" and of_library(getattr(module, "__file__", None) or "<built-in>"):
+            continue
+        for name, inner in list(vars(kind).items()):
+            function = _function(inner)
+            if isinstance(function, FunctionType):
+                methods.add(name)
+                if kind not in kinds and name.startswith("__") and name not in (*MAKING, "__call__"):
+                    yield partial(_same, function), function, ANY
+                elif kind not in kinds:
+                    yield partial(_defined, kind, name), function, (name, None) if name == "__call__" else (name,)
+            elif not isinstance(inner, MemberDescriptorType):
+                yield partial(_attribute, read, name), inner, (name,)
+            elif hasattr(value, name):
+                yield partial(_attribute, read, name), getattr(value, name), (name,)
+        kinds.add(kind)
+    if methods and not isinstance(value, type) and hasattr(value, "__dict__"):  # no attribute stands before a method
+        yield partial(methods.isdisjoint, value.__dict__), methods.isdisjoint(value.__dict__), tuple(methods)
 
 
 MAKING = ("__init__", "__new__", "__post_init__")
@@ -140,7 +163,7 @@ MAKING = ("__init__", "__new__", "__post_init__")
 def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Reached]:
     for name in names & namespace.keys():
         if not isinstance(namespace[name], ModuleType):
-            yield partial(getitem, namespace, name), namespace[name], name
+            yield partial(getitem, namespace, name), namespace[name], (name,)
 
 
 def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
@@ -151,6 +174,10 @@ def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
             yield from _names(constant, strings)
         elif strings and isinstance(constant, str | int):
             yield str(constant)
+
+
+def _told(names: Names) -> str:
+    return next((name for name in names if name), "a value without a name")
 
 
 def _same(value: Any) -> Any:
@@ -168,6 +195,15 @@ def _step(read: Callable[[], Any], key: Any) -> Callable[[], Any]:
 
 def _attribute(read: Callable[[], Any], name: str) -> Any:
     return getattr(read(), name)
+
+
+def _defined(kind: type, name: str) -> Any:
+    return _function(vars(kind)[name])
+
+
+def _function(x: Any) -> Any:
+    """The function of a property, a class method or a static one; anything else as it is."""
+    return x if type(x) is FunctionType else getattr(x, "fget", None) or getattr(x, "__func__", x)
 
 
 def drawn_from(found: list[Held]) -> Callable[[], bool]:
@@ -197,7 +233,7 @@ def unseeded() -> Iterator[list[int]]:
     key, taken = object(), list[int]()
     with _LOCK:
         _LISTENING[key] = threading.get_ident(), taken
-        bit_generator.randbits = _told  # type: ignore[attr-defined]
+        bit_generator.randbits = _noted  # type: ignore[attr-defined]
     try:
         yield taken
     finally:
@@ -207,7 +243,7 @@ def unseeded() -> Iterator[list[int]]:
                 bit_generator.randbits = secrets.randbits  # type: ignore[attr-defined]
 
 
-def _told(bits: int) -> int:
+def _noted(bits: int) -> int:
     for thread, taken in list(_LISTENING.values()):
         if thread == threading.get_ident():
             taken.append(bits)
