@@ -8,7 +8,7 @@ array of it comes from a caller who has (or by DLPack from a GPU).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Any
@@ -21,8 +21,8 @@ from .foreign import a_function
 from .lines import user_line
 
 __all__ = [
-    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real", "fingerprint",
-    "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add",
+    "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real", "cupy_of",
+    "fingerprint", "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add",
     "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
@@ -68,12 +68,20 @@ def array_of(x: Any) -> Any:
 
 def namespace(*operands: Any) -> Any:
     """The module whose arrays the operands are, or stand for: cupy if one of them is CuPy's, else numpy."""
-    cupy = _cupy()
+    return cupy_of(operands) or np
+
+
+def cupy_of(operands: Iterable[Any]) -> Any:
+    """CuPy, if one of the operands is an array of it, or stands for one. One call, for it is asked for each operation."""
+    cupy = sys.modules.get("cupy")
     if cupy is not None:
+        array = cupy.ndarray
         for x in operands:
-            if isinstance(array_of(x), cupy.ndarray):
+            while isinstance(x, Wrapped):
+                x = x.value
+            if isinstance(x, array):
                 return cupy
-    return np
+    return None
 
 
 def module_of(arguments: Any) -> Any:
@@ -285,8 +293,8 @@ def carried_out(name: str, function: Callable[..., Any], operands: tuple[Any, ..
 
     Raises TypeError where some operands are NumPy's and others CuPy's, UnsupportedOperationError for what CuPy lacks.
     """
-    cupy = _cupy()
-    if cupy is None or not any(isinstance(x, cupy.ndarray) for x in operands):
+    cupy = cupy_of(operands)
+    if cupy is None:
         return function(*operands, **params)
     _refuse_mixed(name, operands, cupy)
     if isinstance(function, np.ufunc) and not hasattr(cupy, function.__name__):  # NumPy's error would print the array

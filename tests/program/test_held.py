@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -481,3 +482,25 @@ def test_values_that_are_others_again_and_again_are_warned_of_once() -> None:
         trained()
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+def test_an_import_of_cupy_does_not_slow_down_work_on_numpys_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = lambda x: np.tanh(x @ np.ones((3, 4))) @ np.ones((4, 2)) + x[:, :2]
+    transformed = [mj.jacobian(f), mj.hessian(f), mj.grad(lambda x: f(x).sum()), mj.compile(mj.jacobian(f))]
+
+    def calls() -> list[int]:
+        counts = []
+        for function in transformed:
+            for _ in range(4):
+                function(X)
+            events: list[str] = []
+            sys.setprofile(lambda frame, event, arg: events.append(event))
+            function(X)
+            sys.setprofile(None)
+            counts.append(events.count("call"))
+        return counts
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    without = calls()
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=type("ndarray", (), {})))
+    assert all(found <= 12 + before for found, before in zip(calls(), without, strict=True)), (calls(), without)

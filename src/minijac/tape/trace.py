@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ..backend import carried_out, check_operand, check_real, fingerprint
+from ..backend import carried_out, check_operand, check_real, cupy_of, fingerprint
 from ..errors import ConversionError, MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import FIXED, Traced, traced
@@ -139,12 +139,15 @@ class Trace:
                 arg, plain = program.captured(arg), False
             values.append(arg)
             parents.append(parent)
-        operands, both = tuple(values), None
+        operands, both, slopes = tuple(values), None, None
         if self.complex and not op.complex:
             check_real(op.name, operands)
-        if Trace.eager is not None and sys.modules.get("cupy") is not None:
-            both = Trace.eager(op, operands, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
-        out, slopes = both or ((_computed if plain else apply)(op, operands, params), None)
+        if cupy_of(operands) is None:
+            out = op.value(*operands, **params) if plain else apply(op, operands, params)
+        else:
+            if Trace.eager is not None:
+                both = Trace.eager(op, operands, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
+            out, slopes = both or ((_computed if plain else apply)(op, operands, params), None)
         self.complex |= check_operand(op.name, out)
         if op.edge is None:
             return out
