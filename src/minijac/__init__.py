@@ -93,7 +93,16 @@ def __getattr__(name: str) -> _Any:
         from importlib import import_module
 
         return import_module(f"{__name__}.torch")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    here = f": write {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
+
+
+_ELSEWHERE = {
+    "jit": "minijac.compile(f)",
+    "jacfwd": 'minijac.jacobian(f, mode="forward"), or leave the mode to it',
+    "jacrev": 'minijac.jacobian(f, mode="reverse"), or leave the mode to it',
+}
+"""Names that other packages have, and what is meant here."""
 
 
 def __dir__() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from inspect import Parameter, signature
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 import numpy as np
@@ -11,7 +12,7 @@ import optree
 
 from .backend import check_operand, holds_array, is_array, namespace
 from .errors import InputError
-from .foreign import kind_of, remedy_for
+from .foreign import handed_over, kind_of, remedy_for
 from .lines import user_line
 from .tape.traced import Traced
 
@@ -30,10 +31,13 @@ __all__ = [
     "argument_positions",
     "batch_axes",
     "batch_size",
+    "check_array",
     "check_tangent",
     "checked_options",
     "differentiable",
     "flatten",
+    "known_options",
+    "tree_words",
     "output_leaf",
     "returned",
     "shown",
@@ -115,6 +119,13 @@ def checked_options(**given: Any) -> Options:
     for name, value in (("chunk_size", options.chunk_size), ("max_bytes", options.max_bytes)):
         if value is not None and (not _is_int(value) or value < 1):
             raise InputError(f"{name}: expected a positive int or None, got {value!r}.")
+    for name, value in (
+        ("structured", options.structured),
+        ("has_aux", options.has_aux),
+        ("progress", options.progress),
+    ):
+        if not isinstance(value, int | np.bool_):
+            raise InputError(f"{name}: expected True or False, got {value!r}.")
     argnums = options.argnums
     if not _is_int(argnums) and not (isinstance(argnums, tuple | list) and all(map(_is_int, argnums))):
         if hasattr(argnums, "shape"):
@@ -133,6 +144,12 @@ def checked_options(**given: Any) -> Options:
             f"argument that is a tree), got {axis!r}."
         )
     return options
+
+
+def known_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in options:
+        if name not in names:
+            raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(names)}.")
 
 
 def _is_int(value: Any) -> bool:
@@ -155,8 +172,10 @@ def unflatten(tree: Any, leaves: Sequence[Any]) -> Any:
     return leaves[0] if tree is LEAF else optree.tree_unflatten(tree, leaves)
 
 
-def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, ...]:
-    """Non-negative positions of the arguments to differentiate."""
+def argument_positions(
+    argnums: int | Sequence[int], args: Sequence[Any], f: Callable[..., Any] | None = None
+) -> tuple[int, ...]:
+    """Non-negative positions of the arguments to differentiate by, of `f`."""
     if type(argnums) is int and 0 <= argnums < len(args):
         return (argnums,)
     wanted = (argnums,) if isinstance(argnums, int | np.integer) else tuple(argnums)
@@ -164,12 +183,34 @@ def argument_positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tup
         if not -len(args) <= n < len(args):
             raise InputError(
                 f"argnums: expected positions within the {len(args)} positional argument(s) of the call, got {n}. "
-                "An argument to differentiate is passed by position, or by the name that it has in the function."
+                f"{_not_passed(f, n)}{'' if args else ' The arguments go to what a transformation returns.'}"
             )
     positions = tuple(n % len(args) for n in wanted)
     if len(set(positions)) < len(positions):
         raise InputError(f"argnums: expected each argument once, got {argnums}.")
     return positions
+
+
+def _not_passed(f: Callable[..., Any] | None, n: int) -> str:
+    """What to do about an argument to differentiate by that is not among those of the call."""
+    anyway = "An argument to differentiate is passed by position, or by the name that it has in the function."
+    try:
+        parameter = list(signature(f).parameters.values())[n]  # type: ignore[arg-type]
+    except (TypeError, ValueError, IndexError):  # written in C, or without such an argument
+        return anyway
+    name = parameter.name
+    if parameter.kind is Parameter.KEYWORD_ONLY:
+        return f"{name} is a keyword alone: make it an argument, lambda x, {name}: f(x, {name}={name})."
+    if parameter.default is not Parameter.empty:
+        return f"The default of {name} is not differentiated by: pass {name} in the call."
+    if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        return anyway
+    return f"Pass {name} by position, or by the name that it has in the function."
+
+
+def tree_words(tree: Any) -> str:
+    """A structure of arrays as it is told in messages: stars for leaves."""
+    return str(tree).removeprefix("PyTreeSpec(").removesuffix(")").replace(", namespace='minijac'", "")
 
 
 def _is_several(batch_axis: Any) -> bool:
@@ -180,22 +221,21 @@ LeafAxes: TypeAlias = tuple[int | None, ...]
 """The batch axes of an argument's leaves."""
 
 
-def batch_axes(batch_axis: Any, args: Sequence[Any]) -> tuple[LeafAxes, ...]:
-    """The batch axes of the leaves of each positional argument."""
+def batch_axes(batch_axis: Any, args: Sequence[Any], option: str = "batch_axis") -> tuple[LeafAxes, ...]:
+    """The batch axes of the leaves of each positional argument, as an option says."""
     if batch_axis is None or _is_int(batch_axis):
         return tuple([(batch_axis,) * len(flatten(arg)[0]) for arg in args])
     if not _is_several(batch_axis):
-        raise InputError(
-            f"batch_axis: expected an int, None, or a tuple with one for each argument, got {batch_axis!r}."
-        )
+        raise InputError(f"{option}: expected an int, None, or a tuple with one for each argument, got {batch_axis!r}.")
     if len(batch_axis) != len(args):
         raise InputError(
-            f"batch_axis: expected one entry for each of the {len(args)} positional argument(s), got {batch_axis!r}."
+            f"{option}: expected one entry for each of the {len(args)} positional argument(s), got {batch_axis!r}."
         )
-    return tuple([_leaf_axes(entry, arg, n) for n, (entry, arg) in enumerate(zip(batch_axis, args, strict=True))])
+    given = enumerate(zip(batch_axis, args, strict=True))
+    return tuple([_leaf_axes(entry, arg, n, option) for n, (entry, arg) in given])
 
 
-def _leaf_axes(entry: Any, arg: Any, n: int) -> LeafAxes:
+def _leaf_axes(entry: Any, arg: Any, n: int, option: str) -> LeafAxes:
     """The batch axes of an argument's leaves: one for all of them, or a tree of the argument's upper levels."""
     if entry is None or _is_int(entry):
         return (entry,) * len(flatten(arg)[0])
@@ -207,12 +247,13 @@ def _leaf_axes(entry: Any, arg: Any, n: int) -> LeafAxes:
         fits = False
     if not fits:
         raise InputError(
-            f"batch_axis: expected an int, None, or a tree like argument {n}, {flatten(arg)[1]}, got {entry!r}."
+            f"{option}: expected an int, None, or a tree like argument {n}, {tree_words(flatten(arg)[1])}, got "
+            f"{entry!r}."
         )
     return tuple([axis for axis, leaf in zip(axes, leaves, strict=True) if leaf is not None])
 
 
-def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
+def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes], option: str = "batch_axis") -> int | None:
     """The number of samples, on which all batched arguments agree; None where no argument has a batch axis."""
     found: tuple[int, int, Any, int] | None = None
     for n, (arg, own) in enumerate(zip(args, axes, strict=True)):
@@ -222,7 +263,7 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
             if not -leaf.ndim <= axis < leaf.ndim:
                 raise InputError(
                     f"argument {n} of shape {leaf.shape}: expected samples on axis {axis}, got an array of "
-                    f"{leaf.ndim} axes. Give it a batch axis, or say batch_axis=(..., None, ...) for an argument that "
+                    f"{leaf.ndim} axes. Give it a batch axis, or say {option}=(..., None, ...) for an argument that "
                     "all samples share."
                 )
             size = leaf.shape[axis]
@@ -233,7 +274,7 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
                 first, now = (f"argument {m} of shape {x.shape} (axis {place})" for m, x, place in both)
                 raise InputError(
                     f"batch sizes differ: expected the {found[0]} samples of {first}, got {size} in {now}. For an "
-                    "argument that all samples share, such as weights, say so: batch_axis=(0, None)."
+                    f"argument that all samples share, such as weights, say so: {option}=(0, None)."
                 )
     batched = [] if found else [(n, axis) for n, own in enumerate(axes) for axis in own if axis is not None]
     if found is None and (batched or (args and not any(axes))):
@@ -242,7 +283,7 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes]) -> int | None:
         strange = leaves[0] if leaves and not isinstance(leaves[0], int | float) else args[n]
         raise InputError(
             f"argument {n}: expected an array with samples on axis {axis}, got {kind_of(strange)}. "
-            f"{remedy_for(strange)} For the ordinary Jacobian say batch_axis=None."
+            f"{remedy_for(strange)}{' For the ordinary Jacobian say batch_axis=None.' * (option == 'batch_axis')}"
         )
     return found and found[0]
 
@@ -290,8 +331,8 @@ def returned(result: Any, f: Callable[..., Any]) -> Any:
 def with_aux(result: Any) -> tuple[Any, Any]:
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(
-            f"has_aux=True: expected the function to return (y, aux), got {type(result).__name__}. Return a "
-            "pair, or leave has_aux out."
+            f"has_aux=True: expected the function to return (y, aux), got "
+            f"{'an array' if holds_array(result) else kind_of(result)}. Return a pair, or leave has_aux out."
         )
     return result
 
@@ -313,11 +354,18 @@ def output_leaf(y: Any, xp: Any) -> Any:
     return y
 
 
+def check_array(what: str, x: Any, wanted: str) -> None:
+    """Raise InputError for what is no array, or one whose operations are not NumPy's of arrays."""
+    if not is_array(x) and not isinstance(x, Traced):
+        raise InputError(f"{what}: expected {wanted}, got {kind_of(x)}.{handed_over(x)}")
+    if isinstance(x, np.ma.MaskedArray | np.matrix):
+        check_operand(what, x)
+
+
 def check_tangent(tangent: Any, like: Any, name: str, of: str) -> Any:
     if isinstance(tangent, float | int):
         tangent = namespace(like).asarray(tangent, like.dtype)
-    if not is_array(tangent) and not isinstance(tangent, Traced):
-        raise InputError(f"{name}: expected an array of shape {like.shape}, got {type(tangent).__name__}.")
+    check_array(name, tangent, f"an array of shape {like.shape}")
     if tangent.shape != like.shape:
         raise InputError(f"{name}: expected the shape of its {of}, {like.shape}, got {tangent.shape}.")
     if tangent.dtype.kind != "c" or like.dtype.kind != "c":

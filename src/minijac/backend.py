@@ -17,13 +17,13 @@ import numpy as np
 import optree
 
 from .errors import InputError, UnsupportedOperationError
-from .foreign import a_function
+from .foreign import a_function, handed_over, kind_of
 from .lines import user_line
 
 __all__ = [
     "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real", "cupy_of",
-    "fingerprint", "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed", "scatter_add",
-    "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
+    "fingerprint", "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed",
+    "scatter_add", "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def namespace(*operands: Any) -> Any:
 
 
 def cupy_of(operands: Iterable[Any]) -> Any:
-    """CuPy, if one of the operands is an array of it, or stands for one. One call, for it is asked for each operation."""
+    """CuPy, if one of the operands is its array, or stands for one. A single call, as each operation asks for it."""
     cupy = sys.modules.get("cupy")
     if cupy is not None:
         array = cupy.ndarray
@@ -147,7 +147,8 @@ def _described(x: Any) -> str:
     if isinstance(x, np.matrix):
         return "a numpy.matrix, which multiplies otherwise than arrays do. Pass np.asarray(x)"
     if not is_array(x):
-        return f"{type(x).__name__} ({x!r:.40}). Pass float(x)"
+        advice = handed_over(x)[:-1]
+        return f"{kind_of(x)}.{advice}" if advice else f"{type(x).__name__} ({x!r:.40}). Pass float(x)"
     found = f"dtype {x.dtype}"
     if x.dtype.kind in "OSUVMm":
         return f"{found}. Make numbers of it before, outside of the function: x.astype(float)"

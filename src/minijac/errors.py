@@ -37,7 +37,8 @@ class InputError(MinijacError, TypeError, ValueError):
     """An argument has the wrong dtype, rank, size, or value."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message} (at {user_line()})")
+        where = user_line()
+        super().__init__(message if where in message else f"{message} (at {where})")
 
 
 class TraceError(MinijacError, RuntimeError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["a_function", "kind_of", "remedy_for"]
+__all__ = ["a_function", "handed_over", "kind_of", "remedy_for"]
 
 _REMEDIES = {
     "pandas": "Pass x.to_numpy().",
@@ -18,6 +18,7 @@ _REMEDIES = {
     "jax": "Pass numpy.asarray(x).",
     "jaxlib": "Pass numpy.asarray(x).",
     "tensorflow": "Pass x.numpy().",
+    "scipy": "Pass x.toarray(), or capture it in the function, where its products keep it sparse.",
 }
 
 
@@ -26,6 +27,12 @@ def kind_of(x: Any) -> str:
     module = type(x).__module__.split(".")[0]
     name = type(x).__name__
     return name if module in ("builtins", "__main__") else f"{module}.{name}"
+
+
+def handed_over(x: Any) -> str:
+    """How to hand over another package's object, or a list, as the end of a message; nothing for other things."""
+    known = type(x).__module__.split(".")[0] in _REMEDIES or (isinstance(x, list | tuple) and x)
+    return f" {remedy_for(x)}" if known else ""
 
 
 def remedy_for(x: Any) -> str:

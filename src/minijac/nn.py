@@ -14,6 +14,7 @@ import numpy as np
 
 from .backend import namespace
 from .errors import InputError
+from .numpy.protocol import axes_of
 from .ops import convolution as _convolution
 from .ops import elementwise as _elementwise
 from .ops import special as _special
@@ -222,8 +223,7 @@ def _scaled(y: Any, weight: Any, bias: Any) -> Any:
 
 def _last_axes(x: Any, normalized_shape: Any, axis: Any) -> tuple[int, ...]:
     if normalized_shape is None:
-        axes = (axis,) if isinstance(axis, int) else axis
-        return tuple(k % x.ndim for k in axes)
+        return axes_of(x, axis, "axis")
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if x.shape[x.ndim - len(shape) :] != shape:
         raise InputError(f"normalized_shape: expected the last axes of {x.shape}, got {shape}.")

@@ -11,6 +11,7 @@ import optree
 from .arguments import LeafAxes, batch_axes, batch_size, flatten
 from .backend import astype, placed, to_host
 from .errors import InputError
+from .foreign import kind_of
 from .transforms.first import jacobian, value_and_jacobian
 
 __all__ = ["Errors", "check_derivatives", "compare_with_torch"]
@@ -50,8 +51,8 @@ def check_derivatives(
 
     >>> check_derivatives(np.tanh, np.linspace(-1.0, 1.0, 6).reshape(3, 2), order=2)
     """
-    if order < 1:
-        raise InputError(f"order: expected at least 1, got {order}.")
+    if not isinstance(order, int) or order < 1:
+        raise InputError(f"order: expected an int of at least 1, got {order!r}.")
     argnums = tuple(n for n, arg in enumerate(args) if _differentiable(arg))
     if not argnums:
         raise InputError("check_derivatives: expected at least one argument with floating-point arrays, got none.")
@@ -150,8 +151,8 @@ def _assert_close(a: Any, b: Any, rtol: float, atol: float | None, what: str) ->
         worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(np.abs(a - b), nan=np.inf), -1.0)), a.shape)
         place = tuple(int(n) for n in worst)
         raise AssertionError(
-            f"{what} differ in {int(wrong.sum())} of {a.size} entries; most at {place}: {a[worst]!r} and {b[worst]!r} "
-            f"(tolerance {np.max(bound):.1e})"
+            f"{what} differ in {int(wrong.sum())} of {a.size} entries; most at {place}: {a[worst].item()!r} and "
+            f"{b[worst].item()!r} (tolerance {np.max(bound):.1e})"
         )
 
 
@@ -181,6 +182,11 @@ def compare_with_torch(
     0.0
     """
     argnums = tuple(n for n, arg in enumerate(args) if _differentiable(arg))
+    if not argnums or not callable(torch_f):
+        raise InputError(
+            "compare_with_torch: expected f, the same function of torch's tensors, and arguments with floating-point "
+            f"arrays, got {kind_of(torch_f)} for the second and {len(argnums)} of the latter."
+        )
     axes = batch_axes(batch_axis, args)
     batch = batch_size(args, axes)
     J = _leaves(jacobian(f, argnums, batch_axis=batch_axis)(*args))
@@ -220,6 +226,12 @@ def _torch_jacobians(torch_f: Callable[..., Any], args: Any, argnums: Any, axes:
         leaves = tensors(i)
         wanted = [leaf for leaf, (n, _) in zip(leaves, owners, strict=True) if n in argnums]
         outputs = _leaves(torch_f(*optree.tree_unflatten(tree, leaves)))
+        for y in outputs:
+            if not isinstance(y, torch.Tensor):
+                raise InputError(
+                    f"compare_with_torch: expected torch_f to return tensors, got {kind_of(y)}. Write it in torch's "
+                    "functions."
+                )
         samples.append([column for y in outputs for column in _torch_rows(torch, y, wanted)])
     return [np.stack(parts) for parts in zip(*samples, strict=True)]
 

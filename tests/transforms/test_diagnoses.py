@@ -108,9 +108,10 @@ def test_an_option_of_any_type_is_refused_with_those_that_there_are(wrong: Any) 
 
 @pytest.mark.parametrize("wrong", [1.0, "0", (1.0,), ("0",), (np.zeros(2, int),)])
 def test_samples_axes_that_are_no_integers_are_refused(wrong: Any) -> None:
-    for call in (lambda: mj.vmap(np.sin, in_axes=wrong)(X), lambda: mj.jacobian(f, batch_axis=wrong)(X)):
-        with pytest.raises(mj.InputError, match=r"batch_axis: expected an int"):
-            call()
+    with pytest.raises(mj.InputError, match="in_axes: expected an int"):
+        mj.vmap(np.sin, in_axes=wrong)(X)
+    with pytest.raises(mj.InputError, match="batch_axis: expected an int"):
+        mj.jacobian(f, batch_axis=wrong)(X)
 
 
 def test_mixing_is_told_in_short_lines() -> None:

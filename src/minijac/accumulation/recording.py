@@ -22,7 +22,7 @@ from ..arguments import (
 )
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
-from ..foreign import a_function
+from ..foreign import a_function, remedy_for
 from ..lines import user_line
 from ..memo import Memo
 from ..tape.trace import Node, Trace
@@ -75,6 +75,8 @@ def run_on_tape(
         trace.takes_steps = takes_steps
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])
+            if args[n] is None:
+                raise InputError(f"argument {n}: expected arrays to differentiate by, got None. {remedy_for(None)}")
             traced = []
             for k, leaf in enumerate(leaves):
                 if n in batched and (batched[n][k] is None or not holds_array(leaf)):
@@ -167,7 +169,7 @@ def prepare(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, takes_steps: bool = False
 ) -> Prepared:
     """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix."""
-    positions = argument_positions(options.argnums, args)
+    positions = argument_positions(options.argnums, args, f)
     axes = batch_axes(options.batch_axis, args)
     batch = batch_size(args, axes)
     leaf_axes = [axis for n in positions for axis in axes[n]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -49,11 +50,7 @@ def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
 def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
     items = index if isinstance(index, tuple) else (index,)
-    items = tuple(_plain(item, x) for item in items)
-    items = tuple(np.asarray(item) if isinstance(item, list | tuple | range) else item for item in items)
-    items = tuple(
-        int(item) if is_array(item) and item.ndim == 0 and item.dtype.kind in "iu" else item for item in items
-    )
+    items = tuple([_item(_plain(item, x)) for item in items])
     used = 0
     for item in items:
         if isinstance(item, bool | np.bool_) or (is_array(item) and item.dtype == bool and item.ndim == 0):
@@ -77,6 +74,22 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
             raise IndexError(f"mask of shape {item.shape} at {user_line()}: expected {sizes}, of shape {x.shape}")
         axis += len(sizes)
     return full
+
+
+def _item(item: Any) -> Any:
+    """An item of an index: lists as arrays, whole numbers of any kind as ints."""
+    if item is None or item is Ellipsis or isinstance(item, int | slice | Traced):
+        return item
+    if isinstance(item, list | tuple | range):
+        return np.asarray(item)
+    if is_array(item):
+        return int(item) if item.ndim == 0 and item.dtype.kind in "iu" else item
+    try:
+        return operator.index(item)
+    except TypeError:
+        raise IndexError(
+            f"index at {user_line()}: expected integers, slices, None, ... or arrays, got {item!r:.40}"
+        ) from None
 
 
 def _axes_used(item: Any) -> int:

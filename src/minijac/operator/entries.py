@@ -12,6 +12,8 @@ from ..algebra.block import Block
 from ..algebra.factors import spread
 from ..algebra.labels import Axis, Label, labels_in
 from ..algebra.terms import Term
+from ..errors import InputError
+from ..foreign import kind_of
 from ..picks import Pick
 from .arithmetic import columns
 
@@ -109,6 +111,8 @@ def spied(found: Entries, title: str, ax: Any) -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("J.spy() needs Matplotlib: pip install minijac[plots]") from error
+    if not (ax is None or hasattr(ax, "plot")):
+        raise InputError(f"J.spy(ax): expected Matplotlib axes or None, got {kind_of(ax)}. A sample is J[i].spy().")
     rows, columns = found.shape
     ax = plt.subplots()[1] if ax is None else ax
     ax.plot(found.column, found.row, "s", markersize=max(1.0, min(6.0, 200.0 / max(rows, columns, 1))))

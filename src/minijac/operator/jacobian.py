@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from math import prod
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ import optree
 from ..algebra.block import Block
 from ..algebra.factors import Array, Factor, size_of
 from ..algebra.terms import Term
-from ..arguments import DATA, check_dtype
-from ..backend import astype, at_home, is_array
+from ..arguments import DATA, check_array, check_dtype
+from ..backend import astype, at_home
 from ..errors import ConversionError, InputError
+from ..foreign import kind_of
 from ..lines import user_line
-from ..tape.traced import Traced
 from .arithmetic import alone, broadcast, columns, entrywise, scaled, selected
 from .bands import merged
 from .entries import entries, linear_operator, sparse, spied, svg
@@ -130,7 +130,15 @@ class Jacobian:
         return -self + other
 
     def __truediv__(self, number: Any) -> Jacobian:
+        if isinstance(number, Jacobian):
+            raise InputError("J / K: expected a number or an array, got a Jacobian. For the inverse, J.solve(rhs).")
         return self * (1.0 / number)
+
+    def __rmatmul__(self, w: Any) -> Any:
+        raise InputError(f"w @ J: expected the Jacobian on the left, got {kind_of(w)}. Write J.T @ w.")
+
+    def __iter__(self) -> Iterator[Jacobian]:
+        return (self[i] for i in range(self.shape[0] if self._batched else 0))
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -166,15 +174,13 @@ class Jacobian:
             if (other.shape, other._batched) != (self.shape, self._batched):
                 raise InputError(f"{what}: expected Jacobians of one shape, got {self.shape} and {other.shape}.")
             return other._block, np.result_type(self.dtype, other.dtype)
-        if not is_array(other) and not isinstance(other, Traced | int | float | complex):
-            raise InputError(f"{what}: expected a Jacobian, a number or an array, got {type(other).__name__}.")
+        if not isinstance(other, int | float | complex):
+            check_array(what, other, "a Jacobian, a number or an array")
         dtype = np.result_type(self.dtype, other if isinstance(other, int | float | complex) else other.dtype)
         array = astype(other, dtype, self._like)
         shape = self.shape
-        fits = array.ndim <= len(shape) and all(
-            m in (1, n) for m, n in zip(array.shape[::-1], shape[::-1], strict=False)
-        )
-        if not fits:
+        pairs = zip(array.shape[::-1], shape[::-1], strict=False)
+        if array.ndim > len(shape) or any(m not in (1, n) for m, n in pairs):
             raise InputError(f"{what}: expected an array that broadcasts to {shape}, got {array.shape}.")
         return broadcast(array, self._block, self._batched), dtype
 
@@ -257,8 +263,7 @@ class Jacobian:
         return f"<div>{head}<br>{picture}</div>"
 
     def _check(self, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:
-        if not is_array(v) and not isinstance(v, Traced):
-            raise InputError(f"{what}: expected an array of shape {shape}, got {type(v).__name__}.")
+        check_array(what, v, f"an array of shape {shape}")
         if v.shape[: len(shape)] != shape or len(v.shape) > len(shape) + 1:
             raise InputError(
                 f"{what}: expected {name} of shape {shape} {axes}, or with one more axis for several, got {v.shape}."

@@ -19,6 +19,7 @@ import optree
 from ..arguments import DATA, flatten
 from ..backend import is_array
 from ..errors import InputError, TraceError
+from ..foreign import handed_over, kind_of
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
@@ -397,14 +398,20 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
             key.append((leaf.shape, leaf.dtype, leaf.device.id))
             arguments.append(leaf)
         else:
-            remedy = (
-                "Pass numpy.from_dlpack(x)" if hasattr(leaf, "__dlpack__") else "Capture it in the function instead"
-            )
             raise InputError(
                 f"compile: expected arrays, Python numbers, bools, strings or None (in any pytree) as arguments, got "
-                f"{type(leaf).__name__}. {remedy}."
+                f"{kind_of(leaf)}. {_remedy(leaf)}"
             )
     return tuple(key), arguments
+
+
+def _remedy(x: Any) -> str:
+    """What to do with an argument that is none."""
+    if kind_of(x).startswith("dask."):
+        return "Leave the transformation uncompiled: on Dask arrays it is compiled in each worker. Or pass x.compute()."
+    if hasattr(x, "__dlpack__"):
+        return "Pass numpy.from_dlpack(x)."
+    return handed_over(x).strip() or "Capture it in the function instead."
 
 
 def record(

@@ -19,6 +19,7 @@ from ..arguments import (
     Options,
     checked_options,
     flatten,
+    known_options,
     unflatten,
 )
 from ..backend import taken_home
@@ -201,5 +202,6 @@ def linearize(f: Function, *primals: Any, **options: Unpack[JacobianOptions]) ->
     """
     if not primals:
         raise InputError("linearize: expected at least one primal after the function, got none.")
+    known_options(options, tuple(JacobianOptions.__annotations__))
     argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return value_and_jacobian(f, argnums, structured=True, **options)(*primals)

@@ -11,7 +11,16 @@ import optree
 from ..accumulation.graph import Graph
 from ..accumulation.recording import Recorded, run_on_tape
 from ..algebra.block import Block
-from ..arguments import Function, argument_positions, check_tangent, checked_options, flatten, output_leaf, unflatten
+from ..arguments import (
+    Function,
+    argument_positions,
+    check_tangent,
+    checked_options,
+    flatten,
+    output_leaf,
+    tree_words,
+    unflatten,
+)
 from ..backend import at_home, namespace, shape_of, taken_home, value_of
 from ..errors import InputError
 from ..ways.thorough import settled
@@ -54,7 +63,9 @@ def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tu
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
     if tree != given_tree:
-        raise InputError(f"tangents: expected the tree of the primals, {tree}, got {given_tree}.")
+        raise InputError(
+            f"tangents: expected the tree of the primals, {tree_words(tree)}, got {tree_words(given_tree)}."
+        )
     seeds: dict[int, Block] = {}
     for n, tangent in zip(run.inputs, given, strict=True):
         seeds[n] = Block.column(check_tangent(tangent, run.nodes[n].out, "tangent", "primal"))
@@ -125,7 +136,9 @@ def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tu
         with at_home(sources), at_home((y_bar,)) as (own,):
             given, tree = flatten(own)
             if tree != run.tree:
-                raise InputError(f"cotangent: expected the tree of the output, {run.tree}, got {tree}.")
+                raise InputError(
+                    f"cotangent: expected the tree of the output, {tree_words(run.tree)}, got {tree_words(tree)}."
+                )
             seeds: dict[int, Block] = {}
             for i, y, cotangent in zip(run.output_nodes, outputs, given, strict=True):
                 cotangent = check_tangent(cotangent, y, "cotangent", "output")
@@ -163,7 +176,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
 
     @taken_home(f, options.leading)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
-        positions = argument_positions(argnums, args)
+        positions = argument_positions(argnums, args, f)
         run = run_on_tape(f, args, kwargs, positions, {}, has_aux, takes_steps=True)
         if len(run.outputs) != 1 or shape_of(run.outputs[0]) != ():
             shapes = [np.shape(y) for y in run.outputs]

@@ -31,7 +31,7 @@ from ..algebra.block import Block, bilinear
 from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label
 from ..algebra.terms import Term
-from ..arguments import Argnums, Function, Options, SecondOptions, checked_options
+from ..arguments import Argnums, Function, Options, SecondOptions, checked_options, known_options
 from ..backend import astype, taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
@@ -274,14 +274,8 @@ def laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions
     return _without_value(value_and_laplacian(f, argnums, **options), f, options)
 
 
-def _known(options: Mapping[str, Any], names: Sequence[str]) -> None:
-    for name in options:
-        if name not in names:
-            raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(names)}.")
-
-
 def _options(argnums: Any, options: Mapping[str, Any]) -> Options:
-    _known(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size", "max_bytes"))
+    known_options(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size", "max_bytes"))
     return checked_options(argnums=argnums, **options)
 
 
@@ -300,7 +294,7 @@ def _without_value(with_value: Function, f: Function, options: Mapping[str, Any]
 
 def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, H)``, or ``((y, aux), H)`` with `has_aux`; `f` runs once. See `hessian`."""
-    _known(options, [field.name for field in fields(Options)])
+    known_options(options, [field.name for field in fields(Options)])
     plain: dict[str, Any] = dict(options)
     has_aux = plain.pop("has_aux", False)
 

@@ -57,12 +57,19 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
     (5, 2, 3)
     """
 
+    if getattr(in_axes, "shape", ()):
+        raise InputError(
+            "in_axes: expected an int, None, or a tuple with one for each argument, got an array. vmap takes the "
+            "function, and what it returns takes the arguments: minijac.vmap(f)(x), not minijac.vmap(f, x)."
+        )
+
     @wraps(a_function(f))
     def batched(*args: Any, **kwargs: Any) -> Any:
-        axes = batch_axes(in_axes, args)
-        batch = batch_size(args, axes)
+        axes = batch_axes(in_axes, args, "in_axes")
+        batch = batch_size(args, axes, "in_axes")
         if batch is None:
-            raise InputError("vmap: expected an argument with samples, got in_axes of None for all of them.")
+            given = "in_axes of None for all of them" if args else "no argument by position"
+            raise InputError(f"vmap: expected an argument with samples, got {given}.")
         trace = OneSample(batch)
         call = []
         for arg, own in zip(args, axes, strict=True):

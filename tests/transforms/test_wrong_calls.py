@@ -1,0 +1,124 @@
+"""Wrong calls of the public interface, as a new user makes them: each is told what was expected and what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import minijac as mj
+
+X = np.random.default_rng(0).normal(size=(4, 3))
+W = np.ones((3, 2))
+f, s = np.sin, lambda x: (x**2).sum()
+J = mj.jacobian(f, structured=True)(X)
+mapped = lambda *axes: mj.vmap(lambda x, y: x + y, in_axes=axes)
+
+
+def of_package(name: str, **attributes: Any) -> Any:
+    """An object whose class another package defines."""
+    kind = type("Array", (), attributes)
+    kind.__module__ = f"{name}.core"
+    return kind()
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "no arguments": (lambda: mj.jacobian(f)(), r"within the 0 positional.*go to what a transformation returns"),
+    "a default": (lambda: mj.jacobian(lambda x, w=W: x @ w, 1)(X), "The default of w is not diff.*pass w in the call"),
+    "a keyword alone": (lambda: mj.grad(lambda x, *, w: x @ w, 1)(X, w=W), r"lambda x, w: f\(x, w=w\)"),
+    "an argument that is missing": (lambda: mj.grad(lambda x, w: x @ w, 1)(X), "Pass w by position, or by the name"),
+    "one argument fewer": (lambda: mj.grad(s, 1)(X), "is passed by position, or by the name"),
+    "none to differentiate by": (lambda: mj.grad(s)(None), "argument 0: expected arrays.*got None. Pass an array"),
+    "a word for a flag": (lambda: mj.jacobian(f, structured="yes"), "structured: expected True or False, got 'yes'"),  # type: ignore[call-overload]
+    "no pair for aux": (lambda: mj.jacobian(f, has_aux=True)(X), r"return \(y, aux\), got an array. Return a pair"),
+    "another tree of axes": (
+        lambda: mj.jacobian(lambda p: p["a"], batch_axis=({"b": 0},))({"a": X}),
+        r"batch_axis: expected an int, None, or a tree like argument 0, \{'a': \*\}, got \{'b': 0\}",
+    ),
+    "options of linearize": (lambda: mj.linearize(f, X, argnums=0), "'argnums': expected one of batch_axis, mode"),  # type: ignore[call-overload]
+    "axes outside of vmap's": (lambda: mj.vmap(f, 5)(X), r"samples on axis 5.*say in_axes=\(..., None"),
+    "too many axes for vmap": (lambda: mapped(0, 0, 0)(X, X), "in_axes: expected one entry for each of the 2"),
+    "a word for axes": (lambda: mj.vmap(f, "a")(X), "in_axes: expected an int, None, or a tuple"),
+    "another tree of vmap's axes": (
+        lambda: mj.vmap(lambda p: p["a"], ({"b": 0},))({"a": X}),
+        r"in_axes: expected an int, None, or a tree like argument 0, \{'a': \*\}",
+    ),
+    "samples that differ under vmap": (lambda: mapped(0, 0)(X, X[:2]), r"say so: in_axes=\(0, None\)"),
+    "a list under vmap": (lambda: mj.vmap(f)([1.0, 2.0]), r"got list.*pass numpy.array\(x\)\. \(at"),
+    "an array for axes": (lambda: mj.vmap(f, X), r"in_axes: .*got an array.*minijac.vmap\(f\)\(x\)"),
+    "no argument of vmap": (lambda: mj.vmap(f)(), "got no argument by position"),
+    "shared arguments alone": (lambda: mapped(None, None)(X, X), "got in_axes of None for all of them"),
+    "another tree of tangents": (lambda: mj.jvp(f, (X,), (X, X)), r"tree of the primals, \(\*,\), got \(\*, \*\)\."),
+    "a tuple of one cotangent": (lambda: mj.vjp(f, X)[1]((X,)), r"tree of the output, \*, got \(\*,\)\."),
+    "a frame for a tangent": (lambda: mj.jvp(f, (X,), (of_package("pandas"),)), r"got pandas.Array. Pass x.to_numpy"),
+    "a frame inside": (lambda: mj.jacobian(lambda x: x * of_package("pandas"))(X), r"got pandas.Array. Pass x.to_n"),
+    "a frame compiled": (lambda: mj.compile(f)(of_package("pandas")), r"got pandas.Array. Pass x.to_numpy\(\)"),
+    "Dask compiled": (
+        lambda: mj.compile(mj.jacobian(f))(of_package("dask")),
+        "got dask.Array. Leave the transf.*worker",
+    ),
+    "a tensor compiled": (lambda: mj.compile(f)(SimpleNamespace(__dlpack__=0)), r"Pass numpy.from_dlpack\(x\)"),
+    "a set compiled": (lambda: mj.compile(f)(frozenset()), "got frozenset. Capture it in the function instead"),
+    "a matrix on the right": (lambda: J @ X.view(np.matrix), r"J @ v: .*got a numpy.matrix.*np.asarray\(x\)"),
+    "a masked array on the right": (lambda: J @ np.ma.masked_array(X), "J @ v: .*got a masked array. Pass its data"),
+    "a frame on the right": (lambda: J @ of_package("pandas"), r"J @ v: .*got pandas.Array. Pass x.to_numpy\(\)"),
+    "a sparse matrix on the right": (lambda: J @ scipy.sparse.eye(3), r"J @ v: .*got scipy.*. Pass x.toarray\(\)"),
+    "a list on the right": (lambda: J @ X.tolist(), r"J @ v: .*got list. .*pass numpy.array\(x\)"),
+    "a number on the right": (lambda: J @ 1.0, r"J @ v: expected an array of shape \(4, 3\), got float\. \(at"),
+    "a matrix to solve for": (lambda: J.solve(X.view(np.matrix)), r"J.solve\(rhs\): .*got a numpy.matrix"),
+    "a masked array to solve for": (lambda: J.solve(np.ma.masked_array(X)), r"J.solve\(rhs\): .*got a masked array"),
+    "a matrix added": (lambda: J + X.view(np.matrix), r"J \+ K: .*got a numpy.matrix"),
+    "a sparse matrix added": (lambda: J + scipy.sparse.eye(3), r"J \+ K: .*Pass x.toarray\(\)"),
+    "an array on the left": (lambda: X @ J, r"w @ J: .*got numpy.ndarray. Write J.T @ w"),
+    "a quotient of two": (lambda: J / J, r"J / K: .*got a Jacobian. For the inverse, J.solve\(rhs\)"),
+    "axes of a picture": (lambda: J.spy(2), r"J.spy\(ax\): .*got int. A sample is J\[i\].spy\(\)"),
+    "an order that is none": (lambda: mj.testing.check_derivatives(f, X, order="a"), "expected an int of at least 1"),  # type: ignore[arg-type]
+    "no torch function": (lambda: mj.testing.compare_with_torch(f, X), "got numpy.ndarray for the second"),  # type: ignore[arg-type]
+    "an axis of a layer": (lambda: mj.nn.layer_norm(X, axis=9), "axis at .*expected axes within the 2"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_call_is_told_what_to_write(case: str) -> None:
+    call, message = WRONG[case]
+    with pytest.raises(mj.InputError, match=f"(?s){message}") as caught:
+        call()
+    assert str(caught.value).count(__file__) == 1
+
+
+@pytest.mark.parametrize("index", [1.5, "a", {1}])
+def test_an_index_that_is_none_is_refused_as_numpy_refuses_it(index: Any) -> None:
+    with pytest.raises(IndexError, match=r"expected integers, slices, None, \.\.\. or arrays, got"):
+        mj.jacobian(lambda x: x[:, index])(X)
+    with pytest.raises(IndexError):
+        X[:, index]
+
+
+def test_what_acts_as_a_whole_number_is_an_index() -> None:
+    class Two:
+        def __index__(self) -> int:
+            return 2
+
+    np.testing.assert_array_equal(mj.jacobian(lambda x: x[:, Two()])(X), mj.jacobian(lambda x: x[:, 2])(X))  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "name, instead", [("jit", "minijac.compile"), ("jacfwd", 'mode="forward"'), ("jacrev", 'mode="reverse"')]
+)
+def test_names_of_other_packages_are_told_what_they_are_here(name: str, instead: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute {name!r}: write .*{instead}"):
+        getattr(mj, name)
+
+
+def test_torchs_function_is_one_of_tensors() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(mj.InputError, match=r"torch_f to return tensors, got numpy\.ndarray\. Write it"):
+        mj.testing.compare_with_torch(lambda x: x * 2, lambda x: x.detach().numpy(), X)
+
+
+def test_a_jacobian_is_walked_through_sample_by_sample() -> None:
+    np.testing.assert_array_equal(np.stack([sample.todense() for sample in J]), J.todense())
