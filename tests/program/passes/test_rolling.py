@@ -6,6 +6,7 @@ import pytest
 import minijac as mj
 from minijac.program.ir import interpreted
 from minijac.program.loops import LOOP, unrolled
+from minijac.program.passes import rolling
 from minijac.program.passes.periods import period_of, periods_of
 
 RNG = np.random.default_rng(0)
@@ -214,3 +215,30 @@ def test_truth_values_beside_numbers_in_a_loop_are_numbers(dtype):
     x = X.astype(dtype)
     for g in (f, mj.jacobian(f)):
         np.testing.assert_allclose(mj.compile(g)(x), g(x), rtol=1e-5, atol=1e-6)
+
+
+def clipped_from_below(x, steps):
+    v = x
+    for k in range(8 * steps):
+        v = np.maximum(x * 0.1 * k, v)
+    return v.sum()
+
+
+def clipped_in_between(x, steps):
+    v = x
+    for k in range(steps):
+        for j in range(steps):
+            v = np.tanh(v * (1 + 0.1 * j)) + x * 0.1
+        v = np.maximum(x * 0.1 * k, v)
+    return (v**2).sum()
+
+
+@pytest.mark.parametrize("steps", [4, 5, 8])
+@pytest.mark.parametrize("f", [clipped_from_below, clipped_in_between])
+@pytest.mark.parametrize("thresholds", [(6, 3, 2, 3), (6, 2, 1, 2)], ids=str)
+def test_loops_share_no_instruction_and_begin_with_what_was_made_before_them(f, steps, thresholds, monkeypatch):
+    for name, value in zip(("SHORTEST", "FEWEST", "LEAST", "LEAST_APART"), thresholds, strict=True):
+        monkeypatch.setattr(rolling, name, value)
+    g = mj.value_and_grad(lambda x: f(x, steps))
+    for got, wanted in zip(mj.compile(g)(X), g(X), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)

@@ -190,11 +190,15 @@ def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction]) -> Pro
     reads = _Reads(program)
     for period, runs in periods_of(numbers, FEWEST):
         loops: dict[int, _Writer] = {}
+        taken = 0
         for start, length in runs:
-            run, columns = reads.columns(_whole_picks(_Run(start, period, length), program, numbers))
+            late = max(start, taken)  # the last step of a run may reach into the first one of the next
+            whole = _Run(late, period, length - -(-(late - start) // period))
+            run, columns = reads.columns(_whole_picks(whole, program, numbers))
             writer = _Writer(reads, run, columns) if columns is not None else None
             if writer is not None and writer.writable:
                 loops[run.start] = writer
+                taken = run.stop
         if loops:
             shorter = without_dead_code(_restacked(_written(program, loops, rows_apart)))
             if len(shorter.instructions) < len(program.instructions):  # what is put around a loop counts too
@@ -272,7 +276,9 @@ class _Reads:
                 own = int(back[-1, k]) if inside[-1, k] else None
                 others = np.flatnonzero(inside[:, k] if own is None else ~inside[:, k] | (back[:, k] != own))
                 lag = max(0, -(own // run.period)) if own is not None else 0
-                skipped = max(skipped, int(others.max(initial=-1)) + 1 - lag)
+                early = others[inside[others, k] & (others < lag)]  # what they read is to be made before the loop
+                made = int((at[early, k] // run.period).max(initial=-1))
+                skipped = max(skipped, int(others.max(initial=-1)) + 1 - lag, made + 1)
                 if own is None:
                     columns.append(_Given(read[:, k]))
                 else:
