@@ -60,19 +60,20 @@ def run_on_tape(
     has_aux: bool,
     kept: bool = False,
     takes_steps: bool = False,
+    listed: bool = False,
 ) -> Recorded:
     """Run `f` once with the leaves of the arguments at `positions` traced.
 
     `batched` holds the batch axes of arguments that are traced only to follow their samples. With `kept`, what is
     recorded outlives the call, so the leaves are copied: the caller may write to them. With `takes_steps`, functions
-    that are to be recomputed are steps.
+    that are to be recomputed are steps, and so are loops, unless entries are to stay `listed`.
     """
     call = list(args)
     inputs: list[int] = []
     others: dict[int, int] = {}
     xp = module_of(args)
     with Trace() as trace:
-        trace.takes_steps = takes_steps
+        trace.takes_steps, trace.takes_loops = takes_steps, takes_steps and not listed
         for n in (*positions, *batched):
             leaves, tree = flatten(args[n])
             if args[n] is None:
@@ -176,7 +177,9 @@ def prepare(
     follow: dict[int, Sequence[int | None]] = {}
     if set(leaf_axes) <= {None}:  # only other arguments hold samples: trace them to find the output's
         follow = {n: own for n, own in enumerate(axes) if any(axis is not None for axis in own)}
-    run = run_on_tape(f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps)
+    run = run_on_tape(
+        f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps, options.structured
+    )
 
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]

@@ -11,7 +11,7 @@ it, and the transpose is `out` and `inp` exchanged. A sum of no terms is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -83,24 +83,39 @@ class Block:
         after some steps along a short axis."""
         if len(self.terms) <= MOST_PIECES or any(term.conj for term in self.terms):
             return self
-        first = self.terms[0]
-        paired = {}  # axes of the input that are an axis of the output in every term
-        for j, axis in enumerate(first.out):
-            for k, other in enumerate(first.inp):
-                if axis and axis == other and all(_one_label(t.out[j]) and t.out[j] == t.inp[k] for t in self.terms):
-                    paired[k] = j
-        rest = [k for k in range(len(self.inp_shape)) if k not in paired]
-        shape = (*self.out_shape, *(self.inp_shape[k] for k in rest))
-        if prod(shape) > 4 * sum(size_of(term.labels()) for term in self.terms):
+        pairs = self.pairs
+        rest = prod(n for k, n in enumerate(self.inp_shape) if k not in pairs)
+        if prod(self.out_shape) * rest > 4 * sum(size_of(term.labels()) for term in self.terms):
             return self
-        terms = [t.over(t.out, tuple(t.inp[k] for k in rest)) for t in self.terms]
-        arrays = [f.array for t in terms for f in t.factors if hasattr(f.array, "dtype")]
+        arrays = [f.array for t in self.terms for f in t.factors if hasattr(f.array, "dtype")]
         dtype = np.result_type(self.one.dtype, *(array.dtype for array in arrays))
-        data = Block(self.out_shape, shape[len(self.out_shape) :], terms, self.one).dense(dtype, (*arrays, self.one)[0])
-        axes = tuple(axis_of(n) for n in shape)
-        out, own = axes[: len(self.out_shape)], dict(zip(rest, axes[len(self.out_shape) :], strict=True))
-        inp = tuple(out[paired[k]] if k in paired else own[k] for k in range(len(self.inp_shape)))
-        return Block(self.out_shape, self.inp_shape, [Term(out, inp, (_squeezed(data, axes),))], self.one)
+        data = self.data(pairs, dtype, (*arrays, self.one)[0])
+        return Block.of_data(data, self.out_shape, self.inp_shape, pairs, self.one)
+
+    @property
+    def pairs(self) -> dict[int, int]:
+        """Axes of the input that are an axis of the output in every term."""
+        first = self.terms[0]
+        return {
+            k: j
+            for j, axis in enumerate(first.out)
+            for k, other in enumerate(first.inp)
+            if axis and axis == other and all(_one_label(t.out[j]) and t.out[j] == t.inp[k] for t in self.terms)
+        }
+
+    def data(self, pairs: Mapping[int, int], dtype: np.dtype[Any], like: Array) -> Array:
+        """All entries that are not zero by pairs, as one array over the output and the other axes of the input."""
+        rest = [k for k in range(len(self.inp_shape)) if k not in pairs]
+        terms = [t.over(t.out, tuple(t.inp[k] for k in rest)) for t in self.terms]
+        return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one).dense(dtype, like)
+
+    @staticmethod
+    def of_data(data: Array, out_shape: Shape, inp_shape: Shape, pairs: Mapping[int, int], one: Array) -> Block:
+        """The map whose `data` an array is."""
+        axes = tuple(axis_of(n) for n in data.shape)
+        out, rest = axes[: len(out_shape)], iter(axes[len(out_shape) :])
+        inp = tuple(out[pairs[k]] if k in pairs else next(rest) for k in range(len(inp_shape)))
+        return Block(out_shape, inp_shape, [Term(out, inp, (_squeezed(data, axes),))], one)
 
     def axes_moved(self, out: Sequence[int], inp: Sequence[int]) -> Block:
         """The same map with the axes of its output and input permuted."""

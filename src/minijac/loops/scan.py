@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..backend import holds_array, placed, zeros
 from ..errors import InputError
 from ..numpy.parts import concatenate, stack
 from ..tape.traced import Traced
+from ..ways.looping import as_loop
 from ..ways.steps import as_step
 
 __all__ = ["checkpoint", "scan"]
@@ -56,8 +57,9 @@ def scan(
     """A loop ``carry, y = step(carry, x)`` over the rows of `xs`: the last carry, and all y stacked. As `jax.lax.scan`.
 
     Args:
-        step: ``step(carry, x) -> (carry, y)``, of pytrees of arrays. The carry keeps its tree, shapes and dtypes; y may
-            be None. Samples are on any axis of the carry; they are followed, and mixing names the line in `step`.
+        step: ``step(carry, x) -> (carry, y)``, of pytrees of arrays, that does the same whenever it is called: where
+            it is differentiated or compiled, a few calls stand for all. The carry keeps its tree, shapes and dtypes; y
+            may be None. Samples are on any axis of the carry; they are followed, and mixing names the line in `step`.
         carry: What the first step is given.
         xs: A pytree of arrays with the steps on axis 0 (samples on a later one), or None.
         length: The number of steps, needed where `xs` holds no array.
@@ -68,7 +70,8 @@ def scan(
 
     Raises InputError where the carry changes its tree, a shape or a dtype, where lengths differ or are traced.
 
-    Cost: that of the plain loop.
+    Cost: that of the plain loop. A first derivative of a long loop, and a program that is compiled, is a loop again,
+    whose making does not grow with the number of steps: unless a step decides by numbers.
 
     >>> import numpy as np, minijac as mj
     >>> total, partial_sums = mj.scan(lambda c, x: (c + x, c + x), np.zeros(2), np.ones((3, 2)))
@@ -85,7 +88,9 @@ def scan(
     if not count:
         return carry, _no_steps(step, carry, xs, expected)
     if checkpoint is None:
-        return _run(step, carry, xs, count, expected)
+        once = partial(_once, step, expected=expected)
+        looped = as_loop(once, carry, xs, count, lambda: _run(step, carry, xs, count, expected))
+        return _run(step, carry, xs, count, expected) if looped is None else looped
     parts = []
     for start in range(0, count, checkpoint):
         size = min(checkpoint, count - start)

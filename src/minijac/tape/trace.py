@@ -65,7 +65,7 @@ class Node:
 class Trace:
     """One run of a function under differentiation. Traces are told apart by identity; the younger one is the inner."""
 
-    __slots__ = ("complex", "masked", "nodes", "open", "program", "serial", "takes_steps", "watched")
+    __slots__ = ("complex", "masked", "nodes", "open", "program", "serial", "takes_loops", "takes_steps", "watched")
     eager: ClassVar[Callable[..., Any] | None] = None
     """Filled by the GPU's kernels: a value and the partials that are wanted in one launch, or None."""
 
@@ -79,6 +79,8 @@ class Trace:
         """Whether a complex number has entered: operations are asked whether they take them."""
         self.takes_steps = False
         """Whether a function that is to be recomputed is one step of it, and not all the operations inside."""
+        self.takes_loops = False
+        """Whether a loop whose step is recorded once is one step of it."""
         self.masked: dict[int, tuple[Any, int]] = {}
         """Of nodes that are what a mask chose of another node: the mask, and that node."""
         self.watched: dict[int, tuple[Any, Any, Line | None]] = {}

@@ -28,7 +28,7 @@ from ..program.passes.periods import period_of
 from ..program.record import Foreign, Recorder, Symbol
 from ..tape.trace import Node
 
-__all__ = ["Stretch", "stretches"]
+__all__ = ["Stretch", "on_arrays", "stretches"]
 
 SHORTEST = 150
 """Nodes of a graph below which repetition is not looked for."""
@@ -236,7 +236,7 @@ def _recorded(
             operation = node.op if i in stretch.nodes else None
             nodes.append(Node(operation, parents if operation else (), args, node.params, at(node.out), node.where))
         own_graph = Graph(nodes, range(len(stretch.operands)), [local[i] for i in stretch.results])
-        seeds = {local[i]: _on(block, at) for i, block in given.items()}
+        seeds = {local[i]: on_arrays(block, at) for i, block in given.items()}
         found = own_graph.reverse(seeds) if backward else own_graph.forward(seeds)
         results: list[Any] = []
         for n, block in found.items():
@@ -262,7 +262,7 @@ def _recorded(
     return _Recorded(entry, blocks, Loop(body, 1, stacked=(False,) * len(like)), read, like)
 
 
-def _on(block: Block, at: Callable[[Any], Any]) -> Block:
+def on_arrays(block: Block, at: Callable[[Any], Any]) -> Block:
     """A block on other arrays."""
     terms = [
         Term(t.out, t.inp, tuple([Factor(at(array), axes) for array, axes in t.factors]), t.scale, t.conj)

@@ -20,7 +20,7 @@ from ..loops import LOOP, PICK, Loop, Rewriting, compacted, unrolled
 from .periods import periods_of
 from .totals import ADD, TOTAL, totalled, without_totals
 
-__all__ = ["frozen", "rolled", "same_given"]
+__all__ = ["frozen", "rolled", "same_given", "structure"]
 
 SHORTEST = 150
 """Instructions of a program, and of a loop in it, below which they are left as they are."""
@@ -72,11 +72,11 @@ def frozen(value: Any, number: dict[Label, int]) -> Any:
 
 def _params(step: Instruction) -> Any:
     if step.op is LOOP:
-        return _structure(step.params["loop"])
+        return structure(step.params["loop"])
     return frozen(tuple(step.params.items()), {}) if step.params else ()
 
 
-def _structure(loop: Loop) -> Any:
+def structure(loop: Loop) -> Any:
     """What a loop is: equal for two that do the same."""
     if loop.structure is None:
         number: dict[int, Any] = {}

@@ -1,0 +1,279 @@
+"""A scan is a step of the tape, recorded once: values and derivatives are the loop's, whatever its step does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optree
+import pytest
+
+import minijac as mj
+from minijac.program.record import Recorder
+from minijac.ways import looping
+
+RNG = np.random.default_rng(0)
+X, XS = RNG.normal(size=(4, 3)), RNG.normal(size=(7, 4, 3))
+W = 0.5 * RNG.normal(size=(3, 3))
+A = 3 * np.eye(3) + 0.1
+
+
+@pytest.fixture(autouse=True)
+def _all_loops(monkeypatch):
+    monkeypatch.setattr(looping, "FEWEST", 2)
+    monkeypatch.setattr(looping, "LONG", 0)
+
+
+def loop(step: Any, carry: Any, xs: Any = None, length: int | None = None) -> Any:
+    """The scan as what it stands for."""
+    columns = []
+    for t in range(len(optree.tree_leaves(xs)[0]) if length is None else length):
+        carry, y = step(carry, optree.tree_map(lambda leaf, t=t: leaf[t], xs))
+        columns.append(y)
+    return carry, None if columns[0] is None else optree.tree_map(lambda *rows: np.stack(rows), *columns)
+
+
+def passed_on(scan, x):
+    (a, b), ys = scan(lambda c, _: ((c[0], c[0] * c[1]), c[1]), (x, x * 0 + 1), None, 5)
+    return a * b + ys.sum(0)
+
+
+def exchanged(scan, x):
+    (a, b), ys = scan(lambda c, _: ((c[1], np.sin(c[0])), (c[0] * c[1], c[1])), (x, x * x), None, 5)
+    return a * b + ys[0].sum(0) + ys[1][3]
+
+
+def counted(scan, x):
+    step = lambda c, _: ((c[0] * np.sin(c[1] * c[0]), c[1] + 1), c[1])
+    (a, n), ys = scan(step, (x, np.array(1)), None, 5)
+    return a * n + ys.sum()
+
+
+def constants(scan, x):
+    step = lambda c, _: ((np.sin(c[0]) + c[1], np.ones((4, 3)) * 2), np.arange(3.0))
+    (a, b), ys = scan(step, (x, x * x), None, 5)
+    return a * b + ys.sum(0)
+
+
+def two_series(scan, x):
+    step = lambda c, row: (np.tanh(c @ W + row[0] * row[1]), (c.sum(1), {"a": c * row[0]}))
+    c, (sums, others) = scan(step, x, (XS, np.arange(7.0)))
+    return c + others["a"].sum(0) + sums[2][:, None]
+
+
+def series_of_x(scan, x):
+    c, ys = scan(lambda c, row: (np.tanh(c @ W + row), c * row), x * 0, np.stack([x * k for k in range(6)]))
+    return c + ys.prod(0)
+
+
+def nested(scan, x):
+    def outer(c, _):
+        d, ys = scan(lambda d, _: (np.sin(d) + 0.1 * c, d), c, None, 4)
+        return d, ys.sum(0)
+
+    c, ys = scan(outer, x, None, 5)
+    return c * ys[2]
+
+
+def scalars(scan, x):
+    c, ys = scan(lambda c, t: (c * np.cos(c) + t, c), x.sum(1), np.arange(5.0))
+    return c + ys.sum(0)
+
+
+def merged(scan, x):
+    return scan(lambda c, _: (np.sin(c.reshape(len(x) * 3)).reshape(len(x), 3), None), x, None, 5)[0]
+
+
+def solved(scan, x):
+    step = lambda c, _: (np.linalg.solve(A + c[:, :, None] * c[:, None, :], c[..., None])[..., 0] * 2, None)
+    return scan(step, x, None, 5)[0]
+
+
+def written(scan, x):
+    def step(c, _):
+        y = np.zeros_like(c)
+        y[:, 0] = c[:, 1] * 2
+        y[:, 1:] = np.sin(c[:, :2])
+        return y, None
+
+    return scan(step, x, None, 5)[0]
+
+
+def bounded(scan, x):
+    return scan(lambda c, t: (np.maximum(c * 1.5, 0.2 * x * t), None), x, np.arange(5.0))[0]
+
+
+def differentiated(scan, x):
+    rate = lambda c: np.einsum("bij,bj->bi", mj.jacobian(lambda u: np.tanh(u @ W))(c), c)
+    return scan(lambda c, _: (c + 0.1 * rate(c), None), x, None, 5)[0]
+
+
+def picked(scan, x):
+    return scan(lambda c, _: (np.sin(c[:, [2, 0, 1]]) + np.sort(c, 1), None), x, None, 5)[0]
+
+
+def one_after_the_other(scan, x):
+    c, ys = scan(lambda c, _: (np.sin(c) + x, c), x, None, 6)
+    d, zs = scan(lambda d, y: (np.cos(d * y), d), c, ys)
+    return d + zs.sum(0)
+
+
+def discarded_outside(scan, x):
+    return np.where(x > 0, scan(lambda c, _: (np.sin(c) * 1.1, None), x, None, 6)[0], 0.0)
+
+
+def infinite_and_discarded(scan, x):
+    c = scan(lambda c, _: (np.sqrt(c) + x, None), np.abs(x) * (x > -0.3), None, 3)[0]
+    return np.where(c > 0.1, c, 0.0)
+
+
+def discarded_inside(scan, x):
+    return scan(lambda c, _: (np.where(c > 0, np.log(np.where(c > 0, c, 1.0)) + 1, c * 2), None), x, None, 3)[0]
+
+
+STEPS = [
+    passed_on, exchanged, counted, constants, two_series, series_of_x, nested, scalars, merged, solved, written,
+    bounded, differentiated, picked, one_after_the_other, discarded_outside, infinite_and_discarded, discarded_inside,
+]  # fmt: skip
+OF_ANY_BATCH = [f for f in STEPS if f not in (two_series, constants)]
+WAYS = {
+    "forward": lambda f: mj.value_and_jacobian(f, mode="forward"),
+    "reverse": lambda f: mj.value_and_jacobian(f, mode="reverse"),
+    "full": lambda f: mj.jacobian(f, on_mixing="full"),
+    "gradient": lambda f: mj.value_and_grad(lambda x: (f(x) ** 2).sum()),
+}
+AS_BEFORE = {
+    "hessian": mj.hessian,
+    "structured": lambda f: lambda x: mj.jacobian(f, structured=True)(x).todense(),
+    "max_bytes": lambda f: mj.jacobian(f, max_bytes=10**6),
+    "chunks": lambda f: mj.jacobian(f, chunk_size=2),
+}
+
+
+def same(got: Any, wanted: Any, tolerance: float = 1e-10) -> None:
+    for a, b in zip(*(optree.tree_leaves(each) for each in (got, wanted)), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+def each_way(f: Any, way: Any, x: Any, tolerance: float = 1e-10) -> None:
+    with np.errstate(all="ignore"):
+        wanted = way(lambda x: f(loop, x))(x)
+        eager = way(lambda x: f(mj.scan, x))
+        for g in (eager, mj.compile(eager)):
+            for _ in range(2):
+                same(g(x), wanted, tolerance)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("f", STEPS, ids=lambda f: f.__name__)
+def test_a_scan_is_the_loop(f, way):
+    each_way(f, way, X)
+
+
+@pytest.mark.parametrize("way", AS_BEFORE.values(), ids=AS_BEFORE)
+@pytest.mark.parametrize("f", [exchanged, two_series, written], ids=lambda f: f.__name__)
+def test_and_where_it_is_taken_step_by_step(f, way):
+    each_way(f, way, X)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("f", OF_ANY_BATCH, ids=lambda f: f.__name__)
+def test_so_it_is_for_one_sample_and_none(f, batch):
+    for way in ("forward", "reverse"):
+        each_way(f, WAYS[way], X[:batch])
+
+
+@pytest.mark.parametrize("f", [passed_on, exchanged, nested, written], ids=lambda f: f.__name__)
+def test_the_dtype_is_kept(f):
+    each_way(f, WAYS["forward"], X.astype(np.float32), 1e-4)
+    each_way(f, WAYS["gradient"], X.astype(np.float32), 1e-4)
+
+
+def test_parameters_that_a_step_captures():
+    def last(w: Any, x: Any, scan: Any) -> Any:
+        v = np.sin(w)
+        c, ys = scan(lambda c, row: (np.tanh(c @ v + row) * w[0], c.sum(1)), X, XS)
+        return c + ys[2][:, None] + 0 * x
+
+    for mode in ("forward", "reverse"):
+        wanted, eager = (
+            mj.jacobian(lambda w, x, scan=scan: last(w, x, scan), batch_axis=(None, 0), mode=mode)
+            for scan in (loop, mj.scan)
+        )
+        for g in (eager, mj.compile(eager)):
+            same(g(W, X), wanted(W, X))
+
+
+def test_arrays_that_a_step_captures_are_read_in_every_call():
+    weights = W.copy()
+    f = lambda x, scan: scan(lambda c, _: (np.tanh(c @ weights.T), None), x, None, 6)[0]
+    compiled, eager = mj.compile(mj.jacobian(lambda x: f(x, mj.scan))), mj.jacobian(lambda x: f(x, mj.scan))
+    for _ in range(3):
+        wanted = mj.jacobian(lambda x: f(x, loop))(X)
+        same(compiled(X), wanted)
+        same(eager(X), wanted)
+        weights *= 0.9
+
+
+def test_a_name_bound_to_another_array_is_seen():
+    held = {"w": W}
+
+    class Cell:
+        def __init__(self):
+            self.w = W
+
+        def __call__(self, x):
+            return mj.scan(lambda c, _: (np.tanh(c @ self.w), None), x, None, 6)[0]
+
+    cell = Cell()
+    compiled = mj.compile(mj.jacobian(cell))
+    for scale in (1.0, 0.5, 0.25):
+        cell.w = held["w"] * scale
+        same(compiled(X), mj.jacobian(cell)(X))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_recorded_does_not_grow_with_the_steps(compiled, monkeypatch):
+    count = []
+    process = Recorder.process
+    monkeypatch.setattr(Recorder, "process", lambda *args: count.append(1) or process(*args))
+    found = []
+    for steps in (20, 200):
+        g = mj.jacobian(lambda x, steps=steps: mj.scan(lambda c, _: (np.sin(c) + c @ W, None), x, None, steps)[0])
+        count.clear()
+        (mj.compile(g) if compiled else g)(X)
+        found.append(len(count))
+    assert found[0] == found[1] > 0
+
+
+def test_a_step_that_looks_at_numbers_is_taken_step_by_step():
+    f = lambda x: mj.scan(lambda c, t: (np.sin(c) if t > 2 else c * c, None), x, np.arange(6.0))[0]
+    wanted = mj.jacobian(lambda x: loop(lambda c, t: (np.sin(c) if t > 2 else c * c, None), x, np.arange(6.0))[0])(X)
+    same(mj.jacobian(f)(X), wanted)
+    same(mj.compile(mj.jacobian(f))(X), wanted)
+
+
+def test_the_value_is_the_plain_loops_to_the_last_bit():
+    f = lambda x: mj.scan(lambda c, _: (np.tanh(c @ W) * np.exp(-c), None), x, None, 9)[0]
+    np.testing.assert_array_equal(mj.value_and_jacobian(f)(X)[0], f(X))
+
+
+def test_samples_on_the_axis_of_the_steps_mix():
+    with pytest.raises(mj.BatchMixingError, match=r"test_looping\.py"):
+        mj.jacobian(lambda xs: mj.scan(lambda c, row: (c + row, None), np.zeros(3), xs)[0] + 0 * xs)(X)
+
+
+def test_what_is_written_after_a_loop_does_not_change_its_derivative():
+    weights, rows = W.copy(), XS.copy()
+
+    def f(x, scan):
+        y = scan(lambda c, row: (np.tanh(c @ weights + row), None), x, rows)[0]
+        weights[...], rows[...] = 0.0, 0.0
+        return y
+
+    wanted = mj.jacobian(lambda x: f(x, loop))(X)
+    weights[...], rows[...] = W, XS
+    for mode in ("forward", "reverse"):
+        weights[...], rows[...] = W, XS
+        same(mj.jacobian(lambda x: f(x, mj.scan), mode=mode)(X), wanted)
