@@ -95,13 +95,10 @@ class Block:
     @property
     def pairs(self) -> dict[int, int]:
         """Axes of the input that are an axis of the output in every term."""
-        first = self.terms[0]
-        return {
-            k: j
-            for j, axis in enumerate(first.out)
-            for k, other in enumerate(first.inp)
-            if axis and axis == other and all(_one_label(t.out[j]) and t.out[j] == t.inp[k] for t in self.terms)
-        }
+        ends = [
+            (j, k) for j, axis in enumerate(self.terms[0].out) for k in range(len(self.inp_shape)) if _one_label(axis)
+        ]
+        return {k: j for j, k in ends if all(t.out[j] == t.inp[k] and _one_label(t.out[j]) for t in self.terms)}
 
     def data(self, pairs: Mapping[int, int], dtype: np.dtype[Any], like: Array) -> Array:
         """All entries that are not zero by pairs, as one array over the output and the other axes of the input."""

@@ -77,10 +77,8 @@ class Trace:
         """The program that records what this trace computes, if one does: it wants to know of captured arrays."""
         self.complex = False
         """Whether a complex number has entered: operations are asked whether they take them."""
-        self.takes_steps = False
-        """Whether a function that is to be recomputed is one step of it, and not all the operations inside."""
-        self.takes_loops = False
-        """Whether a loop whose step is recorded once is one step of it."""
+        self.takes_steps = self.takes_loops = False
+        """Whether a function that is to be recomputed is one step, and a loop, and not all the operations inside."""
         self.masked: dict[int, tuple[Any, int]] = {}
         """Of nodes that are what a mask chose of another node: the mask, and that node."""
         self.watched: dict[int, tuple[Any, Any, Line | None]] = {}
