@@ -260,73 +260,24 @@ def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = Fa
     return _quantile(a, 0.5, axis, "linear", keepdims, False, "median")
 
 
-@implements(np.quantile)
-def quantile(
-    a: Any,
-    q: Any,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-) -> Any:
-    refuse("quantile", weights=weights)
-    return _quantile(a, q, axis, method, keepdims, False, "quantile")
-
-
-@implements(np.percentile)
-def percentile(
-    a: Any,
-    q: Any,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-) -> Any:
-    refuse("percentile", weights=weights)
-    return _quantile(a, q, axis, method, keepdims, False, "percentile")
-
-
 @implements(np.nanmedian)
 def nanmedian(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
     return _quantile(a, 0.5, axis, "linear", keepdims, True, "nanmedian")
 
 
-@implements(np.nanquantile)
-def nanquantile(
-    a: Any,
-    q: Any,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-) -> Any:
-    refuse("nanquantile", weights=weights)
-    return _quantile(a, q, axis, method, keepdims, True, "nanquantile")
+def _quantile_of(name: str) -> Callable[..., Any]:
+    def quantile(
+        a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, method: str = "linear",
+        keepdims: Any = False, *, weights: Any = None,
+    ) -> Any:  # fmt: skip
+        refuse(name, weights=weights)
+        return _quantile(a, q, axis, method, keepdims, name.startswith("nan"), name)
+
+    return quantile
 
 
-@implements(np.nanpercentile)
-def nanpercentile(
-    a: Any,
-    q: Any,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-) -> Any:
-    refuse("nanpercentile", weights=weights)
-    return _quantile(a, q, axis, method, keepdims, True, "nanpercentile")
+for _name in ("quantile", "percentile", "nanquantile", "nanpercentile"):
+    implements(getattr(np, _name))(_quantile_of(_name))
 
 
 def _quantile(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool, name: str) -> Any:
