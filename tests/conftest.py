@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
-from gpu import Device
+from gpu import Device, no_device
 from hypothesis import HealthCheck, settings
 
 from minijac.memo import Memo
@@ -19,9 +18,9 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
-@pytest.fixture(params=["stand-in", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["stand-in", *([] if no_device() else [pytest.param("cupy", marks=pytest.mark.gpu)])])
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """The strict stand-in for CuPy, and CuPy itself where it sees a device.
+    """The strict stand-in for CuPy, and CuPy itself where it sees a device: else tests/backend/test_device.py says why.
 
     What was found out about the same functions on the host is forgotten.
     """
@@ -37,9 +36,6 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         with standin.installed() as xp:
             yield Device(xp, standin.cupyx_module, standin.log)
         return
-    reason = no_device()
-    if reason is not None:
-        pytest.skip(reason)
     import cupyx
 
     yield Device(cupy, cupyx, None)
@@ -53,14 +49,3 @@ def place(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
 
         monkeypatch.setattr(runtime, "CupyRuntime", kernels.OnStandIn)
     return device
-
-
-@cache
-def no_device() -> str | None:
-    """Why tests marked `gpu` cannot run, or None."""
-    import cupy
-
-    try:
-        return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no device"
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"CuPy sees no device: {error}"

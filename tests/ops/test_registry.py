@@ -23,6 +23,7 @@ from minijac.tape.traced import is_traced
 torch = pytest.importorskip("torch")
 from registry import (  # noqa: E402 - needs torch
     CASES,
+    KINDS,
     MODES,
     NAMES_BATCH,
     SMOOTH,
@@ -30,7 +31,6 @@ from registry import (  # noqa: E402 - needs torch
     Case,
     cases,
     every_case,
-    every_smooth_case,
     in_real_numbers,
 )
 from torch_ops import COMPLEX, TORCH  # noqa: E402
@@ -251,19 +251,16 @@ def merged(case: Case, differentiable: Sequence[Any]) -> list[Any]:
     return operands
 
 
-CHECKS: list[Callable[[Case], None]] = [
-    check_first_order,
-    check_single_precision,
-    check_second_order,
-    check_adjoint,
-    check_samples_are_independent,
-    check_batch_equals_loop,
-    check_structured,
-    check_without_batch,
-    check_shared_operand,
-    check_numbers,
-    check_chunks,
-]
+CHECKS: dict[Callable[[Case], None], list[Case]] = {
+    **dict.fromkeys(
+        (check_first_order, check_single_precision, check_second_order, check_adjoint, check_numbers), SMOOTH
+    ),
+    **dict.fromkeys((check_samples_are_independent, check_batch_equals_loop, check_structured), KINDS),
+    **dict.fromkeys((check_without_batch, check_shared_operand, check_chunks), KINDS),
+}
+"""Each with the cases that it is made for."""
+CHECKED = {f"{check.__name__.removeprefix('check_')}-{case.name}-{case.number}": (check, case)
+           for check, chosen in CHECKS.items() for case in chosen}  # fmt: skip
 
 
 # --- the tests ----------------------------------------------------------------------------------------------
@@ -286,9 +283,8 @@ def test_value(case):
     check_value(case)
 
 
-@every_smooth_case
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_derivatives(case, check):
+@pytest.mark.parametrize("check, case", CHECKED.values(), ids=CHECKED)
+def test_derivatives(check, case):
     check(case)
 
 

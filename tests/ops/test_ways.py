@@ -21,7 +21,7 @@ from emulated import COMPILER, WHY_NOT
 from emulated import Device as Emulated
 from gpu import Device, agree
 from nvrtc import compiles
-from registry import CASES, GROUPS, MODES, SMOOTH, Case, calls, value_and_jacobians
+from registry import CASES, GROUPS, KINDS, MODES, SMOOTH, Case, calls, value_and_jacobians
 from tiles import tile_everything
 from torch_ops import COMPLEX
 
@@ -129,10 +129,13 @@ def chunks(case: Case) -> Iterator[Program]:
         yield Program(mj.jacobian(case, k, batch_axis=case.batch_axis, mode=mode, chunk_size=3))
 
 
-ALL = {value: CASES, value_of_views: CASES}
-"""What operations without a derivative have too."""
-FIRST = {second_order_in_single_precision: [case for case in SMOOTH if case.number == 0]}
-"""What is computed of one example of each operation, for its cost."""
+CHOSEN = {
+    value: CASES,
+    value_of_views: [case for case in CASES if case not in SMOOTH or case in KINDS],
+    second_order_in_single_precision: [case for case in SMOOTH if case.number == 0],
+    **dict.fromkeys((second_order, products, structured, policies, chunks), KINDS),
+}
+"""What operations without a derivative have too, what takes one example of each, and what no formula changes."""
 MATRIX: dict[str, tuple[Callable[[Case], Iterator[Program]], ...]] = {
     "compiled": (value, value_of_views, jacobians, second_order_in_single_precision),
     "tiled": (value, chosen_jacobians),
@@ -144,7 +147,7 @@ MATRIX: dict[str, tuple[Callable[[Case], Iterator[Program]], ...]] = {
 
 def matrix(way: str) -> Any:
     """The rows of a way: what is computed, and of which operation on which of its examples."""
-    rows = [(what, case) for what in MATRIX[way] for case in (ALL | FIRST).get(what, SMOOTH)]
+    rows = [(what, case) for what in MATRIX[way] for case in CHOSEN.get(what, SMOOTH)]
     names = [f"{what.__name__}-{case.name}-{case.number}" for what, case in rows]
     return pytest.mark.parametrize("what, case", rows, ids=names)
 

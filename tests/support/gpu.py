@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
+from importlib.util import find_spec
 from types import CellType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -37,6 +39,19 @@ class Device(NamedTuple):
     def apart(self) -> AbstractContextManager[None]:
         """Inside, to look at an array from the host raises."""
         return self.xpx.allow_synchronize(False)
+
+
+@cache
+def no_device() -> str | None:
+    """Why tests marked `gpu` cannot run, or None."""
+    if find_spec("cupy") is None:
+        return "CuPy is not installed: pip install minijac[cuda12]"
+    import cupy
+
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no device"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy sees no device: {error}"
 
 
 CREATORS = ("array", "arange", "ones", "zeros", "eye", "tri", "full", "asarray")

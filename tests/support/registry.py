@@ -12,7 +12,7 @@ from torch_ops import TORCH
 
 import minijac as mj
 from minijac.ops import REGISTRY
-from minijac.ops.families import Example
+from minijac.ops.families import Elementwise, Example
 
 B = 3
 MODES = ("forward", "reverse", "mixed", "auto")
@@ -71,6 +71,28 @@ def in_real_numbers(y: Any) -> Any:
 
 CASES = [Case(name, n) for name, op in REGISTRY.items() if name in TORCH for n in range(len(op.examples))]
 SMOOTH = [case for case in CASES if REGISTRY[case.name].edge is not None]
+
+
+def kind(case: Case) -> Any:
+    """What the engine sees of an elementwise operation on an example: all but its functions, which others check."""
+    op, sample = REGISTRY[case.name], case.sample
+    if not isinstance(op, Elementwise):
+        return case
+    traits = (
+        op.inert,
+        op.flat,
+        op.chooses,
+        op.unbounded,
+        op.complex,
+        op.conjugate,
+        op.rooted is None,
+        op.selects is None,
+    )
+    return len(sample.shapes), tuple(sample.shapes), tuple(sample.shared), tuple(sample.given), *traits
+
+
+KINDS = list({kind(case): case for case in reversed(SMOOTH)}.values())
+"""One case for each kind of elementwise operation, and all others: for what depends on no formula."""
 cases = lambda chosen: pytest.mark.parametrize("case", chosen, ids=lambda case: f"{case.name}-{case.number}")
 every_case, every_smooth_case = cases(CASES), cases(SMOOTH)
 
