@@ -6,6 +6,7 @@ only function that mixes samples.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 Size = int | Sequence[int]
+Padding = Size | str
 
 
 # -- activations, elementwise ------------------------------------------------------------------------------------------
@@ -302,9 +304,7 @@ def _padded(x: Any, widths: Sequence[tuple[int, int]], fill: float = 0.0) -> Any
     return np.pad(x, ((0, 0), (0, 0), *widths), constant_values=fill) if any(map(any, widths)) else x
 
 
-def _conv(
-    n: int, x: Any, weight: Any, bias: Any, stride: Size, padding: Size | str, dilation: Size, groups: int
-) -> Any:
+def _conv(n: int, x: Any, weight: Any, bias: Any, stride: Size, padding: Padding, dilation: Size, groups: int) -> Any:
     """Windows as columns, and one matmul for each sample and group."""
     _check(x, n, f"conv{n}d")
     out, inner, *kernel = weight.shape
@@ -320,9 +320,8 @@ def _conv(
     else:
         widths = [(p, p) for p in _per_axis(0 if padding == "valid" else padding, n, "padding")]  # type: ignore[arg-type]
     windows = _convolution.patches(_padded(x, widths), kernel=tuple(kernel), stride=stride, dilation=dilation)
-    batch, places = x.shape[0], windows.shape[2 : 2 + n]
-    columns = np.transpose(windows, (0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n)))
-    columns = np.reshape(columns, (batch, groups, inner * math.prod(kernel), math.prod(places)))
+    batch, places = x.shape[0], windows.shape[2 + n :]
+    columns = np.reshape(windows, (batch, groups, inner * math.prod(kernel), math.prod(places)))
     rows = np.reshape(weight, (groups, out // groups, inner * math.prod(kernel)))
     y = np.reshape(np.matmul(rows, columns), (batch, out, *places))
     return y if bias is None else y + _along_channels(bias, y)
@@ -354,7 +353,6 @@ def _conv_transpose(
     rows = np.reshape(weight, (groups, inner // groups, out * math.prod(kernel)))
     columns = np.matmul(np.swapaxes(rows, -1, -2), np.reshape(x, (batch, groups, inner // groups, -1)))
     windows = np.reshape(columns, (batch, groups * out, *kernel, *places))
-    windows = np.transpose(windows, (0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n)))
     y = _convolution.unpatches(windows, kernel=tuple(kernel), stride=stride, dilation=dilation, size=size)
     y = _padded(y, [(0, e) for e in extra])
     y = y[(..., *(slice(c, s + e - c) for c, s, e in zip(cut, size, extra, strict=True)))]
@@ -362,13 +360,7 @@ def _conv_transpose(
 
 
 def conv1d(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Any:
     """Convolution (without flipping the kernel); x: (B, C, L), weight: (out, C // groups, k), bias: (out,).
 
@@ -378,26 +370,14 @@ def conv1d(
 
 
 def conv2d(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Any:
     """As `conv1d`; x: (B, C, H, W), weight: (out, C // groups, kh, kw)."""
     return _conv(2, x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv3d(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Any:
     """As `conv1d`; x: (B, C, D, H, W), weight: (out, C // groups, kd, kh, kw)."""
     return _conv(3, x, weight, bias, stride, padding, dilation, groups)
@@ -449,7 +429,7 @@ def conv_transpose3d(
 def _pool_windows(
     n: int, x: Any, kernel: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool, fill: float
 ) -> tuple[Any, list[tuple[int, int]]]:
-    """The windows (B, C, *places, *kernel), and by how much the input was padded beyond `padding`."""
+    """The windows (B, C, *kernel, *places), and by how much the input was padded beyond `padding`."""
     _check(x, n, f"pool{n}d")
     kernel = _per_axis(kernel, n, "kernel_size")
     stride = kernel if stride is None else _per_axis(stride, n, "stride")
@@ -461,13 +441,18 @@ def _pool_windows(
         while last >= size + p:
             last -= s
         widths.append((p, max(p, last + reach - size - p) if ceil_mode else p))
-    windows = _convolution.patches(_padded(x, widths, fill), kernel=kernel, stride=stride, dilation=dilation)
-    return windows, widths
+    x = _padded(x, widths, fill)
+    if stride != kernel or any(d > 1 for d in dilation):
+        return _convolution.patches(x, kernel=kernel, stride=stride, dilation=dilation), widths
+    places = [size // k for size, k in zip(x.shape[2:], kernel, strict=True)]  # no two windows meet: axes, and no more
+    inside = x[(..., *(slice(m * k) for m, k in zip(places, kernel, strict=True)))]
+    apart = np.reshape(inside, (*x.shape[:2], *itertools.chain(*zip(places, kernel, strict=True))))
+    return np.transpose(apart, (0, 1, *range(3, 2 * n + 2, 2), *range(2, 2 * n + 2, 2))), widths
 
 
 def _max_pool(n: int, x: Any, kernel: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool) -> Any:
     windows, _ = _pool_windows(n, x, kernel, stride, padding, dilation, ceil_mode, -math.inf)
-    return np.max(windows, axis=tuple(range(2 + n, 2 + 2 * n)))
+    return np.max(windows, axis=tuple(range(2, 2 + n)))
 
 
 def _avg_pool(
@@ -481,7 +466,7 @@ def _avg_pool(
     divisor: int | None,
 ) -> Any:
     windows, widths = _pool_windows(n, x, kernel, stride, padding, 1, ceil_mode, 0.0)
-    axes = tuple(range(2 + n, 2 + 2 * n))
+    axes = tuple(range(2, 2 + n))
     if divisor is not None:
         return windows.sum(axis=axes) / divisor
     inside = _per_axis(padding, n, "padding")
@@ -557,11 +542,29 @@ def _averages(size: int, places: int, x: Any) -> Any:
     return (inside / (stop - start)[:, None]).astype(x.dtype)
 
 
+def _averaged(x: Any, axis: int, places: int) -> Any:
+    """The means of `places` windows that cover an axis, counted from behind, as evenly as they can."""
+    n = x.shape[axis]
+    if places and n % places == 0:  # of one size
+        axis += x.ndim
+        return np.reshape(x, (*x.shape[:axis], places, n // places, *x.shape[axis + 1 :])).mean(axis=axis + 1)
+    return _mapped(x, _averages(n, places, x), axis)
+
+
+def _mapped(x: Any, matrix: Any, axis: int) -> Any:
+    """A constant matrix (out, in) along an axis, counted from behind."""
+    if axis == -2:
+        return np.matmul(matrix, x)
+    return (
+        np.matmul(x, matrix.T) if axis == -1 else np.moveaxis(np.matmul(np.moveaxis(x, axis, -1), matrix.T), -1, axis)
+    )
+
+
 def adaptive_avg_pool1d(x: Any, output_size: Size) -> Any:
     """Means over `output_size` windows that cover the axis; x: (B, C, L), returns (B, C, output_size)."""
     _check(x, 1, "adaptive_avg_pool1d")
     (places,) = _per_axis(output_size, 1, "output_size")
-    return np.matmul(x, _averages(x.shape[-1], places, x).T)
+    return _averaged(x, -1, places)
 
 
 def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:
@@ -569,7 +572,7 @@ def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) 
     _check(x, 2, "adaptive_avg_pool2d")
     sizes = output_size if isinstance(output_size, list | tuple) else (output_size, output_size)
     rows, columns = (n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True))
-    return np.matmul(_averages(x.shape[2], rows, x), np.matmul(x, _averages(x.shape[3], columns, x).T))
+    return _averaged(_averaged(x, -1, columns), -2, rows)
 
 
 def adaptive_max_pool1d(x: Any, output_size: Size) -> Any:

@@ -122,26 +122,26 @@ def clipped(x: Any, low: Any, high: Any) -> Any:
     return torch.clamp(x, *torch.broadcast_tensors(low, high))
 
 
-def window_positions(shape: Sequence[int], kernel: Any, stride: Any, dilation: Any) -> np.ndarray:
-    """Positions in an array of `shape` of the entries of each window: (*lead, *windows, *kernel)."""
-    lead = tuple(shape[: len(shape) - len(kernel)])
+def window_positions(shape: Sequence[int], kernel: Any, stride: Any, dilation: Any, behind: int = 0) -> np.ndarray:
+    """Positions in an array of `shape` of the entries of each window: (*lead, *kernel, *windows, *behind)."""
+    first, n = len(shape) - len(kernel) - behind, len(kernel)
     found = np.arange(prod(shape)).reshape(shape)
     for k, (count, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        axis = len(lead) + k
         reach = apart * (count - 1) + 1
-        found = np.lib.stride_tricks.sliding_window_view(found, reach, axis)[..., ::apart]
-        found = found[(slice(None),) * axis + (slice(None, None, step),)]
-    return found
+        found = np.lib.stride_tricks.sliding_window_view(found, reach, first + k)[..., ::apart]
+        found = found[(slice(None),) * (first + k) + (slice(None, None, step),)]
+    return np.moveaxis(found, range(found.ndim - n, found.ndim), range(first, first + n))
 
 
 def patches(x: Any, **params: Any) -> Any:
     return picked(x, window_positions(x.shape, **params))
 
 
-def unpatches(y: Any, size: Sequence[int], **params: Any) -> Any:
+def unpatches(y: Any, size: Sequence[int], behind: int = 0, **params: Any) -> Any:
     """The adjoint of `patches`: overlapping windows add up."""
-    shape = (*y.shape[: y.ndim - 2 * len(size)], *size)
-    positions = torch.from_numpy(window_positions(shape, **params).reshape(-1))
+    first, n = y.ndim - 2 * len(size) - behind, len(size)
+    shape = (*y.shape[:first], *size, *y.shape[first + 2 * n :])
+    positions = torch.from_numpy(window_positions(shape, **params, behind=behind).reshape(-1))
     return torch.zeros(prod(shape), dtype=y.dtype).index_add(0, positions, y.reshape(-1)).reshape(shape)
 
 

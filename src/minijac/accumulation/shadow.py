@@ -12,7 +12,7 @@ from ..algebra.factors import Factor, Shape, size_of
 from ..algebra.labels import Axes, Label, label_of
 from ..algebra.writing import Placed
 from ..backend import Wrapped, zeros
-from ..ops.edges import Edge
+from ..ops.edges import Edge, Linear
 from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
 from ..strides import View, in_common_order, row_major
 from .graph import Graph
@@ -229,8 +229,8 @@ class ShadowGraph(Graph):
             if linear is not None:
                 inp, out = parts[0].inp, parts[0].out
                 like = self.nodes[i].out
-                push = _moves(linear.push if linear.uniform else None, inp, out, edge.inp_shape, edge.out_shape, like)
-                pull = _moves(linear.pull if linear.uniform else None, out, inp, edge.out_shape, edge.inp_shape, like)
+                push = _moves(linear.push, linear, inp, out, edge.inp_shape, edge.out_shape, like)
+                pull = _moves(linear.pull, linear, out, inp, edge.out_shape, edge.inp_shape, like)
                 linear = linear._replace(push=push, pull=pull)
             self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
         return self._edges[i, k]
@@ -248,23 +248,27 @@ class ShadowGraph(Graph):
 
 
 def _moves(
-    function: Callable[[Any], Any] | None, source: Axes, target: Axes, given: Shape, shape: Shape, like: Any
+    function: Callable[[Any], Any], linear: Linear, source: Axes, target: Axes, given: Shape, shape: Shape, like: Any
 ) -> Callable[[Any], Any]:
-    """What a linear map that is no block does to a shadow with one more axis in front.
+    """What a linear map that is no block does to a shadow with one more axis for the seeds.
 
-    A uniform map (`function`) is tried on an array of one position to see whether what it returns is a view.
+    A uniform map is tried on an array of one position to see whether what it returns is a view.
     """
     origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
     passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
+
+    def with_seeds(sizes: Sequence[int], seeds: int) -> Shape:
+        return (*sizes, seeds) if linear.behind else (seeds, *sizes)
+
     shows = False
-    if function is not None:
-        one = zeros((1, *(1 if k in passing.values() else n for k, n in enumerate(given))), np.float32, like)
+    if linear.uniform:
+        one = zeros(with_seeds([1 if k in passing.values() else n for k, n in enumerate(given)], 1), np.float32, like)
         shows = np.may_share_memory(function(one), one)
 
     def move(x: Shadow) -> Shadow:
         # along an axis that passes, a uniform map gets only as many entries as there are different ones
-        sizes = [x.shape[1 + passing[k]] if k in passing else n for k, n in enumerate(shape)]
-        out = (x.shape[0], *sizes)
+        own, seeds = (x.shape[:-1], x.shape[-1]) if linear.behind else (x.shape[1:], x.shape[0])
+        out = with_seeds([own[passing[k]] if k in passing else n for k, n in enumerate(shape)], seeds)
         if shows:  # with strides that no reshape can keep
             return x._view(out, [step + 1 for step in row_major(out)])
         return x._new(out, x.dtype, x.size + prod(out))

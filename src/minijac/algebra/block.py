@@ -168,10 +168,10 @@ class Block:
         return written(parts, shape, dtype, like, total)
 
     def materialised(self, axes: Sequence[int]) -> Block:
-        """The same map, each of the given output axes with a label of its own that stands nowhere else but in data."""
+        """The same map, each of the given output axes made of labels that stand nowhere else but in data."""
         terms = self.terms
         for k in axes:
-            terms = tuple(term if lone(term, k) else materialise(term, k, self.one) for term in terms)
+            terms = tuple(term if lone(term, k, True) else materialise(term, k, self.one) for term in terms)
         return Block(self.out_shape, self.inp_shape, terms, self.one)
 
 

@@ -104,13 +104,12 @@ def restrict(term: Term, out_axis: int, inp_axis: int, one: Array) -> Term | Non
             return Term(out, inp, tuple(factors), term.scale, term.conj)
 
 
-def lone(term: Term, k: int) -> bool:
-    """Whether output axis `k` is one whole label that stands nowhere else in the term's axes."""
+def lone(term: Term, k: int, several: bool = False) -> bool:
+    """Whether output axis `k` is one whole label (or `several`) that stands nowhere else in the term's axes."""
     axis = term.out[k]
-    if len(axis) != 1 or type(axis[0]) is not Label:
-        return not axis
-    rest = (*term.out[:k], *term.out[k + 1 :], *term.inp)
-    return axis[0] not in labels_in(rest)
+    if (len(axis) > 1 and not several) or any(type(digit) is not Label for digit in axis) or len(set(axis)) < len(axis):
+        return False
+    return not axis or labels_in((*term.out[:k], *term.out[k + 1 :], *term.inp)).keys().isdisjoint(axis)
 
 
 def _room(term: Term, k: int) -> int:

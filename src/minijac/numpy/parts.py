@@ -236,10 +236,11 @@ def sliding_window_view(
             f"sliding_window_view at {user_line()}: expected one window length for each of some different axes, got "
             f"{kernel} along {axes}."
         )
-    last = tuple(range(x.ndim - len(axes), x.ndim))
-    ones = (1,) * len(kernel)
+    last, n = tuple(range(x.ndim - len(axes), x.ndim)), len(axes)
+    ones = (1,) * n
     windows = convolution.patches(np.moveaxis(x, axes, last), kernel=kernel, stride=ones, dilation=ones)
-    return np.moveaxis(windows, last, axes)
+    ends = tuple(range(x.ndim, x.ndim + n))
+    return np.moveaxis(windows, (*last, *ends), (*ends, *axes))
 
 
 # -- pad ---------------------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def _correlate(a: Any, v: Any, mode: str) -> Any:
     if mode not in widths:
         raise InputError(f"convolve at {user_line()}: expected mode='full', 'same' or 'valid', got {mode!r}.")
     windows = convolution.patches(np.pad(a, widths[mode]), kernel=(n,), stride=(1,), dilation=(1,))
-    return multilinear.matmul(windows, v)
+    return multilinear.matmul(v, windows)
 
 
 @implements(np.interp)

@@ -17,6 +17,7 @@ from ..tape.trace import Node
 from . import into
 from .edges import Edge, Linear, Part
 from .families import Example, define
+from .into import shifts
 from .structural import relabel
 
 __all__ = ["patches", "unpatches"]
@@ -27,65 +28,66 @@ def _positions(size: int, kernel: int, stride: int, dilation: int) -> int:
     return max(0, (size - dilation * (kernel - 1) - 1) // stride + 1)
 
 
-def _patches_value(x: Any, kernel: Shape, stride: Shape, dilation: Shape) -> Any:
-    lead = x.ndim - len(kernel)
-    windows = [_positions(*sizes) for sizes in zip(x.shape[lead:], kernel, stride, dilation, strict=True)]
-    view = _windows(View(x.shape, x.strides), (*x.shape[:lead], *windows, *kernel), kernel, stride, dilation)
+def _patches_value(x: Any, kernel: Shape, stride: Shape, dilation: Shape, behind: int = 0) -> Any:
+    n, lead = len(kernel), x.ndim - len(kernel) - behind
+    windows = [_positions(*sizes) for sizes in zip(x.shape[lead : lead + n], kernel, stride, dilation, strict=True)]
+    shape = (*x.shape[:lead], *kernel, *windows, *x.shape[lead + n :])
+    view = _windows(View(x.shape, x.strides), shape, kernel, stride, dilation, behind)
     return namespace(x).lib.stride_tricks.as_strided(x, view.shape, view.strides)
 
 
-def _windows(view: View, out_shape: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> View:
-    lead, steps = view.strides[: -len(kernel) or None], view.strides[len(view.strides) - len(kernel) :]
-    moved = [n * step for sizes in (stride, dilation) for n, step in zip(sizes, steps, strict=True)]
-    return view._replace(shape=out_shape, strides=(*lead, *moved))
+def _windows(view: View, out_shape: Shape, kernel: Shape, stride: Shape, dilation: Shape, behind: int = 0) -> View:
+    last = len(view.strides) - behind
+    first = last - len(kernel)
+    moved = [n * s for sizes in (dilation, stride) for n, s in zip(sizes, view.strides[first:last], strict=True)]
+    return view._replace(shape=out_shape, strides=(*view.strides[:first], *moved, *view.strides[last:]))
 
 
-def _unpatches_value(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape) -> Any:
+def _unpatches_value(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape, behind: int = 0) -> Any:
     n = len(kernel)
-    lead = y.ndim - 2 * n
-    windows = y.shape[lead : lead + n]
-    result = namespace(y).zeros((*y.shape[:lead], *size), y.dtype)
-    for offset in product(*map(range, kernel)):
-        target = tuple(
-            slice(d * k, d * k + s * w, s) for k, d, s, w in zip(offset, dilation, stride, windows, strict=True)
-        )
-        result[(..., *target)] += y[(..., *offset)]
+    lead = y.ndim - 2 * n - behind
+    result = namespace(y).zeros((*y.shape[:lead], *size, *y.shape[lead + 2 * n :]), y.dtype)
+    for source, target in shifts(y.shape[lead + n : lead + 2 * n], kernel, stride, dilation, lead):
+        result[target] += y[source]
     return result
 
 
-def _unpatches_expansion(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape) -> Any:
+def _unpatches_expansion(y: Any, kernel: Shape, stride: Shape, dilation: Shape, size: Shape, behind: int = 0) -> Any:
     """Each entry of the windows in turn, where it came from, and their sum."""
     n = len(kernel)
-    lead = y.shape[: y.ndim - 2 * n]
-    labels = [Label(m) for m in y.shape[: y.ndim - n]]
-    front, whole = (tuple((label,) for label in some) for some in (labels[: len(lead)], labels))
+    lead = y.ndim - 2 * n - behind
+    labels = [Label(m) for m in (*y.shape[:lead], *y.shape[lead + n :])]
+    front, windows, rest = labels[:lead], labels[lead : lead + n], labels[lead + n :]
     parts = []
     for offset in product(*map(range, kernel)):
-        entry = tuple((Window(None, m, k, 1),) for m, k in zip(kernel, offset, strict=True))
-        places = zip(labels[len(lead) :], size, offset, dilation, stride, strict=True)
-        target = tuple((Window(label, m, k * d, s),) for label, m, k, d, s in places)
-        parts.append(relabel(y, inp=(*whole, *entry), out=(*front, *target), shape=(*lead, *size)))
+        entry = [Window(None, m, k, 1) for m, k in zip(kernel, offset, strict=True)]
+        places = zip(windows, size, offset, dilation, stride, strict=True)
+        target = [Window(label, m, k * d, s) for label, m, k, d, s in places]
+        inp, out = ([(digit,) for digit in (*front, *own, *rest)] for own in ((*entry, *windows), target))
+        shape = (*y.shape[:lead], *size, *y.shape[lead + 2 * n :])
+        parts.append(relabel(y, inp=tuple(inp), out=tuple(out), shape=shape))
     return sum(parts[1:], parts[0])
 
 
-def _relation(k: int, target: Shape, source: Shape, kernel: Shape, **_: Any) -> Sequence[Part]:
-    """The axes in front pass."""
-    lead = min(len(source), len(target)) - len(kernel)
-    common: Axes = tuple((Label(n),) for n in source[:lead])
-    own: list[Axes] = [tuple((Label(n),) for n in shape[lead:]) for shape in (target, source)]
-    return [Part((*common, *own[0]), (*common, *own[1]))]
+def _relation(k: int, target: Shape, source: Shape, kernel: Shape, behind: int = 0, **_: Any) -> Sequence[Part]:
+    """The axes in front and behind pass."""
+    lead = min(len(source), len(target)) - len(kernel) - behind
+    common: list[Axes] = [tuple((Label(n),) for n in some) for some in (source[:lead], source[len(source) - behind :])]
+    own: list[Axes] = [tuple((Label(n),) for n in each[lead : len(each) - behind]) for each in (target, source)]
+    return [Part((*common[0], *own[0], *common[1]), (*common[0], *own[1], *common[1]))]
 
 
 def _edge(node: Node, k: int) -> Edge:
-    """Along the other axes the map is the same for all positions of those in front."""
-    kernel, stride, dilation = node.params["kernel"], node.params["stride"], node.params["dilation"]
-    gathers = "size" not in node.params
+    """Along the other axes the map is the same for all positions. Seeds come last: they are long rows to add."""
+    how = {key: node.params[key] for key in ("kernel", "stride", "dilation")}
+    n, behind = len(node.params["kernel"]), node.params.get("behind", 0)
     source, target = np.shape(node.args[0]), node.out.shape
-    size = node.params.get("size", source[len(source) - len(kernel) :])
-    gather = lambda x: patches(x, kernel=kernel, stride=stride, dilation=dilation)  # noqa: E731
-    scatter = lambda y: unpatches(y, kernel=kernel, stride=stride, dilation=dilation, size=size)  # noqa: E731
-    maps = Linear(gather, scatter, uniform=True) if gathers else Linear(scatter, gather, uniform=True)
-    return Edge(target, source, _relation(k, target, source, kernel), maps)
+    size = node.params.get("size", source[len(source) - n - behind : len(source) - behind])
+    gather = partial(patches, **how, behind=behind + 1)
+    scatter = partial(unpatches, **how, size=size, behind=behind + 1)
+    push, pull = (scatter, gather) if "size" in node.params else (gather, scatter)
+    parts = _relation(k, target, source, **node.params)
+    return Edge(target, source, parts, Linear(push, pull, uniform=True, behind=True))
 
 
 _ONE = {"kernel": (2,), "stride": (1,), "dilation": (2,)}
@@ -95,24 +97,29 @@ patches = define(
     "patches",
     _patches_value,
     _edge,
-    [Example(((3, 5),), _ONE), Example(((3, 2, 5, 6),), _TWO)],
+    [Example(((3, 5),), _ONE), Example(((3, 2, 5, 6),), _TWO), Example(((3, 5, 2),), {**_ONE, "behind": 1})],
     relation=_relation,
     flat=True,
     complex=True,
     strided=_windows,
     into=lambda code, out, x, **params: into.copied(code, out, x.view(partial(_patches_value, **params))),
 )
-"""The windows of the last axes: ``(..., *size) -> (..., *windows, *kernel)``."""
+"""The windows of some axes, the last ones but for `behind`: ``(..., *size, ...) -> (..., *kernel, *windows, ...)``."""
 
 unpatches = define(
     "unpatches",
     _unpatches_value,
     _edge,
-    [Example(((3, 3, 2),), {**_ONE, "size": (5,)}), Example(((3, 2, 2, 2, 2, 3),), {**_TWO, "size": (5, 6)})],
+    [
+        Example(((3, 2, 3),), {**_ONE, "size": (5,)}),
+        Example(((3, 2, 2, 3, 2, 2),), {**_TWO, "size": (5, 6)}),
+        Example(((3, 2, 3, 2),), {**_ONE, "size": (5,), "behind": 1}),
+    ],
     relation=_relation,
     flat=True,
     complex=True,
     into=into.unpatches,
     expansion=_unpatches_expansion,
 )
-"""Its transpose: each entry of each window added where it came from, ``(..., *windows, *kernel) -> (..., *size)``."""
+"""Its transpose: each entry of each window added where it came from, ``(..., *kernel, *windows, ...) -> (..., *size,
+...)``."""

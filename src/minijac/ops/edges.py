@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """A linear map that is no block. Both functions take and return arrays with one more axis in front (seeds)."""
+    """A linear map that is no block. Both functions take and return arrays with one more axis (seeds), in front."""
 
     push: Callable[[Any], Any]
     pull: Callable[[Any], Any]
@@ -40,6 +40,8 @@ class Linear(NamedTuple):
     """The map as a part with listed digits, for results that keep nothing but entries."""
     signed: bool = False
     """Whether entries may cancel each other, so that adding does not tell where they go."""
+    behind: bool = False
+    """Whether the axis of the seeds is the last one instead."""
 
 
 class Edge:
@@ -94,12 +96,12 @@ class Edge:
         (part,) = self.parts
         ends = (part.out, part.inp, self.inp_shape) if backward else (part.inp, part.out, self.out_shape)
         if not linear.real:
-            return _map(_Map(function, linear.uniform, backward), *ends, block)
+            return _map(_Map(function, linear, backward), *ends, block)
         # what it does to i x tells apart A and B in ``A x + B conj(x)``
         same, other = (lambda x: 0.5 * (function(x) - 1j * function(1j * x)),
                        lambda x: 0.5 * (function(x) + 1j * function(1j * x)))  # fmt: skip
-        first = _map(_Map(same, linear.uniform, backward), *ends, block)
-        return first + _map(_Map(other, linear.uniform, backward, conjugates=True), *ends, block)
+        first = _map(_Map(same, linear, backward), *ends, block)
+        return first + _map(_Map(other, linear, backward, conjugates=True), *ends, block)
 
     def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
@@ -207,7 +209,7 @@ def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
 
 class _Map(NamedTuple):
     function: Callable[[Any], Any]
-    uniform: bool
+    linear: Linear
     backward: bool
     """A term of a block that comes backward and conjugates meets the conjugate: ``A conj(M x) = A conj(M) conj(x)``."""
     conjugates: bool = False
@@ -237,19 +239,23 @@ def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, te
     factor = Term(term.out, term.inp, term.factors or (Factor(block.one, ()),), scale).one_factor()
     if turned:
         factor = conjugated(factor)
-    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if how.uniform else []
+    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if how.linear.uniform else []
     # a uniform map is carried out once for all positions along which the block is constant
     digits = [tuple(digit for digit in axis if digit not in alike) for axis in term.out]
     own = [digit for axis in digits for digit in axis]
     assert all(type(digit) is Label for digit in own)
     extra = [label for label in factor.axes if label not in own]
-    lead = spread(factor, (*extra, *own)).reshape(size_of(extra), *map(size_of, digits))  # type: ignore[arg-type]
+    behind = how.linear.behind
+    sizes = [tuple(map(size_of, digits)), (size_of(extra),)]  # type: ignore[arg-type]
+    given = spread(factor, (*own, *extra) if behind else (*extra, *own))  # type: ignore[arg-type]
+    given = given.reshape(sum(sizes if behind else sizes[::-1], ()))
     back = {out: k for k, out in passing.items()}
     axes: list[Axis] = []
     for k, n in enumerate(shape):
         axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
-    order = (*extra, *(digit for axis in axes for digit in axis if digit not in alike))
-    data = Factor(how.function(lead).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
+    order = tuple(digit for axis in axes for digit in axis if digit not in alike)
+    order = (*order, *extra) if behind else (*extra, *order)
+    data = Factor(how.function(given).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
     if turned != (how.backward and how.conjugates):
         data = conjugated(data)
     return Term(tuple(axes), term.inp, (data,), rest, term.conj != how.conjugates)

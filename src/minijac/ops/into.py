@@ -7,7 +7,7 @@ operation is called as it is, and its result copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import prod
 from operator import getitem
@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..algebra.factors import Shape
 from ..algebra.labels import Axes, labels_in
 from ..algebra.writing import covers, strided
 
-__all__ = ["Code", "Place", "apart", "covered", "reduced"]
+__all__ = ["Code", "Place", "apart", "covered", "reduced", "shifts"]
 
 
 class Place(Protocol):
@@ -135,14 +136,23 @@ def gather(code: Code, out: Place, x: Place, positions: Place, passing: Any, lea
     code(np.ndarray.take, x.view(np.reshape, flat), positions, lead, out)
 
 
-def unpatches(code: Code, out: Place, y: Place, kernel: Any, stride: Any, dilation: Any, size: Any) -> None:
-    """Each entry of the windows added where it came from, one position within the windows after the other."""
-    windows = y.shape[len(y.shape) - 2 * len(kernel) : len(y.shape) - len(kernel)]
-    code(np.ndarray.fill, out, 0)
+def shifts(windows: Shape, kernel: Shape, stride: Shape, dilation: Shape, lead: int) -> Iterator[tuple[Any, Any]]:
+    """For each entry of a kernel where it stands, behind `lead` axes of the windows, and where in what they are of."""
+    front = (slice(None),) * lead
     for offset in product(*map(range, kernel)):
-        window = [slice(d * k, d * k + s * w, s) for k, d, s, w in zip(offset, dilation, stride, windows, strict=True)]
-        target = out.view(getitem, (..., *window))
-        code(np.add, target, y.view(getitem, (..., *offset)), target)
+        places = zip(offset, dilation, stride, windows, strict=True)
+        yield (*front, *offset), (*front, *(slice(d * k, d * k + s * w, s) for k, d, s, w in places))
+
+
+def unpatches(
+    code: Code, out: Place, y: Place, kernel: Any, stride: Any, dilation: Any, size: Any, behind: int = 0
+) -> None:
+    """Each entry of the windows added where it came from, one position within the windows after the other."""
+    n, lead = len(kernel), len(y.shape) - 2 * len(kernel) - behind
+    code(np.ndarray.fill, out, 0)
+    for source, place in shifts(y.shape[lead + n : lead + 2 * n], kernel, stride, dilation, lead):
+        target = out.view(getitem, place)
+        code(np.add, target, y.view(getitem, source), target)
 
 
 # -- among a background ------------------------------------------------------------------------------------------------

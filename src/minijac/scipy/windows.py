@@ -30,6 +30,7 @@ def slide(x: Any, kernel: Any, axes: list[int]) -> Any:
             part = x[(..., *[slice(j, n - size + j + 1) for j, n, size in windows])]
             found = found + part * kernel[(..., *[slice(j, j + 1) for j in offset])]
     else:
-        spread = kernel.reshape(kernel.shape[: -len(axes)] + one + sizes)
-        found = (patches(x, kernel=sizes, stride=one, dilation=one) * spread).sum(tuple(range(-len(axes), 0)))
+        spread = kernel.reshape(kernel.shape + one)
+        windows = patches(x, kernel=sizes, stride=one, dilation=one)
+        found = (windows * spread).sum(tuple(range(x.ndim - len(axes), x.ndim)))
     return np.moveaxis(found, last, axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -18,8 +19,14 @@ SMALL = 1 << 14
 """Multiplications below which one product for each position of the axes in front costs more than a copy saves."""
 
 
+Readers = dict[int, list[Instruction]]
+
+
 class Product(NamedTuple):
-    """A matmul of a matrix with an array whose other axes were merged: ``y[*rest, n] = sum_k x[*rest, k] w[k, n]``."""
+    """A matmul of a matrix with an array, its other axes merged: ``y[*rest, *own] = sum_k x[*rest, k] w[k, own]``.
+
+    The matrix's own axis may come apart in several.
+    """
 
     x: int
     x_rest: tuple[int, ...]
@@ -27,18 +34,16 @@ class Product(NamedTuple):
     x_sum: int
     w: int
     w_sum: int
-    at: int
-    """Where among the axes of the result the matrix's own axis stands."""
+    own: range
+    """Which axes of the result are the matrix's own."""
+    maker: Instruction | None
+    """What makes x entry by entry for this product alone, and so can make it in another order."""
 
 
 def products_in_order(program: Program) -> Program:
     """A transpose of a product that nothing else reads becomes a product in that order."""
     values = list(program.values)
-    makers = {step.out: step for step in program.instructions}
-    readers: dict[int, list[Instruction]] = {}
-    for step in program.instructions:
-        for n in step.args:
-            readers.setdefault(n, []).append(step)
+    makers, readers = {step.out: step for step in program.instructions}, _readers(program)
     steps: list[Instruction] = []
     for step in program.instructions:
         found = _product(step, program, makers, readers)
@@ -49,9 +54,16 @@ def products_in_order(program: Program) -> Program:
     return program._replace(values=tuple(values), instructions=tuple(steps))
 
 
-def _product(
-    step: Instruction, program: Program, makers: dict[int, Instruction], readers: dict[int, list[Instruction]]
-) -> Product | None:
+def _readers(program: Program) -> Readers:
+    readers: Readers = {}
+    for step in program.instructions:
+        for n in step.args:
+            readers.setdefault(n, []).append(step)
+    return readers
+
+
+# -- which products ----------------------------------------------------------------------------------------------------
+def _product(step: Instruction, program: Program, makers: dict[int, Instruction], readers: Readers) -> Product | None:
     """The product that a step transposes, where its order is worth choosing."""
     users = readers.get(step.out, [])
     if step.op is not transpose or (users and all(user.op is matmul for user in users)):
@@ -67,26 +79,143 @@ def _product(
         return None
     a, b = chain[-1].args
     shapes = [program.values[n].shape for n in (a, b)]
-    if [len(shape) for shape in shapes] != [2, 2]:
-        return None
     shape = program.values[step.args[0]].shape
-    columns, rows = shapes[1][1], shapes[0][0]
-    if shape[-1:] == (columns,) and prod(shape[:-1]) == rows:
-        x, x_rest, x_sum = _unmerged(a, shape[:-1], True, program.values, makers)
-        product = Product(x, x_rest, x_sum, b, 0, len(shape) - 1)
-    elif shape[:1] == (rows,) and prod(shape[1:]) == columns:
-        x, x_rest, x_sum = _unmerged(b, shape[1:], False, program.values, makers)
-        product = Product(x, x_rest, x_sum, a, 1, 0)
-    else:
+    split = next((k for k in range(1, len(shape)) if prod(shape[:k]) == shapes[0][0]), 0)
+    if [len(each) for each in shapes] != [2, 2] or not split:
         return None
-    return product if len(x_rest) == len(shape) - 1 and _worth_it(step, product, program.values) else None
+    rows, columns = range(split), range(split, len(shape))
+    for x, w, w_sum, rest, own in ((a, b, 0, rows, columns), (b, a, 1, columns, rows)):
+        found = _unmerged(x, tuple(shape[k] for k in rest), w_sum == 0, program.values, makers)
+        if found is not None and _together(own, step.params["axes"]):
+            alone = all(len(readers[n]) == 1 and n not in program.outputs for n in (x, found[0]))
+            product = Product(
+                *found, w, w_sum, own, _entrywise(makers.get(found[0]), program.values) if alone else None
+            )
+            if _worth_it(step, product, program.values):
+                return product
+    return None
+
+
+def _together(own: range, axes: Sequence[int]) -> bool:
+    """Whether some axes stay side by side, in their order."""
+    place = axes.index(own[0])
+    return tuple(axes[place : place + len(own)]) == tuple(own)
+
+
+def _entrywise(maker: Instruction | None, values: tuple[Value, ...]) -> Instruction | None:
+    """The step, where it computes each entry by itself and its operands can be transposed."""
+    if maker is None or not maker.is_ufunc:
+        return None
+    ndim = len(values[maker.out].shape)
+    return maker if all(len(values[n].shape) in (0, ndim) for n in maker.args) else None
+
+
+def _unmerged(
+    n: int, rest: tuple[int, ...], rows: bool, values: tuple[Value, ...], makers: dict[int, Instruction]
+) -> tuple[int, tuple[int, ...], int] | None:
+    """The operand before its remaining axes were merged into its rows (or columns), those axes, and the one summed."""
+    summed = values[n].shape[1 if rows else 0]
+    wanted = (*rest, summed) if rows else (summed, *rest)
+    if n in makers and makers[n].op is reshape and values[makers[n].args[0]].shape == wanted:
+        n = makers[n].args[0]
+    if values[n].shape != wanted:
+        return None
+    axes = tuple(range(len(wanted)))
+    if n in makers and makers[n].op is transpose:
+        n, axes = makers[n].args[0], tuple(makers[n].params["axes"])
+    return (n, axes[:-1], axes[-1]) if rows else (n, axes[1:], axes[0])
+
+
+def _worth_it(step: Instruction, product: Product, values: tuple[Value, ...]) -> bool:
+    shape = values[product.x].shape
+    front, last, _ = _order(step, product)
+    count, rows, summed = (prod(shape[axis] for axis in axes) for axes in (front, last, [product.x_sum]))
+    return count <= 4 or rows * summed * values[product.w].shape[1 - product.w_sum] >= SMALL
+
+
+def _order(step: Instruction, product: Product) -> tuple[list[int], list[int], int]:
+    """The axes of x in front of each matmul, those of its rows (or columns), side by side in x or made so, and how many
+    of both stand before the matrix's own in the result."""
+    axes = step.params["axes"]
+    rest = [k for k in range(len(axes)) if k not in product.own]
+    where = dict(zip(rest, product.x_rest, strict=True))
+    order = [where[k] for k in axes if k in where]
+    before = axes.index(product.own[0])
+    first, start = before % len(order), len(order) - 1
+    while start > first and (product.maker or order[start - 1] + 1 == order[start]):
+        start -= 1
+    return order[:start], order[start:], before
+
+
+# -- the same in order -------------------------------------------------------------------------------------------------
+def _rewritten(step: Instruction, product: Product, values: list[Value]) -> list[Instruction]:
+    """The product with its axes in the order of the transpose, but for its own, which stand last or before the last."""
+    front, last, before = _order(step, product)
+    steps: list[Instruction] = []
+    draft, x = _Draft(values, steps), values[product.x].shape
+    own = [values[step.args[0]].shape[k] for k in product.own]
+    sizes, rest = ([x[axis] for axis in axes] for axes in (front, last))
+    behind = before == len(front) + len(last)
+    right = draft.operand(product, front, last, behind)
+    if behind:  # [*front, last, k] @ [k, own]
+        matrix = draft.transposed(product.w, (product.w_sum, 1 - product.w_sum))
+        draft.reshaped(draft.product(right, matrix), (*sizes, *rest, *own))
+    else:  # [own, k] @ [*front, k, last]
+        matrix = draft.transposed(product.w, (1 - product.w_sum, product.w_sum))
+        made = draft.reshaped(draft.product(matrix, right), (*sizes, *own, *rest))
+        axes, start, end = range(len(values[made].shape)), len(front), len(front) + len(own)
+        draft.transposed(made, (*axes[:before], *axes[start:end], *axes[before:start], *axes[end:]))
+    return [*steps[:-1], steps[-1]._replace(out=step.out)]
+
+
+class _Draft:
+    """Steps that are added to a program, where they do something."""
+
+    def __init__(self, values: list[Value], steps: list[Instruction]) -> None:
+        self.values, self.steps = values, steps
+
+    def operand(self, product: Product, front: list[int], last: list[int], behind: bool) -> int:
+        """The array of a product as ``[*front, last, k]``, or as ``[*front, k, last]``, the last axes as one."""
+        x, k = product.x, product.x_sum
+        shape = self.values[x].shape
+        if product.maker is not None:
+            order = (*front, *last, k) if behind else (*front, k, *last)
+            args = tuple([self.transposed(n, order) if self.values[n].shape else n for n in product.maker.args])
+            self.values.append(self.values[x]._replace(shape=tuple(shape[axis] for axis in order)))
+            self.steps.append(product.maker._replace(args=args, out=len(self.values) - 1))
+            ends = (prod(shape[axis] for axis in last), shape[k])
+            return self.reshaped(
+                len(self.values) - 1, (*(shape[axis] for axis in front), *(ends if behind else ends[::-1]))
+            )
+        first, after = last[0], last[-1] + 1
+        x = self.reshaped(x, (*shape[:first], prod(shape[first:after]), *shape[after:]))
+        *lead, k = [axis if axis < first else axis - len(last) + 1 for axis in (*front, k)]
+        return self.transposed(x, (*lead, first, k) if behind else (*lead, k, first))
+
+    def _add(self, op: Op, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
+        self.values.append(Value(result, np.result_type(*(self.values[n].dtype for n in args)), "computed"))
+        self.steps.append(Instruction(op, args, params, len(self.values) - 1))
+        return len(self.values) - 1
+
+    def product(self, a: int, b: int) -> int:
+        shapes = [self.values[n].shape for n in (a, b)]
+        front = max((shape[:-2] for shape in shapes), key=len)
+        return self._add(matmul, (a, b), (*front, shapes[0][-2], shapes[1][-1]))
+
+    def transposed(self, n: int, order: tuple[int, ...]) -> int:
+        if order == tuple(range(len(order))):
+            return n
+        return self._add(transpose, (n,), tuple(self.values[n].shape[axis] for axis in order), axes=order)
+
+    def reshaped(self, n: int, shape: tuple[int, ...]) -> int:
+        return n if shape == self.values[n].shape else self._add(reshape, (n,), shape, shape=shape)
 
 
 def _reversed(
     step: Instruction,
     program: Program,
     makers: dict[int, Instruction],
-    readers: dict[int, list[Instruction]],
+    readers: Readers,
     values: list[Value],
 ) -> list[Instruction]:
     """``transpose(a @ b)`` of stacked matrices, where nothing else reads the product, as ``b.T @ a.T``."""
@@ -105,73 +234,3 @@ def _reversed(
         operands.append(len(values) - 1)
         steps.append(Instruction(transpose, (n,), {"axes": axes}, operands[-1]))
     return [*steps, Instruction(maker.op, tuple(operands), {}, step.out)]
-
-
-def _unmerged(
-    n: int, rest: tuple[int, ...], rows: bool, values: tuple[Value, ...], makers: dict[int, Instruction]
-) -> tuple[int, tuple[int, ...], int]:
-    """The operand before its remaining axes were merged into its rows (or columns), those axes, and the one summed."""
-    summed = values[n].shape[1 if rows else 0]
-    wanted = (*rest, summed) if rows else (summed, *rest)
-    if n in makers and makers[n].op is reshape and values[makers[n].args[0]].shape == wanted:
-        n = makers[n].args[0]
-    if values[n].shape != wanted:
-        return n, (), 0
-    return (n, tuple(range(len(rest))), len(rest)) if rows else (n, tuple(range(1, len(rest) + 1)), 0)
-
-
-def _worth_it(step: Instruction, product: Product, values: tuple[Value, ...]) -> bool:
-    front, (m, n, k) = _sizes(step, product, values)
-    return prod(front) <= 4 or m * n * k >= SMALL
-
-
-def _sizes(
-    step: Instruction, product: Product, values: tuple[Value, ...]
-) -> tuple[tuple[int, ...], tuple[int, int, int]]:
-    """The axes in front of each matmul, and its sizes."""
-    *front, last = _order(step, product)
-    shape = values[product.x].shape
-    own = values[product.w].shape[1 - product.w_sum]
-    return tuple(shape[axis] for axis in front), (own, shape[last], shape[product.x_sum])
-
-
-def _order(step: Instruction, product: Product) -> list[int]:
-    """The remaining axes of x in the order of the transposed result."""
-    rest = [axis for axis in step.params["axes"] if axis != product.at]
-    return [product.x_rest[axis - (axis > product.at)] for axis in rest]
-
-
-def _rewritten(step: Instruction, product: Product, values: list[Value]) -> list[Instruction]:
-    """The product with its axes in the order of the transpose, but for its own axis, which stands last or before."""
-    *front, last = _order(step, product)
-    axes = step.params["axes"]
-    place = axes.index(product.at)
-    steps: list[Instruction] = []
-
-    def add(op: Op, args: tuple[int, ...], shape: tuple[int, ...], **params: object) -> int:
-        values.append(Value(shape, np.result_type(*(values[n].dtype for n in args)), "computed"))
-        steps.append(Instruction(op, args, params, len(values) - 1))
-        return len(values) - 1
-
-    def transposed(n: int, order: tuple[int, ...]) -> int:
-        if order == tuple(range(len(order))):
-            return n
-        return add(transpose, (n,), tuple(values[n].shape[axis] for axis in order), axes=order)
-
-    own = values[product.w].shape[1 - product.w_sum]
-    if place == len(axes) - 1:  # [*front, last, k] @ [k, own]
-        left = transposed(product.x, (*front, last, product.x_sum))
-        right = transposed(product.w, (product.w_sum, 1 - product.w_sum))
-        shape, at = (*values[left].shape[:-1], own), len(axes) - 1
-    else:  # [own, k] @ [*front, k, last]
-        right = transposed(product.x, (*front, product.x_sum, last))
-        left = transposed(product.w, (1 - product.w_sum, product.w_sum))
-        shape, at = (*values[right].shape[:-2], own, values[right].shape[-1]), len(axes) - 2
-    result = add(matmul, (left, right), shape)
-    if place != at:
-        order = [axis for axis in range(len(axes)) if axis != at]
-        order.insert(place, at)
-        result = transposed(result, tuple(order))
-    last_step = steps[-1]
-    assert last_step.out == result
-    return [*steps[:-1], last_step._replace(out=step.out)]

@@ -46,14 +46,13 @@ def _batched(n: int, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _largest(windows: Any, places: Any, n: int) -> tuple[Any, Any]:
-    """Of each window (..., *out, *kernel) the first of the largest entries, and where it was in the plane."""
-    shape = (*windows.shape[:-n], -1) if windows.size else (*windows.shape[:-n], math.prod(windows.shape[-n:]))
-    flat = np.reshape(windows, shape)
-    own = value_of(flat)
-    values, at = picked(flat, np.expand_dims(np.argmax(own, -1), -1), -1, True)
-    places = np.reshape(places, shape[len(shape) - n - 1 :])
-    chosen = np.arange(flat.shape[-1]) == value_of(at)
-    return np.squeeze(values, -1), np.sum(np.where(chosen, places, 0), axis=-1)
+    """Of each window (..., *kernel, *out) the first of the largest entries, and where it was in the plane."""
+    first = windows.ndim - 2 * n
+    size, out = math.prod(windows.shape[first : first + n]), windows.shape[first + n :]
+    flat = np.reshape(windows, (*windows.shape[:first], size, *out))
+    values, at = picked(flat, np.expand_dims(np.argmax(value_of(flat), first), first), first, True)
+    chosen = np.arange(size).reshape(-1, *(1,) * n) == value_of(at)
+    return np.squeeze(values, first), np.sum(np.where(chosen, np.reshape(places, (size, *out)), 0), axis=first)
 
 
 def _max_pool(n: int) -> Callable[..., Any]:
@@ -84,20 +83,10 @@ def _avg_pool(n: int) -> Callable[..., Any]:
     return _batched(n, pool)
 
 
-def _apply(x: Any, matrix: Any, axis: int) -> Any:
-    """A constant matrix (out, in) along an axis."""
-    matrix = placed(matrix.astype(x.dtype), x)
-    if axis % x.ndim == x.ndim - 1:
-        return np.matmul(x, matrix.T)
-    if axis % x.ndim == x.ndim - 2:
-        return np.matmul(matrix, x)
-    return np.moveaxis(np.matmul(np.moveaxis(x, axis, -1), matrix.T), -1, axis)
-
-
 def _adaptive_avg(n: int) -> Callable[..., Any]:
     def pool(x: Any, sizes: Any) -> Any:
         for axis, places in zip(range(-n, 0), sizes, strict=True):
-            x = _apply(x, nn._averages(x.shape[axis], places, np.zeros(0)), axis)
+            x = nn._averaged(x, axis, places)
         return x
 
     return _batched(n, pool)
@@ -108,8 +97,8 @@ def _by_windows(n: int, x: Any, spans: Sequence[Sequence[tuple[int, int]]]) -> t
     index = []
     for axis, span in enumerate(spans):
         longest = max((stop - start for start, stop in span), default=1)
-        at = np.array([[min(start + k, stop - 1) for k in range(longest)] for start, stop in span]).reshape(-1, longest)
-        index.append(at.reshape((1,) * axis + (-1,) + (1,) * (n - 1) + (longest,) + (1,) * (n - axis - 1)))
+        at = np.array([[min(start + k, stop - 1) for start, stop in span] for k in range(longest)])
+        index.append(at.reshape((1,) * axis + (longest,) + (1,) * (n - 1) + (len(span),) + (1,) * (n - axis - 1)))
     windows = x[(..., *index)]
     places = np.arange(math.prod(x.shape[-n:])).reshape(x.shape[-n:])[tuple(index)]
     return _largest(windows, places, n)
@@ -303,7 +292,7 @@ def _antialiased_weights(n: int, size: int, align: bool, scale: Any) -> Any:
 def _interpolated(n: int, weights: Callable[..., Any]) -> Callable[..., Any]:
     def interpolate(x: Any, sizes: Any, align: bool, *scales: Any) -> Any:
         for axis, size, scale in itertools.zip_longest(range(-n, 0), sizes, scales):
-            x = _apply(x, weights(x.shape[axis], size, align, scale), axis)
+            x = nn._mapped(x, placed(weights(x.shape[axis], size, align, scale).astype(x.dtype), x), axis)
         return x
 
     return interpolate
