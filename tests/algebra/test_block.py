@@ -165,7 +165,7 @@ def test_materialised_axes_have_labels_of_their_own(data):
     block = data.draw(some_blocks())
     axes = data.draw(st.lists(st.sampled_from(range(len(block.out_shape))), unique=True)) if block.out_shape else []
     result = block.materialised(axes)
-    assert all(lone(term, k, several=True) for term in result.terms for k in axes)
+    assert all(lone(term, k) for term in result.terms for k in axes)
     same(dense(result), block_by_sum(block))
 
 

@@ -169,12 +169,11 @@ def chains(draw: Any, length: int) -> list[Block]:
 
 
 def lone(term: Term, k: int) -> bool:
-    """Output axis `k` is one whole label that stands in no other axis, or has length one."""
+    """Output axis `k` is whole labels that stand in no other axis, none of them twice."""
     axis = term.out[k]
-    if not axis:
-        return True
     others = labels_in(tuple(other for j, other in enumerate((*term.out, *term.inp)) if j != k))
-    return len(axis) == 1 and isinstance(axis[0], Label) and axis[0] not in others
+    whole = all(isinstance(digit, Label) and digit not in others for digit in axis)
+    return whole and len(set(axis)) == len(axis)
 
 
 def shown(block: Block) -> str:

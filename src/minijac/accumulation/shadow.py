@@ -256,10 +256,7 @@ def _moves(
     """
     origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
     passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
-
-    def with_seeds(sizes: Sequence[int], seeds: int) -> Shape:
-        return (*sizes, seeds) if linear.behind else (seeds, *sizes)
-
+    with_seeds = lambda sizes, seeds: (*sizes, seeds) if linear.behind else (seeds, *sizes)  # noqa: E731
     shows = False
     if linear.uniform:
         one = zeros(with_seeds([1 if k in passing.values() else n for k, n in enumerate(given)], 1), np.float32, like)
@@ -269,8 +266,7 @@ def _moves(
         # along an axis that passes, a uniform map gets only as many entries as there are different ones
         own, seeds = (x.shape[:-1], x.shape[-1]) if linear.behind else (x.shape[1:], x.shape[0])
         out = with_seeds([own[passing[k]] if k in passing else n for k, n in enumerate(shape)], seeds)
-        if shows:  # with strides that no reshape can keep
-            return x._view(out, [step + 1 for step in row_major(out)])
-        return x._new(out, x.dtype, x.size + prod(out))
+        strides = [step + 1 for step in row_major(out)]  # which no reshape can keep
+        return x._view(out, strides) if shows else x._new(out, x.dtype, x.size + prod(out))
 
     return move

@@ -13,7 +13,6 @@ from math import inf, prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import opt_einsum
 
 from ..prices import CALL_PER_MATRIX, MATMUL, MOVE, SMALL
 from .labels import Label, Substitution
@@ -124,13 +123,15 @@ def contract(factors: Sequence[Factor], keep: Collection[Label]) -> tuple[Factor
 
 
 def contract_to_one(factors: Sequence[Factor], keep: Collection[Label]) -> Factor:
-    """One factor from several: pairs whose product is no larger than its parts first, then by predicted cost."""
+    """One factor from several, in the order that takes least time."""
     work = list(factors)
     while len(work) > 2:
-        i, j = _subset_pair(work) or _planned_pair(work, keep)
+        number: dict[Label, int] = {}
+        inputs = tuple(tuple(number.setdefault(label, len(number)) for label in factor.axes) for factor in work)
+        output = tuple(n for label, n in number.items() if label in keep)
+        i, j = _cheapest(inputs, output, tuple(label.size for label in number))[1]
         b, a = work.pop(j), work.pop(i)
-        needed = {label for factor in work for label in factor.axes}
-        work.append(_pair(a, b, keep, needed))
+        work.append(_pair(a, b, keep, {label for factor in work for label in factor.axes}))
     return _pair(work[0], work[1], keep) if len(work) == 2 else _sum_out(work[0], keep.__contains__)
 
 
@@ -149,60 +150,21 @@ def _merge_equal(factors: list[Factor]) -> tuple[Factor, ...]:
     return tuple(merged.values())
 
 
-def _subset_pair(work: list[Factor]) -> tuple[int, int] | None:
-    """Two factors of which one has all labels of the other: their product is no larger, and shared ones stay shared."""
-    best: tuple[int, tuple[int, int]] | None = None
-    for i, a in enumerate(work):
-        for j in range(i + 1, len(work)):
-            b = work[j]
-            small, large = (a, b) if len(a.axes) <= len(b.axes) else (b, a)
-            if all(label in large.axes for label in small.axes):
-                size = size_of(large.axes)
-                if best is None or size < best[0]:
-                    best = size, (i, j)
-    return best and best[1]
-
-
-def _planned_pair(work: list[Factor], keep: Collection[Label]) -> tuple[int, int]:
-    """The first two of the best order."""
-    number: dict[Label, int] = {}
-    for factor in work:
-        for label in factor.axes:
-            number.setdefault(label, len(number))
-    inputs = tuple(tuple(number[label] for label in factor.axes) for factor in work)
-    output = tuple(n for label, n in number.items() if label in keep)
-    i, j = _first_step(inputs, output, tuple(label.size for label in number))
-    return (i, j) if i < j else (j, i)
-
-
 @lru_cache(maxsize=4096)
-def _first_step(
-    inputs: tuple[tuple[int, ...], ...], output: tuple[int, ...], sizes: tuple[int, ...]
-) -> tuple[int, int]:
-    if len(inputs) <= SOME:
-        return _cheapest(inputs, output, sizes)[1]
-    symbols = [opt_einsum.get_symbol(n) for n in range(len(sizes))]
-    expression = ",".join("".join(symbols[n] for n in axes) for axes in inputs)
-    expression += "->" + "".join(symbols[n] for n in output)
-    shapes = [tuple(sizes[n] for n in axes) for axes in inputs]
-    path, _ = opt_einsum.contract_path(expression, *shapes, shapes=True, optimize="auto")
-    return path[0][0], path[0][1]
-
-
 def _cheapest(
     inputs: tuple[tuple[int, ...], ...], output: tuple[int, ...], sizes: tuple[int, ...]
 ) -> tuple[float, tuple[int, int]]:
     """The time of multiplying all of them in the best order, and the pair that comes first in it.
 
     A diagonal multiplied into what all samples share saves arithmetic, and costs more: one large product becomes many
-    small ones.
+    small ones. Of many factors the pair that is multiplied fastest comes first.
     """
     best = inf, (0, 1)
     for i, j in combinations(range(len(inputs)), 2):
-        rest = [axes for k, axes in enumerate(inputs) if k not in (i, j)]
+        rest = tuple([axes for k, axes in enumerate(inputs) if k not in (i, j)])
         needed = {*output}.union(*rest)
         time = _time({*inputs[i]}, {*inputs[j]}, needed, sizes)
-        if rest and time < best[0]:
+        if rest and time < best[0] and len(inputs) <= SOME:
             made = tuple([n for n in dict.fromkeys(inputs[i] + inputs[j]) if n in needed])
             time += _cheapest((*rest, made), output, sizes)[0]
         best = min(best, (time, (i, j)))
