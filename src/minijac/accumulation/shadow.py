@@ -256,7 +256,7 @@ def _moves(
     """
     origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
     passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
-    with_seeds: Callable[[Any, int], Shape] = lambda x, seeds: (*x, seeds) if linear.behind else (seeds, *x)
+    with_seeds: Callable[[Any, int], Shape] = lambda x, seeds: (*x, seeds) if linear.behind else (seeds, *x)  # noqa: E731
     shows = False
     if linear.uniform:
         one = zeros(with_seeds([1 if k in passing.values() else n for k, n in enumerate(given)], 1), np.float32, like)
