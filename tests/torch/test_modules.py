@@ -207,6 +207,12 @@ def test_explain_and_trace_look_at_a_module():
     assert "tanh" in str(mt.trace(f, x))
 
 
+def test_explain_counts_what_torch_takes_apart():
+    x = torch.randn(3, 4, dtype=torch.float64)
+    told = str(mt.explain(lambda x: torch.nn.functional.huber_loss(x, 2 * x, reduction="none") + x.sin(), x))
+    assert "decomposed by torch: aten.huber_loss.default, 1 times" in told and "sin.default" not in told
+
+
 def test_importing_minijac_imports_no_torch():
     code = "import sys, minijac; assert 'torch' not in sys.modules; minijac.torch; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -31,6 +31,31 @@ def poisson(net, laplacian):
     return lambda x: (laplacian(net)(x)[:, 0] - x.sin().sum(1)).pow(2).mean()
 
 
+def burgers(net, partials):
+    """The residual of Burgers' equation in the features t, x of the first two, by the partials of one pass."""
+
+    def loss(x):
+        u, u_t, u_x, u_xx = partials(net, [(), (0,), (1,), (1, 1)])(x)
+        return (u_t + u * u_x - 0.1 * u_xx).pow(2).mean() + u.pow(2).mean()
+
+    return loss
+
+
+def torch_partials(net, multi_indices):
+    def partials(x):
+        x = x.requires_grad_()
+        found = []
+        for index in multi_indices:
+            y = net(x)
+            for k in index:
+                (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+                y = slope[:, k : k + 1]
+            found.append(y)
+        return found
+
+    return partials
+
+
 def torch_laplacian(net):
     def laplacian(x):
         rows = [torch.autograd.functional.hessian(lambda s: net(s[None])[0, 0], s, create_graph=True) for s in x]
@@ -47,6 +72,7 @@ CASES = {
     "contractive": (contractive, 2, mt.jacobian, torch_jacobian),
     "flow": (flow, 4, mt.jacobian, torch_jacobian),
     "poisson": (poisson, 1, mt.laplacian, torch_laplacian),
+    "burgers": (burgers, 1, mt.partials, torch_partials),
 }
 
 
@@ -77,6 +103,29 @@ def test_training_is_that_of_torch(name, compiled):
     assert first.state_dict().keys() == second.state_dict().keys()
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_module_is_left_as_it_was():
+    """Its state_dict, its parameters and buffers themselves, its modes, hooks and attributes: all but the gradients."""
+    net, x = module("residual")
+    modules = dict(net.named_modules())
+    state = {name: (t.data_ptr(), t._version, t.clone()) for name, t in net.state_dict().items()}
+    parts = [*net.parameters(), *net.buffers()]
+    before = {name: (set(vars(m)), m.training, len(m._forward_hooks), type(m)) for name, m in modules.items()}
+    for transformed in (
+        mt.jacobian(net),
+        mt.compile(mt.jacobian(net)),
+        mt.compile(lambda x: mt.jacobian(net)(x).sum()),
+    ):
+        for _ in range(2):
+            transformed(x).sum().backward()
+    mt.jacobian(net, parameters=True)(x)
+    assert net.state_dict().keys() == state.keys() and dict(net.named_modules()) == modules
+    for name, t in net.state_dict().items():
+        place, version, held = state[name]
+        assert (t.data_ptr(), t._version) == (place, version) and torch.equal(t, held)
+    assert all(a is b for a, b in zip(parts, [*net.parameters(), *net.buffers()], strict=True))
+    assert before == {name: (set(vars(m)), m.training, len(m._forward_hooks), type(m)) for name, m in modules.items()}
 
 
 def test_jacobians_by_parameters():

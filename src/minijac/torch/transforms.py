@@ -268,12 +268,16 @@ def linearize(f: Callable[..., Any], *primals: Any, **options: Any) -> tuple[Any
 
 
 def explain(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """`minijac.explain` for a module or a function of tensors: the plan, and what torch's decompositions were used for.
+    """`minijac.explain` for a module or a function of tensors: the plan, and which operations torch took apart, since
+    `minijac.torch` has no counterpart of their own for them.
 
     >>> import minijac.torch, torch
     >>> explanation = minijac.torch.explain(torch.nn.Linear(3, 2), torch.zeros(4, 3))
     """
-    return _looked_at(plan.explain, f, args, options)
+    run = Run()
+    found = _looked_at(run, plan.explain, f, args, options)
+    found.remarks += [f"decomposed by torch: {name}, {n} times" for name, n in sorted(run.decomposed.items())]
+    return found
 
 
 def trace(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -282,11 +286,10 @@ def trace(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     >>> import minijac.torch, torch
     >>> tape = minijac.torch.trace(torch.sin, torch.zeros(2, 3))
     """
-    return _looked_at(tape.trace, f, args, options)
+    return _looked_at(Run(), tape.trace, f, args, options)
 
 
-def _looked_at(view: Callable[..., Any], f: Any, args: Any, options: Any) -> Any:
-    run = Run()
+def _looked_at(run: Run, view: Callable[..., Any], f: Any, args: Any, options: Any) -> Any:
     with torch.no_grad(), entered(run):
         return view(lowered(f), *tree_map(value_in(run), args), **options)
 

@@ -48,7 +48,7 @@ class Explanation:
 
     Attributes: `candidates` (plans with their `Cost`), `plan` (the chosen one), `steps`, `orders` (one line for each
     chain of a mixed plan), `result` (the structure of each Jacobian), `held` (bytes of recorded values and local
-    derivatives).
+    derivatives), `remarks` (lines of what else there is to know).
     """
 
     def __init__(self, ready: Prepared, args: Sequence[Any], mode: Any) -> None:
@@ -63,6 +63,7 @@ class Explanation:
         self.held = held_bytes(ready, args)
         self.orders: list[str] = []
         self.result: list[str] = []
+        self.remarks: list[str] = []
         self.steps: list[Step] = list(self._steps(ready))
 
     @property
@@ -143,7 +144,7 @@ class Explanation:
         text += ["", _table(rows_of_blocks, right=(6,)), ""]
         text += [f"result: {words}" for words in self.result]
         text.append(f"held meanwhile: {self.held:,} bytes of recorded values and local derivatives")
-        return "\n".join(text)
+        return "\n".join([*text, *self.remarks])
 
     __repr__ = __str__
 
