@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import subprocess
 import sys
 import threading
@@ -138,3 +140,17 @@ def test_importing_and_using_minijac_imports_nothing_optional():
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do otherwise")
+def test_memory_that_a_call_frees_is_there_for_the_next_one():
+    """Arrays of megabytes come from the heap, which is kept, and not page by page from the system each time."""
+    code = """
+import minijac, numpy as np
+array = np.empty(2**22, np.uint8)
+first, last = next(line.split()[0].split("-") for line in open("/proc/self/maps") if line.rstrip().endswith("[heap]"))
+print(int(first, 16) <= array.ctypes.data < int(last, 16))
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "True"

@@ -50,14 +50,16 @@ def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
 def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
     items = index if isinstance(index, tuple) else (index,)
-    items = tuple([_item(_plain(item, x)) for item in items])
-    used = 0
-    for item in items:
-        if isinstance(item, bool | np.bool_) or (is_array(item) and item.dtype == bool and item.ndim == 0):
-            raise UnsupportedOperationError(f"indexing with a single bool at {user_line()}: use an array or np.where.")
-        if _indexes(item) and item.dtype.kind not in "iub" and item.size:
-            raise IndexError(f"index at {user_line()}: expected integers or booleans, got an array of {item.dtype}")
-        used += _axes_used(item)
+    if not all(map(_is_basic, items)):
+        items = tuple([_item(_plain(item, x)) for item in items])
+        for item in items:
+            if isinstance(item, bool | np.bool_) or (is_array(item) and not item.ndim and item.dtype.kind == "b"):
+                raise UnsupportedOperationError(
+                    f"indexing with a single bool at {user_line()}: use an array or np.where."
+                )
+            if _indexes(item) and item.size and item.dtype.kind not in "iub":
+                raise IndexError(f"index at {user_line()}: expected integers or booleans, got an array of {item.dtype}")
+    used = sum(map(_axes_used, items))
     if used > x.ndim:
         raise IndexError(f"too many indices at {user_line()}: {used} for a traced value of shape {x.shape}")
     fill = (WHOLE,) * (x.ndim - used)
@@ -65,6 +67,9 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
     full = (*items[: where[0]], *fill, *items[where[0] + 1 :]) if where else (*items, *fill)
     axis = 0
     for item in full:
+        if type(item) is slice:
+            axis += 1
+            continue
         sizes = x.shape[axis : axis + _axes_used(item)]
         if _is_mask(item) and isinstance(item, Traced):
             item._refuse("indexing with a mask")
@@ -74,6 +79,16 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
             raise IndexError(f"mask of shape {item.shape} at {user_line()}: expected {sizes}, of shape {x.shape}")
         axis += len(sizes)
     return full
+
+
+_BOUNDS = (int, type(None))
+
+
+def _is_basic(item: Any) -> bool:
+    """Whether an item of an index is one of Python's own, with nothing to look at in it."""
+    if type(item) is slice:
+        return type(item.start) in _BOUNDS and type(item.stop) in _BOUNDS and type(item.step) in _BOUNDS
+    return type(item) in _BOUNDS or item is Ellipsis
 
 
 def _item(item: Any) -> Any:
@@ -93,6 +108,8 @@ def _item(item: Any) -> Any:
 
 
 def _axes_used(item: Any) -> int:
+    if type(item) is slice:
+        return 1
     if item is None or item is Ellipsis:
         return 0
     return int(item.ndim) if _is_mask(item) else 1
@@ -128,7 +145,7 @@ def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[An
     """
     basic: list[Any] = []
     picks: dict[int, Any] = {}
-    arrays = any(map(_indexes, full))
+    arrays = not all(map(_is_basic, full)) and any(map(_indexes, full))
     axis = 0
     for item in full:
         if item is None:
@@ -154,7 +171,20 @@ def _counted_from_the_start(positions: Any, size: int) -> Any:
         return np.where(positions < 0, positions + size, positions)
     if is_array(positions) and positions.dtype.kind not in "iu":  # an empty list
         positions = positions.astype(int)
-    return namespace(positions).arange(size)[positions]  # NumPy's own indexing checks the bounds
+    if isinstance(positions, np.ndarray) and positions.size > MANY and positions.min() >= 0 and positions.max() < size:
+        return _sealed(positions.astype(np.int64))
+    return _sealed(namespace(positions).arange(size)[positions])  # NumPy's own indexing checks the bounds
+
+
+MANY = 2**9
+"""Positions from which on it is cheaper to look for the least and the largest than to look them up."""
+
+
+def _sealed(positions: Any) -> Any:
+    """Positions of our own, which nobody writes to: they need not be copied, nor watched."""
+    if isinstance(positions, np.ndarray) and positions.base is None:
+        positions.flags.writeable = False
+    return positions
 
 
 def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], like: Any) -> tuple[Any, dict[int, int]]:
@@ -169,7 +199,7 @@ def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], like: Any) -> 
     first = axes[0] if together else 0  # where the arrays' axes go, as NumPy has it
     passing = {}
     place = 0 if together else width
-    positions: Any = 0
+    positions: Any = None
     for axis, n in enumerate(shape):
         if axis in picks:
             item, behind = picks[axis], ndim - first - width
@@ -181,9 +211,11 @@ def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], like: Any) -> 
             item, behind = namespace(like).arange(n), ndim - place - 1
             passing[axis] = place
             place += 1
-        item = placed(np.reshape(item, (*item.shape, *(1,) * behind)), like)
-        positions = positions + item * prod(shape[axis + 1 :])
-    return positions, passing
+        item = placed(np.reshape(item, (*item.shape, *(1,) * behind)) if behind else item, like)
+        stride = prod(shape[axis + 1 :])
+        item = item if stride == 1 else item * stride
+        positions = item if positions is None else positions + item
+    return _sealed(positions), passing
 
 
 def _followed(item: Any, n: int, width: int) -> int | None:
@@ -344,7 +376,9 @@ def put(x: Any, index: Any, values: Any) -> Any:
     whole, mask = _by_mask(x, index, values)
     if whole is not None:
         return np.where(mask, whole, x)
-    new, hit = _placed(x, index, values, once=True)
+    new, full = _placed(x, index, values, once=True)
+    hit = namespace(x).zeros(x.shape, bool)
+    hit[full] = True
     return np.where(hit, new, x)
 
 
@@ -367,7 +401,7 @@ def add_at(x: Any, index: Any, values: Any) -> Any:
 
 
 def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
-    """Zeros like `x` with `values` added at `index`, and which entries the index names."""
+    """Zeros like `x` with `values` added at `index`, and the full index."""
     xp = namespace(x)
     values = as_array(values, x)
     if x.dtype.kind not in "fc":
@@ -379,19 +413,19 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
             item._refuse("an update at positions")
     full = tuple(placed(item, x) if is_array(item) else item for item in full)
     basic, picks = split_index(full, x.shape)
-    hit = xp.zeros(x.shape, bool)
-    hit[full] = True
     if not picks:
-        values = np.broadcast_to(values, hit[full].shape)
-        return structural.embed(values, shape=x.shape, index=basic), hit
-    positions = xp.arange(x.size).reshape(x.shape)[full]
+        values = np.broadcast_to(values, xp.empty(x.shape, bool)[full].shape)
+        return structural.embed(values, shape=x.shape, index=basic), full
+    whole = all(item == WHOLE for item in basic)
+    positions, passing = flat_positions(x.shape if whole else xp.empty(x.shape, bool)[basic].shape, picks, x)
+    if not whole:
+        positions = xp.arange(x.size).reshape(x.shape)[full]
     values = np.broadcast_to(values, positions.shape)
     if once:
         values = np.where(_last(positions, xp), values, 0.0)
     kept = _kept_axes(basic)
-    passing = flat_positions(hit[basic].shape, picks, x)[1]
     back = tuple((place, kept[axis]) for axis, place in passing.items() if axis in kept)
-    return indexing.scatter(values, positions, passing=back, shape=x.shape), hit
+    return indexing.scatter(values, positions, passing=back, shape=x.shape), full
 
 
 def _kept_axes(basic: tuple[Any, ...]) -> dict[int, int]:

@@ -213,11 +213,17 @@ def along(x: Any, positions: Any, axis: int, pieces: int = 8) -> Any:
     return parts[0] if len(parts) == 1 else structural.concatenate(*parts, axis=axis)
 
 
+FIRST = 64
+"""Positions in which more runs than are wanted are looked for first."""
+
+
 def _runs(positions: Any, most: int) -> list[tuple[int, int]] | None:
     """The stretches along which positions are equally spaced, or None where there are more than `most`.
 
     Beside other stretches, only neighbours make one: two far apart are equally spaced by chance.
     """
+    if len(positions) > FIRST and _runs(positions[:FIRST], most) is None:  # their runs are the first of all
+        return None
     steps = np.diff(positions)
     turns = np.flatnonzero(np.diff(steps)) + 1
     runs: list[tuple[int, int]] = []

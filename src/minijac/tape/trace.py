@@ -165,6 +165,8 @@ class Trace:
         """
         if array.nbytes <= COPIED_BYTES:
             return array.copy() if array.flags.writeable else array
+        if array.base is None and not array.flags.writeable:  # nobody has a way to write to it
+            return array
         if id(array) not in self.watched:
             self.watched[id(array)] = array, fingerprint(array), caller(3)
         return array
