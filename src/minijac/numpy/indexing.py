@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..backend import astype, is_array, namespace, on_host, placed, value_of
-from ..errors import InputError, UnsupportedOperationError
+from ..backend import astype, is_array, namespace, on_host, placed
+from ..errors import InputError
 from ..lines import user_line
 from ..ops import indexing, structural
 from ..ops.families import Elementwise
 from ..tape.trace import Node
 from ..tape.traced import Traced, traced
 from .creation import array
+from .positions import (
+    WHOLE,
+    counted_from_the_start,
+    flat_positions,
+    full_index,
+    indexes,
+    is_mask,
+    split_index,
+    without_traces,
+)
 from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, plain, recorded
 from .shape import along, ravel
 from .writing import assign, looked, overwrite, refuse_plain, writable
-
-WHOLE = slice(None)
 
 
 # -- x[index] ----------------------------------------------------------------------------------------------------------
@@ -32,7 +39,7 @@ def getitem(x: Any, index: Any) -> Any:
     if not picks:
         return looked(x, basic)
     found = _picked(x, basic, picks)
-    if _is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
+    if is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
         found.home.masked[found.index] = full[0], x.index
     return found
 
@@ -47,187 +54,6 @@ def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
     return indexing.gather(x, positions, passing=tuple(passing.items()))
 
 
-def full_index(index: Any, x: Any) -> tuple[Any, ...]:
-    """The index with the ellipsis and missing axes written out, plain values for traced ones, lists as arrays."""
-    items = index if isinstance(index, tuple) else (index,)
-    if not all(map(_is_basic, items)):
-        items = tuple([_item(_plain(item, x)) for item in items])
-        for item in items:
-            if isinstance(item, bool | np.bool_) or (is_array(item) and not item.ndim and item.dtype.kind == "b"):
-                raise UnsupportedOperationError(
-                    f"indexing with a single bool at {user_line()}: use an array or np.where."
-                )
-            if _indexes(item) and item.size and item.dtype.kind not in "iub":
-                raise IndexError(f"index at {user_line()}: expected integers or booleans, got an array of {item.dtype}")
-    used = sum(map(_axes_used, items))
-    if used > x.ndim:
-        raise IndexError(f"too many indices at {user_line()}: {used} for a traced value of shape {x.shape}")
-    fill = (WHOLE,) * (x.ndim - used)
-    where = [n for n, item in enumerate(items) if item is Ellipsis]
-    full = (*items[: where[0]], *fill, *items[where[0] + 1 :]) if where else (*items, *fill)
-    axis = 0
-    for item in full:
-        if type(item) is slice:
-            axis += 1
-            continue
-        sizes = x.shape[axis : axis + _axes_used(item)]
-        if _is_mask(item) and isinstance(item, Traced):
-            item._refuse("indexing with a mask")
-        if isinstance(item, int | np.integer) and not -sizes[0] <= item < sizes[0]:
-            raise IndexError(f"index {item} at {user_line()} is out of bounds for axis {axis} of shape {x.shape}")
-        if _is_mask(item) and item.shape != sizes:
-            raise IndexError(f"mask of shape {item.shape} at {user_line()}: expected {sizes}, of shape {x.shape}")
-        axis += len(sizes)
-    return full
-
-
-_BOUNDS = (int, type(None))
-
-
-def _is_basic(item: Any) -> bool:
-    """Whether an item of an index is one of Python's own, with nothing to look at in it."""
-    if type(item) is slice:
-        return type(item.start) in _BOUNDS and type(item.stop) in _BOUNDS and type(item.step) in _BOUNDS
-    return type(item) in _BOUNDS or item is Ellipsis
-
-
-def _item(item: Any) -> Any:
-    """An item of an index: lists as arrays, whole numbers of any kind as ints."""
-    if item is None or item is Ellipsis or isinstance(item, int | slice | Traced):
-        return item
-    if isinstance(item, list | tuple | range):
-        return np.asarray(item)
-    if is_array(item):
-        return int(item) if item.ndim == 0 and item.dtype.kind in "iu" else item
-    try:
-        return operator.index(item)
-    except TypeError:
-        raise IndexError(
-            f"index at {user_line()}: expected integers, slices, None, ... or arrays, got {item!r:.40}"
-        ) from None
-
-
-def _axes_used(item: Any) -> int:
-    if type(item) is slice:
-        return 1
-    if item is None or item is Ellipsis:
-        return 0
-    return int(item.ndim) if _is_mask(item) else 1
-
-
-def _is_mask(item: Any) -> bool:
-    return hasattr(item, "dtype") and item.dtype.kind == "b"
-
-
-def _indexes(item: Any) -> bool:
-    """Whether an item of an index is an array, plain or of a program that is being recorded."""
-    return is_array(item) or isinstance(item, Traced)
-
-
-def _plain(index: Any, x: Any) -> Any:
-    """An index of x without traces; a program is told of an array that says what it does."""
-    if isinstance(index, Traced):
-        return value_of(index)
-    if isinstance(index, slice):
-        bounds = (index.start, index.stop, index.step)
-        if any(map(is_array, bounds)):
-            index = slice(*(int(_plain(each, x)) if is_array(each) and not each.ndim else each for each in bounds))
-        return index
-    if isinstance(x, Traced) and x.home.program is not None and is_array(index):
-        x.home.program.looked_at(index)
-    return index
-
-
-def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[int, Any]]:
-    """A full index in two steps: slices and new axes, which keep structure, then positions along some of the axes.
-
-    Without arrays, integers belong to the first step; with some, NumPy counts integers among them.
-    """
-    basic: list[Any] = []
-    picks: dict[int, Any] = {}
-    arrays = not all(map(_is_basic, full)) and any(map(_indexes, full))
-    axis = 0
-    for item in full:
-        if item is None:
-            basic.append(None)
-            continue
-        n = shape[axis]
-        if isinstance(item, slice):
-            basic.append(WHOLE if item.indices(n) == (0, n, 1) else item)
-        elif not arrays:
-            basic.append(int(item))
-        else:
-            for positions in item.nonzero() if _is_mask(item) else (item,):
-                picks[len(basic)] = _counted_from_the_start(positions, shape[axis])
-                basic.append(WHOLE)
-                axis += 1
-            continue
-        axis += 1
-    return tuple(basic), picks
-
-
-def _counted_from_the_start(positions: Any, size: int) -> Any:
-    if isinstance(positions, Traced):  # of a program that is being recorded: what it holds is not known yet
-        return np.where(positions < 0, positions + size, positions)
-    if is_array(positions) and positions.dtype.kind not in "iu":  # an empty list
-        positions = positions.astype(int)
-    if isinstance(positions, np.ndarray) and positions.size > MANY and positions.min() >= 0 and positions.max() < size:
-        return _sealed(positions.astype(np.int64))
-    return _sealed(namespace(positions).arange(size)[positions])  # NumPy's own indexing checks the bounds
-
-
-MANY = 2**9
-"""Positions from which on it is cheaper to look for the least and the largest than to look them up."""
-
-
-def _sealed(positions: Any) -> Any:
-    """Positions of our own, which nobody writes to: they need not be copied, nor watched."""
-    if isinstance(positions, np.ndarray) and positions.base is None:
-        positions.flags.writeable = False
-    return positions
-
-
-def flat_positions(shape: tuple[int, ...], picks: dict[int, Any], like: Any) -> tuple[Any, dict[int, int]]:
-    """The flat positions that an index with arrays along the axes `picks` names, and which axes it leaves in place.
-
-    Those are given as axis of the array, axis of the result.
-    """
-    axes = list(picks)
-    common = np.broadcast_shapes(*(item.shape for item in picks.values()))
-    width, ndim = len(common), len(common) + len(shape) - len(axes)
-    together = axes == list(range(axes[0], axes[-1] + 1))
-    first = axes[0] if together else 0  # where the arrays' axes go, as NumPy has it
-    passing = {}
-    place = 0 if together else width
-    positions: Any = None
-    for axis, n in enumerate(shape):
-        if axis in picks:
-            item, behind = picks[axis], ndim - first - width
-            followed = _followed(item, n, width)
-            if followed is not None and common[followed] == n:
-                passing[axis] = first + followed
-            place += width if together and axis == first else 0
-        else:
-            item, behind = namespace(like).arange(n), ndim - place - 1
-            passing[axis] = place
-            place += 1
-        item = placed(np.reshape(item, (*item.shape, *(1,) * behind)) if behind else item, like)
-        stride = prod(shape[axis + 1 :])
-        item = item if stride == 1 else item * stride
-        positions = item if positions is None else positions + item
-    return _sealed(positions), passing
-
-
-def _followed(item: Any, n: int, width: int) -> int | None:
-    """The axis of the arrays' common shape along which this one is ``arange(n)``: each sample picks from itself."""
-    if isinstance(item, Traced):
-        return None
-    long = [k for k, size in enumerate(np.shape(item)) if size != 1] or list(range(np.ndim(item)))[:1]
-    if len(long) != 1 or np.size(item) != n or not bool((item.reshape(-1) == namespace(item).arange(n)).all()):
-        return None
-    return width - np.ndim(item) + long[0]
-
-
 # -- by position -------------------------------------------------------------------------------------------------------
 @implements(np.take, method="take")
 def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
@@ -239,7 +65,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
         positions = positions % n
     elif mode == "clip":
         positions = np.clip(positions, 0, n - 1)
-    return along(x, _counted_from_the_start(positions, n), axis, pieces=1)
+    return along(x, counted_from_the_start(positions, n), axis, pieces=1)
 
 
 def looked_up(a: Any, indices: Any, axis: Any = None, **keywords: Any) -> Any:
@@ -281,7 +107,7 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     axis = axis_of(arr, axis, "take_along_axis")
     if indices.ndim != arr.ndim or indices.dtype.kind not in "iu":
         raise IndexError(f"take_along_axis at {user_line()}: expected {arr.ndim} axes of integers, got {indices.shape}")
-    positions = _counted_from_the_start(indices, arr.shape[axis]) * prod(arr.shape[axis + 1 :])
+    positions = counted_from_the_start(indices, arr.shape[axis]) * prod(arr.shape[axis + 1 :])
     for k, n in enumerate(arr.shape):
         if k != axis:
             lines = namespace(arr).arange(n) * prod(arr.shape[k + 1 :])
@@ -292,13 +118,13 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
 
 def _plain_index(indices: Any, x: Any) -> Any:
     """Positions in x, or a condition on it, where they are: on the host, stretches of them can be slices."""
-    return _plain(indices, x) if _indexes(indices) else np.asarray(indices)
+    return without_traces(indices, x) if indexes(indices) else np.asarray(indices)
 
 
 @implements(np.choose)
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     like = next((choice for choice in choices if isinstance(choice, Traced)), a)
-    a = _plain(a, like) if _indexes(a) else namespace(*choices).asarray(a)
+    a = without_traces(a, like) if indexes(a) else namespace(*choices).asarray(a)
     if a.dtype.kind not in "iub":
         raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
     n = len(choices)
@@ -468,7 +294,7 @@ def setitem(y: Any, index: Any, value: Any) -> None:
 def _by_mask(y: Any, index: Any, value: Any) -> tuple[Any, Any]:
     """What is written where a mask alone is the index, at all entries, and the mask for `y`; None where not known."""
     mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
-    if not _is_mask(mask) or mask.shape != y.shape[: mask.ndim]:
+    if not is_mask(mask) or mask.shape != y.shape[: mask.ndim]:
         return None, None
     wide = np.reshape(mask, (*mask.shape, *(1,) * (y.ndim - mask.ndim)))
     if np.ndim(value) <= y.ndim - mask.ndim:
