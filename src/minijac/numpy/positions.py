@@ -1,4 +1,4 @@
-"""What an index names: integers, slices, arrays and masks, in two steps, and the positions that those with arrays pick."""
+"""What an index names: integers, slices, arrays and masks, in two steps, and the positions that arrays pick."""
 
 from __future__ import annotations
 
