@@ -165,9 +165,7 @@ class Trace:
         """
         if array.nbytes <= COPIED_BYTES:
             return array.copy() if array.flags.writeable else array
-        if array.base is None and not array.flags.writeable:  # nobody has a way to write to it
-            return array
-        if id(array) not in self.watched:
+        if id(array) not in self.watched and (array.flags.writeable or array.base is not None):  # or nobody can write
             self.watched[id(array)] = array, fingerprint(array), caller(3)
         return array
 
