@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Generic, TypeVar
 
-__all__ = ["Memo"]
+__all__ = ["Memo", "uncollected"]
 
 V = TypeVar("V")
 
@@ -63,3 +65,15 @@ class Memo(Generic[V]):
         """Forget everything in all of them."""
         for memo in cls._all:
             memo.clear()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without looks for garbage in circles: where much is made that stays, each looks at all of it again."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

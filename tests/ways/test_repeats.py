@@ -168,3 +168,22 @@ def test_large_arrays_are_left_alone(monkeypatch):
     monkeypatch.setattr(repeats, "record", lambda *args: pytest.fail("recorded"))
     Memo.clear_all()
     mj.jacobian(runge_kutta(30))(X)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_what_a_later_step_discards_is_not_looked_at_in_an_earlier_one(mode, compiled):
+    def f(x: Any) -> Any:
+        v = w = x
+        for _ in range(60):
+            chosen = np.where(np.abs(x) > 0.1, w, 0.3 * v)
+            w = 1.1 * np.sqrt(np.abs(v))  # of infinite slope at zero, where the next step leaves it out
+            v = chosen + 0.01 * np.sin(x)
+        return v
+
+    x = np.array([[0.0, 0.5], [1.0, -0.3], [0.05, 2.0]])
+    h = 1e-7 * np.eye(2)[:, None]
+    expected = np.stack([(f(x + h[j]) - f(x - h[j])) / 2e-7 for j in range(2)], -1)
+    g = mj.jacobian(f, mode=mode)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose((mj.compile(g) if compiled else g)(x), expected, 1e-6, 1e-7)

@@ -39,7 +39,7 @@ class Graph:
         self._restrict(inputs, outputs)
         self._live = live or {}
         """Which entries of the outputs are used, where not all are."""
-        self._marked = not self._live and not any(discards(nodes[i]) for i in self.order)
+        self.marked = not self._live and not any(discards(nodes[i]) for i in self.order)
 
     def _restrict(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
         nodes = self.nodes
@@ -80,13 +80,14 @@ class Graph:
 
     def mark_live(self) -> None:
         """Find the entries that some output uses: once, before the first local derivative is taken."""
-        if not self._marked:
-            self._marked = True
+        if not self.marked:
+            self.marked = True
             mark_live(self, {i: self._live.get(i) for i in self.outputs})
 
     def forget_edges(self) -> None:
         """Compute local derivatives anew: other entries are known to have none."""
         self._edges.clear()
+        self._stretched = None
 
     def edge(self, i: int, k: int) -> Edge:
         """The local derivative of node `i` with respect to its operand `k`, computed once."""
@@ -119,7 +120,7 @@ class Graph:
         blocks: dict[int, Block] = dict(seeds)
         waiting = self._consumers()
         keep = set(self.outputs)
-        wholes = self._wholes()
+        wholes = self.wholes()
         for i in self.order:
             parents = self._parents(i)
             if i in wholes:
@@ -149,7 +150,7 @@ class Graph:
         """
         turned = self.of_complex() if real else ()
         totals: dict[int, _Sum] = {i: _Sum(block) for i, block in seeds.items()}
-        wholes = self._wholes()
+        wholes = self.wholes()
         for i in reversed(self.order):
             if i in wholes:
                 if i == wholes[i].nodes[-1]:
@@ -181,7 +182,7 @@ class Graph:
     def _real(self, i: int) -> bool:
         return bool(self.nodes[i].out.dtype.kind != "c")
 
-    def _wholes(self) -> dict[int, Any]:
+    def wholes(self) -> dict[int, Any]:
         """For each node that is carried out with others the stretch that it is in."""
         if self._stretched is None:
             found = [] if Graph.stretches is None else Graph.stretches(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,35 +43,35 @@ def follow_samples(
     `active` holds the inputs that are differentiated, and is given the nodes that depend on them.
     """
     places: dict[int, Place | None] = dict(inputs)
-    mixing: Mixing | None = None
-    for i in graph.order:
-        step: Any = graph.nodes[i].step
-        if step is not None:
-            if i in graph.steps:
-                found_inside = _through(graph, step, graph.steps[i], places, active, batch)
-                mixing = mixing or found_inside
-            continue
-        found: dict[bool, set[Place | None]] = {True: set(), False: set()}
-        for k, p in graph.operands(i):
-            if p in places:
-                found[p in active].add(_carried(graph, i, k, places[p], batch))
-        mine = found[True] or found[False]
-        if len(mine) > 1:
-            mine.discard(ANYWHERE)
-        if not mine or (batch and not graph.nodes[i].out.size and None in mine):
-            continue  # no entries of it, which so depend on nothing, are left
-        whole = mine - {None}  # of an operand that is not mixed
-        places[i] = next(iter(whole)) if len(whole) == 1 else None
-        if found[True]:
-            active.add(i)
-            if mixing is None and (len(mine) > 1 or places[i] is None):
-                mixing = Mixing(graph.nodes[i], tuple(np.shape(arg) for arg in graph.nodes[i].args))
-    return places, mixing
+    wholes, follow = graph.wholes(), partial(_follow, graph, places, active, batch)
+    found = [wholes[i].follow(i, places, active, follow) if i in wholes else follow(i) for i in graph.order]
+    return places, next(filter(None, found), None)
 
 
-def _through(
-    graph: Graph, step: Any, group: list[int], places: dict[int, Place | None], active: set[int], batch: int
-) -> Mixing | None:
+def _follow(graph: Graph, places: dict[int, Place | None], active: set[int], batch: int, i: int) -> Mixing | None:
+    """Where one node has its samples, and whether it mixes them."""
+    step: Any = graph.nodes[i].step
+    if step is not None:
+        return _through(graph, step, graph.steps[i], places, active, batch) if i in graph.steps else None
+    found: dict[bool, set[Place | None]] = {True: set(), False: set()}
+    for k, p in graph.operands(i):
+        if p in places:
+            found[p in active].add(_carried(graph, i, k, places[p], batch))
+    mine = found[True] or found[False]
+    if len(mine) > 1:
+        mine.discard(ANYWHERE)
+    if not mine or (batch and not graph.nodes[i].out.size and None in mine):
+        return None  # no entries of it, which so depend on nothing, are left
+    whole = mine - {None}  # of an operand that is not mixed
+    places[i] = next(iter(whole)) if len(whole) == 1 else None
+    if not found[True]:
+        return None
+    active.add(i)
+    mixes = len(mine) > 1 or places[i] is None
+    return Mixing(graph.nodes[i], tuple(np.shape(arg) for arg in graph.nodes[i].args)) if mixes else None
+
+
+def _through(graph: Graph, step: Any, group: list[int], places: Any, active: set[int], batch: int) -> Mixing | None:
     """Follow the samples through a step."""
     operands = {k: p for k, p in graph.operands(group[0]) if p in places}
     given = {k: places[p] for k, p in operands.items()}

@@ -235,7 +235,7 @@ class ShadowGraph(Graph):
             self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
         return self._edges[i, k]
 
-    def _wholes(self) -> dict[int, Any]:
+    def wholes(self) -> dict[int, Any]:
         return {}
 
     def _shadow(self, factor: Factor) -> Factor:

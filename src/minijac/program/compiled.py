@@ -20,6 +20,7 @@ from ..arguments import DATA, flatten
 from ..backend import is_array
 from ..errors import InputError, TraceError
 from ..foreign import handed_over, kind_of
+from ..memo import uncollected
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
@@ -427,7 +428,7 @@ def record(
     `found` is what it reaches by name, which is watched if it is given; `lifted` become inputs.
     """
     leaves, tree = flatten((args, kwargs))
-    with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()):
+    with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()), uncollected():
         groups: dict[int, list[Held]] = {}
         for read, *_ in lifted:
             array = read()

@@ -75,7 +75,7 @@ class Rewriting:
         """A step on what stands in place of its operands."""
         if self.same.keys().isdisjoint(step.args):
             return step
-        return step._replace(args=tuple([self.same.get(n, n) for n in step.args]))
+        return Instruction(step.op, tuple([self.same.get(n, n) for n in step.args]), step.params, step.out)
 
     def loop(self, loop: Loop, args: Sequence[int]) -> list[int]:
         """Add a loop, and its results."""

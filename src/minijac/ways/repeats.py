@@ -46,6 +46,24 @@ class Stretch(NamedTuple):
     operands: tuple[int, ...]
     results: tuple[int, ...]
     structure: Any
+    followed: dict[Any, Any]
+    """Where samples went, by where they came in: for all stretches of one graph."""
+
+    def follow(self, i: int, places: dict[int, Any], active: set[int], node: Callable[[int], Any]) -> Any:
+        """Where its nodes have their samples, found once for each structure, and the first that mixes them."""
+        if i != self.nodes[0]:
+            return None
+        key = self.structure, tuple([(places.get(p, "none"), p in active) for p in self.operands])
+        found = self.followed.get(key)
+        if found is None:
+            mixing = [node(j) for j in self.nodes]
+            found = [(places.get(j, "none"), j in active) for j in self.nodes]
+            if any(mixing):
+                return next(filter(None, mixing))
+            self.followed[key] = found
+        places.update([(j, place) for j, (place, _) in zip(self.nodes, found, strict=True) if place != "none"])
+        active.update([j for j, (_, alive) in zip(self.nodes, found, strict=True) if alive])
+        return None
 
     def forward(self, graph: Graph, blocks: Mapping[int, Block]) -> dict[int, Block]:
         """From the blocks of what it reads to those of its results."""
@@ -63,8 +81,9 @@ _ROW = count()
 def stretches(graph: Graph) -> list[Stretch]:
     """The stretches of a long graph that repeat each other, in order."""
     order = graph.order
-    if len(order) < SHORTEST or graph.steps or any(graph.nodes[i].live is not None for i in order):
+    if len(order) < SHORTEST or graph.steps:
         return []
+    graph.mark_live()
     rows = [_ROWS.get(_row(graph, i), lambda: next(_ROW)) for i in order]
     period, runs = period_of(rows)
     parts = [
@@ -78,23 +97,29 @@ def stretches(graph: Graph) -> list[Stretch]:
     for i in order:
         read.update(p for _, p in graph.operands(i) if home.get(p, -1) != home.get(i, -2))
     number = dict(zip(order, rows, strict=True))
-    return [_stretch(graph, part, read, number) for part in parts]
+    followed: dict[Any, Any] = {}
+    return [_stretch(graph, part, read, number, followed) for part in parts]
 
 
 def _row(graph: Graph, i: int) -> Any:
     """What a node is, but for where its operands come from."""
     node, number = graph.nodes[i], dict[Label, int]()
-    args = tuple([
-        (arg.shape, arg.dtype.char) if hasattr(arg, "shape") else (type(arg), repr(arg)) for arg in node.args
-    ])  # fmt: skip
-    params = tuple([(key, _frozen(value, number)) for key, value in node.params.items()])
-    return node.op, args, params, node.out.dtype.char, tuple([k for k, _ in graph.operands(i)])
+    params = tuple([(key, _frozen(value, number)) for key, value in node.params.items()]) if node.params else ()
+    args = tuple([_described_operand(arg) for arg in node.args])
+    masks = node.live is None, tuple(node.varying)
+    return node.op, args, params, masks, array_of(node.out).dtype.char, tuple([k for k, _ in graph.operands(i)])
+
+
+def _described_operand(arg: Any) -> Any:
+    array = array_of(arg)
+    return (array.shape, array.dtype.char) if hasattr(array, "shape") else (type(arg), repr(arg))
 
 
 def _frozen(value: Any, number: dict[Label, int]) -> Any:
     """A hashable stand-in, equal for equal values: labels by order of appearance, unknown objects equal to nothing."""
     if isinstance(value, tuple | list):
-        return tuple([_frozen(item, number) for item in value])
+        whole = all(type(item) is int for item in value)
+        return tuple(value) if whole else tuple([_frozen(item, number) for item in value])
     if isinstance(value, Label):
         return number.setdefault(value, len(number)), value.size
     if (
@@ -106,7 +131,9 @@ def _frozen(value: Any, number: dict[Label, int]) -> Any:
     return object()
 
 
-def _stretch(graph: Graph, part: Sequence[int], read: set[int], number: Mapping[int, int]) -> Stretch:
+def _stretch(
+    graph: Graph, part: Sequence[int], read: set[int], number: Mapping[int, int], followed: dict[Any, Any]
+) -> Stretch:
     local: dict[int, int] = {i: n for n, i in enumerate(part)}
     operands: dict[int, int] = {}
     structure: list[Any] = []
@@ -116,7 +143,7 @@ def _stretch(graph: Graph, part: Sequence[int], read: set[int], number: Mapping[
             structure.append(local[p] if p in local else -1 - operands.setdefault(p, len(operands)))
     results = tuple([i for i in part if i in read])
     structure.append(tuple([local[i] for i in results]))
-    return Stretch(tuple(part), tuple(operands), results, tuple(structure))
+    return Stretch(tuple(part), tuple(operands), results, tuple(structure), followed)
 
 
 # -- carrying it out ---------------------------------------------------------------------------------------------------
@@ -212,8 +239,9 @@ def _described(block: Block, arrays: _Arrays) -> Any:
 
 
 def _held(node: Node, arrays: _Arrays) -> Any:
-    """The slots of a node's arrays."""
-    return arrays.slot(node.out), tuple([arrays.slot(arg) if hasattr(arg, "dtype") else -1 for arg in node.args])
+    """The slots of a node's arrays, and of masks of its entries."""
+    masks = () if node.live is None and not node.varying else (node.live, *node.varying.values())
+    return tuple([arrays.slot(x) if hasattr(x, "dtype") else -1 for x in (node.out, *node.args, *masks)])
 
 
 def _recorded(
@@ -235,7 +263,9 @@ def _recorded(
             args = tuple([at(arg) for arg in node.args])
             operation = node.op if i in stretch.nodes else None
             nodes.append(Node(operation, parents if operation else (), args, node.params, at(node.out), node.where))
+            nodes[-1].live, nodes[-1].varying = at(node.live), {k: at(mask) for k, mask in node.varying.items()}
         own_graph = Graph(nodes, range(len(stretch.operands)), [local[i] for i in stretch.results])
+        own_graph.marked = True  # as the whole graph has it
         seeds = {local[i]: on_arrays(block, at) for i, block in given.items()}
         found = own_graph.reverse(seeds) if backward else own_graph.forward(seeds)
         results: list[Any] = []

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...algebra.labels import Label, Window
+from ...algebra.labels import Label
 from ...ops.structural import concatenate, expand_dims, getitem_basic, reshape, transpose
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value, without_dead_code
 from ..loops import LOOP, PICK, Loop, Rewriting, compacted, unrolled
 from .periods import periods_of
 from .totals import ADD, TOTAL, totalled, without_totals
 
-__all__ = ["frozen", "rolled", "same_given", "structure"]
+__all__ = ["frozen_params", "rolled", "same_given", "structure"]
 
 SHORTEST = 150
 """Instructions of a program, and of a loop in it, below which they are left as they are."""
@@ -42,7 +42,8 @@ def rolled(program: Program) -> Program:
     if len(program.instructions) < SHORTEST:
         return unrolled(program, _is_call)
     program, rows = _rows_apart(totalled(program, FEWEST))
-    while (found := _rolled_once(program, rows)) is not None:
+    numbers = _Rows()
+    while (found := _rolled_once(program, rows, numbers)) is not None:
         program = found
     program = without_totals(_restacked(_with_rows(program, rows)))
     return compacted(unrolled(without_dead_code(program), _is_call))
@@ -55,25 +56,34 @@ def _is_call(loop: Loop) -> bool:
 # -- what an instruction is --------------------------------------------------------------------------------------------
 def frozen(value: Any, number: dict[Label, int]) -> Any:
     """A hashable stand-in that is equal only for equal values: arrays by identity, labels by order of appearance."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        whole = all(type(item) is int for item in value)
+        return tuple(value) if whole else (kind, *[frozen(item, number) for item in value])
+    if kind in _ATOMS:
+        return kind, value
+    if kind is slice:
+        return kind, value.start, value.stop, value.step
     if isinstance(value, Label):
         return "label", number.setdefault(value, len(number)), value.size
-    if isinstance(value, Window):
-        return "window", *(frozen(item, number) for item in tuple(value))
-    if isinstance(value, tuple | list):
-        return tuple([frozen(item, number) for item in value])
-    if isinstance(value, slice):
-        return "slice", value.start, value.stop, value.step
+    if isinstance(value, tuple | list):  # windows, too
+        return kind, *[frozen(item, number) for item in value]
     if isinstance(value, float):
         return "float", repr(value)  # 0.0 and -0.0 are equal, and not the same
-    if isinstance(value, np.ndarray) or not getattr(type(value), "__hash__", None):
+    if isinstance(value, np.ndarray) or not getattr(kind, "__hash__", None):
         return "object", id(value)
-    return type(value).__name__, value
+    return kind.__name__, value
 
 
-def _params(step: Instruction) -> Any:
+_ATOMS = {int, str, bool, type(None)}
+
+
+def frozen_params(step: Instruction) -> Any:
+    """What an operation is carried out with, but for its operands."""
     if step.op is LOOP:
         return structure(step.params["loop"])
-    return frozen(tuple(step.params.items()), {}) if step.params else ()
+    number: dict[Label, int] = {}
+    return tuple([(key, frozen(value, number)) for key, value in step.params.items()]) if step.params else ()
 
 
 def structure(loop: Loop) -> Any:
@@ -84,7 +94,7 @@ def structure(loop: Loop) -> Any:
         for n, value in enumerate(body.values):
             number[n] = value.shape, value.dtype.char, value.number, value.kind, frozen(value.content, {})
         steps = tuple([
-            (step.op, _params(step), tuple([(n, number[n]) for n in (*step.args, step.out)]))
+            (step.op, frozen_params(step), tuple([(n, number[n]) for n in (*step.args, step.out)]))
             for step in body.instructions
         ])  # fmt: skip
         ends = tuple([(n, number[n]) for n in (*body.inputs, *body.outputs)])
@@ -95,25 +105,27 @@ def structure(loop: Loop) -> Any:
 class _Rows:
     """Numbers for what instructions are, but for the values that they read."""
 
-    def __init__(self, values: Sequence[Value]) -> None:
-        self._values = values
+    def __init__(self) -> None:
         self._kinds: dict[Any, int] = {}
         self._kind: dict[int, int] = {}
         self._numbers: dict[Any, int] = {}
-        self._params: dict[int, Any] = {}
+        self._known: dict[int, tuple[Instruction, int]] = {}
 
-    def row(self, step: Instruction) -> int:
-        params = self._params.get(id(step.params)) or self._params.setdefault(id(step.params), _params(step))
-        key = step.op, params, tuple([self._described(n) for n in (*step.args, step.out)])
-        return self._numbers.setdefault(key, len(self._numbers))
-
-    def _described(self, n: int) -> int:
-        found = self._kind.get(n)
-        if found is None:
-            value = self._values[n]
-            key = value.shape, value.dtype.char, value.number
-            found = self._kind[n] = self._kinds.setdefault(key, len(self._kinds))
-        return found
+    def of(self, program: Program) -> Any:
+        """The numbers of a program's instructions; of later versions, too, whose values are these and more."""
+        values, known, kinds, kind, numbers = program.values, self._known, self._kinds, self._kind, self._numbers
+        for n in range(len(kind), len(values)):
+            value = values[n]
+            kind[n] = kinds.setdefault((value.shape, value.dtype.char, value.number), len(kinds))
+        found = []
+        for step in program.instructions:
+            same = known.get(step.out)
+            if same is None or same[0] is not step:
+                op, args, _, out = step
+                key = op, frozen_params(step), tuple([kind[n] for n in args]), kind[out]
+                same = known[out] = step, numbers.setdefault(key, len(numbers))
+            found.append(same[1])
+        return np.array(found)
 
 
 def _rows_apart(program: Program) -> tuple[Program, dict[int, Instruction]]:
@@ -126,7 +138,7 @@ def _rows_apart(program: Program) -> tuple[Program, dict[int, Instruction]]:
     views: dict[Any, set[Any]] = {}
     for step in steps:
         if step.op.view and step.args[0] in given:
-            views.setdefault((step.op, step.args), set()).add(_params(step))
+            views.setdefault((step.op, step.args), set()).add(frozen_params(step))
     many = {key for key, found in views.items() if len(found) >= FEWEST}
     rows = {step.out: step for step in steps if step.op.view and (step.op, step.args) in many}
     outputs = tuple([same.get(n, n) for n in program.outputs])
@@ -183,10 +195,9 @@ class _Run(NamedTuple):
         return self.start + self.period * self.length
 
 
-def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction]) -> Program | None:
+def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction], rows: _Rows) -> Program | None:
     """The program with the runs of one period as loops; None where there are none."""
-    rows = _Rows(program.values)
-    numbers = np.array([rows.row(step) for step in program.instructions])
+    numbers = rows.of(program)
     reads = _Reads(program)
     for period, runs in periods_of(numbers, FEWEST):
         loops: dict[int, _Writer] = {}
@@ -211,10 +222,9 @@ def _whole_picks(run: _Run, program: Program, numbers: Any) -> _Run:
     start, period, length = run
     while start < run.start + period and program.instructions[start].op is PICK:
         start += 1
-    if start == run.start:
-        return run
-    same = numbers[start : run.stop] == numbers[start + period : run.stop + period][: run.stop - start]
-    if len(same) < run.stop - start or not same.all():
+    late = start - run.start
+    tail = numbers[run.stop : run.stop + late]
+    if len(tail) < late or (tail != numbers[run.stop - period : run.stop - period + late]).any():
         length -= 1
     return _Run(start, period, length)
 

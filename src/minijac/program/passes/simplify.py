@@ -11,7 +11,7 @@ import numpy as np
 from ..ir import Instruction, Program, Value, without_dead_code
 from ..loops import LOOP, unrolled
 from .layout import products_in_order
-from .rolling import frozen, rolled, same_given
+from .rolling import frozen_params, rolled, same_given
 from .signs import scaled_early, signs_carried
 from .tightening import tightened
 from .turning import turned_chains
@@ -77,7 +77,7 @@ def without_repetition(program: Program) -> Program:
     kept = []
     for step in program.instructions:
         args = tuple([same.get(n, n) for n in step.args])
-        key = ("step", step.op, args, frozen(tuple(step.params.items()), {}))
+        key = step.op, args, frozen_params(step)
         first = seen.setdefault(key, step.out)
         if first == step.out:
             kept.append(step._replace(args=args))
