@@ -220,8 +220,7 @@ class Compiled:
         self._name = getattr(fn, "__name__", "the function")
         self._static = _positions(fn, static)
         self._bound: dict[int, tuple[Any, Compiled]] = {}
-        self._maxsize = maxsize
-        self._tf32 = tf32
+        self._maxsize, self._tf32 = maxsize, tf32
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = self._changed = 0

@@ -182,7 +182,7 @@ kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "arrays", "instructions", "shaping", "values")
+    __slots__ = ("_captured", "_numbers", "arrays", "instructions", "shaping", "values")
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,6 +190,7 @@ class Recorder(Trace):
         self.values: list[Value] = []
         self.instructions: list[Instruction] = []
         self._captured: dict[int, tuple[Symbol, int, str]] = {}
+        self._numbers: dict[Any, Symbol] = {}
         self.arrays: list[Any] = []
         """Arguments and captured arrays, for where they live."""
         self.shaping: list[tuple[Any, Any]] = []
@@ -200,6 +201,7 @@ class Recorder(Trace):
         super().close()
         self.program = None
         self._captured.clear()
+        self._numbers.clear()
         self.shaping = []
 
     def _symbol(self, value: Any, kind: str, content: Any = None) -> Symbol:
@@ -221,6 +223,16 @@ class Recorder(Trace):
     def constant(self, value: Any) -> Symbol:
         """A plain value that is the same in every call."""
         return self._symbol(value, "constant", value)
+
+    def _number(self, value: Any) -> Symbol:
+        """An operand that is no array: of Python's numbers each is one symbol, which nobody is handed."""
+        if type(value) is not float and type(value) is not int:
+            return self.constant(value)
+        key = type(value), repr(value)
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = self._symbol(value, "constant", value)
+        return found
 
     @property
     def source(self) -> Any:
@@ -281,20 +293,24 @@ class Recorder(Trace):
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
         """Compute an operation once, for its result's shape and dtype, and keep it as an instruction."""
-        args = tuple([
-            arg if isinstance(arg, Symbol) or not self.captures(arg) else self.captured(arg) for arg in args
-        ])  # fmt: skip
+        numbers, plain = [], []
+        for arg in args:
+            if isinstance(arg, Traced):
+                if arg.home is not self:
+                    raise Foreign
+            else:
+                arg = self.captured(arg) if self.captures(arg) else self._number(arg)
+            numbers.append(arg.index)
+            plain.append(arg.value)
         for value in params.values():
             if isinstance(value, Traced):
                 value._refuse(f"{op.name} with a parameter that depends on values,")
-        plain = [self._plain(arg) for arg in args]
         if not op.takes_numbers(len(args)):
             plain = [np.asarray(x) if is_number(x) else x for x in plain]
         out = op.value(*plain, **params)
         check_operand(op.name, out)
-        numbers = tuple([arg.index if isinstance(arg, Symbol) else self.constant(arg).index for arg in args])
         symbol = self._symbol(out, "computed")
-        self.instructions.append(Instruction(op, numbers, params, symbol.index))
+        self.instructions.append(Instruction(op, tuple(numbers), params, symbol.index))
         return symbol
 
     def follows_all(self, args: Sequence[Any]) -> bool:
@@ -312,10 +328,3 @@ class Recorder(Trace):
             results.append(self._symbol(array, "computed"))
             self.instructions.append(Instruction(PICK, (several,), {"index": k}, results[-1].index))
         return results
-
-    def _plain(self, arg: Any) -> Any:
-        if isinstance(arg, Symbol) and arg.home is self:
-            return arg.value
-        if isinstance(arg, Traced):
-            raise Foreign
-        return arg
