@@ -64,10 +64,9 @@ def _follow(graph: Graph, places: dict[int, Place | None], active: set[int], bat
         return None  # no entries of it, which so depend on nothing, are left
     whole = mine - {None}  # of an operand that is not mixed
     places[i] = next(iter(whole)) if len(whole) == 1 else None
-    if not found[True]:
-        return None
-    active.add(i)
-    mixes = len(mine) > 1 or places[i] is None
+    if found[True]:
+        active.add(i)
+    mixes = found[True] and (len(mine) > 1 or places[i] is None)
     return Mixing(graph.nodes[i], tuple(np.shape(arg) for arg in graph.nodes[i].args)) if mixes else None
 
 

@@ -95,10 +95,8 @@ class Block:
     @property
     def pairs(self) -> dict[int, int]:
         """Axes of the input that are an axis of the output in every term."""
-        ends = [
-            (j, k) for j, axis in enumerate(self.terms[0].out) for k in range(len(self.inp_shape)) if _one_label(axis)
-        ]
-        return {k: j for j, k in ends if all(t.out[j] == t.inp[k] and _one_label(t.out[j]) for t in self.terms)}
+        ends = [(j, k) for j in range(len(self.out_shape)) for k in range(len(self.inp_shape))]
+        return {k: j for j, k in ends if all(_one_label(t.out[j]) and t.out[j] == t.inp[k] for t in self.terms)}
 
     def data(self, pairs: Mapping[int, int], dtype: np.dtype[Any], like: Array) -> Array:
         """All entries that are not zero by pairs, as one array over the output and the other axes of the input."""
