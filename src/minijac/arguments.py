@@ -12,7 +12,7 @@ import optree
 
 from .backend import check_operand, holds_array, is_array, namespace
 from .errors import InputError
-from .foreign import handed_over, kind_of, remedy_for
+from .foreign import handed_over, kind_of, missing, remedy_for
 from .lines import user_line
 from .tape.traced import Traced
 
@@ -386,5 +386,5 @@ def shown(work: Any, progress: bool) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install minijac[progress]") from error
+        raise missing("progress=True", "tqdm", "progress", "tqdm") from error
     return tqdm(work, desc="jacobian", unit="chunk")

@@ -17,7 +17,7 @@ import numpy as np
 import optree
 
 from .errors import InputError, UnsupportedOperationError
-from .foreign import a_function, handed_over, kind_of
+from .foreign import a_function, handed_over, kind_of, missing
 from .lines import user_line
 
 __all__ = [
@@ -286,7 +286,7 @@ def _adopted(x: Any) -> Any:
 
         return cupy.from_dlpack(x)
     except ImportError as error:
-        raise ImportError("an array on a GPU needs CuPy: pip install minijac[cuda12]") from error
+        raise missing("an array on a GPU", "CuPy", "cuda12", "cupy-cuda12x") from error
     except BufferError as error:
         raise InputError(
             f"an array of type {type(x).__name__}: expected one that DLPack can pass on, got: {error}."
@@ -345,7 +345,7 @@ def special(name: str, *operands: Any) -> Callable[..., Any]:
         try:
             import scipy.special
         except ImportError as error:
-            raise ImportError("this function needs SciPy: pip install minijac[special]") from error
+            raise missing("this function", "SciPy", "special", "scipy") from error
         return getattr(scipy.special, name)
     import cupyx.scipy.special
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["a_function", "handed_over", "kind_of", "remedy_for"]
+__all__ = ["a_function", "handed_over", "kind_of", "missing", "remedy_for"]
 
 _REMEDIES = {
     "pandas": "Pass x.to_numpy().",
@@ -52,6 +52,11 @@ def remedy_for(x: Any) -> str:
     if x is None:
         return "Pass an array; a default of None is filled in before the call."
     return "Pass the arrays in it, and capture the rest in the function."
+
+
+def missing(what: str, name: str, extra: str, package: str) -> ImportError:
+    """The error for what needs a package that is not installed, with commands for an install and for a checkout."""
+    return ImportError(f"{what} needs {name}: pip install minijac[{extra}], or in a checkout: pip install {package}")
 
 
 def a_function(f: Any) -> Any:

@@ -11,17 +11,45 @@ import minijac as mj
 from minijac.ops import REGISTRY
 
 ROOT = Path(__file__).parents[2]
-PAGES = [f"docs/{name}.md" for name in ("index", "tutorial", "recipes", "adding-an-op")] + ["README.md"]
+NAMES = ("index", "tutorial", "recipes", "adding-an-op", "sharp-bits", "plans", "torch")
+PAGES = [*(f"docs/{name}.md" for name in NAMES), "README.md"]
+
+
+GIVEN = {"docs/plans.md": {"mj": mj, "f": np.tanh, "x": np.ones((2, 3))}}
+"""What a page speaks of before its code."""
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs(page, monkeypatch):
+def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
+    if page == "docs/torch.md":
+        pytest.importorskip("torch")
     monkeypatch.setattr("minijac.ops.families.REGISTRY", dict(REGISTRY))  # what a page defines is gone after it
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks
-    namespace: dict = {}
+    if page in GIVEN:
+        monkeypatch.chdir(tmp_path)  # it writes a file
+    namespace = dict(GIVEN.get(page, {}))
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
+
+
+def test_what_stands_beside_other_packages_runs():
+    """The last column of the table that compares, cells with dots left out, and the network in minijac's words."""
+    page = (ROOT / "docs/coming-from.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[-2] for line in page.splitlines() if line.startswith("| ")]
+    calls = [call for cell in cells for call in re.findall(r"`(mj\.\w+\([^`]*)`", cell) if "..." not in call]
+    assert len(calls) > 15
+    x = np.ones((4, 3))
+    names = {
+        "mj": mj, "np": np, "f": lambda x: np.tanh(x), "x": x, "v": x, "params": x, "carry": x[0],
+        "loss": lambda p: (p**2).sum(), "losses": lambda p, x: x @ p, "step": lambda c, x: (c, x), "xs": x,
+        "W1": np.ones((3, 2)), "b1": 1.0, "W2": np.ones((2, 5)), "b2": 0.0,
+    }  # fmt: skip
+    for call in calls:
+        own = {"f": lambda x: np.tanh(x).sum()} if call.startswith("mj.hvp") else {}
+        eval(call, names | own)
+    exec(re.search(r'=== "minijac"\n\n    ```py\n(.*?)    ```', page, re.DOTALL)[1].replace("    ", ""), names)
+    assert names["J"].shape == (4, 5, 3)
 
 
 def test_the_jacobian_that_is_walked_through_the_house_is_as_told():

@@ -13,7 +13,7 @@ from ..algebra.factors import spread
 from ..algebra.labels import Axis, Label, labels_in
 from ..algebra.terms import Term
 from ..errors import InputError
-from ..foreign import kind_of
+from ..foreign import kind_of, missing
 from ..picks import Pick
 from .arithmetic import columns
 
@@ -79,7 +79,7 @@ def sparse(found: Entries) -> Any:
     try:
         from scipy.sparse import coo_array
     except ImportError as error:
-        raise ImportError("J.tosparse() needs SciPy: pip install minijac[sparse]") from error
+        raise missing("J.tosparse()", "SciPy", "sparse", "scipy") from error
     return coo_array((found.value, (found.row, found.column)), shape=found.shape).tocsr()
 
 
@@ -88,7 +88,7 @@ def linear_operator(block: Block, dtype: Any) -> Any:
     try:
         from scipy.sparse.linalg import LinearOperator
     except ImportError as error:
-        raise ImportError("J.aslinearoperator() needs SciPy: pip install minijac[sparse]") from error
+        raise missing("J.aslinearoperator()", "SciPy", "sparse", "scipy") from error
 
     def product(map: Block, v: Any) -> Any:
         v = np.asarray(v)
@@ -110,7 +110,7 @@ def spied(found: Entries, title: str, ax: Any) -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("J.spy() needs Matplotlib: pip install minijac[plots]") from error
+        raise missing("J.spy()", "Matplotlib", "plots", "matplotlib") from error
     if not (ax is None or hasattr(ax, "plot")):
         raise InputError(f"J.spy(ax): expected Matplotlib axes or None, got {kind_of(ax)}. A sample is J[i].spy().")
     rows, columns = found.shape

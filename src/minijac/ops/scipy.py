@@ -12,6 +12,7 @@ import numpy as np
 from ..algebra.labels import Label
 from ..backend import lacking, namespace, on_host
 from ..errors import InputError
+from ..foreign import missing
 from ..lines import user_line
 from ..tape.op import Op
 from ..tape.trace import Node
@@ -29,7 +30,7 @@ def _scipy(module: str, name: str, x: Any) -> Any:
         try:
             return getattr(sys.modules.get(f"scipy.{module}") or _imported(f"scipy.{module}"), name)
         except ImportError as error:
-            raise ImportError("this function needs SciPy: pip install minijac[special]") from error
+            raise missing("this function", "SciPy", "special", "scipy") from error
     try:
         found = getattr(import_module(f"cupyx.scipy.{module}"), name, None)
     except ImportError:

@@ -147,7 +147,7 @@ def modules_of(f: Any) -> list[Any]:
         elif isinstance(x, types.FunctionType):
             waiting += [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
             waiting += [*(x.__defaults__ or ()), getattr(x, "__wrapped__", None)]
-            if x.__module__.split(".")[0] not in ("torch", "minijac"):
+            if (x.__module__ or "").split(".")[0] not in ("torch", "minijac"):
                 waiting += [x.__globals__[name] for name in x.__code__.co_names if name in x.__globals__]
         elif isinstance(x, list | tuple) and len(x) < 100:
             waiting += x
