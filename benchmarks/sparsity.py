@@ -2,7 +2,8 @@
 
 Run `python benchmarks/sparsity.py`; see benchmarks/README.md. Every function maps one vector to one, in float64. It is
 given to minijac with `structured=True, batch_axis=None`, eager and compiled, and to asdex with its defaults, jitted.
-Timed are the first call, from nothing to the entries, and later ones; then those up to a CSR matrix of SciPy's.
+Timed are the first call, from nothing to the entries, and later ones; then those up to a CSR matrix of SciPy's. Times are
+the processor's, of all threads, so that other work on the machine changes them little.
 """
 
 from __future__ import annotations
@@ -110,13 +111,13 @@ SMALL: dict[str, Callable[[], Case]] = {
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
+    start = time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def measured(case: Case, rounds: int) -> dict[str, Any]:
-    """Seconds of first and later calls of both, checked against each other."""
+    """Processor seconds of first and later calls of both, checked against each other."""
     import asdex
     import jax
 
@@ -151,7 +152,7 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
         "minijac, CSR": lambda: compiled(x).tosparse(),
         "asdex, CSR": csr_of_asdex,
     }
-    times = {name: timing.median for name, timing in interleaved(turns, rounds=rounds).items()}
+    times = {name: timing.median for name, timing in interleaved(turns, rounds=rounds, clock=time.process_time).items()}
     firsts = {"first": first, "compiled, first": first_compiled, "asdex, first": first_asdex}
     return {**firsts, **times, "entries": found.tosparse().nnz, "structure": found.structure}
 
