@@ -2,8 +2,8 @@
 
 Run `python benchmarks/sparsity.py`; see benchmarks/README.md. Every function maps one vector to one, in float64. It is
 given to minijac with `structured=True, batch_axis=None`, eager and compiled, and to asdex with its defaults, jitted.
-Timed are the first call, from nothing to the entries, and later ones; then those up to a CSR matrix of SciPy's. Times are
-the processor's, of all threads, so that other work on the machine changes them little.
+Timed are the first call, from nothing to the entries, and later ones; then those up to a CSR matrix of SciPy's. Times
+are the processor's, of all threads, so that other work on the machine changes them little.
 """
 
 from __future__ import annotations
