@@ -127,6 +127,31 @@ def infinite_and_discarded(scan, x):
     return np.where(c > 0.1, c, 0.0)
 
 
+def gated(scan, x):
+    def step(c, row):
+        z = np.concatenate([c[0] @ W + row, c[1]], 1)
+        kept = z[:, 3:] / (1 + np.exp(-z[:, :3]))
+        return (np.tanh(kept), kept + z[:, 3:]), None
+
+    return scan(step, (x, 0.1 * x), XS[:, : len(x)])[0][0]
+
+
+def left_out_by_the_next_step(scan, x):
+    def step(c, _):
+        return np.concatenate([0.5 * np.sin(c[:, 1:]), np.sqrt(np.abs(c[:, 1:2]) * (c[:, 1:2] > 0.2))], 1), None
+
+    return scan(step, x, None, 4)[0]
+
+
+def constant_in_the_next_step(scan, x):
+    def step(c, _):
+        y = np.zeros_like(c)
+        y[:, :2] = np.sqrt(c[:, :2] + c[:, 1:] + 4.0)
+        return y * np.sqrt(np.abs(c)), None
+
+    return scan(step, x, None, 4)[0]
+
+
 def discarded_inside(scan, x):
     return scan(lambda c, _: (np.where(c > 0, np.log(np.where(c > 0, c, 1.0)) + 1, c * 2), None), x, None, 3)[0]
 
@@ -134,6 +159,7 @@ def discarded_inside(scan, x):
 STEPS = [
     passed_on, exchanged, counted, constants, two_series, series_of_x, nested, scalars, merged, solved, written,
     bounded, differentiated, picked, one_after_the_other, discarded_outside, infinite_and_discarded, discarded_inside,
+    gated, left_out_by_the_next_step, constant_in_the_next_step,
 ]  # fmt: skip
 OF_ANY_BATCH = [f for f in STEPS if f not in (two_series, constants)]
 WAYS = {
@@ -231,6 +257,16 @@ def test_a_name_bound_to_another_array_is_seen():
     for scale in (1.0, 0.5, 0.25):
         cell.w = held["w"] * scale
         same(compiled(X), mj.jacobian(cell)(X))
+
+
+def test_an_infinite_derivative_inside_a_step_does_not_keep_it_from_being_a_loop(monkeypatch):
+    found = []
+    on_tape = looping.Scan.on_tape
+    monkeypatch.setattr(looping.Scan, "on_tape", lambda *args: found.append(1) or on_tape(*args))
+    for f, loops in ((gated, 1), (left_out_by_the_next_step, 0), (constant_in_the_next_step, 0)):
+        found.clear()
+        mj.jacobian(lambda x, f=f: f(mj.scan, x))(X)
+        assert len(found) == loops
 
 
 @pytest.mark.parametrize("compiled", [False, True])

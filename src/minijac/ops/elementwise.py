@@ -146,21 +146,21 @@ UFUNCS: dict[Any, Any] = {
     np.exp: elementwise("exp", np.exp, lambda y, x: y, examples=ONE, complex=True),
     np.exp2: elementwise("exp2", np.exp2, lambda y, x: y * LN2, examples=ONE, complex=True),
     np.expm1: elementwise("expm1", np.expm1, lambda y, x: np.exp(x), examples=ONE, complex=True),
-    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE, unbounded=True, complex=True),
+    np.log: elementwise("log", np.log, lambda y, x: 1.0 / x, examples=POSITIVE, unbounded="pole", complex=True),
     np.log2: elementwise(
-        "log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE, unbounded=True, complex=True,
+        "log2", np.log2, lambda y, x: 1.0 / (x * LN2), examples=POSITIVE, unbounded="pole", complex=True,
     ),
     np.log10: elementwise(
-        "log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE, unbounded=True, complex=True,
+        "log10", np.log10, lambda y, x: 1.0 / (x * LN10), examples=POSITIVE, unbounded="pole", complex=True,
     ),
     np.log1p: elementwise(
-        "log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE, unbounded=True, complex=True,
+        "log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), examples=POSITIVE, unbounded="pole", complex=True,
     ),
     np.sqrt: elementwise("sqrt", np.sqrt, lambda y, x: 0.5 / y, examples=POSITIVE, unbounded=True, complex=True),
     np.cbrt: elementwise("cbrt", np.cbrt, lambda y, x: 1.0 / (3.0 * y * y), examples=POSITIVE, unbounded=True),
     np.square: _square,
     np.reciprocal: elementwise(
-        "reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE, unbounded=True, complex=True,
+        "reciprocal", np.reciprocal, lambda y, x: -y * y, examples=POSITIVE, unbounded="pole", complex=True,
     ),
     np.absolute: elementwise("abs", np.absolute, _abs_sign, examples=ONE, rooted=_of_size),
     np.fabs: elementwise("fabs", np.fabs, _abs_sign, examples=ONE, rooted=_of_size),
@@ -203,7 +203,7 @@ UFUNCS: dict[Any, Any] = {
     ),
     np.divide: elementwise(
         "divide", np.divide, lambda y, a, b: np.divide(1.0, b), lambda y, a, b: -y / b, examples=POSITIVE_PAIR,
-        unbounded=True, complex=True),
+        unbounded="pole", complex=True),
     np.power: elementwise(
         "power", np.power, _power_base, _power_exponent, examples=POSITIVE_PAIR, shortcuts={1: _positive, 2: _square},
         expansion=_small_power, unbounded=True, complex=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .trace import apply
 
@@ -66,8 +66,8 @@ class Op:
     """Where it picks entries of one operand or another: ``selects(node)``, for each operand the mask of its entries."""
     chooses: bool = False
     """Whether a zero of its derivative tells that it does not look at an entry: it chooses, or stops at a bound."""
-    unbounded: bool = False
-    """Whether its derivative may be infinite, or not a number, where its operands are finite."""
+    unbounded: bool | Literal["pole"] = False
+    """Whether its derivative may be infinite, or not a number, at finite operands; `pole`: where it is so itself."""
     complex: bool = False
     """Whether it takes complex numbers: its derivative is then the one of a holomorphic function."""
     conjugate: float | builtins.complex = 0.0

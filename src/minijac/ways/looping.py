@@ -37,6 +37,7 @@ from ..tape.traced import Traced, traced
 from .closing import Closed, Run, innermost
 from .repeats import on_arrays
 from .steps import STEP, Step
+from .thorough import mark_thoroughly, settled, unbounded
 
 __all__ = ["as_loop"]
 
@@ -235,13 +236,27 @@ class Scan:
     def simple(self) -> bool:
         """Whether numbers are real, derivatives are zero by structure alone, and arrays are small or steps many."""
         nodes = [node for node in self._run.nodes if node.op is not None]
-        ops = [node.op for node in nodes if node.op is not None]
-        hides = any(op.selects is not None or op.chooses or op.flat for op in ops) and any(op.unbounded for op in ops)
         steps, made = self._values.program.instructions, self._values.program.values
         traffic = sum(made[step.out].nbytes for step in steps)
         if self.count * len(steps) < rolling.LONG and traffic > rolling.LARGE * len(steps):
             return False  # tiles of samples are worth more
-        return not hides and all(node.step is None and node.out.dtype.kind != "c" for node in nodes)
+        real = all(node.step is None and node.out.dtype.kind != "c" for node in nodes)
+        infinite = {node.op.unbounded for node in nodes if node.op is not None and unbounded(node)}
+        if True in infinite:  # beside finite values: structure would have to say which zeros it meets
+            return real and not any(node.op.flat or node.op.chooses for node in nodes if node.op is not None)
+        return real and (not infinite or self._is_whole(nodes))
+
+    def _is_whole(self, nodes: Sequence[Node]) -> bool:
+        """Whether all entries of carries are used and vary: no zero meets an infinite derivative of another step."""
+        if any(node.op.selects is not None or node.op.chooses for node in nodes if node.op is not None):
+            return False
+        run = self._carried_out(self._first)
+        begun, ended = self._ends(run), [-1 if i is None else i for i in run.outputs]
+        graph = Graph(run.nodes, self._ends(run), list(dict.fromkeys(i for i in run.outputs if i is not None)))
+        varying, live = mark_thoroughly(graph, everywhere=True)
+        floats = [k for k in range(self.carries) if self._first[k].dtype.kind == "f"]
+        masks = [mask for k in floats for mask in (live.get(begun[k], False), varying.get(ended[k], False))]
+        return all(mask is None or bool(np.all(mask)) for mask in masks)
 
     # -- its values ----------------------------------------------------------------------------------------------------
     def on_tape(self, trace: Trace, met: Sequence[Any], below: Sequence[Any], plainly: Callable[[], Any]) -> Any:
@@ -348,7 +363,7 @@ class Scan:
             ends = self._ends(run)
             nodes = {m: i for m in sorted({*range(first), *wanted}) if (i := run.outputs[m]) is not None}
             graph = Graph(run.nodes, [ends[k] for k in blocks], list(dict.fromkeys(nodes.values())))
-            found = graph.forward({ends[k]: block for k, block in blocks.items()})
+            found = settled(graph, lambda: graph.forward({ends[k]: block for k, block in blocks.items()}))
             return list(run.values[:first]), {m: found[i] for m, i in nodes.items() if i in found}
 
         if not loop.settle(advance):
@@ -370,7 +385,8 @@ class Scan:
                     seeds[i] = seeds[i] + block.T if i in seeds else block.T
             asked = sorted({*range(first), *operands}, key=lambda k: (k >= first, k < last, k))
             graph = Graph(run.nodes, [ends[k] for k in asked], list(seeds))
-            found = graph.reverse({i: block for i, block in seeds.items() if i in graph.outputs})
+            seeds = {i: block for i, block in seeds.items() if i in graph.outputs}
+            found = settled(graph, lambda: graph.reverse(seeds))
             return [], {k: found[ends[k]].T for k in asked if ends[k] in found}
 
         if not loop.settle(advance):

@@ -25,7 +25,7 @@ from ..ops.edges import Edge, Part
 from ..ops.families import Elementwise, Multilinear
 from ..tape.trace import Node
 
-__all__ = ["settled"]
+__all__ = ["mark_thoroughly", "settled", "unbounded"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def settled(graph: Graph, compute: Callable[[], T]) -> T:
     if not _hides(graph):
         return compute()
     if not all(on_host(value_of(graph.nodes[i].out)) for i in graph.outputs):
-        if any(_unbounded(graph.nodes[i]) for i in graph.order):
+        if any(unbounded(graph.nodes[i]) for i in graph.order):
             mark_thoroughly(graph, everywhere=False)
         return compute()
     result = compute()
@@ -52,8 +52,9 @@ def _hides(graph: Graph) -> bool:
     return any(op is not None and (op.chooses or op.flat) for op in ops)
 
 
-def mark_thoroughly(graph: Graph, everywhere: bool) -> None:
-    """Note at each node the entries that some output uses, and of each operand those that depend on some input.
+def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Note at each node the entries that some output uses, and of each operand those that depend on some input: these,
+    and those, by node.
 
     Beside what `where` discards: what indexing, extremes and sorting leave out, and what a bound (clip, maximum, relu)
     makes constant. Costs a pass over the graph in both directions, so that it is taken where a derivative came out as
@@ -81,6 +82,7 @@ def mark_thoroughly(graph: Graph, everywhere: bool) -> None:
                 used = _through(node, k, node.live, partial(graph.edge, i, k), False)
             note_use(live, p, used, set())
     graph.forget_edges()  # those that told where entries go
+    return varying, live
 
 
 def _reach_unbounded(graph: Graph) -> tuple[set[int], set[int]]:
@@ -88,15 +90,15 @@ def _reach_unbounded(graph: Graph) -> tuple[set[int], set[int]]:
     above: set[int] = set()
     below: set[int] = set()
     for i in graph.order:
-        if _unbounded(graph.nodes[i]) or any(p in above for _, p in graph.operands(i)):
+        if unbounded(graph.nodes[i]) or any(p in above for _, p in graph.operands(i)):
             above.add(i)
     for i in reversed(graph.order):
-        if _unbounded(graph.nodes[i]) or i in below:
+        if unbounded(graph.nodes[i]) or i in below:
             below.update(p for _, p in graph.operands(i))
     return above, below
 
 
-def _unbounded(node: Node) -> bool:
+def unbounded(node: Node) -> bool:
     """Whether a derivative may be infinite: not of a power that is a simpler operation, such as a square."""
     op: Any = node.op
     if not op.unbounded or not op.shortcuts or not isinstance(node.args[-1], int | float):

@@ -26,7 +26,9 @@ DEEP = 100
 LEAST = 1024
 """Entries of a value below which its order does not matter."""
 MOST = 128
-"""Chains that are tried, the last ones of a program."""
+"""Chains that are tried, the last ones of a program,"""
+LOOKED_AT = 2**15
+"""and instructions that are looked at, in all trials together."""
 
 
 def turned_chains(program: Program) -> Program:
@@ -43,7 +45,8 @@ def turned_chains(program: Program) -> Program:
         )
     ]
     best = _cost(program) if candidates else 0.0
-    for out in reversed(candidates[-MOST:]):
+    most = min(MOST, LOOKED_AT // (len(program.instructions) + 1))
+    for out in reversed(candidates[-most:] if most else []):
         trial = _turned_at(program, out)
         if trial is not None and (cost := _cost(trial)) < 0.9999 * best:
             program, best = trial, cost
