@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.linalg
-import scipy.stats
 from helpers import close
 from numpy_harness import cases, check_jacobian, check_second, whole
 
@@ -86,109 +85,6 @@ def test_functions_of_matrices_beyond_the_real_numbers():
     before = np.random.get_state()[1].copy()
     linalg.logm(S)
     assert (np.random.get_state()[1] == before).all()
-
-
-FAMILIES = {
-    "norm": (),
-    "expon": (),
-    "logistic": (),
-    "laplace": (),
-    "cauchy": (),
-    "uniform": (),
-    "gumbel_r": (),
-    "rayleigh": (),
-    "lognorm": (0.7,),
-    "weibull_min": (1.6,),
-    "pareto": (2.5,),
-    "gamma": (2.3,),
-    "beta": (1.7, 2.4),
-    "t": (4.5,),
-    "arcsine": (),
-    "burr12": (1.7, 2.4),
-    "chi": (2.5,),
-    "chi2": (2.5,),
-    "dweibull": (1.5,),
-    "exponnorm": (1.3,),
-    "f": (3.0, 4.5),
-    "fisk": (2.2,),
-    "gennorm": (1.5,),
-    "genpareto": (0.4,),
-    "gumbel_l": (),
-    "halfcauchy": (),
-    "halflogistic": (),
-    "halfnorm": (),
-    "hypsecant": (),
-    "invgamma": (2.3,),
-    "invgauss": (0.8,),
-    "levy": (),
-    "lomax": (2.0,),
-    "maxwell": (),
-    "moyal": (),
-    "nakagami": (1.4,),
-    "powerlaw": (1.7,),
-    "skewnorm": (1.2,),
-    "triang": (0.4,),
-    "truncnorm": (-0.8, 1.1),
-    "vonmises": (1.5,),
-    "weibull_max": (1.6,),
-}
-WITHOUT_DISTRIBUTION = {"dweibull", "gennorm", "vonmises"}
-FIXED = {"gamma", "beta", "t", "chi", "chi2", "f", "invgamma", "nakagami"}  # fmt: skip
-POINTS = np.array([-1.3, 0.2, 0.45, 0.9, 1.7, 3.1])
-FUNCTIONS = ("pdf", "logpdf", "cdf", "sf", "logcdf", "logsf")
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_families(name, function):
-    shapes = FAMILIES[name]
-    mine, theirs = getattr(getattr(stats, name), function), getattr(getattr(scipy.stats, name), function)
-    if name in WITHOUT_DISTRIBUTION and "pdf" not in function:
-        with pytest.raises(mj.UnsupportedOperationError, match="distribution function"):
-            mine(POINTS, *shapes)
-        return
-    held = len(shapes) if name in FIXED and "pdf" not in function else 0  # no derivative in closed form
-    with np.errstate(all="ignore"):
-        for options in ((), (0.1, 1.4)):
-            close(mine(POINTS, *shapes, *options), theirs(POINTS, *shapes, *options), 1e-9, 1e-12)
-        close(mine(POINTS, *shapes, loc=0.1, scale=1.4), theirs(POINTS, *shapes, loc=0.1, scale=1.4), 1e-9, 1e-12)
-        parameters = np.array([*shapes, 0.05, 1.3])
-        inside = POINTS[np.isfinite(theirs(POINTS, *parameters))]
-        f = lambda p: mine(inside, *shapes[:held], *[p[k] for k in range(len(p))])
-        free, steps = parameters[held:], 1e-6 * np.eye(len(parameters))[held:]
-        truth = [(theirs(inside, *(parameters + s)) - theirs(inside, *(parameters - s))) / 2e-6 for s in steps]
-        mode = ("forward", "reverse")[(FUNCTIONS.index(function) + len(name)) % 2]
-        close(mj.jacobian(f, batch_axis=None, mode=mode)(free), np.stack(truth, -1), 1e-5, 1e-6)
-        assert np.isfinite(
-            mj.jacobian(lambda x: mine(x, *parameters))(POINTS[:, None])[np.isfinite(mine(POINTS, *parameters))]
-        ).all()
-
-
-def test_adapted_code_finds_the_families():
-    def f(x):
-        return scipy.stats.norm.logpdf(x, 0.5, 2.0) + scipy.stats.gamma(2.0).mean() * x
-
-    x = np.array([0.3, 0.9])
-    close(mj.jacobian(mj.adapt(f), batch_axis=None)(x), np.diag(-(x - 0.5) / 4.0 + 2.0))
-
-    def frozen(x):
-        return scipy.stats.norm(0.5, scale=x[0]).logpdf(x) + scipy.stats.norm(0.5).std()
-
-    close(
-        mj.jacobian(mj.adapt(frozen), batch_axis=None)(x),
-        mj.jacobian(lambda x: stats.norm.logpdf(x, 0.5, x[0]), batch_axis=None)(x),
-    )
-
-
-def test_the_normal_distribution_of_several_dimensions():
-    x, mean = np.random.default_rng(2).normal(size=(2, 4, 3))
-    close(stats.multivariate_normal.logpdf(x, mean[0], S), scipy.stats.multivariate_normal.logpdf(x, mean[0], S))
-    close(
-        stats.multivariate_normal.pdf(x, cov=np.diag(S)),
-        scipy.stats.multivariate_normal.pdf(x, np.zeros(3), np.diag(S)),
-    )
-    f = mj.adapt(lambda x: scipy.stats.multivariate_normal.logpdf(x, mean[0], S))
-    close(mj.jacobian(f)(x), -np.linalg.solve(S, (x - mean[0]).T).T)
 
 
 @cases(

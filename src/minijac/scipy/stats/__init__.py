@@ -1,0 +1,46 @@
+"""Densities and distribution functions as `scipy.stats` names them, on traced values and plain arrays.
+
+``norm.logpdf(x, loc, scale)``: every parameter may be traced, given by name too, and all broadcast. Formulas are those
+of SciPy's documentation; most distribution functions are those of a few families `through` a change of x. Outside of
+the support the density is zero, and so are its derivatives. Missing are the continuous families whose density has no
+closed form (ksone, kstwo, kstwobign, landau, levy_stable, studentized_range, tukeylambda), and irwinhall.
+"""
+
+from __future__ import annotations
+
+from math import log, pi
+from typing import Any
+
+import numpy as np
+
+from ...numpy.creation import asarray
+from . import angles, exponential, gammas, normal
+from .angles import *  # noqa: F403
+from .exponential import *  # noqa: F403
+from .gammas import *  # noqa: F403
+from .normal import *  # noqa: F403
+
+__all__ = ["multivariate_normal"]
+__all__ += angles.__all__
+__all__ += exponential.__all__
+__all__ += gammas.__all__
+__all__ += normal.__all__
+
+
+class multivariate_normal:
+    """The normal distribution of several dimensions: `logpdf` and `pdf` of points x: (..., d)."""
+
+    @staticmethod
+    def logpdf(x: Any, mean: Any = None, cov: Any = 1) -> Any:
+        """The logarithm of the density, (...); cov: (d, d), (d,) for a diagonal, or a number."""
+        x = asarray(x)
+        x = x if mean is None else x - asarray(mean)
+        d, cov = x.shape[-1], asarray(cov)
+        L = np.linalg.cholesky(cov) if cov.ndim == 2 else np.sqrt(cov) * np.eye(d)
+        white = np.linalg.solve(L, x[..., None])[..., 0]
+        return -0.5 * ((white * white).sum(-1) + d * log(2 * pi)) - np.log(np.diagonal(L)).sum()
+
+    @staticmethod
+    def pdf(x: Any, mean: Any = None, cov: Any = 1) -> Any:
+        """The density, (...)."""
+        return np.exp(multivariate_normal.logpdf(x, mean, cov))
