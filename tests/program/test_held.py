@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import functools
 import gc
+import importlib
 import random
 import subprocess
 import sys
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -413,6 +415,8 @@ class Keyed:
     def __init__(self) -> None:
         self.rates: dict[Any, float] = {1: 2.0, 2: 3.0, "unused": 1.0}
         self.nested = {"inner": {"a b": 2.0}}
+        self.recent = deque([np.ones(3), np.ones(3)])
+        self.active, self.fixed = {"a"}, frozenset("a")
         self.step = 0
         self.history: list[str] = []
 
@@ -424,7 +428,9 @@ class Keyed:
 
     def __call__(self, x: Any) -> Any:
         scale = self.rates[self.step + 1] * sum(self.rates.values()) * self.nested["inner"]["a" + " b"]
-        return self.scaled(self.inner(x) * scale) * scaled.factor  # type: ignore[attr-defined]
+        scale *= 2.0 if "b" in self.active else 1.0
+        scale *= 3.0 if "b" in self.fixed else 1.0
+        return self.scaled(self.inner(x) * self.recent[-1] * scale) * scaled.factor  # type: ignore[attr-defined]
 
 
 def scaled(x: Any, by: float = 3.0, *, plus: float = 1.0) -> Any:
@@ -447,6 +453,9 @@ def test_values_behind_computed_keys_defaults_and_attributes_of_functions_are_se
         lambda: monkeypatch.setattr(scaled, "__defaults__", (0.2,)),
         lambda: monkeypatch.setattr(scaled, "__kwdefaults__", {"plus": 0.3}),
         lambda: monkeypatch.setattr(Keyed.scaled, "__defaults__", (0.4,)),
+        lambda: f.recent.append(np.full(3, 2.0)),
+        lambda: (f.active.clear(), f.active.add("b")),
+        lambda: setattr(f, "fixed", frozenset("b")),
         lambda: setattr(f, "inner", np.sin),
         lambda: delattr(f, "inner"),
         lambda: monkeypatch.setattr(Keyed, "inner", lambda self, x: x),
@@ -505,3 +514,17 @@ def test_an_import_of_cupy_does_not_slow_down_work_on_numpys_arrays(monkeypatch:
     without = calls()
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=type("ndarray", (), {})))
     assert all(found <= 12 + before for found, before in zip(calls(), without, strict=True)), (calls(), without)
+
+
+def test_values_in_modules_of_modules_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "of_the_user"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import config")
+    (package / "config.py").write_text("scale = 2.0")
+    (package / "model.py").write_text("import of_the_user\ndef f(x): return x * of_the_user.config.scale")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("of_the_user.model")
+    compiled = mj.compile(model.f)
+    assert_array_equal(compiled(X), 2 * X)
+    monkeypatch.setattr(sys.modules["of_the_user.config"], "scale", 5.0)
+    assert_array_equal(compiled(X), 5 * X)

@@ -7,6 +7,7 @@ import random
 import secrets
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -28,6 +29,7 @@ MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
 
 
+COLLECTIONS = (list, dict, deque, set, frozenset)
 FOLLOWED = (FunctionType, partial, type)
 PLAIN = (bool, int, float, complex, str, type(None), np.generic, Enum, slice, np.ufunc, *FOLLOWED)
 """What a program is made for: it is recorded anew where the code names another one since."""
@@ -69,8 +71,8 @@ def held(fn: Callable[..., Any]) -> list[Held]:
         read, value, names = waiting.pop()
         if isinstance(value, PLAIN) and not (isinstance(read, partial) and read.func is _same):
             plain.append((names, Held(read, value)))
-        elif isinstance(value, list | dict | set):
-            plain.append((names, Held(partial(_size, read), len(value))))
+        elif isinstance(value, COLLECTIONS):
+            plain.append((names, Held(partial(_size, read), _size(lambda value=value: value))))  # type: ignore[misc]
         if isinstance(value, GENERATORS) or (is_array(value) and not isinstance(value, PLAIN)):
             found.append((names, Held(read, value)))
         elif id(value) not in seen and (not isinstance(value, PLAIN) or isinstance(value, FOLLOWED)):
@@ -104,7 +106,7 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
     elif isinstance(value, dict):
         for k, (key, inner) in enumerate(list(value.items())):
             yield _step(read, key), inner, (str(key), *names) if k < MOST_ITEMS else (str(key),)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | deque):
         yield from ((_step(read, k), inner, (None, *names) if k < MOST_ITEMS else ()) for k, inner in enumerate(value))
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
         attributes = getattr(value, "__dict__", {})
@@ -123,10 +125,7 @@ def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reach
         names = set(_names(value.__code__))
         if "random" in names:
             yield from ((partial(_same, each), each, ANY) for each in GLOBAL)
-        yield from _named(value.__globals__, names)
-        for module in (value.__globals__.get(name) for name in names):
-            if isinstance(module, ModuleType) and not of_library(getattr(module, "__file__", None) or "<built-in>"):
-                yield from _named(vars(module), names)
+        yield from _named(value.__globals__, names, set())
     for part in ("__defaults__", "__kwdefaults__", "__dict__") if own else ():
         yield from _inside(partial(_attribute, read, part), getattr(value, part), ANY)
 
@@ -160,10 +159,15 @@ MAKING = ("__init__", "__new__", "__post_init__")
 """Methods that no operator calls."""
 
 
-def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Reached]:
+def _named(namespace: dict[str, Any], names: set[str], seen: set[int]) -> Iterator[Reached]:
+    """What a namespace has under some names, and the user's modules in it."""
     for name in names & namespace.keys():
-        if not isinstance(namespace[name], ModuleType):
-            yield partial(getitem, namespace, name), namespace[name], (name,)
+        inner = namespace[name]
+        if not isinstance(inner, ModuleType):
+            yield partial(getitem, namespace, name), inner, (name,)
+        elif id(inner) not in seen and not of_library(getattr(inner, "__file__", None) or "<built-in>"):
+            seen.add(id(inner))
+            yield from _named(vars(inner), names, seen)
 
 
 def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
@@ -185,8 +189,11 @@ def _same(value: Any) -> Any:
 
 
 def _size(read: Callable[[], Any]) -> int | None:
+    """The length of a collection; of a small set a number that changes with what is in it."""
     now = read()
-    return len(now) if isinstance(now, list | dict | set) else None
+    if isinstance(now, set | frozenset) and len(now) <= MOST_ITEMS:
+        return hash(frozenset(now))
+    return len(now) if isinstance(now, COLLECTIONS) else None
 
 
 def _step(read: Callable[[], Any], key: Any) -> Callable[[], Any]:
