@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -241,7 +242,9 @@ def main() -> None:
                               "modules": {}}  # fmt: skip
     for name in options.only or CASES:
         command = [sys.executable, __file__, "--alone", name, "--rounds", str(options.rounds)]
-        run = subprocess.run([*command, *["--no-torch-compile"] * options.no_torch_compile], stdout=subprocess.PIPE)
+        command += ["--no-torch-compile"] * options.no_torch_compile
+        fresh = {**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # a first call finds nothing on disk
+        run = subprocess.run(command, stdout=subprocess.PIPE, env=fresh)
         if run.returncode:
             raise SystemExit(f"{name}: its process ended with {run.returncode}")
         record["modules"][name] = json.loads(run.stdout.splitlines()[-1])

@@ -66,8 +66,9 @@ def stages(program: Program) -> Sequence[Instruction | Region]:
         return program.instructions
     best: list[Instruction | Tiled] = []
     most = size = 0
+    labels: dict[int, Any] = {}  # of each step, found once for all candidates
     for batch, seeds in _candidates(program):
-        steps = _assigned(program, batch, seeds)
+        steps = _assigned(program, batch, seeds, labels)
         traffic = sum(_traffic(step.step, program.values) for step in steps if isinstance(step, Tiled))
         if traffic > most:
             best, most, size = steps, traffic, batch
@@ -90,14 +91,16 @@ def _candidates(program: Program) -> list[tuple[int, tuple[int, ...]]]:
     return candidates
 
 
-def _assigned(program: Program, batch: int, seeds: tuple[int, ...]) -> list[Instruction | Tiled]:
+def _assigned(
+    program: Program, batch: int, seeds: tuple[int, ...], labels: dict[int, Any]
+) -> list[Instruction | Tiled]:
     """Each step, tiled where it can be, when the samples of some values lie along their first axis."""
     rows: dict[int, Rows] = {n: Rows(0, 1) for n in seeds}
     steps: list[Instruction | Tiled] = []
     for step in program.instructions:
         tiled = None
         if any(n in rows for n in step.args) and program.values[step.out].number is None:
-            tiled = _tiled(step, program.values, rows, batch)
+            tiled = _tiled(step, program.values, rows, batch, labels)
         if tiled is None:
             steps.append(step)
         else:
@@ -107,9 +110,14 @@ def _assigned(program: Program, batch: int, seeds: tuple[int, ...]) -> list[Inst
     return steps
 
 
-def _tiled(step: Instruction, values: Sequence[Value], rows: dict[int, Rows], batch: int) -> Tiled | None:
+def _tiled(
+    step: Instruction, values: Sequence[Value], rows: dict[int, Rows], batch: int, labels: dict[int, Any]
+) -> Tiled | None:
     """The step with the rows of its operands and result, or None where it does not treat each sample by itself."""
-    related = step.op.labels([values[n].shape for n in step.args], values[step.out].shape, step.params)
+    if step.out not in labels:
+        shapes = [values[n].shape for n in step.args]
+        labels[step.out] = step.op.labels(shapes, values[step.out].shape, step.params)
+    related = labels[step.out]
     if related is None:
         return None
     found = {

@@ -11,7 +11,7 @@ import numpy as np
 from ... import nn, special
 from ...backend import astype, namespace, value_of
 from ...ops import elementwise
-from .registry import COMPLEX, TABLE, aten, cast, default_float, floating, promoted
+from .registry import COMPLEX, TABLE, aten, cast, floating, promoted
 
 
 def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,52 +118,13 @@ def clamp(x: Any, low: Any = None, high: Any = None) -> Any:
     return np.clip(x, low, high)
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
-    a, b = promoted(a, b)
-    return np.where(condition, a, b)
-
-
-def masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    return np.where(mask, astype(value, x.dtype, x) if hasattr(value, "dtype") else value, x)
-
-
-def round_to(x: Any, decimals: int = 0) -> Any:
-    return np.round(x, decimals)
-
-
-def lerp(start: Any, end: Any, weight: Any) -> Any:
-    return start + weight * (end - start)
-
-
-def threshold(x: Any, threshold: Any, value: Any) -> Any:
-    return np.where(x <= threshold, value, x)
-
-
-def softplus(x: Any, beta: Any = 1, threshold: Any = 20) -> Any:
-    return nn.softplus(x, float(beta), float(threshold))
-
-
 def elu(x: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1) -> Any:
     negative = scale * alpha * np.expm1(x * input_scale)
     return np.where(x > 0, x if scale == 1 else x * scale, negative)
 
 
-def gelu(x: Any, approximate: str = "none") -> Any:
-    return nn.gelu(x, approximate)
-
-
-def xlogy(x: Any, y: Any) -> Any:
-    x, y = promoted(x, y)
-    return special.xlogy(x if not hasattr(x, "dtype") else floating(x), y if not hasattr(y, "dtype") else floating(y))
-
-
-def xlog1py(x: Any, y: Any) -> Any:
-    x, y = promoted(x, y)
-    return special.xlog1py(x, y)
-
-
-def polygamma(n: Any, x: Any) -> Any:
-    return special.polygamma(n, floating(x))
+def masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    return np.where(mask, astype(value, x.dtype, x) if hasattr(value, "dtype") else value, x)
 
 
 def logit(x: Any, eps: Any = None) -> Any:
@@ -171,64 +132,14 @@ def logit(x: Any, eps: Any = None) -> Any:
     return np.log(x / (1 - x))
 
 
-def nan_to_num(x: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Any:
-    return np.nan_to_num(x, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf)
-
-
 def to_copy(x: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None,
             non_blocking: bool = False, memory_format: Any = None) -> Any:  # fmt: skip
     return cast(x, dtype) if dtype is not None else np.copy(x)
 
 
-def addcmul(x: Any, a: Any, b: Any, value: Any = 1) -> Any:
-    return x + (a * b if value == 1 else value * (a * b))
-
-
-def addcdiv(x: Any, a: Any, b: Any, value: Any = 1) -> Any:
-    return x + (a / b if value == 1 else value * (a / b))
-
-
-def rsub(a: Any, b: Any, alpha: Any = 1) -> Any:
-    return sub(b, a, alpha)
-
-
-def prelu(x: Any, weight: Any) -> Any:
-    return np.where(x > 0, x, weight * x)
-
-
-def copy(x: Any, source: Any, non_blocking: bool = False) -> Any:
-    return np.broadcast_to(astype(source, x.dtype, x), x.shape)
-
-
 def fill(x: Any, value: Any) -> Any:
     value = astype(value, x.dtype, x) if hasattr(value, "dtype") else namespace(x).asarray(value, x.dtype)
     return np.broadcast_to(value, x.shape)
-
-
-def zero(x: Any) -> Any:
-    return namespace(x).zeros(x.shape, x.dtype)
-
-
-def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
-    close = np.abs(a - b) <= atol + rtol * np.abs(b)
-    return np.logical_or(a == b, close)
-
-
-def float_power(a: Any, b: Any) -> Any:
-    a, b = (astype(x, np.float64, x) if hasattr(x, "dtype") else float(x) for x in (a, b))
-    return np.power(a, b)
-
-
-def ldexp(a: Any, b: Any) -> Any:
-    return a * np.exp2(astype(b, default_float(), b) if b.dtype.kind != "f" else b)
-
-
-def hardshrink(x: Any, lambd: Any = 0.5) -> Any:
-    return np.where(np.logical_and(x >= -lambd, x <= lambd), 0.0, x)
-
-
-def softshrink(x: Any, lambd: Any = 0.5) -> Any:
-    return np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, 0.0 * x))
 
 
 def angle(x: Any) -> Any:
@@ -238,13 +149,30 @@ def angle(x: Any) -> Any:
 TABLE.update({
     aten.add: add, aten.sub: sub, aten.div: div, aten.true_divide: div, aten.pow: power, aten.clamp: clamp,
     aten.clamp_min: lambda x, low: clamp(x, low), aten.clamp_max: lambda x, high: clamp(x, None, high),
-    aten.where.self: where, aten.where.ScalarSelf: where, aten.where.ScalarOther: where, aten.where.Scalar: where,
-    aten.masked_fill: masked_fill, aten.round: round_to, aten.lerp: lerp, aten.threshold: threshold,
-    aten.softplus: softplus, aten.elu: elu, aten.gelu: gelu, aten.xlogy: xlogy, aten.special_xlog1py: xlog1py,
-    aten.polygamma: polygamma, aten.logit: logit, aten.nan_to_num: nan_to_num, aten._to_copy: to_copy,
-    aten.addcmul: addcmul, aten.addcdiv: addcdiv, aten.rsub: rsub, aten._prelu_kernel: prelu, aten.copy: copy,
-    aten.fill: fill, aten.zero: zero, aten.atan2: _binary_float(np.arctan2), aten.isclose: isclose,
-    aten.float_power: float_power, aten.ldexp: ldexp, aten.hardshrink: hardshrink, aten.softshrink: softshrink,
+    **dict.fromkeys((aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar),
+        lambda condition, a, b: np.where(condition, *promoted(a, b))),
+    aten.masked_fill: masked_fill, aten.logit: logit,
+    aten.round: lambda x, decimals=0: np.round(x, decimals),
+    aten.lerp: lambda start, end, weight: start + weight * (end - start),
+    aten.threshold: lambda x, threshold, value: np.where(x <= threshold, value, x),
+    aten.softplus: lambda x, beta=1, threshold=20: nn.softplus(x, float(beta), float(threshold)), aten.elu: elu,
+    aten.gelu: lambda x, approximate="none": nn.gelu(x, approximate), aten.xlogy: _binary_float(special.xlogy),
+    aten.special_xlog1py: _binary(special.xlog1py),
+    aten.polygamma: lambda n, x: special.polygamma(n, floating(x)), aten._to_copy: to_copy,
+    aten.nan_to_num: lambda x, nan=None, posinf=None, neginf=None: np.nan_to_num(
+        x, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf),
+    aten.addcmul: lambda x, a, b, value=1: x + (a * b if value == 1 else value * (a * b)),
+    aten.addcdiv: lambda x, a, b, value=1: x + (a / b if value == 1 else value * (a / b)),
+    aten.rsub: lambda a, b, alpha=1: sub(b, a, alpha),
+    aten._prelu_kernel: lambda x, weight: np.where(x > 0, x, weight * x),
+    aten.copy: lambda x, source, non_blocking=False: np.broadcast_to(astype(source, x.dtype, x), x.shape),
+    aten.fill: fill, aten.zero: lambda x: namespace(x).zeros(x.shape, x.dtype), aten.atan2: _binary_float(np.arctan2),
+    aten.isclose: lambda a, b, rtol=1e-5, atol=1e-8, equal_nan=False:
+        np.logical_or(a == b, np.abs(a - b) <= atol + rtol * np.abs(b)),
+    aten.float_power: lambda *pair: np.power(*[astype(x, float, x) if hasattr(x, "dtype") else float(x) for x in pair]),
+    aten.ldexp: lambda a, b: a * np.exp2(floating(b)),
+    aten.hardshrink: lambda x, lambd=0.5: np.where(np.logical_and(x >= -lambd, x <= lambd), 0.0, x),
+    aten.softshrink: lambda x, lambd=0.5: np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, 0.0 * x)),
     aten.relu: elementwise.relu, aten.hardtanh: nn.hardtanh, aten.leaky_relu: nn.leaky_relu,
     aten.clone: lambda x, memory_format=None: np.copy(x), aten.celu: lambda x, alpha=1.0: nn.celu(x, alpha),
     aten.lift_fresh: lambda x: x, aten.frexp: lambda x: tuple(np.frexp(x)),

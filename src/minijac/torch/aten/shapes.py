@@ -32,18 +32,6 @@ def expand(x: Any, size: Any, implicit: bool = False) -> Any:
     return np.broadcast_to(x, to)
 
 
-def view(x: Any, size: Any) -> Any:
-    return np.reshape(x, tuple(size))
-
-
-def slice_(x: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
-    return along(x, dim, slice(start, end, step))
-
-
-def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    return np.diagonal(x, offset, dim1, dim2)
-
-
 def split(x: Any, size: Any, dim: int = 0) -> Any:
     n = x.shape[dim]
     if isinstance(size, int):
@@ -55,14 +43,6 @@ def split(x: Any, size: Any, dim: int = 0) -> Any:
     return parts
 
 
-def unbind(x: Any, dim: int = 0) -> Any:
-    return [along(x, dim, k) for k in range(x.shape[dim])]
-
-
-def as_strided(x: Any, size: Any, stride: Any, storage_offset: Any = None) -> Any:
-    return layout_of(x.shape, tuple(size), tuple(stride), storage_offset or 0).read(x)
-
-
 def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
     if not x.ndim:
         return np.broadcast_to(x, (size,))
@@ -72,32 +52,32 @@ def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
     return np.moveaxis(windows, dim + 1, -1)
 
 
+_COPIED = {
+    aten.view: lambda x, size: np.reshape(x, tuple(size)), aten.t: lambda x: np.transpose(x),
+    aten.transpose: lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
+    aten.permute: lambda x, dims: np.transpose(x, tuple(dims)), aten.squeeze: squeeze, aten.expand: expand,
+    aten.unsqueeze: lambda x, dim: np.expand_dims(x, dim % (x.ndim + 1)),
+    aten.select: lambda x, dim, index: along(x, dim, int(index)),
+    aten.slice: lambda x, dim=0, start=None, end=None, step=1: along(x, dim, slice(start, end, step)),
+    aten.diagonal: lambda x, offset=0, dim1=0, dim2=1: np.diagonal(x, offset, dim1, dim2),
+    aten.split: split, aten.split_with_sizes: split, aten.alias: lambda x: x, aten.unfold: unfold,
+    aten.unbind: lambda x, dim=0: [along(x, dim, k) for k in range(x.shape[dim])],
+    aten.as_strided: lambda x, size, stride, storage_offset=None:
+        layout_of(x.shape, tuple(size), tuple(stride), storage_offset or 0).read(x),
+}  # fmt: skip
+"""Views that torch has as copies too."""
 _VIEWS = {
-    aten.view: view, aten._unsafe_view: view, aten._reshape_alias: lambda x, size, stride: view(x, size),
-    aten.t: lambda x: np.transpose(x), aten.transpose: lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
-    aten.permute: lambda x, dims: np.transpose(x, tuple(dims)), aten.squeeze: squeeze,
-    aten.unsqueeze: lambda x, dim: np.expand_dims(x, dim % (x.ndim + 1)), aten.expand: expand,
-    aten.select: lambda x, dim, index: along(x, dim, int(index)), aten.slice: slice_, aten.diagonal: diagonal,
-    aten.split: split, aten.split_with_sizes: split, aten.unbind: unbind, aten.as_strided: as_strided,
-    aten.alias: lambda x: x, aten.detach: lambda x: x, aten.unfold: unfold, aten.lift_fresh: lambda x: x,
+    **_COPIED, aten._unsafe_view: _COPIED[aten.view], aten.detach: lambda x: x, aten.lift_fresh: lambda x: x,
+    aten._reshape_alias: lambda x, size, stride: np.reshape(x, tuple(size)),
     aten._conj: lambda x: np.conj(x), aten._neg_view: lambda x: -x,
     aten.view_as_real: lambda x: np.stack([np.real(x), np.imag(x)], -1),
     aten.view_as_complex: lambda x: x[..., 0] + 1j * x[..., 1],
 }  # fmt: skip
 VIEWS.update(_VIEWS)
 BESIDE.update((aten._conj, aten._neg_view, aten.view_as_real, aten.view_as_complex))
-TABLE.update(_VIEWS)
-# the same as copies
+TABLE.update({**_VIEWS, **{getattr(aten, f"{view.__name__}_copy"): function for view, function in _COPIED.items()}})
 TABLE.update({
-    aten.unsafe_split: split, aten.unsafe_split_with_sizes: split, aten.squeeze_copy: squeeze,
-    aten.expand_copy: expand, aten.view_copy: view, aten.diagonal_copy: diagonal, aten.unbind_copy: unbind,
-    aten.split_copy: split, aten.split_with_sizes_copy: split, aten.as_strided_copy: as_strided,
-    aten.unfold_copy: unfold, aten.alias_copy: lambda x: x, aten.t_copy: lambda x: np.transpose(x),
-    aten.slice_copy: slice_, aten.select_copy: lambda x, dim, index: along(x, dim, int(index)),
-    aten.transpose_copy: lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
-    aten.permute_copy: lambda x, dims: np.transpose(x, tuple(dims)),
-    aten.unsqueeze_copy: lambda x, dim: np.expand_dims(x, dim % (x.ndim + 1)),
-    aten.detach_copy: lambda x: value_of(x),
+    aten.unsafe_split: split, aten.unsafe_split_with_sizes: split, aten.detach_copy: lambda x: value_of(x),
 })  # fmt: skip
 FACTORIES.update((
     aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.rand_like, aten.randn_like,
@@ -272,10 +252,6 @@ def _products(x: Any, place: Any, source: Any) -> Any:
     return np.reshape(y, x.shape)
 
 
-def _added(x: Any, place: Any, source: Any) -> Any:
-    return add_at(x, place, source)
-
-
 def _along(function: Any) -> Any:
     """A scatter of whole slices, as index_add has it."""
 
@@ -340,27 +316,27 @@ TABLE.update({
     aten._unsafe_index_put: index_put,
     aten._index_put_impl: lambda x, i, v, a=False, unsafe=False: index_put(x, i, v, a),
     aten.index_select: index_select, aten.embedding: embedding, aten.gather: gather,
-    aten.scatter.src: _scattered(put), aten.scatter.value: _scattered(put), aten.scatter_add: _scattered(_added),
+    aten.scatter.src: _scattered(put), aten.scatter.value: _scattered(put), aten.scatter_add: _scattered(add_at),
     aten.scatter.reduce: _scattered(_reduced), aten.scatter.value_reduce: _scattered(_reduced),
     aten.scatter_reduce.two: lambda x, dim, index, source, reduce, include_self=True:
         _scattered(_reduced)(x, dim, index, source, reduce=reduce, include_self=include_self),
     aten.index_add: _along(lambda x, place, source, alpha=1: add_at(x, place, source * alpha)),
     aten.index_copy: _along(put), aten.index_fill: _along(put), aten.index_reduce: _along(_index_reduce),
     aten.masked_scatter: masked_scatter, aten.masked_select: masked_select, aten.put: put_flat,
-    aten.take: lambda x, index: np.reshape(x, (-1,))[_index(index)], aten.slice_scatter: part_put(slice_),
-    aten.select_scatter: part_put(lambda x, dim, index: along(x, dim, int(index))),
-    aten.diagonal_scatter: part_put(diagonal), aten.as_strided_scatter: part_put(as_strided),
+    aten.take: lambda x, index: np.reshape(x, (-1,))[_index(index)], aten.slice_scatter: part_put(TABLE[aten.slice]),
+    aten.select_scatter: part_put(TABLE[aten.select]),
+    aten.diagonal_scatter: part_put(TABLE[aten.diagonal]), aten.as_strided_scatter: part_put(TABLE[aten.as_strided]),
     aten.repeat_interleave.Tensor: repeat_interleave,
     aten.nonzero: lambda x: np.stack(np.nonzero(value_of(x)), -1),
     **{getattr(aten, f"reflection_pad{n}d"): _padded("reflect") for n in (1, 2, 3)},
     **{getattr(aten, f"replication_pad{n}d"): _padded("edge") for n in (1, 2, 3)},
     aten.masked_fill.Tensor: lambda x, mask, value: np.where(mask, astype(value, x.dtype, x), x),
     aten.select_backward: lambda g, shape, dim, index:
-        part_put(lambda x, d, i: along(x, d, int(i)))(namespace(g).zeros(tuple(shape), g.dtype), g, dim, index),
+        part_put(TABLE[aten.select])(namespace(g).zeros(tuple(shape), g.dtype), g, dim, index),
     aten.slice_backward: lambda g, shape, dim, start, end, step:
-        part_put(slice_)(namespace(g).zeros(tuple(shape), g.dtype), g, dim, start, end, step),
+        part_put(TABLE[aten.slice])(namespace(g).zeros(tuple(shape), g.dtype), g, dim, start, end, step),
     aten.diagonal_backward: lambda g, shape, offset, dim1, dim2:
-        part_put(diagonal)(namespace(g).zeros(tuple(shape), g.dtype), g, offset, dim1, dim2),
+        part_put(TABLE[aten.diagonal])(namespace(g).zeros(tuple(shape), g.dtype), g, offset, dim1, dim2),
     aten.embedding_dense_backward: lambda g, indices, n, padding_idx, scale:
         add_at(namespace(g).zeros((n, g.shape[-1]), g.dtype), _index(indices), g),
 })  # fmt: skip
