@@ -122,7 +122,8 @@ def test_operation_is_right_or_refused(which):
         with pytest.raises(AssertionError):
             on_samples(op, 10)
     elif which in REFUSED:
-        with pytest.raises((mj.UnsupportedOperationError, mj.InputError)):
+        told = r"\S+ at \S+test_opinfo\.py:\d+: .*(Write|write|Stay) "  # what, where, and what to do instead
+        with pytest.raises((mj.UnsupportedOperationError, mj.InputError), match=told):
             on_samples(op, 10)
     else:
         assert on_samples(op, 4)

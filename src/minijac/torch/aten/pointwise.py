@@ -142,6 +142,11 @@ def fill(x: Any, value: Any) -> Any:
     return np.broadcast_to(value, x.shape)
 
 
+def float_power(a: Any, b: Any) -> Any:
+    a, b = (astype(x, np.float64, x) if hasattr(x, "dtype") else float(x) for x in (a, b))
+    return np.power(a, b)
+
+
 def angle(x: Any) -> Any:
     return np.angle(x) if x.dtype.kind == "c" else np.where(np.isnan(x), x, np.where(x < 0, math.pi, 0.0)) * 1.0
 
@@ -169,7 +174,7 @@ TABLE.update({
     aten.fill: fill, aten.zero: lambda x: namespace(x).zeros(x.shape, x.dtype), aten.atan2: _binary_float(np.arctan2),
     aten.isclose: lambda a, b, rtol=1e-5, atol=1e-8, equal_nan=False:
         np.logical_or(a == b, np.abs(a - b) <= atol + rtol * np.abs(b)),
-    aten.float_power: lambda *pair: np.power(*[astype(x, float, x) if hasattr(x, "dtype") else float(x) for x in pair]),
+    aten.float_power: float_power,
     aten.ldexp: lambda a, b: a * np.exp2(floating(b)),
     aten.hardshrink: lambda x, lambd=0.5: np.where(np.logical_and(x >= -lambd, x <= lambd), 0.0, x),
     aten.softshrink: lambda x, lambd=0.5: np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, 0.0 * x)),

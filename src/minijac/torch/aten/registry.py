@@ -153,7 +153,8 @@ def array(x: Any, like: Any) -> Any:
 def as_numpy_dtype(dtype: Any) -> Any:
     if dtype not in DTYPES:
         raise InputError(
-            f"minijac.torch: expected float32, float64, complex64, complex128, integers or bools, got {dtype}."
+            f"a conversion at {user_line()}: expected float32, float64, complex64, complex128, integers or bools, got "
+            f"{dtype}. Stay in one of these: x.float(), x.double()."
         )
     return DTYPES[dtype]
 
