@@ -50,6 +50,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "samples that differ under vmap": (lambda: mapped(0, 0)(X, X[:2]), r"say so: in_axes=\(0, None\)"),
     "a list under vmap": (lambda: mj.vmap(f)([1.0, 2.0]), r"got list.*pass numpy.array\(x\)\. \(at"),
     "an array for axes": (lambda: mj.vmap(f, X), r"in_axes: .*got an array.*minijac.vmap\(f\)\(x\)"),
+    "objects under vmap": (lambda: mj.vmap(f)(X.astype(object)), "argument of vmap: .*got dtype object"),
     "no argument of vmap": (lambda: mj.vmap(f)(), "got no argument by position"),
     "shared arguments alone": (lambda: mapped(None, None)(X, X), "got in_axes of None for all of them"),
     "another tree of tangents": (lambda: mj.jvp(f, (X,), (X, X)), r"tree of the primals, \(\*,\), got \(\*, \*\)\."),
@@ -122,3 +123,10 @@ def test_torchs_function_is_one_of_tensors() -> None:
 
 def test_a_jacobian_is_walked_through_sample_by_sample() -> None:
     np.testing.assert_array_equal(np.stack([sample.todense() for sample in J]), J.todense())
+
+
+def test_shapes_that_do_not_fit_under_vmap_are_those_of_one_sample() -> None:
+    with pytest.raises(
+        ValueError, match=r"matmul at .*test_wrong_calls.py:\d+: one sample's .*\(3,\) and \(2, 3\) do not"
+    ):
+        mj.vmap(lambda x: x @ W.T)(X)

@@ -19,7 +19,7 @@ import optree
 from ..algebra.labels import Axes, Label, labels_in
 from ..algebra.writing import Placed, superposed
 from ..arguments import batch_axes, batch_size, flatten
-from ..backend import Wrapped, is_array, namespace, value_of
+from ..backend import Wrapped, check_operand, is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
 from ..foreign import a_function
 from ..lines import caller, user_line
@@ -165,6 +165,8 @@ class OneSample(Trace):
         return (SampleArray if value.ndim > 1 else Sample)(self, self.count, value)
 
     def input(self, value: Any) -> Sample:
+        if value.dtype.kind not in "biufc":
+            check_operand("argument of vmap", value)  # which says what to do with it
         sample = self.hidden(value)
         sample.link = FIXED
         return sample
@@ -186,13 +188,21 @@ class OneSample(Trace):
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         mine = [isinstance(x, Sample) and x.home is self for x in args]
-        if isinstance(op, Elementwise):
-            return self.hidden(self._elementwise(op, args, params, mine))
-        if isinstance(op, Multilinear):
-            return self.hidden(self._multilinear(op, args, params, mine))
-        if isinstance(op, Structural) and op.by_labels:
-            return self.hidden(self._structural(op, args, params))
-        return self.hidden(self._stacked(op, args, params, mine))
+        try:
+            if isinstance(op, Elementwise):
+                return self.hidden(self._elementwise(op, args, params, mine))
+            if isinstance(op, Multilinear):
+                return self.hidden(self._multilinear(op, args, params, mine))
+            if isinstance(op, Structural) and op.by_labels:
+                return self.hidden(self._structural(op, args, params))
+            return self.hidden(self._stacked(op, args, params, mine))
+        except ValueError as error:  # NumPy's, of the whole batch
+            if type(error) is not ValueError:
+                raise
+            shapes = " and ".join(str(np.shape(x)) for x in args)
+            raise ValueError(
+                f"{op.name} at {user_line()}: one sample's operands of shape {shapes} do not fit: {error}"
+            ) from error
 
     def _elementwise(self, op: Op, args: tuple[Any, ...], params: dict[str, Any], mine: list[bool]) -> Any:
         """Operands of fewer axes get axes of length one behind the samples, so that they broadcast as one sample's."""
