@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "minijac"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "lines", "errors", "foreign", "backend", "memo", "prices", "strides", "algebra", "picks", "tape", "ops",
+    "lines", "errors", "foreign", "backend", "memo", "prices", "strides", "algebra", "picks", "places", "tape", "ops",
     "arguments", "operator", "numpy", "special", "scipy", "nn", "accumulation", "program", "ways", "transforms",
     "loops", "twins", "adapting", "views", "testing", "torch", "__init__", "demo", "__main__",
 )  # fmt: skip

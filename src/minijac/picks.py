@@ -37,7 +37,7 @@ from .algebra.terms import Term
 from .algebra.writing import stands_in
 from .backend import namespace, on_host, placed, scatter_add
 
-__all__ = ["Pick", "added"]
+__all__ = ["Pick", "added", "as_pick", "combined"]
 
 
 class Pick(Listed):
@@ -66,7 +66,7 @@ class Pick(Listed):
     def match(self, other: Digit, most: float) -> list[Listing]:
         if type(other) is Label and other not in self.axes:
             return [Listing({other: self.array}, self.axes)]
-        found = _meetings(self, _as_pick(other), most)
+        found = _meetings(self, as_pick(other), most)
         count = len(next(iter(found.values())))
         if count == 0:
             raise Vanishes
@@ -75,7 +75,7 @@ class Pick(Listed):
 
     def settled(self, term: Term, before: int, unit: Array) -> Term:
         count, plain = size_of(term.labels()), labels_in(_others(term))
-        if count >= size_of(plain) * prod(pick.size for pick in term.listed):
+        if count >= size_of(plain) * prod(pick.size for pick in _apart(term.listed)):
             return _summed(term, unit)
         listed = labels_in((term.listed,))
         return _summed(term, unit, True) if count > before and plain.keys().isdisjoint(listed) else term
@@ -85,12 +85,12 @@ class Pick(Listed):
 
     def merged(self, term: Term, k: int) -> Term:
         mine, axis = tuple(labels_in((term.out[k],))), term.out[k]
-        at = _combined([_as_pick(digit) for digit in axis], mine).reshape(_sizes(mine))
+        at = combined([as_pick(digit) for digit in axis], mine).reshape(_sizes(mine))
         out = (*term.out[:k], picked(at, mine, axis_size(axis)), *term.out[k + 1 :])
         return term.over(out, term.inp)
 
     def without_ones(self) -> Axis:
-        axes = tuple(label for label in self.axes if label.size > 1)
+        axes = tuple(label for label in self.axes if label.size != 1)
         return picked(self.array.reshape(_sizes(axes)), axes, self.size)
 
     def over(self, order: Sequence[Label]) -> Any:
@@ -106,7 +106,7 @@ def picked(array: Any, axes: tuple[Label, ...], size: int) -> Axis:
     return (Pick(array, axes, size),)
 
 
-def _as_pick(digit: Digit) -> Pick:
+def as_pick(digit: Digit) -> Pick:
     """The positions of a digit as an array."""
     if isinstance(digit, Pick):
         return digit
@@ -134,6 +134,12 @@ class Listing(NamedTuple):
     def in_axes(self, axes: Axes) -> Axes:
         return tuple(tuple(new for digit in axis for new in self._in_digit(digit)) for axis in axes)
 
+    def then(self, change: Any) -> list[Any]:
+        """This and then another one, as one where both are lists over the same labels."""
+        if isinstance(change, Listing) and change.axes == self.axes and change.places.keys().isdisjoint(self.axes):
+            return [Listing({**change.places, **self.places}, self.axes)]
+        return [self, change]
+
     def _in_digit(self, digit: Digit) -> Axis:
         if isinstance(digit, Listed):
             return digit.changed(self)
@@ -153,15 +159,15 @@ class Listing(NamedTuple):
             array = array.transpose([axes.index(label) for label in order])
         if len(mine) > 1:
             array = array.reshape([*_sizes(before), -1, *_sizes(after)])
-            picks = [Pick(self.places[a], self.axes, a.size) if a in self.places else _as_pick(a) for a in mine]
-            at = _combined(picks, self.axes).reshape(_sizes(self.axes))
+            picks = [Pick(self.places[a], self.axes, a.size) if a in self.places else as_pick(a) for a in mine]
+            at = combined(picks, self.axes).reshape(_sizes(self.axes))
         else:
             at = self.places[mine[0]]
         return Factor(array.take(placed(at, array), axis=first), (*before, *self.axes, *after))
 
 
 # -- arrays of positions -----------------------------------------------------------------------------------------------
-def _combined(picks: Sequence[Pick], order: Sequence[Label]) -> Any:
+def combined(picks: Sequence[Pick], order: Sequence[Label]) -> Any:
     """Several positions as one number, the first most significant, for all values of the labels: a vector."""
     flat: Any = 0
     for pick in picks:
@@ -215,15 +221,16 @@ def added(values: Any, flat: Any, size: int) -> Any:
 
 
 def _summed(term: Term, unit: Array, distinct: bool = False) -> Term:
-    """The same term with a label of its own for each pick, dense along it.
+    """The same term with a label of its own for each pick, dense along it; equal picks have one.
 
     With `distinct`, picks are kept that share one label, along which no place comes twice.
     """
     plain, mine = labels_in(_others(term)), labels_in((term.listed,))
-    picks: list[Any] = [*(_as_pick(label) for label in mine if label in plain), *term.listed]
+    apart = _apart(term.listed)
+    picks: list[Any] = [*(as_pick(label) for label in mine if label in plain), *apart]
     sizes = [pick.size for pick in picks]
-    keys = _combined(picks, [*mine])
-    new = [axis_of(pick.size) for pick in term.listed]
+    keys = combined(picks, [*mine])
+    new = [axis_of(pick.size) for pick in apart]
     own = tuple(axis[0] for axis in new)
     if distinct:
         found, keys = np.unique(keys, return_inverse=True)
@@ -237,7 +244,17 @@ def _summed(term: Term, unit: Array, distinct: bool = False) -> Term:
     data = spread(one, (*rest, *mine)).reshape(size_of(rest), keys.size)
     size = size_of(target[len(rest) :])
     data = data.added_at(keys, size) if stands_in(data) else added(data[:, :, None], keys, size)
-    left = iter(new)
-    out, inp = (tuple(tuple(d for digit in axis for d in (next(left) if isinstance(digit, Listed) else (digit,)))
+    axis_for = dict(zip(map(_mark, apart), new, strict=True))
+    out, inp = (tuple(tuple(d for digit in axis for d in axis_for.get(_mark(digit), (digit,)))
                       for axis in axes) for axes in (term.out, term.inp))  # fmt: skip
     return Term(out, inp, (*others, Factor(data.reshape(_sizes(target)), target)), term.scale, term.conj)
+
+
+def _mark(digit: Digit) -> Any:
+    """The same for picks that are equal for all values of their labels."""
+    return (digit.key, digit.axes, digit.size) if isinstance(digit, Pick) else digit
+
+
+def _apart(picks: Sequence[Any]) -> list[Any]:
+    """Each of several equal picks once."""
+    return list({_mark(pick): pick for pick in picks}.values())

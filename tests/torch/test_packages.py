@@ -8,6 +8,7 @@ from tests.support.torch_modules import per_sample
 
 torch = pytest.importorskip("torch")
 
+import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
 
 os.environ.setdefault("DDE_BACKEND", "pytorch")
@@ -36,6 +37,34 @@ def flow(kind, density):
         return net().log_prob(x)[:, None] if density else net().transform(x)
 
     return net, f, torch.randn(2, 3, dtype=torch.float64) * 0.5
+
+
+def spline_flow(density):
+    """Splines within bounds, which masks pick and put back; beyond, the identity."""
+    transforms, nets = pytest.importorskip("nflows.transforms"), pytest.importorskip("nflows.nn.nets")
+    flows, distributions = pytest.importorskip("nflows.flows"), pytest.importorskip("nflows.distributions")
+    spline = {"num_bins": 4, "tails": "linear", "tail_bound": 1.0}
+
+    def inner(i, o):
+        return nets.ResidualNet(i, o, hidden_features=6, num_blocks=1)
+
+    net = transforms.PiecewiseRationalQuadraticCouplingTransform(torch.tensor([1, 0, 1]), inner, **spline)
+    if density:
+        autoregressive = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+            3, 6, num_blocks=1, **spline
+        )
+        steps = transforms.CompositeTransform([net, transforms.ReversePermutation(3), autoregressive])
+        net = flows.Flow(steps, distributions.StandardNormal([3]))
+    for parameter in net.double().parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    f = (lambda x: net.log_prob(x)[:, None]) if density else (lambda x: net(x)[0])
+    return net, f, torch.randn(4, 3, dtype=torch.float64)
+
+
+def informed():
+    models = pytest.importorskip("pina.model")
+    net = models.ResidualFeedForward(2, 2, inner_size=6, n_layers=2).double()
+    return net, net, torch.rand(3, 2, dtype=torch.float64)
 
 
 def ode():
@@ -112,8 +141,13 @@ CASES = {
     "NSF, density": (lambda: flow("NSF", True), 1e-10),
     "MAF": (lambda: flow("MAF", False), 1e-10),
     "MAF, density": (lambda: flow("MAF", True), 1e-10),
+    "nflows": (lambda: spline_flow(False), 1e-10),
+    "nflows, density": (lambda: spline_flow(True), 1e-10),
+    "pina": (informed, 1e-10),
     "an ODE": (ode, 1e-10),
 }  # fmt: skip
+PICKS = {"nflows", "nflows, density"}
+"""What picks by masks, which differ from call to call: not for a program."""
 
 
 @pytest.mark.slow
@@ -140,5 +174,9 @@ def test_modules_of_packages_are_followed(name):
         ahead, behind = (per_sample(f, moved).pow(2).sum() for moved in (x + step, x - step))
         torch.testing.assert_close((slope * step).sum(), (ahead - behind) / 2, rtol=1e-6, atol=1e-12)
     compiled = mt.compile(mt.jacobian(f))
+    if name in PICKS:
+        with pytest.raises(mj.TraceError, match=r"indexing with a mask at .*\.py:\d+"):
+            compiled(x)
+        return
     compiled(x)
     torch.testing.assert_close(compiled(x * 1.1), per_sample(f, x * 1.1), rtol=tolerance, atol=tolerance)

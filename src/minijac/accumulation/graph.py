@@ -35,6 +35,8 @@ class Graph:
         self.nodes = nodes
         self.listed = listed
         """Whether maps by arrays of positions are blocks of their entries: for results that are to stay sparse."""
+        self.by_positions = False
+        """Whether positions tell where samples are, so that another call may have them elsewhere."""
         self._edges: dict[tuple[int, int], Edge] = {}
         self._restrict(inputs, outputs)
         self._live = live or {}
@@ -84,6 +86,12 @@ class Graph:
             self.marked = True
             mark_live(self, {i: self._live.get(i) for i in self.outputs})
 
+    def list_positions(self) -> None:
+        """Positions tell where samples are: maps by them are blocks from now on, in which samples stay apart."""
+        self.listed = self.by_positions = True
+        self._stretched = {}
+        self.forget_edges()
+
     def forget_edges(self) -> None:
         """Compute local derivatives anew: other entries are known to have none."""
         self._edges.clear()
@@ -96,8 +104,8 @@ class Graph:
             self.mark_live()
             node = self.nodes[i]
             edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
-            if self.listed and edge.linear is not None and edge.linear.listed is not None:
-                edge = Edge(edge.out_shape, edge.inp_shape, [edge.linear.listed()])
+            if self.listed and edge.listed is not None:
+                edge = Edge(edge.out_shape, edge.inp_shape, [edge.listed()])
             if not isinstance(node.op, Elementwise):
                 if node.live is not None:
                     edge = edge.without_dead(node.live)

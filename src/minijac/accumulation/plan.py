@@ -279,7 +279,7 @@ def is_short(graph: Graph) -> bool:
 
 def worth_rehearsing(graph: Graph, seeds: tuple[int, int]) -> bool:
     """Whether the candidates are priced in less time than the plainest accumulation takes: by sizes alone."""
-    if graph.steps or is_short(graph):
+    if graph.steps or (is_short(graph) and not graph.by_positions):  # done once, unless shapes follow numbers
         return not graph.steps
     entries = 0.0
     for i in graph.order:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +24,12 @@ from ..errors import InputError, TraceError
 from ..foreign import a_function, remedy_for
 from ..lines import user_line
 from ..memo import Memo
+from ..places import ANYWHERE, Place, Where, raise_mixing
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from .graph import Graph
 from .plan import Plan, plan_for, structure_of
-from .samples import ANYWHERE, Mixing, Place, follow_samples, raise_mixing
+from .samples import follow_samples
 
 __all__ = ["Prepared", "Recorded", "prepare", "run_on_tape", "sample_places"]
 
@@ -195,59 +195,45 @@ def prepare(
     structure = structure_of(graph, run.inputs, nodes)
     shapes = tuple([y.shape for y in outputs])
     key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"
-    find = partial(_out_axes, run, graph, nodes, in_axes, outputs, batch, options)
-    out_axes, mixes = find() if run.others else _OUT_AXES.get(key, find)
-    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure, mixes)
+    ready = Prepared(run, graph, positions, sources, outputs, in_axes, [], batch, nodes, structure, False)
+    found = None if run.others else _OUT_AXES.seen(key)
+    out_axes, mixes = found or _out_axes(ready, options)
+    if not run.others and not graph.by_positions:
+        _OUT_AXES.put(key, (out_axes, mixes))
+    return ready._replace(out_axes=out_axes, mixes=mixes)
 
 
 _OUT_AXES = Memo[tuple[list[int | None], bool]](1024)
 """Where outputs hold their samples, and whether those mix, for structures that were followed before."""
 
 
-def _out_axes(
-    run: Recorded,
-    graph: Graph,
-    nodes: list[int],
-    in_axes: list[int | None],
-    outputs: list[Any],
-    batch: int | None,
-    options: Options,
-) -> tuple[list[int | None], bool]:
+def _out_axes(ready: Prepared, options: Options) -> tuple[list[int | None], bool]:
     """The batch axis of every output, and whether samples mix. Raises where an output has lost them."""
-    if batch is None:
-        return [None] * len(outputs), False
-    places, mixing = _places(run, graph, nodes, in_axes, batch)
+    if ready.batch is None:
+        return [None] * len(ready.outputs), False
+    places, mixing = sample_places(ready)
     if mixing is not None and options.on_mixing == "raise":
-        raise_mixing(mixing, batch)
-    axes: list[int | None] = [
-        _output_axis(y, None if i is None else places.get(i), batch)
-        for y, i in zip(outputs, run.output_nodes, strict=True)
-    ]
-    return axes, mixing is not None
+        raise_mixing(mixing, ready.batch)
+    pairs = zip(ready.outputs, ready.run.output_nodes, strict=True)
+    return [_output_axis(y, None if i is None else places.get(i), ready.batch) for y, i in pairs], mixing is not None
 
 
-def _places(
-    run: Recorded, graph: Graph, nodes: list[int], in_axes: list[int | None], batch: int
-) -> tuple[dict[int, Place | None], Mixing | None]:
+def sample_places(ready: Prepared) -> tuple[dict[int, Where], Node | None]:
+    """Where each node has its samples, and where they mix."""
+    run, graph, batch = ready.run, ready.graph, ready.batch or 0
+    pairs = zip(run.inputs, ready.in_axes, strict=True)
+    held: dict[int, Where] = {i: Place(axis, 1) for i, axis in pairs if axis is not None}
+    active = set(held)
     if run.others:
-        whole = Graph(run.nodes, [*run.inputs, *run.others], nodes)
+        graph = Graph(run.nodes, [*run.inputs, *run.others], ready.nodes)
         others = ((i, axis, run.nodes[i].out.ndim) for i, axis in run.others.items())
-        held: dict[int, Place | None] = {i: Place(axis % ndim, 1) for i, axis, ndim in others if ndim}
-        return follow_samples(whole, held, set(), batch)
-    held = {i: Place(axis, 1) for i, axis in zip(run.inputs, in_axes, strict=True) if axis is not None}
-    return follow_samples(graph, held, set(held), batch)
+        held = {i: Place(axis % ndim, 1) for i, axis, ndim in others if ndim}
+    return follow_samples(graph, held, active, batch, ready.nodes)
 
 
-def sample_places(ready: Prepared) -> dict[int, Place | None]:
-    """Where each node of a function that was followed has its samples."""
-    assert ready.batch is not None
-    return _places(ready.run, ready.graph, ready.nodes, ready.in_axes, ready.batch)[0]
-
-
-def _output_axis(y: Any, place: Place | None, batch: int) -> int:
-    if (
-        place is not None and place is not ANYWHERE
-    ):  # an axis of length B beside the one that the samples are merged into is not theirs
+def _output_axis(y: Any, place: Where, batch: int) -> int:
+    # an axis of length B beside the one that the samples are merged into is not theirs
+    if isinstance(place, Place) and place is not ANYWHERE:
         if place.stride == 1 and y.shape[place.axis] == batch:
             return place.axis
     elif y.ndim and y.shape[0] == batch:

@@ -187,20 +187,25 @@ def bilinear(form: Term, left: Block, right: Block, out_shape: Shape, kept: Sequ
     `form` has the axes of both operands as its input, one after the other. Returns the block
     ``sum_{a, b} form[., a, b] left[a, k] right[b, k]``, summed over k but for the axes that are `kept` (None: all).
     """
-    terms = []
+    terms, n, ends = [], len(left.out_shape), len(out_shape)
     for a in left.terms:
+        g = form.renamed()
+        met = meet(Term((*g.out, *g.inp[n:]), g.inp[:n], g.factors, g.scale), a, left.one)
+        if met is None:
+            continue
+        g, f = met
+        out = (*g.out[:ends], *g.inp, *f.out)  # with what is summed, to be renamed along
+        half = Term(out, (*g.out[ends:], *f.inp), (*g.factors, *f.factors), g.scale * f.scale)
         for b in right.terms:
-            met = meet(a, b.renamed().transposed, left.one)  # the two name the same input
-            if met is None:
-                continue
-            a_k, b_k = met
-            both = Term((*a_k.out, *b_k.inp), a_k.inp, (*a_k.factors, *b_k.factors), a_k.scale * b_k.scale)
-            met = meet(form.renamed(), both, left.one)
+            b = b.renamed()  # the right operand, and then the same input: entries of one output entry alone meet there
+            met = meet(half, Term((*b.out, *b.inp), (), b.factors, b.scale), left.one)
             if met is None:
                 continue
             g, f = met
-            inp: Axes = f.inp if kept is None else tuple(f.inp[k] for k in kept)
-            terms.append(reduced(g.out, inp, (*g.inp, *f.inp), (*g.factors, *f.factors), g.scale * f.scale))
+            k = f.out[len(b.out) :]
+            inp: Axes = k if kept is None else tuple(k[axis] for axis in kept)
+            met_at = (*g.out[ends:], *g.inp)
+            terms.append(reduced(g.out[:ends], inp, met_at, (*g.factors, *f.factors), g.scale * f.scale))
     shape = left.inp_shape if kept is None else tuple(left.inp_shape[k] for k in kept)
     return Block(out_shape, shape, collect(terms), left.one)
 

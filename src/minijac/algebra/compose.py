@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, prod
 
 from .factors import Array, Factor, contract, contract_to_one, size_of, spread
-from .labels import Axes, Label, Misaligned, Vanishes, axis_of, axis_size, labels_in
+from .labels import Axes, Label, Listed, Misaligned, Vanishes, axis_of, axis_size, labels_in
 from .matching import solve
 from .terms import Term
 from .writing import embed
@@ -35,10 +35,10 @@ def compose(g: Term, f: Term, one: Array) -> Term | None:
 def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
     """Two terms after substitutions that make `g.inp` and `f.out` name the same positions; None where they cannot."""
     while True:
-        before = g, f
-        for k in range(len(g.inp)):  # one axis after the other, so that a failure names its axis
+        before, listed = (g, f), bool(g.listed or f.listed)
+        for k in _in_turn(g, f) if listed else range(len(g.inp)):  # one by one, so that a failure names its axis
             try:
-                most = _room(g.transposed, k) * _room(f, k) if g.listed or f.listed else inf
+                most = _room(g.transposed, k) * _room(f, k) if listed else inf
                 solved = solve([(g.inp[k], f.out[k])], [g.out, g.inp, f.out, f.inp], [*g.factors, *f.factors], most)
             except Misaligned:
                 break
@@ -50,7 +50,7 @@ def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
             f = Term(f_out, inp, tuple(factors[count:]), f.scale, f.conj)
         else:
             return g, f
-        if g.listed or f.listed:  # what was matched so far would share labels that go
+        if listed:  # what was matched so far would share labels that go
             g, f = before
         if f.listed and len(f.out[k]) > 1:
             f = f.listed[0].merged(f, k)
@@ -60,6 +60,13 @@ def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
             f = materialise(f, k, one)
         else:
             g = materialise(g.transposed, k, one).transposed
+
+
+def _in_turn(g: Term, f: Term) -> list[int]:
+    """The axes where lists meet before those where one replaces a label: the list is then no longer than it will be."""
+    lists = [any(isinstance(digit, Listed) for digit in a) + any(isinstance(digit, Listed) for digit in b)
+             for a, b in zip(g.inp, f.out, strict=True)]  # fmt: skip
+    return sorted(range(len(lists)), key=lambda k: (3 - lists[k]) % 3)
 
 
 def _compose_plain(g: Term, f: Term) -> Term:
@@ -120,7 +127,9 @@ def _room(term: Term, k: int) -> int:
 
 def materialise(term: Term, k: int, unit: Array) -> Term:
     """Give output axis `k` one label of its own: what tied it to other axes becomes data."""
-    if term.listed and lone(term := term.without_listed(unit), k):
+    mine = labels_in((term.out[k],))
+    tied = any(not mine.keys().isdisjoint(digit.axes) for digit in term.listed)
+    if tied and lone(term := term.without_listed(unit), k):
         return term
     axis = term.out[k]
     (new,) = fresh = axis_of(axis_size(axis))

@@ -153,6 +153,10 @@ class Substitution(NamedTuple):
             raise Misaligned
         return (*window(self.high, size // inner, offset // inner, 1), self.low)
 
+    def then(self, change: Any) -> list[Any]:
+        """This and then another one, as few as do the same."""
+        return [self, change]
+
     def in_axes(self, axes: Axes) -> Axes:
         if self.label not in labels_in(axes):
             return axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import inf
 from typing import Any
 
@@ -15,6 +16,7 @@ def solve(
     pairs: list[tuple[Axis, Axis]], groups: list[Axes], factors: list[Factor], most: float = inf
 ) -> tuple[list[Axes], list[Factor]]:
     """Substitute labels until the two axes of each pair name the same positions; `most`: as of `match`."""
+    made: list[Any] = []  # lists that replace several labels do so at once: one by one they would be as many more
     while pairs:
         a, b = pairs.pop()
         while a and b:
@@ -32,8 +34,8 @@ def solve(
             for change in changes:
                 *groups, (a, b) = [change.in_axes(group) for group in (*groups, (a, b))]
                 pairs = [change.in_axes(pair) for pair in pairs]
-                factors = [substitute(factor, change) for factor in factors]
-    return groups, factors
+                made = [*made[:-1], *made[-1].then(change)] if made else [change]
+    return groups, [reduce(substitute, made, factor) for factor in factors]
 
 
 def meets(a: Axes, b: Axes) -> bool:

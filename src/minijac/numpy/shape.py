@@ -206,7 +206,8 @@ def along(x: Any, positions: Any, axis: int, pieces: int = 8) -> Any:
 
     Slices are labels without data; other positions are data.
     """
-    runs = _runs(positions, pieces) if positions.ndim == 1 and isinstance(positions, np.ndarray) else None
+    repeats = x.shape[axis] == 1 != positions.size  # a sample, maybe: to broadcast it would be to mix it
+    runs = _runs(positions, pieces) if positions.ndim == 1 and type(positions) is np.ndarray and not repeats else None
     if runs is None:
         return indexing.take(x, placed(positions, x), axis=axis)
     parts = [_run(x, positions[start:stop], axis) for start, stop in runs]

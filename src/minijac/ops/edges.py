@@ -36,8 +36,6 @@ class Linear(NamedTuple):
     """Whether both do the same at all positions of the axes that pass, and take any number of them."""
     real: bool = False
     """Whether they are linear in real numbers alone; the pull is then the adjoint for ``re(sum(a * b))``."""
-    listed: Callable[[], Part] | None = None
-    """The map as a part with listed digits, for results that keep nothing but entries."""
     signed: bool = False
     """Whether entries may cancel each other, so that adding does not tell where they go."""
     behind: bool = False
@@ -47,13 +45,22 @@ class Linear(NamedTuple):
 class Edge:
     """The derivative of a node's output by one operand: parts, or a linear map along the axes that do not pass."""
 
-    __slots__ = ("inp_shape", "linear", "out_shape", "parts")
+    __slots__ = ("inp_shape", "linear", "listed", "out_shape", "parts")
 
-    def __init__(self, out_shape: Shape, inp_shape: Shape, parts: Sequence[Part], linear: Linear | None = None) -> None:
+    def __init__(
+        self,
+        out_shape: Shape,
+        inp_shape: Shape,
+        parts: Sequence[Part],
+        linear: Linear | None = None,
+        listed: Any = None,
+    ) -> None:
         self.out_shape = out_shape
         self.inp_shape = inp_shape
         self.parts = parts
         self.linear = linear
+        self.listed: Callable[[], Part] | None = listed
+        """The same as a part with listed digits, for results that keep nothing but entries."""
 
     def block(self) -> Block:
         terms = [Term(without_ones(p.out), without_ones(p.inp), *p[2:]) for p in self.parts]
@@ -72,13 +79,15 @@ class Edge:
 
         Data that is finite needs none of this: the zeros of the chain rule take care of it.
         """
-        return Edge(self.out_shape, self.inp_shape, [_without_dead(part, live) for part in self.parts], self.linear)
+        return self._with([_without_dead(part, live) for part in self.parts])
 
     def where_varying(self, varying: Any) -> Edge:
         """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
         turned = [_without_dead(Part(p.inp, p.out, *p[2:]), varying, asks=False) for p in self.parts]
-        parts = [Part(p.inp, p.out, *p[2:]) for p in turned]
-        return Edge(self.out_shape, self.inp_shape, parts, self.linear)
+        return self._with([Part(p.inp, p.out, *p[2:]) for p in turned])
+
+    def _with(self, parts: Sequence[Part]) -> Edge:
+        return Edge(self.out_shape, self.inp_shape, parts, self.linear, self.listed)
 
     def after(self, block: Block) -> Block:
         """Forward: this derivative applied to a block that ends in the operand."""

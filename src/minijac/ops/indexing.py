@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..algebra.factors import Shape
-from ..algebra.labels import Axes, Axis, Label
+from ..algebra.labels import Axes, Axis, Label, window
 from ..backend import astype, namespace, scatter_add
 from ..picks import Pick, added
 from ..tape.op import Op, Reduction
@@ -56,8 +56,9 @@ def _axis_edge(node: Node, k: int) -> Edge:
         each = (*whole[:axis], (pick,), *whole[axis + 1 :])
         return Part(picked, each) if taking else Part(each, picked)
 
-    maps = Linear(*((push, pull) if taking else (pull, push)), True, listed=None if known is None else listed)
-    return Edge(y.shape, x.shape, [Part(picked, whole) if taking else Part(whole, picked)], maps)
+    maps = Linear(*((push, pull) if taking else (pull, push)), True)
+    parts = [Part(picked, whole) if taking else Part(whole, picked)]
+    return Edge(y.shape, x.shape, parts, maps, None if known is None else listed)
 
 
 def _known(positions: Any) -> Any:
@@ -117,17 +118,16 @@ def _gather_edge(node: Node, k: int) -> Edge:
     front, shape = fresh(x_shape[:lead]), x_shape[lead:]
     whole, picked = _passing_axes(shape, positions.shape, node.params["passing"])
     part = Part((*front, *picked), (*front, *whole))
+    known = _known(positions)
+    listed = known is not None and (lambda: Part(part.out, (*front, *_listed_axes(known, whole, picked))))
     if positions.size == prod(shape[axis] for axis, _ in node.params["passing"]):
         # one entry of each: a block no larger than the array
         back = tuple((place, axis) for axis, place in node.params["passing"])
         ones = namespace(node.out).ones(positions.shape, node.out.dtype)
         factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
-        return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))])
-    push, pull = _flat_maps(positions, node.params["passing"], shape, lead + 1)
-    known = _known(positions)
-    listed = lambda: Part(part.out, (*front, *_listed_axes(known, whole, picked)))  # noqa: E731
-    maps = Linear(push, pull, listed=None if known is None else listed)
-    return Edge(node.out.shape, x_shape, [part], maps)
+        return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))], None, listed or None)
+    maps = Linear(*_flat_maps(positions, node.params["passing"], shape, lead + 1))
+    return Edge(node.out.shape, x_shape, [part], maps, listed or None)
 
 
 def _scatter_edge(node: Node, k: int) -> Edge:
@@ -139,9 +139,8 @@ def _scatter_edge(node: Node, k: int) -> Edge:
     push, pull = _flat_maps(positions, passing, shape, lead + 1)
     part = Part((*front, *whole), (*front, *picked))
     known = _known(positions)
-    listed = lambda: Part((*front, *_listed_axes(known, whole, picked)), part.inp)  # noqa: E731
-    maps = Linear(pull, push, listed=None if known is None else listed)
-    return Edge(node.out.shape, y_shape, [part], maps)
+    listed = known is not None and (lambda: Part((*front, *_listed_axes(known, whole, picked)), part.inp))
+    return Edge(node.out.shape, y_shape, [part], Linear(pull, push), listed or None)
 
 
 def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:
@@ -154,7 +153,8 @@ def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:
             continue
         kept = [k for k, n in enumerate(place.shape) if n != 1 and (not n or (place != place.take([0], k)).any())]
         at = place[tuple(slice(None) if k in kept else 0 for k in range(place.ndim))]
-        found.append((Pick(at, tuple([picked[k][0] for k in kept]), axis[0].size),))  # type: ignore[misc]
+        own = tuple([picked[k][0] for k in kept])
+        found.append((Pick(at, own, axis[0].size),) if own else window(None, axis[0].size, int(at), 1))  # type: ignore[arg-type]
     return tuple(found)
 
 

@@ -233,8 +233,8 @@ def _reshape_edge(node: Node, k: int) -> Edge:
             inp[i] = (Pick(at, tuple(own), shape[i]),)  # type: ignore[arg-type]
         return Part(part.out, tuple(inp))
 
-    move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape), listed=listed)
-    return Edge(out_shape, shape, [part], None if whole else move)
+    move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape))
+    return Edge(out_shape, shape, [part], *(() if whole else (move, listed)))
 
 
 def _only_single_digits(part: Part, out_shape: Shape, shape: Shape) -> Part:

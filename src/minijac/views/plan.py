@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, price, segment
-from ..accumulation.recording import Prepared, prepare
+from ..accumulation.recording import Prepared, prepare, sample_places
 from ..accumulation.results import batch_first
-from ..accumulation.samples import ANYWHERE, Place, follow_samples
 from ..accumulation.shadow import Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..arguments import checked_options
 from ..backend import at_home
 from ..operator.words import describe
+from ..places import ANYWHERE, Place
 from ..tape.trace import Node
 from ..ways.memory import held_bytes
 
@@ -273,14 +273,10 @@ def _batch_axes(ready: Prepared) -> dict[int, int]:
     """The axis that holds the samples, for nodes that have them on an axis of their own."""
     if ready.batch is None:
         return {}
-    held: dict[int, Place | None] = {
-        i: Place(axis, 1) for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True) if axis is not None
-    }
-    places, _ = follow_samples(ready.graph, held, set(held), ready.batch)
     return {
         i: place.axis
-        for i, place in places.items()
-        if place is not None
+        for i, place in sample_places(ready)[0].items()
+        if isinstance(place, Place)
         and place is not ANYWHERE
         and place.stride == 1
         and ready.run.nodes[i].out.shape[place.axis] == ready.batch

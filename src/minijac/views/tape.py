@@ -10,9 +10,10 @@ import numpy as np
 
 from ..accumulation.graph import Graph
 from ..accumulation.recording import run_on_tape
-from ..accumulation.samples import Place, follow_samples
+from ..accumulation.samples import follow_samples
 from ..arguments import argument_positions, batch_axes, batch_size
 from ..backend import at_home
+from ..places import Owners, Place, Where
 from ..tape.trace import Node
 
 __all__ = ["Tape", "trace"]
@@ -22,10 +23,11 @@ class Tape:
     """A function's recorded operations: ``print(tape)`` is a table, `to_dot` a Graphviz graph.
 
     Each row has the operation, its operands' rows, the shape and dtype of its output, the axis that holds the samples
-    (``mixed`` where an operation lost them, ``-`` where there are none), and the line of the user's code.
+    (``picked`` where they were picked by positions, ``mixed`` where an operation lost them, ``-`` where there are
+    none), and the line of the user's code.
     """
 
-    def __init__(self, nodes: Sequence[Node], outputs: Sequence[int], places: dict[int, Place | None]) -> None:
+    def __init__(self, nodes: Sequence[Node], outputs: Sequence[int], places: dict[int, Where]) -> None:
         self.nodes = nodes
         self.outputs = outputs
         self._places = places
@@ -55,6 +57,8 @@ class Tape:
         place = self._places[i]
         if place is None:
             return "mixed"
+        if isinstance(place, Owners):
+            return "picked"
         return str(place.axis) if place.stride == 1 else f"{place.axis} (stride {place.stride})"
 
     def __str__(self) -> str:
@@ -100,9 +104,9 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
         run = run_on_tape(f, args, {}, positions, {}, False)
     outputs = [i for i in run.output_nodes if i is not None]
     everything = Graph(run.nodes, run.inputs, range(len(run.nodes)))
-    places: dict[int, Place | None] = {}
+    places: dict[int, Where] = {}
     if batch is not None:
-        held: dict[int, Place | None] = {}
+        held: dict[int, Where] = {}
         start = 0
         for n in positions:
             for i, axis in zip(run.inputs[start:], axes[n], strict=False):

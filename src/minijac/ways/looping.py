@@ -16,7 +16,7 @@ import numpy as np
 import optree
 
 from ..accumulation.graph import Graph
-from ..accumulation.samples import Mixing, Place, follow_samples
+from ..accumulation.samples import follow_samples
 from ..algebra.block import Block
 from ..arguments import flatten
 from ..backend import array_of
@@ -24,6 +24,7 @@ from ..errors import MutationError, TraceError
 from ..lines import caller
 from ..memo import Memo
 from ..ops.structural import getitem_basic
+from ..places import Owners, Place, Where
 from ..program.compiled import Entry, How
 from ..program.ir import Instruction, Program, Value, interpreted
 from ..program.loops import Loop, Rewriting
@@ -211,6 +212,8 @@ class Scan:
         self._values = _recorded(self._next, self._first)
         self._captured = self._values.captured
         """Arrays that a step captures, as they were when the loop was met."""
+        self.by_positions = False
+        """Whether samples are picked (`Graph.by_positions`)."""
 
     def _carried_out(self, values: Sequence[Any]) -> Run:
         """One step."""
@@ -286,7 +289,7 @@ class Scan:
     def forward(self, given: Mapping[int, Block], live: Mapping[int, Any]) -> dict[int, Block]:
         """From the blocks of operands to those of outputs; `live` has the outputs that are wanted."""
         with suppress(TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
-            found = self._forward(given, sorted(live)) if _are_plain(given, live) else None
+            found = self._forward(given, sorted(live)) if _are_plain(given, live) and not self.by_positions else None
             if found is not None:
                 return found
         step, place = self._unrolled()
@@ -295,7 +298,7 @@ class Scan:
     def reverse(self, given: Mapping[int, Block], operands: Any, live: Mapping[int, Any]) -> dict[int, Block]:
         """From the blocks of outputs to those of operands."""
         with suppress(TraceError, MutationError, Foreign):
-            found = self._reverse(given, list(operands)) if _are_plain(given, live) else None
+            found = self._reverse(given, list(operands)) if _are_plain(given, live) and not self.by_positions else None
             if found is not None:
                 return found
         step, place = self._unrolled()
@@ -307,25 +310,29 @@ class Scan:
         return {}
 
     def follow(
-        self, given: Mapping[int, Place | None], active: set[int], outputs: Sequence[int], batch: int
-    ) -> tuple[dict[int, Place | None], set[int], Mixing | None]:
+        self, given: Mapping[int, Where], active: set[int], outputs: Sequence[int], batch: int
+    ) -> tuple[dict[int, Where], set[int], Node | None]:
         """Where its outputs have the samples, which of them depend on the active operands, and where samples mix."""
         first, last = self.carries, self.leaves
         ends, nodes = self._ends(self._run), self._run.outputs
+        if _picked(given):
+            return self._follow_unrolled(given, active, outputs, batch)
         state, alive = dict(given), set(active)
         for k in given.keys() & set(range(first, last)):
             place = given[k]
-            state[k] = Place(place.axis - 1, place.stride) if place is not None and place.axis > 0 else place
-            if place is not None and place.axis == 0:
+            state[k] = Place(place.axis - 1, place.stride) if isinstance(place, Place) and place.axis > 0 else place
+            if isinstance(place, Place) and place.axis == 0:
                 state[k] = None
                 if k in active:
                     row = Node(getitem_basic, (0,), (self._operands[k],), {"index": (0,)}, self._first[k], caller())
-                    return dict.fromkeys(outputs), set(outputs), Mixing(row, (self._operands[k].shape,))
+                    return dict.fromkeys(outputs), set(outputs), row
         for _ in range(self.count):
             wanted = [i for i in nodes if i is not None]
             graph = Graph(self._run.nodes, [ends[k] for k in state], list(dict.fromkeys(wanted)))
             depend = {ends[k] for k in alive}
             places, mixing = follow_samples(graph, {ends[k]: place for k, place in state.items()}, depend, batch)
+            if graph.by_positions or _picked(places):
+                return self._follow_unrolled(given, active, outputs, batch)
             now = {m: places[i] for m, i in enumerate(nodes) if i in places}
             reached = {m for m, i in enumerate(nodes) if i in depend}
             before = dict(state), set(alive)
@@ -335,6 +342,15 @@ class Scan:
                 break
         found = {m: now[m] if m < first else _on_rows(now[m]) for m in outputs if m in now}
         return found, reached & set(outputs), mixing
+
+    def _follow_unrolled(
+        self, given: Mapping[int, Where], active: set[int], outputs: Sequence[int], batch: int
+    ) -> tuple[dict[int, Where], set[int], Node | None]:
+        """The same where samples are picked."""
+        self.by_positions = True
+        step, place = self._unrolled()
+        own = {place[k]: at for k, at in given.items() if k in place}
+        return step.follow(own, {place[k] for k in active if k in place}, outputs, batch)
 
     def _unrolled(self) -> tuple[Step, dict[int, int]]:
         """The operations of all steps, and which of its operands ours are."""
@@ -346,7 +362,9 @@ class Scan:
         place = {k: number[key] for k, key in enumerate(keys) if key in number}
         values = {n: self._operands[k] for k, n in place.items()}
         below = [values.get(n, x) for n, x in enumerate(closed.operands)]
-        return Step(closed, below, range(len(outputs)), {}), place
+        step = Step(closed, below, range(len(outputs)), {})
+        step.by_positions = self.by_positions
+        return step, place
 
     def _forward(self, given: Mapping[int, Block], wanted: Sequence[int]) -> dict[int, Block] | None:
         first, last, ops = self.carries, self.leaves, self._operands
@@ -396,9 +414,13 @@ class Scan:
         return {k: block.T for k, block in found.items() if k in operands}
 
 
-def _on_rows(place: Place | None) -> Place | None:
+def _picked(places: Mapping[int, Where]) -> bool:
+    return any(isinstance(place, Owners) for place in places.values())
+
+
+def _on_rows(place: Where) -> Where:
     """Where samples are once rows are stacked."""
-    return Place(place.axis + 1, place.stride) if place is not None and place.axis >= 0 else place
+    return Place(place.axis + 1, place.stride) if isinstance(place, Place) and place.axis >= 0 else place
 
 
 class _Derivative:

@@ -20,7 +20,6 @@ from ..accumulation.graph import Graph
 from ..accumulation.plan import Plan, accumulate, plan_for, write
 from ..accumulation.recording import Prepared, sample_places
 from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, ends, finished, result_dtype
-from ..accumulation.samples import Place
 from ..accumulation.seeds import Range, seeds, unit
 from ..accumulation.shadow import Cost, Ledger, ShadowGraph
 from ..algebra.block import Block
@@ -32,6 +31,7 @@ from ..errors import InputError
 from ..memo import Memo
 from ..ops.edges import Edge, Part
 from ..ops.families import Elementwise, Multilinear
+from ..places import Place, Where
 from ..tape.trace import Node
 from ..tape.traced import Traced
 
@@ -64,7 +64,7 @@ class Samples(Graph):
     Operations of other families than elementwise and multilinear keep the derivative of the whole batch.
     """
 
-    def __init__(self, whole: Graph, places: dict[int, Place | None], batch: int, samples: Range) -> None:
+    def __init__(self, whole: Graph, places: dict[int, Where], batch: int, samples: Range) -> None:
         whole.mark_live()
         self.__dict__.update(whole.__dict__)
         self._whole, self._places, self._batch, self._samples = whole, places, batch, samples
@@ -78,7 +78,7 @@ class Samples(Graph):
     def _cut(self, i: int, k: int) -> Edge | None:
         node, place = self.nodes[i], self._places.get(i)
         assert node.op is not None
-        if place is None or place.axis < 0 or node.out.shape[place.axis] != place.stride * self._batch:
+        if not isinstance(place, Place) or place.axis < 0 or node.out.shape[place.axis] != place.stride * self._batch:
             return None  # no samples, or not outermost on their axis
         axes = _axes_of_samples(node, place.axis)
         if axes is None:
@@ -170,10 +170,11 @@ class _Rehearsal:
     def __init__(self, ready: Prepared, args: Sequence[Any], options: Options) -> None:
         self.ready, self.args, self.options = ready, args, options
         self.in_axis, self.out_axis = ends(ready, Plan("forward")), ends(ready, Plan("reverse"))
-        cut = ready.batch is not None and ready.batch > 1 and options.on_mixing == "raise" and not options.structured
+        cut = ready.batch is not None and ready.batch > 1 and options.on_mixing == "raise"
+        cut = cut and not options.structured and not ready.graph.by_positions
         self.batch = ready.batch if cut else None
         """How many samples there are to cut; None where they stay together."""
-        self.places = sample_places(ready) if cut else {}
+        self.places = sample_places(ready)[0] if cut else {}
 
     def graph(self, samples: Range | None) -> Graph:
         if samples is None or self.batch is None or samples[1] - samples[0] == self.batch:
@@ -442,7 +443,10 @@ def _too_little(ready: Prepared, args: Sequence[Any], options: Options, found: S
         what += " of one sample"
     elif ready.batch not in (None, 1):
         what += f" of {ready.batch} samples"
-        why = " The samples stay together with structured=True, and with on_mixing other than 'raise'."
+        why = (
+            " The samples stay together where some are picked, with structured=True, and with on_mixing other than "
+            "'raise'."
+        )
     return InputError(
         f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and "
         f"result: {values:,} for the values that the function computes for its whole batch, {least.held - values:,} "

@@ -81,7 +81,7 @@ _ROW = count()
 def stretches(graph: Graph) -> list[Stretch]:
     """The stretches of a long graph that repeat each other, in order."""
     order = graph.order
-    if len(order) < SHORTEST or graph.steps:
+    if len(order) < SHORTEST or graph.steps or graph.by_positions:
         return []
     graph.mark_live()
     rows = [_ROWS.get(_row(graph, i), lambda: next(_ROW)) for i in order]

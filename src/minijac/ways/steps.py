@@ -11,11 +11,12 @@ import optree
 from ..accumulation.graph import Graph
 from ..accumulation.liveness import mark_live
 from ..accumulation.plan import structure_of
-from ..accumulation.samples import Mixing, Place, follow_samples
+from ..accumulation.samples import follow_samples
 from ..algebra.block import Block
 from ..backend import check_operand, value_of
 from ..lines import caller
 from ..memo import Memo
+from ..places import Owners, Where
 from ..tape.op import Op
 from ..tape.trace import Node
 from ..tape.traced import Traced, traced
@@ -35,7 +36,7 @@ STEP = Op("step", _carried_out, _carried_out)
 class Step:
     """A function that was run, with its operands. What a graph asks of it runs it again, and is then forgotten."""
 
-    __slots__ = ("_closed", "_followed", "_operands", "_outputs")
+    __slots__ = ("_closed", "_followed", "_operands", "_outputs", "by_positions")
 
     def __init__(
         self, closed: Closed, operands: Sequence[Any], outputs: Sequence[int], followed: dict[Any, Any]
@@ -46,6 +47,8 @@ class Step:
         """Of each of its outputs on the tape the position among the function's results."""
         self._followed = followed
         """Where samples went, by where they came in: for all steps of one structure."""
+        self.by_positions = False
+        """Whether positions told where samples go (`Graph.by_positions`)."""
 
     def forward(self, given: Mapping[int, Block], live: Mapping[int, Any]) -> dict[int, Block]:
         """From the blocks of operands to those of outputs; `live` has the outputs that are wanted."""
@@ -71,8 +74,8 @@ class Step:
         return {k: found.get(run.inputs[k]) for k, _ in operands}
 
     def follow(
-        self, given: Mapping[int, Place | None], active: set[int], outputs: Sequence[int], batch: int
-    ) -> tuple[dict[int, Place | None], set[int], Mixing | None]:
+        self, given: Mapping[int, Where], active: set[int], outputs: Sequence[int], batch: int
+    ) -> tuple[dict[int, Where], set[int], Node | None]:
         """Where its outputs have the samples, which of them depend on the active operands, and where samples mix."""
         key = tuple(given.items()), tuple(sorted(active)), tuple(outputs), batch
         found = self._followed.get(key)
@@ -85,7 +88,8 @@ class Step:
                 {m for m, i in nodes.items() if i in alive},
                 mixing,
             )
-            if mixing is None:
+            self.by_positions |= graph.by_positions
+            if mixing is None and not self.by_positions and not any(isinstance(at, Owners) for at in given.values()):
                 self._followed[key] = found
         return found
 
@@ -99,9 +103,8 @@ class Step:
             other = masks.get(i, mask)
             masks[i] = None if mask is None or other is None else mask if mask is other else np.logical_or(mask, other)
         wanted = list(dict.fromkeys(nodes[m] for m in live)) if live else list(dict.fromkeys(nodes.values()))
-        graph = Graph(
-            run.nodes, [run.inputs[k] for k in operands], wanted, {i: m for i, m in masks.items() if m is not None}
-        )
+        masks = {i: m for i, m in masks.items() if m is not None}
+        graph = Graph(run.nodes, [run.inputs[k] for k in operands], wanted, masks, self.by_positions)
         return graph, run, nodes
 
 
