@@ -200,7 +200,7 @@ def prepare(
     out_axes, mixes = found or _out_axes(ready, options)
     if not run.others and not graph.by_positions:
         _OUT_AXES.put(key, (out_axes, mixes))
-    return ready._replace(out_axes=out_axes, mixes=mixes)
+    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure, mixes)
 
 
 _OUT_AXES = Memo[tuple[list[int | None], bool]](1024)
