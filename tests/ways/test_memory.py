@@ -315,3 +315,25 @@ def test_a_bar_without_tqdm_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ImportError, match=r"pip install minijac\[progress\]"):
         mj.jacobian(np.sin, chunk_size=1, mode="forward", progress=True)(random(3, 4))
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_a_compiled_loop_holds_no_more_than_was_asked_for(mode):
+    weights = np.random.default_rng(0).normal(size=(16, 16)) * 0.2
+
+    def f(x):
+        v = x
+        for _ in range(60):
+            v = np.tanh(v @ weights) * np.cos(v) + 0.1 * x
+        return v
+
+    x = np.random.default_rng(1).normal(size=(512, 16))
+    most = 26_000_000
+    compiled = mj.compile(mj.jacobian(f, mode=mode, max_bytes=most))
+    expected = mj.jacobian(f, mode=mode)(x)
+    np.testing.assert_allclose(compiled(x), expected, 1e-12, 1e-14)
+    tracemalloc.start()
+    compiled(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert compiled.buffer_bytes() + peak - expected.nbytes <= most

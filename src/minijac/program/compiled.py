@@ -488,9 +488,8 @@ def _recorded(
     program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
-    entry = Entry(
-        released(optimised(program.verify(), not how.plain)), output_tree, None if alone else parts, how, device
-    )
+    found = released(optimised(program.verify(), not how.plain and not recorder.bounded))
+    entry = Entry(found, output_tree, None if alone else parts, how, device)
     entry.arrays = [k for k in without_axes if program.values[numbers[k]].number is not None]
     return entry, captured, shaping
 

@@ -182,7 +182,7 @@ kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "_numbers", "arrays", "instructions", "shaping", "values")
+    __slots__ = ("_captured", "_numbers", "arrays", "bounded", "instructions", "shaping", "values")
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,6 +193,8 @@ class Recorder(Trace):
         self._numbers: dict[Any, Symbol] = {}
         self.arrays: list[Any] = []
         """Arguments and captured arrays, for where they live."""
+        self.bounded = False
+        """Whether a bound on memory was asked for: loops, which keep rows of all steps, are then not looked for."""
         self.shaping: list[tuple[Any, Any]] = []
         """Arrays that say what the program does, such as indices, by weak reference, with what they held."""
 

@@ -327,10 +327,13 @@ def ways(ready: Prepared, args: Sequence[Any], options: Options, room: float = n
 def within_bytes(ready: Prepared, args: tuple[Any, ...], options: Options) -> list[list[Any]]:
     """Jacobians of all outputs by all inputs within `max_bytes`, as ``result[output][input]``.
 
-    Inside another transformation, whose tape keeps everything, the bound is left to that one.
+    Inside another transformation, whose tape keeps everything, the bound is left to that one; a program that is being
+    recorded is told of it, and keeps no rows of all steps.
     """
     with np.errstate(all="ignore"):
         if any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
+            if ready.run.trace.program is not None:
+                ready.run.trace.program.bounded = True
             plan = ready.plan(options.mode)
             return assemble(ready, plan, options)
         rehearsal, room = _Rehearsal(ready, args, options), options.max_bytes * (1 - MARGIN)
