@@ -187,3 +187,13 @@ def test_what_a_later_step_discards_is_not_looked_at_in_an_earlier_one(mode, com
     g = mj.jacobian(f, mode=mode)
     with np.errstate(all="ignore"):
         np.testing.assert_allclose((mj.compile(g) if compiled else g)(x), expected, 1e-6, 1e-7)
+
+
+def test_entries_that_are_all_used_are_no_masks_in_a_program():
+    def f(x: Any) -> Any:
+        for _ in range(20):
+            x = np.concatenate([np.sqrt(x[:, :1] + 2.0), x[:, 1:] / (1.0 + x[:, :1] ** 2)], 1)
+        return x
+
+    names = {step.op.name for step in mj.compile(mj.jacobian(f)).program(np.abs(X)).instructions}
+    assert not names & {"where", "logical_and", "logical_or"}

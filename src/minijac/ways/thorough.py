@@ -70,11 +70,11 @@ def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dic
             varying[i] = None
             continue
         found = [_through(node, k, varying.get(p), partial(graph.edge, i, k), True) for k, p in graph.operands(i)]
-        varying[i] = None if any(mask is None for mask in found) else reduce(np.logical_or, found)
+        varying[i] = None if any(mask is None for mask in found) else _part(reduce(np.logical_or, found))
     live: dict[int, Any] = dict.fromkeys(graph.outputs, None)
     for i in reversed(graph.order):
         node = graph.nodes[i]
-        mask = live.get(i)
+        mask = live[i] = _part(live.get(i))
         node.live = mask if node.live is None else node.live if mask is None else np.logical_and(node.live, mask)
         for k, p in graph.operands(i):
             used = None
@@ -83,6 +83,11 @@ def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dic
             note_use(live, p, used, set())
     graph.forget_edges()  # those that told where entries go
     return varying, live
+
+
+def _part(mask: Any) -> Any:
+    """A mask, None where it is known to leave out nothing."""
+    return None if type(mask) is np.ndarray and mask.all() else mask
 
 
 def _reach_unbounded(graph: Graph) -> tuple[set[int], set[int]]:
