@@ -337,6 +337,11 @@ TWINS: dict[str, Callable[[ModuleType], Twin]] = {
         map("scipy.{}".format, _OF_SCIPY),
         lambda original: Twin(original.__name__, original, _public(_OF_SCIPY[original.__name__.split(".")[1]])),
     ),
+    "scipy.linalg": lambda original: Twin(
+        "scipy.linalg",
+        original,
+        {name: _of_matrices(getattr(original, name), mine) for name, mine in _public(linalg).items()},
+    ),
     "scipy.stats": lambda original: Twin("scipy.stats", original, _families(original)),
     "scipy.special": lambda original: Twin("scipy.special", original, _special(original)),
 }
@@ -345,6 +350,19 @@ TWINS: dict[str, Callable[[ModuleType], Twin]] = {
 
 def _public(module: ModuleType) -> dict[str, Any]:
     return {name: getattr(module, name) for name in module.__all__}
+
+
+_NO_MATTER = frozenset(
+    ("assume_a", "check_finite", "lapack_driver", "lwork", "overwrite_a", "overwrite_ab", "overwrite_b", "workers")
+)
+"""Options of `scipy.linalg` that say how a result is found, not which."""
+
+
+def _of_matrices(plain: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def without(*args: Any, **options: Any) -> Any:
+        return function(*args, **{name: value for name, value in options.items() if name not in _NO_MATTER})
+
+    return _for_traced(plain, without)
 
 
 class _Family:
@@ -392,7 +410,7 @@ def twin_function(function: Any) -> Any:
         return None
     mine = special if place[1] == "special" else _OF_SCIPY.get(place[1])
     if mine is not None and name in mine.__all__:
-        return getattr(mine, name)
+        return _of_matrices(function, getattr(mine, name)) if mine is linalg else getattr(mine, name)
     if mine is interpolate and name == "None":  # an interpolant that is there already
         return interpolate.followed(function)
     return None

@@ -40,6 +40,38 @@ LINALG = {
     "block_diag": (lambda la, x: la.block_diag(x, 2.0 * x[:1], x[0]), A),
     "toeplitz": (lambda la, x: la.toeplitz(x[0], x[1]), A),
     "circulant": (lambda la, x: la.circulant(x[0]), A),
+    "sinm": (lambda la, x: la.sinm(x) @ la.sinm(2.0 * x), A),
+    "cosm": (lambda la, x: la.cosm(x), A),
+    "tanm": (lambda la, x: la.tanm(0.3 * x), A),
+    "hyperbolic": (lambda la, x: la.sinhm(x) @ la.coshm(x) + la.tanhm(x), A),
+    "complex sinm": (lambda la, x: la.sinm(x * Z) + la.cosm(x * Z), A),
+    "signm": (lambda la, x: la.signm(x @ x.T - 2.0 * np.eye(3)), S),
+    "fractional_matrix_power": (lambda la, x: la.fractional_matrix_power(x @ x.T, 0.3), S),
+    "whole power": (lambda la, x: la.fractional_matrix_power(x, -2), S),
+    "polar": (lambda la, x: la.polar(x)[0] + la.polar(x)[1], A),
+    "polar, left": (lambda la, x: la.polar(x, side="left")[1], A),
+    "polar, tall": (lambda la, x: la.polar(x[:, :2], side="left")[1] @ la.polar(x[:, :2])[0], A),
+    "polar, wide": (lambda la, x: la.polar(x[:2])[0] @ la.polar(x[:2])[1] + la.polar(x[:2], "left")[0], A),
+    "solve_sylvester": (lambda la, x: la.solve_sylvester(x, x[:2, :2] + 1.0, x[:, :2]), S),
+    "complex solve_sylvester": (lambda la, x: la.solve_sylvester(x + Z, x[:2, :2] * 1j, x[:, :2]), S),
+    "solve_continuous_lyapunov": (lambda la, x: la.solve_continuous_lyapunov(x, x @ x), S),
+    "solve_discrete_lyapunov": (lambda la, x: la.solve_discrete_lyapunov(0.2 * x, x @ x), A),
+    "complex solve_discrete_lyapunov": (lambda la, x: la.solve_discrete_lyapunov(0.2 * x * Z, x @ x), A),
+    "eig": (lambda la, x: np.abs(la.eig(x)[1]) + np.abs(la.eig(x)[0]), S),
+    "eigvals": (lambda la, x: np.sort(np.real(la.eigvals(x))), S),
+    "qr": (lambda la, x: la.qr(x)[0] @ la.qr(x)[1] + la.qr(x, mode="r")[0], A),
+    "qr, economic": (lambda la, x: la.qr(x[:, :2], mode="economic")[0], A),
+    "qr, the factor of a tall one": (lambda la, x: la.qr(x[:, :2], mode="r")[0], A),
+    "lstsq": (lambda la, x: la.lstsq(x[:, :2], b)[0] * la.lstsq(x[:, :2], b)[1], A),
+    "pinvh": (lambda la, x: la.pinvh(x), S),
+    "hankel": (lambda la, x: la.hankel(x[0], x[1]) + la.hankel(x[2]), A),
+    "companion": (lambda la, x: la.companion(x[0]), A),
+    "leslie": (lambda la, x: la.leslie(x[0], x[1, :2]), A),
+    "fiedler": (lambda la, x: la.fiedler(x[0]), A),
+    "khatri_rao": (lambda la, x: la.khatri_rao(x, x[:2]), A),
+    "convolution_matrix": (lambda la, x: la.convolution_matrix(x[0], 4) @ la.convolution_matrix(x[1], 4, "same"), A),
+    "convolution_matrix, valid": (lambda la, x: la.convolution_matrix(x[0], 5, "valid"), A),
+    "matmul_toeplitz": (lambda la, x: la.matmul_toeplitz((x[0], x[1]), x), A),
     "complex expm": (lambda la, x: la.expm(x * Z), A),
     "complex solve_triangular": (lambda la, x: la.solve_triangular(x * Z + 3j * np.eye(3), b, trans=2), A),
     "complex cho_solve": (lambda la, x: la.cho_solve(la.cho_factor(_hermitian(x)), b), A),
@@ -62,6 +94,22 @@ def test_linear_algebra(pair):
     check_jacobian(case)
     J = mj.jacobian(mj.adapt(lambda x: f(scipy.linalg, x)), batch_axis=None)(x)
     close(J, mj.jacobian(lambda x: f(linalg, x), batch_axis=None)(x))
+
+
+def test_adapted_code_gives_options_that_do_not_change_the_result_and_constants_to_SciPy():
+    from scipy.linalg import inv
+
+    def f(x):
+        w, left, right = scipy.linalg.eig(S, S @ S, left=True)  # of constants, which minijac need not have
+        y = scipy.linalg.solve(x, b, assume_a="pos", check_finite=False) + inv(x, overwrite_a=True)[0]
+        return y * w.real[0] * np.abs(left * right).sum()
+
+    J = mj.jacobian(mj.adapt(f), batch_axis=None)(S)
+    steps = 1e-6 * np.eye(9).reshape(3, 3, 3, 3)
+    by_difference = lambda x: scipy.linalg.solve(x, b) + scipy.linalg.inv(x)[0]
+    scale = f(S) / by_difference(S)
+    truth = [[scale * (by_difference(S + s) - by_difference(S - s)) / 2e-6 for s in row] for row in steps]
+    close(J, np.moveaxis(np.array(truth), -1, 0), 1e-6, 1e-8)
 
 
 def test_expm_of_a_batch_keeps_samples_apart_and_compiles():
@@ -92,6 +140,7 @@ def test_functions_of_matrices_beyond_the_real_numbers():
         "norm": whole(lambda x: stats.norm.logpdf(x[0], x[1], np.exp(x[2])), 3),
         "expm": whole(linalg.expm, 2, 2),
         "sqrtm": whole(lambda x: linalg.sqrtm(x @ x.T + np.eye(2)), 2, 2),
+        "solve_sylvester": whole(lambda x: linalg.solve_sylvester(x, x.T, x @ x), 2, 2, points=[S[:2, :2]]),
         "lu_solve": whole(lambda x: linalg.lu_solve(linalg.lu_factor(x), b), 3, 3, points=[A]),
     }
 )

@@ -109,6 +109,15 @@ def allpole(x: Any, a: Any) -> Any:
     return torch.linalg.solve(matrix, x.unsqueeze(-1)).squeeze(-1)
 
 
+def sylvester(a: Any, b: Any, q: Any) -> Any:
+    """By Kronecker products, a matrix for each sample."""
+    n, m = q.shape[-2:]
+    eye = lambda k: torch.eye(k, dtype=q.dtype)
+    pairs = zip(a.reshape(-1, n, n), b.reshape(-1, m, m), strict=True)
+    whole = torch.stack([torch.kron(one, eye(m)) + torch.kron(eye(n), other.mT.contiguous()) for one, other in pairs])
+    return torch.linalg.solve(whole, q.reshape(-1, n * m, 1)).reshape(q.shape)
+
+
 def owens_t(h: Any, a: Any) -> Any:
     """By its integral over the second operand."""
     nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(40))
@@ -374,6 +383,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "lu_values": lambda a: torch.linalg.lu_factor(a)[0],
     "lu_pivots": lambda a: torch.linalg.lu_factor(a)[1] - 1,
     "allpole": allpole,
+    "sylvester": sylvester,
     "fourier": lambda x, axis, inverse: (
         torch.fft.ifftn(x, dim=axis, norm="forward") if inverse else torch.fft.fftn(x, dim=axis)
     ),

@@ -21,7 +21,7 @@ from .families import Example, along, define, labelled, opaque
 from .linalg import T
 from .maps import linear_map
 
-__all__ = ["allpole", "logm", "lu_pivots", "lu_values", "sqrtm"]
+__all__ = ["allpole", "logm", "lu_pivots", "lu_values", "sqrtm", "sylvester"]
 
 
 def _scipy(module: str, name: str, x: Any) -> Any:
@@ -91,6 +91,40 @@ def _near_one(x: Any) -> Any:
 
 sqrtm = _matrix_function("sqrtm")
 logm = _matrix_function("logm")
+
+
+def _along_sylvester(a: Any, b: Any, e: Any) -> Any:
+    """For right-hand sides with one more axis in front."""
+    a, b = (np.broadcast_to(m, (*e.shape[:-2], *m.shape[-2:])) for m in (a, b))
+    return sylvester(a, b, e)
+
+
+def _sylvester_edge(node: Node, k: int) -> Edge:
+    """``a dx + dx b = dq - da x - x db``, of which each part is another solution; so is its transpose, of a^T, b^T."""
+    (a, b, _), x = node.args, node.out
+    push, pull = (
+        (lambda e: -_along_sylvester(a, b, e @ x), lambda y: -(_along_sylvester(T(a), T(b), y) @ T(x))),
+        (lambda e: -_along_sylvester(a, b, x @ e), lambda y: -(T(x) @ _along_sylvester(T(a), T(b), y))),
+        (lambda e: _along_sylvester(a, b, e), lambda y: _along_sylvester(T(a), T(b), y)),
+    )[k]
+    return linear_map(node.args[k].shape, x.shape, push, pull, [(i, i) for i in range(x.ndim - 2)])
+
+
+def _apart(a: Any) -> Any:
+    return a + 12.0 * np.eye(a.shape[-1])
+
+
+sylvester = define(
+    "sylvester",
+    lambda a, b, q: _scipy("linalg", "solve_sylvester", q)(a, b, q),
+    _sylvester_edge,
+    [
+        Example(((3, 2, 2), (3, 3, 3), (3, 2, 3)), prepare=_apart),
+        Example(((3, 1, 1), (3, 2, 2), (3, 1, 2)), prepare=_apart),
+    ],
+    complex=True,
+)
+"""``a x + x b = q``. ``a``: (..., n, n), ``b``: (..., m, m), ``q``: (..., n, m), of the same leading axes."""
 
 
 def _lu_values(a: Any) -> Any:

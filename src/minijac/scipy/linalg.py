@@ -12,8 +12,12 @@ from ..numpy.creation import asarray
 from ..ops import scipy as matrices
 
 __all__ = [
-    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "det", "eigh", "eigvalsh", "expm", "inv", "logm",
-    "lu_factor", "lu_solve", "norm", "pinv", "solve", "solve_triangular", "sqrtm", "svd", "svdvals", "toeplitz",
+    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "companion", "convolution_matrix", "coshm",
+    "cosm", "det", "eig", "eigh", "eigvals", "eigvalsh", "expm", "fiedler", "fractional_matrix_power", "hankel",
+    "inv", "khatri_rao", "leslie", "logm", "lstsq", "lu_factor", "lu_solve", "matmul_toeplitz", "norm", "pinv",
+    "pinvh", "polar", "qr", "signm", "sinhm", "sinm", "solve", "solve_continuous_lyapunov",
+    "solve_discrete_lyapunov", "solve_sylvester", "solve_triangular", "sqrtm", "svd", "svdvals", "tanhm", "tanm",
+    "toeplitz",
 ]  # fmt: skip
 
 _PADE = (
@@ -119,6 +123,99 @@ def logm(A: Any) -> Any:
     return matrices.logm(_square(A, "logm"))
 
 
+def fractional_matrix_power(A: Any, t: Any) -> Any:
+    """``A`` to a real power: ``expm(t logm(A))``, which holds where `logm` does; whole powers by products."""
+    A = _square(A, "fractional_matrix_power")
+    if isinstance(t, int | float | np.integer) and t == int(t):
+        return np.linalg.matrix_power(A, int(t))
+    return expm(t * logm(A))
+
+
+def signm(A: Any) -> Any:
+    """The matrix sign, ``A (A^2)^(-1/2)``: no eigenvalue on the imaginary axis."""
+    A = _square(A, "signm")
+    return np.linalg.solve(sqrtm(A @ A), A)
+
+
+def cosm(A: Any) -> Any:
+    """The matrix cosine, by exponentials."""
+    return _of_exponentials(A, 1j, 1.0)
+
+
+def sinm(A: Any) -> Any:
+    """The matrix sine, by exponentials."""
+    return _of_exponentials(A, 1j, -1.0)
+
+
+def tanm(A: Any) -> Any:
+    """The matrix tangent: ``cosm(A)^-1 sinm(A)``."""
+    return np.linalg.solve(cosm(A), sinm(A))
+
+
+def coshm(A: Any) -> Any:
+    """The hyperbolic matrix cosine, by exponentials."""
+    return _of_exponentials(A, 1.0, 1.0)
+
+
+def sinhm(A: Any) -> Any:
+    """The hyperbolic matrix sine, by exponentials."""
+    return _of_exponentials(A, 1.0, -1.0)
+
+
+def tanhm(A: Any) -> Any:
+    """The hyperbolic matrix tangent: ``coshm(A)^-1 sinhm(A)``."""
+    return np.linalg.solve(coshm(A), sinhm(A))
+
+
+def _of_exponentials(A: Any, factor: complex, sign: float) -> Any:
+    """``(exp(f A) + sign exp(-f A)) / 2``, over i for the sine: of a real matrix, a part of one of them."""
+    A = _square(A, "a function of matrices")
+    if factor == 1j and A.dtype.kind != "c":
+        turned = expm(1j * A)
+        return turned.real if sign > 0 else turned.imag
+    found = 0.5 * (expm(factor * A) + sign * expm(-factor * A))
+    return found / 1j if factor == 1j and sign < 0 else found
+
+
+def polar(a: Any, side: str = "right") -> tuple[Any, Any]:
+    """``a = u p`` (``p u`` for the left side), u unitary and p positive definite. a: (m, n) of full rank."""
+    a = asarray(a)
+    m, n = a.shape[-2:]
+    tall = a if m >= n else _turned(a)
+    p = sqrtm(_turned(tall) @ tall)
+    u = _turned(np.linalg.solve(p, _turned(tall)))
+    if m < n:
+        u = _turned(u)
+    beside = side == ("right" if m >= n else "left")
+    return u, p if beside else (u @ p @ _turned(u) if m >= n else _turned(u) @ p @ u)
+
+
+def _turned(a: Any) -> Any:
+    return np.conj(np.swapaxes(a, -1, -2))
+
+
+def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
+    """``a x + x b = q``. a: (..., n, n), b: (..., m, m), q: (..., n, m). Cost: another one for each seed."""
+    a, b, q = _square(a, "solve_sylvester"), _square(b, "solve_sylvester"), asarray(q)
+    dtype = np.result_type(a.dtype, b.dtype, q.dtype, np.float32)
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2], q.shape[:-2])
+    return matrices.sylvester(*(np.broadcast_to(m.astype(dtype), (*lead, *m.shape[-2:])) for m in (a, b, q)))
+
+
+def solve_continuous_lyapunov(a: Any, q: Any) -> Any:
+    """``a x + x a^H = q``"""
+    return solve_sylvester(a, _turned(_square(a, "solve_continuous_lyapunov")), q)
+
+
+def solve_discrete_lyapunov(a: Any, q: Any) -> Any:
+    """``a x a^H - x + q = 0``, by the continuous equation of ``(a + 1)^-1 (a - 1)``."""
+    a = _square(a, "solve_discrete_lyapunov")
+    shifted = np.linalg.inv(a + np.eye(a.shape[-1]))
+    return solve_continuous_lyapunov(
+        np.eye(a.shape[-1]) - 2.0 * shifted, -2.0 * (shifted @ asarray(q) @ _turned(shifted))
+    )
+
+
 def lu_factor(a: Any) -> tuple[Any, Any]:
     """The factors ``P a = L U`` in one matrix, and the pivots, as SciPy has them. a: (n, n).
 
@@ -169,6 +266,32 @@ def eigh(a: Any) -> tuple[Any, Any]:
     return values, vectors
 
 
+def eig(a: Any) -> tuple[Any, Any]:
+    """Eigenvalues and right eigenvectors of length one."""
+    values, vectors = np.linalg.eig(_square(a, "eig"))
+    return values + 0j, vectors
+
+
+def eigvals(a: Any) -> Any:
+    """Eigenvalues, complex."""
+    return np.linalg.eigvals(_square(a, "eigvals")) + 0j
+
+
+def qr(a: Any, mode: str = "full") -> Any:
+    """``a = q r``, for `mode` "economic" of the smaller shape; "r" gives ``(r,)``."""
+    a = asarray(a)
+    if mode == "r":
+        r: Any = np.linalg.qr(a, mode="r")
+        return (np.pad(r, ((0, a.shape[-2] - r.shape[-2]), (0, 0))),)
+    return tuple(np.linalg.qr(a, mode="complete" if mode == "full" else "reduced"))
+
+
+def lstsq(a: Any, b: Any, cond: Any = None) -> tuple[Any, Any, Any, Any]:
+    """The least-squares solution, sums of squares, rank and singular values. a: (m, n), b: (m,) or (m, k)."""
+    x, squares, rank, s = np.linalg.lstsq(asarray(a), asarray(b), -1 if cond is None else cond)
+    return x, squares if np.ndim(b) == 2 or squares.shape == (0,) else squares[0], rank, s
+
+
 def eigvalsh(a: Any) -> Any:
     """Eigenvalues of a symmetric matrix."""
     return np.linalg.eigvalsh(_square(a, "eigvalsh"))
@@ -189,6 +312,12 @@ def svdvals(a: Any) -> Any:
 def pinv(a: Any) -> Any:
     """The pseudo-inverse."""
     return np.linalg.pinv(asarray(a))
+
+
+def pinvh(a: Any) -> Any:
+    """The pseudo-inverse of a symmetric or Hermitian matrix, of which the lower triangle is looked at."""
+    a = np.tril(_square(a, "pinvh"))
+    return np.linalg.pinv(a + _turned(np.tril(a, -1)))
 
 
 def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
@@ -222,3 +351,50 @@ def circulant(c: Any) -> Any:
     c = asarray(c)
     n = c.shape[0]
     return c[(np.arange(n)[:, None] - np.arange(n)) % n]
+
+
+def hankel(c: Any, r: Any = None) -> Any:
+    """Constant along anti-diagonals: `c` is the first column, ``r[1:]`` the rest of the last row, or zeros."""
+    c = asarray(c)
+    r = np.zeros_like(c) if r is None else asarray(r)
+    return np.concatenate([c, r[1:]])[np.arange(c.shape[0])[:, None] + np.arange(r.shape[0])]
+
+
+def companion(a: Any) -> Any:
+    """Its eigenvalues are the roots of the polynomial with the coefficients a: (n,)."""
+    a = asarray(a)
+    n = a.shape[0]
+    return np.concatenate([(-a[1:] / a[0])[None], np.eye(n - 2, n - 1, dtype=a.dtype)])
+
+
+def leslie(f: Any, s: Any) -> Any:
+    """Fecundities f: (n,) in the first row, survivals s: (n - 1,) below the diagonal."""
+    s = asarray(s)
+    return np.concatenate([asarray(f)[None], np.pad(np.diag(s), ((0, 0), (0, 1)))])
+
+
+def fiedler(a: Any) -> Any:
+    """Distances between the entries of a: (n,)."""
+    a = asarray(a)
+    return np.abs(a[:, None] - a)
+
+
+def khatri_rao(a: Any, b: Any) -> Any:
+    """The Kronecker product column by column. a: (n, k), b: (m, k); returns (n m, k)."""
+    a, b = asarray(a), asarray(b)
+    return (a[:, None] * b[None]).reshape(-1, a.shape[1])
+
+
+def convolution_matrix(a: Any, n: int, mode: str = "full") -> Any:
+    """The matrix that convolves vectors of length n with a: (m,), in NumPy's modes."""
+    a = asarray(a)
+    m = a.shape[0]
+    whole = toeplitz(np.pad(a, (0, n - 1)), np.pad(a[:1], (0, n - 1)))
+    start = {"full": 0, "same": (min(m, n) - 1) // 2, "valid": min(m, n) - 1}[mode]
+    return whole[start : start + {"full": m + n - 1, "same": max(m, n), "valid": max(m, n) - min(m, n) + 1}[mode]]
+
+
+def matmul_toeplitz(c_or_cr: Any, x: Any) -> Any:
+    """``toeplitz(c, r) @ x``. x: (n,) or (n, k)."""
+    column, row = c_or_cr if isinstance(c_or_cr, tuple) else (c_or_cr, None)
+    return toeplitz(column, row) @ asarray(x)
