@@ -456,7 +456,7 @@ def _watched(
     shapes = [known() for known, _ in shaping]
     before = {id(each.value) for each in found}
     for each in (*found, *(each for each in held(fn) if is_array(each.value) and id(each.value) not in before)):
-        if isinstance(each.value, PLAIN):
+        if isinstance(each.value, (*PLAIN, tuple)):
             if unchanged(each):
                 yield each
         elif not is_array(each.value) or id(each.value) in lifted:

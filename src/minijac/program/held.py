@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
+from itertools import islice
 from operator import getitem
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -72,7 +73,10 @@ def held(fn: Callable[..., Any]) -> list[Held]:
         if isinstance(value, PLAIN) and not (isinstance(read, partial) and read.func is _same):
             plain.append((names, Held(read, value)))
         elif isinstance(value, COLLECTIONS):
-            plain.append((names, Held(partial(_size, read), _size(lambda value=value: value))))  # type: ignore[misc]
+            plain.append((names[:1], Held(partial(_size, read), _size(lambda value=value: value))))  # type: ignore[misc]
+            if isinstance(value, dict):
+                content = Content(read, value)
+                plain.append((names, Held(content, content.last)))
         if isinstance(value, GENERATORS) or (is_array(value) and not isinstance(value, PLAIN)):
             found.append((names, Held(read, value)))
         elif id(value) not in seen and (not isinstance(value, PLAIN) or isinstance(value, FOLLOWED)):
@@ -104,8 +108,8 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
     elif isinstance(value, ReferenceType):
         yield value, value(), ANY
     elif isinstance(value, dict):
-        for k, (key, inner) in enumerate(list(value.items())):
-            yield _step(read, key), inner, (str(key), *names) if k < MOST_ITEMS else (str(key),)
+        for key, inner in list(value.items()):
+            yield _step(read, key), inner, (str(key), *names) if isinstance(inner, dict) else (str(key),)
     elif isinstance(value, list | tuple | deque):
         yield from ((_step(read, k), inner, (None, *names) if k < MOST_ITEMS else ()) for k, inner in enumerate(value))
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
@@ -118,7 +122,7 @@ def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reach
     own = not of_library(value.__code__.co_filename)
     for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
         try:
-            yield partial(getattr, cell, "cell_contents"), cell.cell_contents, (name, None) if own else ()
+            yield partial(getattr, cell, "cell_contents"), cell.cell_contents, (None, name) if own else ()
         except ValueError:  # not bound yet
             continue
     if own:
@@ -126,8 +130,10 @@ def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reach
         if "random" in names:
             yield from ((partial(_same, each), each, ANY) for each in GLOBAL)
         yield from _named(value.__globals__, names, set())
-    for part in ("__defaults__", "__kwdefaults__", "__dict__") if own else ():
-        yield from _inside(partial(_attribute, read, part), getattr(value, part), ANY)
+        for part in ("__defaults__", "__dict__"):
+            yield from _inside(partial(_attribute, read, part), getattr(value, part), ANY)
+        if value.__kwdefaults__:
+            yield partial(_attribute, read, "__kwdefaults__"), value.__kwdefaults__, ANY
 
 
 def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator[Reached]:
@@ -186,6 +192,26 @@ def _told(names: Names) -> str:
 
 def _same(value: Any) -> Any:
     return value
+
+
+class Content:
+    """The first plain values in a dict, whatever their keys, which may be computed: while they are the same, one tuple.
+
+    A dict into which the function writes such values is its journal: of that only what the code names counts.
+    """
+
+    def __init__(self, read: Callable[[], Any], found: dict[Any, Any]) -> None:
+        self.read = read
+        self.last = _plain_in(found)
+
+    def __call__(self) -> Any:
+        now = _plain_in(self.read())
+        same = now == self.last and list(map(type, now)) == list(map(type, self.last))
+        return self.last if same else now
+
+
+def _plain_in(found: dict[Any, Any]) -> tuple[Any, ...]:
+    return tuple([inner for inner in islice(found.values(), MOST_ITEMS) if isinstance(inner, PLAIN)])
 
 
 def _size(read: Callable[[], Any]) -> int | None:
