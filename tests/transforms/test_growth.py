@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from growth import FUNCTIONS, Growth
 from registry import NAMES_BATCH, SMOOTH, B, Case, cases
 
 import minijac as mj
@@ -75,26 +76,13 @@ def test_no_transformation_of_an_operation_takes_more_than_linear_memory(case: C
     check_linear(f, k, axes, grown(operands, axes, FEW), grown(operands, axes, MANY))
 
 
-W = np.random.default_rng(0).standard_normal((9, 9))
-COMPOSED: dict[str, Callable[[Any], Any]] = {
-    "reshape": lambda x: (np.sin(x) @ W).reshape(len(x), 3, 3) ** 2,
-    "broadcast_to": lambda x: np.broadcast_to(np.sin(x)[:, None], (len(x), 2, 9)) * 2.0,
-    "positions": lambda x: np.sin(x)[:, [0, 3, 3]] * x[:, :1],
-    "take_along_axis": lambda x: np.take_along_axis(x * x, np.argsort(mj.stop_gradient(x), 1)[:, :2], 1),
-    "sort": lambda x: np.sort(np.sin(x), 1) ** 2,
-    "median": lambda x: np.median(x * x, 1),
-    "logsumexp": lambda x: mj.special.logsumexp(x @ W, 1),
-    "log_softmax": lambda x: mj.special.log_softmax(x @ W, 1)[:, 0],
-    "slogdet": lambda x: np.linalg.slogdet(np.tanh(x.reshape(-1, 3, 3) @ W[:3, :3]))[1],
-    "inv": lambda x: np.linalg.inv(np.tanh(x).reshape(-1, 3, 3) + 3.0 * np.eye(3))[:, 0, 0],
-    "norm": lambda x: np.cos(np.linalg.norm(x @ W, axis=1)),
-    "where": lambda x: np.where(x > 0, np.log(np.abs(x)), 0.0).sum(1),
-    "clip": lambda x: np.arccos(np.clip(x, -1.0, 1.0)).sum(1),
-    "network": lambda x: np.tanh(np.maximum(x @ W, 0.0) @ W) @ W[:, :1],
-}
-
-
-@pytest.mark.parametrize("f", COMPOSED.values(), ids=COMPOSED.keys())
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_no_transformation_of_a_composition_does(f):
     x = np.random.default_rng(1).standard_normal((B, 9))
     check_linear(f, 0, (0,), grown([x], (0,), FEW), grown([x], (0,), MANY))
+
+
+def test_the_sweep_tells_a_square_from_a_line():
+    line, square = ([1e6 * n**power for n in (64, 256, 1024)] for power in (1, 2))
+    assert not Growth("bytes", line).too_fast
+    assert Growth("bytes", square).too_fast
