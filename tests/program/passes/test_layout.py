@@ -65,3 +65,22 @@ def test_what_a_product_is_made_of_comes_in_its_order(order):
 def test_axes_that_are_torn_apart_are_left():
     program = program_of(product("bhkso"), *operands())
     assert products_in_order(program).instructions == program.instructions
+
+
+def test_entries_that_are_transposed_and_copied_are_made_in_the_order_of_the_copy():
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((40, 1, 30)), rng.standard_normal((1, 20, 30))
+
+    def f(a, b):
+        return np.reshape(np.transpose(a * b, (1, 2, 0)), (20, -1))
+
+    program = program_of(f, a, b)
+    makers = {step.out: step for step in program.instructions}
+    assert makers[through(program.outputs[0], makers)].op.name == "multiply"
+    np.testing.assert_array_equal(mj.compile(f)(a, b), f(a, b))
+
+
+def test_entries_whose_operands_are_as_large_are_not_moved():
+    a, b = np.ones((40, 30)), np.full((40, 30), 2.0)
+    program = program_of(lambda a, b: np.reshape((a * b).T, (-1,)), a, b)
+    assert [step.op.name for step in program.instructions] == ["multiply", "transpose", "reshape"]

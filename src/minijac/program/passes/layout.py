@@ -50,7 +50,10 @@ def products_in_order(program: Program) -> Program:
         if found is not None:
             steps += _rewritten(step, found, values)
         else:
-            steps += _reversed(step, program, makers, readers, values) or [step]
+            draft = _reversed(step, program, makers, readers, values) or _in_order(
+                step, program, makers, readers, values
+            )
+            steps += draft or [step]
     return program._replace(values=tuple(values), instructions=tuple(steps))
 
 
@@ -108,6 +111,22 @@ def _entrywise(maker: Instruction | None, values: tuple[Value, ...]) -> Instruct
         return None
     ndim = len(values[maker.out].shape)
     return maker if all(len(values[n].shape) in (0, ndim) for n in maker.args) else None
+
+
+def _in_order(
+    step: Instruction, program: Program, makers: dict[int, Instruction], readers: Readers, values: list[Value]
+) -> list[Instruction]:
+    """Entries that are transposed and then copied, made in the order of the copy of operands that are no larger."""
+    users, maker = readers.get(step.out, []), _entrywise(makers.get(step.args[0]), program.values)
+    if step.op is not transpose or maker is None or any(user.op is not reshape for user in users):
+        return []
+    alone = users and len(readers[maker.out]) == 1 and maker.out not in program.outputs
+    if not alone or sum(values[n].size for n in maker.args) > values[step.out].size:
+        return []
+    steps: list[Instruction] = []
+    draft = _Draft(values, steps)
+    args = tuple([draft.transposed(n, step.params["axes"]) if values[n].shape else n for n in maker.args])
+    return [*steps, maker._replace(args=args, out=step.out)]
 
 
 def _unmerged(
