@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from coverage_special import CALLS as SPECIAL_CALLS
 from numpy.lib import recfunctions
 
 import minijac as mj
@@ -399,62 +400,7 @@ NDARRAY = [
     *names("choose", "it takes integers, which carry no derivative; `np.choose` takes traced choices"),
 ]  # fmt: skip
 
-SPECIAL = calls("""
-    airy cosdg cosm1 dawsn digamma ellipe ellipk ellipkm1 entr erf erfc erfcinv erfcx erfi erfinv exp1 exp10 expi expit
-    exprel fresnel gamma gammaln i0 i0e i1 i1e j0 j1 k0 k0e k1 k1e log_expit log_ndtr log_softmax loggamma logit
-    logsumexp ndtr ndtri psi rgamma shichi sici sindg softmax spence tandg y0 y1
-    beta: special.beta(x, y)
-    betainc: special.betainc(0.5, 1.5, x)
-    betaincc: special.betaincc(0.5, 1.5, x)
-    betaincinv: special.betaincinv(0.5, 1.5, x)
-    betainccinv: special.betainccinv(0.5, 1.5, x)
-    betaln: special.betaln(x, y)
-    binom: special.binom(x + 1, y)
-    boxcox: special.boxcox(x, y)
-    boxcox1p: special.boxcox1p(x, y)
-    ellipj: special.ellipj(x, 0.3)
-    eval_chebyt: special.eval_chebyt(3, x)
-    eval_chebyu: special.eval_chebyu(3, x)
-    eval_gegenbauer: special.eval_gegenbauer(3, 0.5, x)
-    eval_genlaguerre: special.eval_genlaguerre(3, 0.5, x)
-    eval_hermite: special.eval_hermite(3, x)
-    eval_hermitenorm: special.eval_hermitenorm(3, x)
-    eval_jacobi: special.eval_jacobi(3, 0.5, 1.5, x)
-    eval_laguerre: special.eval_laguerre(3, x)
-    eval_legendre: special.eval_legendre(3, x)
-    expn: special.expn(2, x)
-    gammainc: special.gammainc(1.5, x)
-    gammaincc: special.gammaincc(1.5, x)
-    gammainccinv: special.gammainccinv(1.5, x)
-    gammaincinv: special.gammaincinv(1.5, x)
-    huber: special.huber(x, y)
-    hyp0f1: special.hyp0f1(1.5, x)
-    hyp1f1: special.hyp1f1(0.5, 1.5, x)
-    hyp2f1: special.hyp2f1(0.5, 1.5, 2.5, x)
-    hyperu: special.hyperu(0.5, 1.5, x)
-    inv_boxcox: special.inv_boxcox(x, y)
-    iv: special.iv(2, x)
-    ive: special.ive(2, x)
-    jv: special.jv(1.5, x)
-    kl_div: special.kl_div(x, y)
-    kn: special.kn(2, x)
-    kv: special.kv(1.5, x)
-    kve: special.kve(1.5, x)
-    modstruve: special.modstruve(1.5, x)
-    owens_t: special.owens_t(x, y)
-    poch: special.poch(x, y)
-    polygamma: special.polygamma(1, x)
-    pseudo_huber: special.pseudo_huber(x, y)
-    rel_entr: special.rel_entr(x, y)
-    stdtr: special.stdtr(2.5, x)
-    stdtrit: special.stdtrit(2.5, x)
-    struve: special.struve(1.5, x)
-    xlog1py: special.xlog1py(x, y)
-    xlogy: special.xlogy(x, y)
-    yn: special.yn(2, x)
-    yv: special.yv(1.5, x)
-    zeta: special.zeta(2.5, x)
-""", prefix="special.")  # fmt: skip
+SPECIAL = [*calls(SPECIAL_CALLS, prefix="special."), *calls("gammasgn round", "plain", "special.")]
 
 FFT = [
     *calls("""

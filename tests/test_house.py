@@ -17,7 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "lines", "errors", "foreign", "backend", "memo", "prices", "strides", "algebra", "picks", "places", "tape", "ops",
-    "arguments", "operator", "numpy", "special", "scipy", "nn", "accumulation", "program", "ways", "transforms",
+    "arguments", "operator", "numpy", "special_forms", "special", "scipy", "nn", "accumulation", "program", "ways",
+    "transforms",
     "loops", "twins", "adapting", "views", "testing", "torch", "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""
@@ -116,7 +117,7 @@ def test_a_circle_is_found():
 
 # --- operations are known by their records ----------------------------------------------------------------------------
 
-NAMESPACES = ("ops", "numpy", "special", "scipy", "nn", "twins")
+NAMESPACES = ("ops", "numpy", "special_forms", "special", "scipy", "nn", "twins")
 """Where operations are defined and named for the user."""
 OTHER_MEANINGS = {
     "arguments": {"diagonal"},  # a policy of samples that mix

@@ -15,9 +15,10 @@ from .ops import special as _ops
 from .ops.special import PAIRS as _PAIRS
 from .ops.special import SPECIAL as _SPECIAL
 from .ops.structural import normalised
+from .special_forms import FORMS as _FORMS
 from .tape.traced import Traced as _Traced
 
-__all__ = ["log_softmax", "logsumexp", "softmax", *sorted({*_PAIRS, *_SPECIAL, "digamma"})]
+__all__ = ["log_softmax", "logsumexp", "softmax", *sorted({*_PAIRS, *_SPECIAL, *_FORMS, "digamma"})]
 
 
 def __getattr__(name: str) -> Any:
@@ -70,7 +71,7 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {name: _several(ops) for name, ops in _PAIRS.items()}
-_FUNCTIONS |= _SPECIAL | {"digamma": _SPECIAL["psi"]}
+_FUNCTIONS |= _SPECIAL | _FORMS | {"digamma": _SPECIAL["psi"]}
 # what the ufuncs of scipy.special find when they meet a traced value
-_Traced.special.update(_FUNCTIONS, cbrt=np.cbrt, exp2=np.exp2, expm1=np.expm1, log1p=np.log1p)
+_Traced.special.update(_FUNCTIONS)
 _Traced.functions[np.i0] = _SPECIAL["i0"]

@@ -416,6 +416,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "i1": torch.special.i1,
     "i1e": torch.special.i1e,
     "exp10": lambda x: 10.0**x,
+    "powm1": lambda x, p: x**p - 1,
     **BY_MPMATH,
     "sindg": lambda x: torch.sin(torch.deg2rad(x)),
     "cosdg": lambda x: torch.cos(torch.deg2rad(x)),

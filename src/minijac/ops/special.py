@@ -23,12 +23,13 @@ from .families import Example, along, define, elementwise, labelled, opaque
 from .scalars import SCALARS
 from .structural import fresh
 
-__all__ = ["PAIRS", "SPECIAL", "logsumexp", "peak"]
+__all__ = ["DEGREE", "FADDEEVA", "PAIRS", "ROOT_2PI", "SPECIAL", "logsumexp", "peak"]
 
 ROOT_2PI = math.sqrt(2.0 * math.pi)
 ROOT_PI = math.sqrt(math.pi)
 DEGREE = math.pi / 180.0
 UNIT = [Example(((3, 4),), low=0.05, high=0.95)]
+NEGATIVE = [Example(((3, 4),), low=-3.0, high=-0.05)]
 
 
 def scipy_value(name: str) -> Callable[..., Any]:
@@ -139,6 +140,24 @@ TABLE: list[tuple[Any, ...]] = [
         "inv_boxcox", POSITIVE_PAIR, lambda x, y, p: x ** (1.0 - p),
         lambda x, y, p: -0.5 * x * y * y * SPECIAL["hyp2f1"](2, 2, 3, -p * y),
     ),
+    ("powm1", POSITIVE_PAIR, lambda y, x, p: p * x ** (p - 1.0), lambda y, x, p: (1.0 + y) * np.log(x)),
+    ("ndtri_exp", NEGATIVE, lambda y, x: ROOT_2PI * np.exp(x + 0.5 * y * y)),
+    ("wrightomega", ONE, lambda y, x: y / (1.0 + y)),
+    # -- Kelvin functions ----------------------------------------------------------------------------------------------
+    ("ber", POSITIVE, lambda y, x: SPECIAL["berp"](x)),
+    ("bei", POSITIVE, lambda y, x: SPECIAL["beip"](x)),
+    ("ker", POSITIVE, lambda y, x: SPECIAL["kerp"](x)),
+    ("kei", POSITIVE, lambda y, x: SPECIAL["keip"](x)),
+    ("berp", POSITIVE, lambda y, x: -SPECIAL["bei"](x) - y / x),
+    ("beip", POSITIVE, lambda y, x: SPECIAL["ber"](x) - y / x),
+    ("kerp", POSITIVE, lambda y, x: -SPECIAL["kei"](x) - y / x),
+    ("keip", POSITIVE, lambda y, x: SPECIAL["ker"](x) - y / x),
+    ("itstruve0", POSITIVE, lambda y, x: SPECIAL["struve"](0, x)),
+    ("it2struve0", POSITIVE, lambda y, x: -SPECIAL["struve"](0, x) / x),
+    ("itmodstruve0", POSITIVE, lambda y, x: SPECIAL["modstruve"](0, x)),
+    # -- distributions without parameters ------------------------------------------------------------------------------
+    ("kolmogorov", POSITIVE, lambda y, x: _kolmogorov_slope(x)),
+    ("kolmogi", UNIT, lambda x, y: 1.0 / _kolmogorov_slope(x)),
     # -- losses --------------------------------------------------------------------------------------------------------
     (
         "huber", POSITIVE_PAIR, lambda y, d, r: np.maximum(np.abs(r) - d, 0.0), lambda y, d, r: np.clip(r, -d, d),
@@ -181,6 +200,46 @@ def _beta_slope(a: Any, b: Any, x: Any) -> Any:
 def _t_slope(df: Any, t: Any) -> Any:
     """The density of Student's distribution."""
     return np.exp(-0.5 * (df + 1.0) * np.log1p(t * t / df) - SPECIAL["betaln"](0.5 * df, 0.5)) / np.sqrt(df)
+
+
+def _tukey_slope(y: Any, x: Any, shape: Any) -> Any:
+    """The density of Tukey's lambda distribution, from its quantiles' derivative."""
+    return 1.0 / (y ** (shape - 1.0) + (1.0 - y) ** (shape - 1.0))
+
+
+def _chi_square_slope(x: Any, df: Any, nc: Any) -> Any:
+    """The density of the noncentral chi-squared distribution."""
+    gap = np.sqrt(x) - np.sqrt(nc)
+    return (
+        0.5 * np.exp(-0.5 * gap * gap) * (x / nc) ** (0.25 * df - 0.5) * SPECIAL["ive"](0.5 * df - 1.0, np.sqrt(x * nc))
+    )
+
+
+def _kolmogorov_slope(x: Any) -> Any:
+    """The derivative of the theta series that converges: Marsaglia, Tsang, Wang, J. Stat. Software 8 (18), 2003."""
+    low = x < 1.0
+    small, large, terms = np.where(low, x, 1.0), np.where(low, 1.0, x), range(1, 6)
+    odd = [(2 * k - 1) ** 2 * math.pi**2 / 8.0 for k in terms]
+    below = sum((2.0 * c / small**4 - 1.0 / small**2) * np.exp(-c / small**2) for c in odd)
+    above = sum((-1) ** k * 8.0 * k * k * large * np.exp(-2.0 * k * k * large**2) for k in terms)
+    return np.where(low, -ROOT_2PI * below, above)
+
+
+def _legendre_slope(y: Any, m: Any, v: Any, x: Any) -> Any:
+    return (v * x * y - (v + m) * SPECIAL["lpmv"](m, v - 1.0, x)) / (x * x - 1.0)
+
+
+def _elliptic_gap(phi: Any, m: Any, first: Any, second: Any) -> Any:
+    """``(F - E) / m``: the integral of ``sin**2 / sqrt(1 - m sin**2)``, also where m is zero."""
+    tiny = np.abs(m) < 1e-5
+    s2, s4 = 0.5 * phi - 0.25 * np.sin(2.0 * phi), 0.375 * phi - 0.25 * np.sin(2.0 * phi) + np.sin(4.0 * phi) / 32.0
+    return np.where(tiny, s2 + 0.5 * m * s4, (first - second) / np.where(tiny, 1.0, m))
+
+
+def _elliptic_slope(first: Any, phi: Any, m: Any) -> Any:
+    """The derivative of the incomplete integral of the first kind by m: DLMF 19.4.5."""
+    gap = _elliptic_gap(phi, m, first, SPECIAL["ellipeinc"](phi, m))
+    return (0.5 * (first - gap) - 0.25 * np.sin(2.0 * phi) / np.sqrt(1.0 - m * np.sin(phi) ** 2)) / (1.0 - m)
 
 
 def _exp_integral_slope(y: Any, n: Any, x: Any) -> Any:
@@ -267,6 +326,17 @@ WITH_PARAMETERS: list[tuple[str, str, Sequence[tuple[Any, ...]], tuple[float, fl
     ),
 ]  # fmt: skip
 
+WITH_PARAMETERS += [
+    ("lpmv", "m, v", ((0, 2.0), (1, 2.5)), (-0.9, 0.9), _legendre_slope),
+    (
+        "wright_bessel", "a, b", ((0.5, 1.5), (1, 2)), (0.3, 2.0),
+        lambda y, a, b, x: SPECIAL["wright_bessel"](a, a + b, x),
+    ),
+    (
+        "log_wright_bessel", "a, b", ((0.5, 1.5), (1, 2)), (0.3, 2.0),
+        lambda y, a, b, x: np.exp(SPECIAL["log_wright_bessel"](a, a + b, x) - y),
+    ),
+]  # fmt: skip
 for _name, _parameters, _values, (_low, _high), _partial in WITH_PARAMETERS:
     _operands = _parameters.split(", ")
     SPECIAL[_name] = elementwise(
@@ -281,12 +351,51 @@ for _name, _parameters, _values, (_low, _high), _partial in WITH_PARAMETERS:
     )  # fmt: skip
 
 
+MODULUS = [Example(((3, 4), ()), shared=(1,), given={1: np.array(0.7)})]
+BEHIND: list[tuple[Any, ...]] = [
+    (
+        "ellipkinc", MODULUS, lambda y, phi, m: 1.0 / np.sqrt(1.0 - m * np.sin(phi) ** 2), _elliptic_slope,
+    ),
+    (
+        "ellipeinc", MODULUS, lambda y, phi, m: np.sqrt(1.0 - m * np.sin(phi) ** 2),
+        lambda y, phi, m: -0.5 * _elliptic_gap(phi, m, SPECIAL["ellipkinc"](phi, m), y),
+    ),
+    ("tklmbda", [MODULUS[0]._replace(low=-0.9, high=0.9)], _tukey_slope, _underived("tklmbda", "lmbda")),
+    (
+        "chndtr", [Example(((3, 4), (), ()), low=0.3, shared=(1, 2), given={1: np.array(2.5), 2: np.array(0.7)})],
+        lambda y, x, df, nc: _chi_square_slope(x, df, nc), _underived("chndtr", "df"),
+        lambda y, x, df, nc: -_chi_square_slope(x, df + 2.0, nc),
+    ),
+]  # fmt: skip
+"""With the parameters behind the argument."""
+for _name, _examples, *_partials in BEHIND:
+    SPECIAL[_name] = elementwise(_name, _of_parameters(_name), *_partials, examples=_examples)
+
+
 # -- several results at once: the names of the results, and of each its derivative -------------------------------------
 def _one_of(name: str, position: int) -> Callable[..., Any]:
     return lambda *operands: special(name, *operands)(*operands)[position]
 
 
-MODULUS = [Example(((3, 4), ()), shared=(1,), given={1: np.array(0.7)})]
+def _integrals(row: tuple[Any, ...]) -> tuple[str, tuple[Op, ...]]:
+    """A function of one operand, from the derivative of each of its results."""
+    name, *partials = row
+    return name, tuple(
+        elementwise(f"{name}_{k}", _one_of(name, k), partial, examples=POSITIVE) for k, partial in enumerate(partials)
+    )
+
+
+def _cylinder(row: tuple[str, Callable[..., Any]]) -> tuple[str, tuple[Op, ...]]:
+    """A parabolic cylinder function and its derivative, from the equation ``y'' = c(v, x) y``."""
+    name, factor = row
+    order, given = _underived(name, "v"), [Example(((), (3, 4)), low=0.3, shared=(0,), given={0: np.array(0.7)})]
+    return name, (
+        elementwise(f"{name}_0", _one_of(name, 0), order, lambda y, v, x: PAIRS[name][1](v, x), examples=given),
+        elementwise(f"{name}_1", _one_of(name, 1), order, lambda y, v, x: factor(v, x) * PAIRS[name][0](v, x),
+                    examples=given),
+    )  # fmt: skip
+
+
 PAIRS: dict[str, tuple[Op, ...]] = {
     "sici": (
         elementwise("si", _one_of("sici", 0), lambda y, x: np.sinc(x / math.pi), examples=POSITIVE),
@@ -316,8 +425,48 @@ PAIRS: dict[str, tuple[Op, ...]] = {
         elementwise("ellip_ph", _one_of("ellipj", 3), lambda y, u, m: _elliptic(2, u, m),
                     _underived("ellipj", "m"), examples=MODULUS),
     ),
+    **dict(map(_integrals, (
+        ("airye", lambda y, x: _scaled_airy(1, x) + np.sqrt(x) * y,
+         lambda y, x: x * _scaled_airy(0, x) + np.sqrt(x) * y,
+         lambda y, x: _scaled_airy(3, x) - np.sqrt(x) * y, lambda y, x: x * _scaled_airy(2, x) - np.sqrt(x) * y),
+        ("itairy", lambda y, x: PAIRS["airy"][0](x), lambda y, x: PAIRS["airy"][2](x),
+         lambda y, x: PAIRS["airy"][0](-x), lambda y, x: PAIRS["airy"][2](-x)),
+        ("itj0y0", lambda y, x: SPECIAL["j0"](x), lambda y, x: SPECIAL["y0"](x)),
+        ("iti0k0", lambda y, x: SPECIAL["i0"](x), lambda y, x: SPECIAL["k0"](x)),
+        ("it2j0y0", lambda y, x: (1.0 - SPECIAL["j0"](x)) / x, lambda y, x: -SPECIAL["y0"](x) / x),
+        ("it2i0k0", lambda y, x: (SPECIAL["i0"](x) - 1.0) / x, lambda y, x: -SPECIAL["k0"](x) / x),
+    ))),
+    **dict(map(_cylinder, (
+        ("pbdv", lambda v, x: 0.25 * x * x - v - 0.5), ("pbvv", lambda v, x: 0.25 * x * x - v - 0.5),
+        ("pbwa", lambda a, x: a - 0.25 * x * x),
+    ))),
 }  # fmt: skip
 """Functions that return several arrays, each an operation."""
+
+
+def _faddeeva(part: str) -> Callable[..., Any]:
+    return lambda x, y: getattr(special("wofz", x, y)(x + 1j * y), part)
+
+
+def _along_reals(x: Any, y: Any) -> Any:
+    return -2.0 * (x * FADDEEVA[0](x, y) - y * FADDEEVA[1](x, y))
+
+
+def _along_imaginaries(x: Any, y: Any) -> Any:
+    return 2.0 / ROOT_PI - 2.0 * (x * FADDEEVA[1](x, y) + y * FADDEEVA[0](x, y))
+
+
+FADDEEVA: tuple[Op, Op] = (
+    elementwise("faddeeva_real", _faddeeva("real"), lambda u, x, y: _along_reals(x, y),
+                lambda u, x, y: -_along_imaginaries(x, y), examples=MODULUS),
+    elementwise("faddeeva_imag", _faddeeva("imag"), lambda v, x, y: _along_imaginaries(x, y),
+                lambda v, x, y: _along_reals(x, y), examples=MODULUS),
+)  # fmt: skip
+"""The parts of ``wofz(x + iy)``, whose derivative is ``2i / sqrt(pi) - 2 z w``: DLMF 7.10.2."""
+
+
+def _scaled_airy(position: int, x: Any) -> Any:
+    return PAIRS["airye"][position](x)
 
 
 def _elliptic(position: int, u: Any, m: Any) -> Any:
