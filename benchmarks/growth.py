@@ -146,7 +146,7 @@ def subjects(names: list[str], registry: bool) -> Iterator[tuple[str, Any, list[
 
         def f(x: Any, op: Any = REGISTRY[case.name], k: int = k, operands: Any = operands, case: Any = case) -> Any:
             y = op(*operands[:k], x, *operands[k + 1 :], **case.sample.params)
-            return y.reshape(len(x), -1)
+            return y if len(x) in y.shape or not y.ndim else y.reshape(len(x), -1, *y.shape[1:])
 
         yield str(case.name), f, [np.concatenate([operands[k]] * n)[:n] for n in SAMPLES]
 
@@ -160,12 +160,17 @@ def main() -> None:
     count = fast = 0
     for name, f, inputs in subjects(options.names, options.registry):
         for how, call in transformations(f, compiles=name not in ("picked", "entries")).items():
-            with np.errstate(all="ignore"):
-                for growth in measured(call, inputs):
-                    count += 1
-                    fast += growth.too_fast
-                    if growth.too_fast or options.all:
-                        print(f"{name:16} {how:18} {growth}", flush=True)
+            try:
+                with np.errstate(all="ignore"):
+                    found = measured(call, inputs)
+            except mj.MinijacError as error:
+                print(f"{name:16} {how:18} refused: {str(error).splitlines()[0]}", flush=True)
+                continue
+            count += len(found)
+            fast += sum(growth.too_fast for growth in found)
+            for growth in found:
+                if growth.too_fast or options.all:
+                    print(f"{name:16} {how:18} {growth}", flush=True)
     print(f"{fast} of {count} grow faster than the samples, {', '.join(map(str, SAMPLES))}")
 
 
