@@ -27,10 +27,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-np.empty(2**24, np.uint8)
-"""Freed at once, never touched. glibc takes the largest array that was freed for the size of what a program works with,
-and keeps twice as much before it gives memory back. Else a call, which frees all that it made, gives back what the next
-one asks for again, page by page; that may double what a Jacobian of some hundred KiB costs."""
+def _keep_memory() -> None:
+    """Free an array of 16 MiB that nobody touched, so that memory freed by one call is there for the next.
+
+    glibc takes the largest array that was freed for the size of what a program works with, and keeps twice as much
+    before it gives memory back. Else a call, which frees all that it made, gives back what the next one asks for again,
+    page by page; that may double what a Jacobian of some hundred KiB costs.
+    """
+    np.empty(2**24, np.uint8)
+
+
+_keep_memory()
 _HOST = (np.ndarray, np.generic)
 
 

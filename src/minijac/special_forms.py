@@ -1,15 +1,19 @@
-"""Functions of `scipy.special` that are others of another argument, and so no operations of their own."""
+"""Functions of `scipy.special` that are others of another argument, and so no operations of their own.
+
+On plain arrays they are SciPy's own; the forms are for traced values.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from .backend import special
-from .ops.special import DEGREE, FADDEEVA, ROOT_2PI, SPECIAL
+from .ops.special import DEGREE, FADDEEVA, SPECIAL
 from .tape.traced import Traced
 
 __all__ = ["FORMS"]
@@ -17,25 +21,21 @@ __all__ = ["FORMS"]
 Form = Callable[..., Any]
 
 
-class _Own:
-    """minijac's functions, by name."""
-
-    def __getattr__(self, name: str) -> Form:
-        return SPECIAL[name]
-
-
-of = _Own()
+of = SimpleNamespace(**SPECIAL)
+"""minijac's functions, by name."""
 
 
 def _bdtr(k: Any, n: Any, p: Any) -> Any:
     """The binomial distribution up to k of n: one where that is all."""
-    whole = np.equal(np.floor(k), n)
-    return np.where(whole, 1.0, of.betainc(np.where(whole, 1.0, n - np.floor(k)), np.floor(k) + 1.0, 1.0 - p))
+    whole, none = np.equal(np.floor(k), n), np.less(k, 0)
+    more, rest = np.where(none, 1.0, np.floor(k) + 1.0), np.where(whole, 1.0, n - np.floor(k))
+    return np.where(none, np.nan, np.where(whole, 1.0, of.betainc(rest, more, 1.0 - p)))
 
 
 def _bdtrc(k: Any, n: Any, p: Any) -> Any:
-    whole = np.equal(np.floor(k), n)
-    return np.where(whole, 0.0, of.betainc(np.floor(k) + 1.0, np.where(whole, 1.0, n - np.floor(k)), p))
+    whole, none = np.equal(np.floor(k), n), np.less(k, 0)
+    more, rest = np.where(none, 1.0, np.floor(k) + 1.0), np.where(whole, 1.0, n - np.floor(k))
+    return np.where(none, 1.0, np.where(whole, 0.0, of.betainc(more, rest, p)))
 
 
 def _f_quantile(dfn: Any, dfd: Any, p: Any) -> Any:
@@ -56,14 +56,9 @@ def _agm(a: Any, b: Any) -> Any:
     return 0.25 * math.pi * (a + b) / of.ellipk(((a - b) / (a + b)) ** 2)
 
 
-def _inv_boxcox1p(x: Any, shape: Any) -> Any:
-    flat = np.equal(shape, 0)
-    safe = np.where(flat, 1.0, shape)
-    return np.where(flat, np.expm1(x), np.expm1(np.log1p(np.where(flat, 0.0, shape * x)) / safe))
-
-
 def _gamma_sign(x: Any) -> Any:
-    return np.where(x > 0, 1.0, 1.0 - 2.0 * (np.floor(x) % 2))
+    sign = np.where(x > 0, 1.0, 1.0 - 2.0 * (np.floor(x) % 2))
+    return np.where(np.equal(x, 0), np.copysign(1.0, x), np.where((x < 0) & np.equal(np.floor(x), x), np.nan, sign))
 
 
 def _wofz(z: Any) -> Any:
@@ -72,8 +67,11 @@ def _wofz(z: Any) -> Any:
 
 
 def _voigt(x: Any, sigma: Any, gamma: Any) -> Any:
-    """Of a positive sigma."""
-    return FADDEEVA[0](x / (math.sqrt(2.0) * sigma), gamma / (math.sqrt(2.0) * sigma)) / (ROOT_2PI * sigma)
+    """Cauchy's where sigma is zero, of which it is an even function."""
+    flat = np.equal(sigma, 0)
+    wide = math.sqrt(2.0) * np.where(flat, 1.0, sigma)
+    narrow = gamma / np.where(flat, math.pi * (x * x + gamma * gamma), 1.0)
+    return np.where(flat, narrow, FADDEEVA[0](x / wide, gamma / wide) / (math.sqrt(math.pi) * wide))
 
 
 def _hankel(kind: float, scaled: bool) -> Form:
@@ -128,7 +126,7 @@ _FORMS: dict[str, Form] = {
     "kelvin": lambda x: tuple(real(x) + 1j * imaginary(x) for real, imaginary in (
         (of.ber, of.bei), (of.ker, of.kei), (of.berp, of.beip), (of.kerp, of.keip))),
     # -- others
-    "agm": _agm, "gammasgn": _gamma_sign, "inv_boxcox1p": _inv_boxcox1p,
+    "agm": _agm, "gammasgn": _gamma_sign,
     "voigt_profile": _voigt, "wofz": _wofz,
 }  # fmt: skip
 FORMS = {name: form if isinstance(form, np.ufunc) else _of_traced(name, form) for name, form in _FORMS.items()}

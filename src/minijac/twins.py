@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import wraps
 from itertools import islice
@@ -15,7 +16,7 @@ import numpy as np
 from . import numpy as own
 from . import special
 from .backend import array_of
-from .numpy.creation import asarray
+from .numpy.creation import asarray, holds_traced
 from .scipy import fft, interpolate, linalg, ndimage, signal, stats
 from .tape.traced import Traced, TracedArray
 from .transforms.vmap import vmap
@@ -89,14 +90,10 @@ def _for_traced(plain: Callable[..., Any], function: Callable[..., Any]) -> Call
 
     @wraps(plain, updated=())
     def either(*args: Any, **kwargs: Any) -> Any:
-        traced = any(map(_holds_traced, args)) or any(map(_holds_traced, kwargs.values()))
+        traced = any(map(holds_traced, args)) or any(map(holds_traced, kwargs.values()))
         return (function if traced else plain)(*args, **kwargs)
 
     return either
-
-
-def _holds_traced(x: Any) -> bool:
-    return isinstance(x, Traced) or (isinstance(x, list | tuple) and any(map(_holds_traced, x)))
 
 
 def _math() -> dict[str, Any]:
@@ -190,7 +187,7 @@ class _Joined:
 
     def __getitem__(self, items: Any) -> Any:
         items = items if isinstance(items, tuple) else (items,)
-        if not any(map(_holds_traced, items)):
+        if not any(map(holds_traced, items)):
             return self._plain[items]
         if any(isinstance(item, str) for item in items):
             return np.stack(items)  # raises: a traced value beside a directive
@@ -253,19 +250,19 @@ def _of_lists(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     @wraps(function, updated=())
     def of_lists(*args: Any, **kwargs: Any) -> Any:
-        if any(type(x) in (list, tuple) and _holds_traced(x) for x in (*args, *kwargs.values())):
-            args, kwargs = tuple(map(level, args)), {key: level(x) for key, x in kwargs.items()}
+        if any(type(x) in (list, tuple, deque) and holds_traced(x) for x in (*args, *kwargs.values())):
+            args, kwargs = tuple(map(level, args)), {key: x if key == "out" else level(x) for key, x in kwargs.items()}
         return function(*args, **kwargs)
 
     return of_lists
 
 
 def _asarray(x: Any) -> Any:
-    return asarray(x) if type(x) in (list, tuple) and _holds_traced(x) else x
+    return asarray(x) if type(x) in (list, tuple, deque) and holds_traced(x) else x
 
 
 def _asarrays(x: Any) -> Any:
-    return [_asarray(item) for item in x] if type(x) in (list, tuple) and _holds_traced(x) else x
+    return [_asarray(item) for item in x] if type(x) in (list, tuple, deque) and holds_traced(x) else x
 
 
 _OF_SEQUENCES = frozenset(
@@ -312,7 +309,7 @@ def ndenumerate(arr: Any) -> Any:
 def fromiter(iter: Any, dtype: Any, count: int = -1, **kwargs: Any) -> Any:
     """``np.fromiter``"""
     items = list(islice(iter, None if count < 0 else count))
-    return asarray(items, dtype) if _holds_traced(items) else np.fromiter(items, dtype, count, **kwargs)
+    return asarray(items, dtype) if holds_traced(items) else np.fromiter(items, dtype, count, **kwargs)
 
 
 _NUMPY = _functions(own, np.__all__) | {

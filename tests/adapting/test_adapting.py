@@ -6,6 +6,7 @@ import cmath
 import math
 import sys
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -172,6 +173,17 @@ def test_lists_are_looked_at_as_arrays():
         return q * (1.0 if same == (True, False) else np.nan) * np.add.identity + np.sin.nin - 1
 
     close(mj.jacobian(mj.adapt(f), batch_axis=None)(Q), np.zeros((2, 2)))
+
+
+def test_results_are_written_where_out_says():
+    def f(q):
+        total, whole, rest = np.zeros_like(q), np.zeros_like(q), np.zeros_like(q)
+        np.add(q, [q[1], q[0]], out=(total,))
+        np.divmod(q, 0.29, out=(whole, rest))
+        np.multiply.reduce([q, q], axis=0, out=rest[:])
+        return np.concatenate([total, whole, rest, [np.max(deque([q[0], q[1]]))]])
+
+    close(mj.jacobian(mj.adapt(f), batch_axis=None)(Q), differences(f, Q), 1e-7, 1e-8)
 
 
 def test_traced_values_are_arrays_to_isinstance():

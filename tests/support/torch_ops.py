@@ -424,6 +424,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "boxcox": lambda x, p: (x**p - 1) / p,
     "boxcox1p": lambda x, p: ((1 + x) ** p - 1) / p,
     "inv_boxcox": lambda y, p: (p * y + 1) ** (1 / p),
+    "inv_boxcox1p": lambda y, p: (p * y + 1) ** (1 / p) - 1,
     "huber": lambda d, r: torch.where(r.abs() <= d, r * r / 2, d * (r.abs() - d / 2)),
     "pseudo_huber": lambda d, r: d * d * (torch.sqrt(1 + (r / d) ** 2) - 1),
     "poch": lambda z, m: (log_gamma(z + m) - log_gamma(z)).exp(),

@@ -14,7 +14,7 @@ from ..tape.trace import THREAD, running
 from ..tape.traced import Traced
 from .pointwise import astype
 
-__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full", "listed"]
+__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full", "holds_traced", "listed"]
 
 _CREATORS: list[Any] = [
     np.array, np.asanyarray, np.asarray, np.ascontiguousarray, np.asfortranarray, np.arange, np.empty, np.eye, np.full,
@@ -76,7 +76,7 @@ def array(
     >>> mj.grad(lambda x: np.sum(array([x[0], [2.0, x[1]][1]]) ** 2))(np.array([1.0, 3.0]))
     array([2., 6.])
     """
-    if _holds_traced(object):
+    if holds_traced(object):
         y = object.fresh() if isinstance(object, Traced) else _stacked(object)
         y = y if dtype is None else astype(y, dtype)
         return y if y.ndim >= ndmin else np.reshape(y, (1,) * (ndmin - y.ndim) + y.shape)
@@ -89,26 +89,27 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: An
     """As ``numpy.asarray``; a traced value, or nested lists of them, become one traced value; CuPy's stay CuPy's."""
     if isinstance(a, np.ndarray):
         return np.asarray(a, dtype, copy=copy, **kwargs)
-    if _holds_traced(a):
+    if holds_traced(a):
         return array(a, dtype)
     if hasattr(a, "dtype"):
         return namespace(a).asarray(a, dtype, **kwargs)
     return _array(a, dtype, copy=copy, **kwargs)
 
 
-def _holds_traced(x: Any) -> bool:
-    return isinstance(x, Traced) or (isinstance(x, list | tuple | deque) and any(map(_holds_traced, x)))
+def holds_traced(x: Any) -> bool:
+    """Whether `x` is traced, or a sequence in which something is."""
+    return isinstance(x, Traced) or (isinstance(x, list | tuple | deque) and any(map(holds_traced, x)))
 
 
 def listed(x: Any, like: Any) -> Any:
     """What a list stands for beside a traced value, as an operand."""
-    return _stacked(x) if _holds_traced(x) else placed(x, like)
+    return _stacked(x) if holds_traced(x) else placed(x, like)
 
 
 def _stacked(x: Any) -> Any:
     if isinstance(x, Traced):
         return x
-    if not _holds_traced(x):
+    if not holds_traced(x):
         return x
     parts = [_stacked(item) for item in x]
     like = next(part for part in parts if isinstance(part, Traced))

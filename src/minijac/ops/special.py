@@ -158,6 +158,10 @@ TABLE: list[tuple[Any, ...]] = [
     # -- distributions without parameters ------------------------------------------------------------------------------
     ("kolmogorov", POSITIVE, lambda y, x: _kolmogorov_slope(x)),
     ("kolmogi", UNIT, lambda x, y: 1.0 / _kolmogorov_slope(x)),
+    (
+        "inv_boxcox1p", POSITIVE_PAIR, lambda x, y, p: (1.0 + x) ** (1.0 - p),
+        lambda x, y, p: -0.5 * (1.0 + x) * y * y * SPECIAL["hyp2f1"](2, 2, 3, -p * y),
+    ),
     # -- losses --------------------------------------------------------------------------------------------------------
     (
         "huber", POSITIVE_PAIR, lambda y, d, r: np.maximum(np.abs(r) - d, 0.0), lambda y, d, r: np.clip(r, -d, d),
@@ -208,21 +212,24 @@ def _tukey_slope(y: Any, x: Any, shape: Any) -> Any:
 
 
 def _chi_square_slope(x: Any, df: Any, nc: Any) -> Any:
-    """The density of the noncentral chi-squared distribution."""
-    gap = np.sqrt(x) - np.sqrt(nc)
-    return (
-        0.5 * np.exp(-0.5 * gap * gap) * (x / nc) ** (0.25 * df - 0.5) * SPECIAL["ive"](0.5 * df - 1.0, np.sqrt(x * nc))
-    )
+    """The density of the noncentral chi-squared distribution, by two of its forms: neither holds everywhere."""
+    near, half = x * nc < 1.0, 0.5 * df
+    z, far = np.where(near, x * nc, 0.0), np.where(near, 1.0, nc)
+    gap = np.sqrt(x) - np.sqrt(far)
+    series = np.exp(-0.5 * (x + nc)) * (0.5 * x) ** (half - 1.0) * SPECIAL["hyp0f1"](half, 0.25 * z)
+    bessel = (x / far) ** (0.5 * half - 0.5) * SPECIAL["ive"](half - 1.0, np.sqrt(x * far))
+    return 0.5 * np.where(near, series * SPECIAL["rgamma"](half), np.exp(-0.5 * gap * gap) * bessel)
 
 
 def _kolmogorov_slope(x: Any) -> Any:
     """The derivative of the theta series that converges: Marsaglia, Tsang, Wang, J. Stat. Software 8 (18), 2003."""
-    low = x < 1.0
+    low, none = x < 1.0, x < 0.04  # where the value is one in all its digits
+    x = np.where(none, 0.5, x)
     small, large, terms = np.where(low, x, 1.0), np.where(low, 1.0, x), range(1, 6)
     odd = [(2 * k - 1) ** 2 * math.pi**2 / 8.0 for k in terms]
     below = sum((2.0 * c / small**4 - 1.0 / small**2) * np.exp(-c / small**2) for c in odd)
     above = sum((-1) ** k * 8.0 * k * k * large * np.exp(-2.0 * k * k * large**2) for k in terms)
-    return np.where(low, -ROOT_2PI * below, above)
+    return np.where(none, 0.0, np.where(low, -ROOT_2PI * below, above))
 
 
 def _legendre_slope(y: Any, m: Any, v: Any, x: Any) -> Any:
@@ -230,10 +237,12 @@ def _legendre_slope(y: Any, m: Any, v: Any, x: Any) -> Any:
 
 
 def _elliptic_gap(phi: Any, m: Any, first: Any, second: Any) -> Any:
-    """``(F - E) / m``: the integral of ``sin**2 / sqrt(1 - m sin**2)``, also where m is zero."""
-    tiny = np.abs(m) < 1e-5
-    s2, s4 = 0.5 * phi - 0.25 * np.sin(2.0 * phi), 0.375 * phi - 0.25 * np.sin(2.0 * phi) + np.sin(4.0 * phi) / 32.0
-    return np.where(tiny, s2 + 0.5 * m * s4, (first - second) / np.where(tiny, 1.0, m))
+    """``(F - E) / m``: the integral of ``sin**2 / sqrt(1 - m sin**2)``, by its series where m is small."""
+    small = np.abs(m) < np.finfo(first.dtype).eps ** (1 / 3)
+    a, b, c = np.sin(2.0 * phi), np.sin(4.0 * phi), np.sin(6.0 * phi)
+    powers = 0.5 * phi - a / 4, 0.375 * phi - a / 4 + b / 32, 0.3125 * phi - 15 / 64 * a + 3 / 64 * b - c / 192
+    series = powers[0] + m * (0.5 * powers[1] + 0.375 * m * powers[2])
+    return np.where(small, series, (first - second) / np.where(small, 1.0, m))
 
 
 def _elliptic_slope(first: Any, phi: Any, m: Any) -> Any:
@@ -433,8 +442,8 @@ PAIRS: dict[str, tuple[Op, ...]] = {
          lambda y, x: PAIRS["airy"][0](-x), lambda y, x: PAIRS["airy"][2](-x)),
         ("itj0y0", lambda y, x: SPECIAL["j0"](x), lambda y, x: SPECIAL["y0"](x)),
         ("iti0k0", lambda y, x: SPECIAL["i0"](x), lambda y, x: SPECIAL["k0"](x)),
-        ("it2j0y0", lambda y, x: (1.0 - SPECIAL["j0"](x)) / x, lambda y, x: -SPECIAL["y0"](x) / x),
-        ("it2i0k0", lambda y, x: (SPECIAL["i0"](x) - 1.0) / x, lambda y, x: -SPECIAL["k0"](x) / x),
+        ("it2j0y0", lambda y, x: _less_one("j0", -1.0, x), lambda y, x: -SPECIAL["y0"](x) / x),
+        ("it2i0k0", lambda y, x: _less_one("i0", 1.0, x), lambda y, x: -SPECIAL["k0"](x) / x),
     ))),
     **dict(map(_cylinder, (
         ("pbdv", lambda v, x: 0.25 * x * x - v - 0.5), ("pbvv", lambda v, x: 0.25 * x * x - v - 0.5),
@@ -463,6 +472,14 @@ FADDEEVA: tuple[Op, Op] = (
                 lambda v, x, y: _along_reals(x, y), examples=MODULUS),
 )  # fmt: skip
 """The parts of ``wofz(x + iy)``, whose derivative is ``2i / sqrt(pi) - 2 z w``: DLMF 7.10.2."""
+
+
+def _less_one(name: str, sign: float, x: Any) -> Any:
+    """``sign * (f(x) - 1) / x`` of a Bessel function of order zero, by its series near zero."""
+    near = np.abs(x) < 0.5
+    t = np.where(near, 0.25 * x * x, 0.0) * sign
+    series = 0.25 * x * (1.0 + t / 4 * (1.0 + t / 9 * (1.0 + t / 16 * (1.0 + t / 25 * (1.0 + t / 36)))))
+    return np.where(near, series, sign * (SPECIAL[name](x) - 1.0) / np.where(near, 1.0, x))
 
 
 def _scaled_airy(position: int, x: Any) -> Any:
