@@ -350,7 +350,7 @@ def _public(module: ModuleType) -> dict[str, Any]:
 
 
 _NO_MATTER = frozenset(
-    ("assume_a", "check_finite", "lapack_driver", "lwork", "overwrite_a", "overwrite_ab", "overwrite_b", "workers")
+    ("check_finite", "lapack_driver", "lwork", "overwrite_a", "overwrite_ab", "overwrite_b", "workers")
 )
 """Options of `scipy.linalg` that say how a result is found, not which."""
 

@@ -22,6 +22,7 @@ LINALG = {
     "expm": (lambda la, x: la.expm(x), A),
     "expm, squared": (lambda la, x: la.expm(6.0 * x), A),
     "solve": (lambda la, x: la.solve(x, b), S),
+    "solve, transposed": (lambda la, x: la.solve(x, b, transposed=True), A),
     "inv": (lambda la, x: la.inv(x) * la.det(x), S),
     "solve_triangular": (lambda la, x: la.solve_triangular(x, b), S),
     "solve_triangular, lower": (lambda la, x: la.solve_triangular(x, b, lower=True, trans=1), S),
@@ -96,6 +97,34 @@ def test_linear_algebra(pair):
     close(J, mj.jacobian(lambda x: f(linalg, x), batch_axis=None)(x))
 
 
+G = S + np.tril(A, -1)  # of which the upper triangle is that of a positive definite matrix, the lower is not
+ASSUMED = ("diagonal", "tridiagonal", "banded", "upper triangular", "lower triangular", "sym", "her", "pos", "gen")
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 1.0 + 0.1j])  # the diagonal too is that of no Hermitian matrix
+def test_the_triangle_that_SciPy_does_not_look_at_has_no_influence_and_no_derivative(lower, factor):
+    x = G.T if lower else G
+    functions = [lambda la, x, a=a: la.solve(x, b, lower=lower, assume_a=a) for a in ASSUMED] + [
+        lambda la, x: la.cholesky(x, lower=lower),
+        lambda la, x: la.cho_solve(la.cho_factor(x, lower=lower), b),
+        lambda la, x: la.eigvalsh(x, lower=lower) + la.eigh(x, lower=lower)[0],
+        lambda la, x: la.pinvh(x, lower=lower),
+    ]
+    for f in functions:
+        of = lambda la, x: f(la, factor * x)  # noqa: B023
+        close(of(linalg, x), of(scipy.linalg, x), 1e-9, 1e-9)
+        steps = 1e-5 * np.eye(9).reshape(9, 3, 3)
+        truth = [(of(scipy.linalg, x + h) - of(scipy.linalg, x - h)) / 2e-5 for h in steps]
+        J = mj.jacobian(mj.adapt(lambda x: of(scipy.linalg, x)), batch_axis=None)(x)  # noqa: B023
+        close(J.reshape(*J.shape[:-2], 9), np.stack(truth, -1), 1e-6, 1e-7)
+
+
+def test_a_structure_that_is_not_known_is_refused():
+    with pytest.raises(mj.InputError, match=r"solve at .*assume_a: expected one of .*'banded'.*got 'round'"):
+        linalg.solve(S, b, assume_a="round")
+
+
 def test_adapted_code_gives_options_that_do_not_change_the_result_and_constants_to_SciPy():
     from scipy.linalg import inv
 
@@ -106,7 +135,7 @@ def test_adapted_code_gives_options_that_do_not_change_the_result_and_constants_
 
     J = mj.jacobian(mj.adapt(f), batch_axis=None)(S)
     steps = 1e-6 * np.eye(9).reshape(3, 3, 3, 3)
-    by_difference = lambda x: scipy.linalg.solve(x, b) + scipy.linalg.inv(x)[0]
+    by_difference = lambda x: scipy.linalg.solve(x, b, assume_a="pos") + scipy.linalg.inv(x)[0]
     scale = f(S) / by_difference(S)
     truth = [[scale * (by_difference(S + s) - by_difference(S - s)) / 2e-6 for s in row] for row in steps]
     close(J, np.moveaxis(np.array(truth), -1, 0), 1e-6, 1e-8)

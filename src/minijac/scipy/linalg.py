@@ -76,9 +76,31 @@ def det(a: Any) -> Any:
     return np.linalg.det(asarray(a))
 
 
-def solve(a: Any, b: Any) -> Any:
-    """``a x = b``"""
-    return np.linalg.solve(asarray(a), asarray(b))
+def _mirrored(a: Any, lower: bool, hermitian: bool = True) -> Any:
+    """The Hermitian matrix, or the symmetric one, of which one triangle is looked at."""
+    part, diagonal = np.tril(a, -1) if lower else np.triu(a, 1), np.triu(np.tril(a))
+    if hermitian and a.dtype.kind == "c":
+        return part + _turned(part) + np.real(diagonal)
+    return part + np.swapaxes(part, -1, -2) + diagonal
+
+
+_ASSUMED: dict[str | None, Any] = {
+    "diagonal": lambda a, lower: np.triu(np.tril(a)), "tridiagonal": lambda a, lower: np.triu(np.tril(a, 1), -1),
+    "upper triangular": lambda a, lower: np.triu(a), "lower triangular": lambda a, lower: np.tril(a),
+    **dict.fromkeys((None, "banded", "gen", "general"), lambda a, lower: a),
+    **dict.fromkeys(("sym", "symmetric"), lambda a, lower: _mirrored(a, lower, hermitian=False)),
+    **dict.fromkeys(("her", "hermitian", "pos", "positive definite"), _mirrored),
+}  # fmt: skip
+
+
+def solve(a: Any, b: Any, lower: bool = False, *, assume_a: str | None = None, transposed: bool = False) -> Any:
+    """``a x = b``; of an `a` that is assumed to be "sym", "her" or "pos", one triangle is looked at, as in SciPy."""
+    a = _square(a, "solve")
+    if assume_a not in _ASSUMED:
+        known = sorted(filter(None, _ASSUMED))
+        raise InputError(f"solve at {user_line()}: assume_a: expected one of {known}, got {assume_a!r}.")
+    a = _ASSUMED[assume_a](a, lower)
+    return np.linalg.solve(np.swapaxes(a, -1, -2) if transposed else a, asarray(b))
 
 
 def solve_triangular(a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_diagonal: bool = False) -> Any:
@@ -93,8 +115,8 @@ def solve_triangular(a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_d
 
 
 def cholesky(a: Any, lower: bool = False) -> Any:
-    """The triangular factor: upper unless `lower`, as SciPy has it."""
-    L = np.linalg.cholesky(_square(a, "cholesky"))
+    """The triangular factor: upper unless `lower`, which is also the triangle of `a` that is looked at, as in SciPy."""
+    L = np.linalg.cholesky(_mirrored(_square(a, "cholesky"), lower))
     return L if lower else np.conj(np.swapaxes(L, -1, -2))
 
 
@@ -260,9 +282,9 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
     return np.swapaxes(_permuted(np.eye(n, dtype=last.dtype), pivots, n), -1, -2) @ last
 
 
-def eigh(a: Any) -> tuple[Any, Any]:
-    """Eigenvalues and eigenvectors of a symmetric matrix."""
-    values, vectors = np.linalg.eigh(_square(a, "eigh"))
+def eigh(a: Any, *, lower: bool = True) -> tuple[Any, Any]:
+    """Eigenvalues and eigenvectors of a symmetric or Hermitian matrix, of which one triangle is looked at."""
+    values, vectors = np.linalg.eigh(_mirrored(_square(a, "eigh"), lower))
     return values, vectors
 
 
@@ -292,9 +314,9 @@ def lstsq(a: Any, b: Any, cond: Any = None) -> tuple[Any, Any, Any, Any]:
     return x, squares if np.ndim(b) == 2 or squares.shape == (0,) else squares[0], rank, s
 
 
-def eigvalsh(a: Any) -> Any:
-    """Eigenvalues of a symmetric matrix."""
-    return np.linalg.eigvalsh(_square(a, "eigvalsh"))
+def eigvalsh(a: Any, *, lower: bool = True) -> Any:
+    """Eigenvalues of a symmetric or Hermitian matrix, of which one triangle is looked at."""
+    return np.linalg.eigvalsh(_mirrored(_square(a, "eigvalsh"), lower))
 
 
 def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
@@ -314,10 +336,9 @@ def pinv(a: Any) -> Any:
     return np.linalg.pinv(asarray(a))
 
 
-def pinvh(a: Any) -> Any:
-    """The pseudo-inverse of a symmetric or Hermitian matrix, of which the lower triangle is looked at."""
-    a = np.tril(_square(a, "pinvh"))
-    return np.linalg.pinv(a + _turned(np.tril(a, -1)))
+def pinvh(a: Any, *, lower: bool = True) -> Any:
+    """The pseudo-inverse of a symmetric or Hermitian matrix, of which one triangle is looked at."""
+    return np.linalg.pinv(_mirrored(_square(a, "pinvh"), lower))
 
 
 def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
