@@ -562,6 +562,13 @@ def test_mixing_inside_a_module_names_its_path_and_the_line(transform, wrapped):
     assert told.endswith("In Normed.blocks.0.1 (BatchNorm1d).")
 
 
+def test_mixing_under_transformations_of_transformations_names_the_module_once():
+    net = Normed().double()
+    with pytest.raises(mj.BatchMixingError) as caught:
+        mt.jacobian(lambda x: mt.jacobian(lambda x: mt.grad(net)(x))(x))(x_of(4, 3))
+    assert str(caught.value).count("In Normed.blocks.0.1 (BatchNorm1d).") == 1
+
+
 def test_mixing_in_ones_own_forward_names_the_line_alone():
     class Centred(nn.Module):
         def forward(self, x):

@@ -141,6 +141,7 @@ def _named_mixing(f: Any) -> Iterator[None]:
             roots = [f, *reached.nonlocals.values(), *reached.globals.values()] if reached else [f]
             where = _path([root for root in roots if isinstance(root, torch.nn.Module)], error.module)
             error.args = (f"{error}\n  In {where}.",)
+            error.module = None  # named: transformations around this one leave it at that
         raise
 
 
