@@ -384,6 +384,19 @@ def test_what_mixes_is_right_in_full_and_on_its_diagonal(f):
         close(mj.jacobian(f, on_mixing="diagonal", mode=mode)(X), np.einsum("bibj->bij", full), 1e-12)
 
 
+@pytest.mark.parametrize("policy", ["diagonal", "full"])
+def test_samples_put_back_are_on_their_axis_though_another_output_mixes(policy):
+    def put_back(x):
+        y = np.zeros_like(x.T)
+        y[:, M1[:N]] = np.sin(x.T[:, M1[:N]])
+        return y
+
+    x = X[:N]
+    alone = mj.jacobian(put_back, on_mixing=policy)(x)
+    assert np.count_nonzero(alone) == N * M1[:N].sum()
+    close(mj.jacobian(lambda x: (x - x.mean(0), put_back(x)), on_mixing=policy)(x)[1], alone, 1e-12)
+
+
 def test_whether_samples_mix_is_found_anew_for_other_positions_of_the_same_number():
     def f(x, a, b):
         y = x.copy()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
+from helpers import names_place
 
 import minijac as mj
 from minijac.program.record import Recorder
@@ -298,6 +299,37 @@ def test_the_value_is_the_plain_loops_to_the_last_bit():
 def test_samples_on_the_axis_of_the_steps_mix():
     with pytest.raises(mj.BatchMixingError, match=r"test_looping\.py"):
         mj.jacobian(lambda xs: mj.scan(lambda c, row: (c + row, None), np.zeros(3), xs)[0] + 0 * xs)(X)
+
+
+def turned(scan, x):
+    return scan(lambda c, _: ((c * 1.01).T, c), x, None, 6)[1]  # <- here
+
+
+def exchanged_samples(scan, x):
+    return scan(lambda c, _: ((c[1] * 2, c[0]), c[0]), (x, x.T.copy()), None, 6)[1]  # <- here
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("f", [turned, exchanged_samples])
+def test_samples_that_change_axis_from_step_to_step_mix_where_the_steps_are_stacked(f, compiled):
+    x = RNG.normal(size=(3, 3))
+    way = mj.compile if compiled else lambda g: g
+    for part in (lambda ys: ys.sum(0), lambda ys: ys[0], lambda ys: ys[1]):
+        g = lambda x, part=part: part(f(mj.scan, x))
+        with pytest.raises(mj.BatchMixingError, match="in stack") as caught:
+            way(mj.jacobian(g))(x)
+        names_place(caught.value, f)
+        wanted = mj.jacobian(lambda x, part=part: part(f(loop, x)), batch_axis=None)(x)
+        same(way(mj.jacobian(g, on_mixing="full"))(x), wanted)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_samples_that_change_axis_from_step_to_step_are_followed_to_the_last(compiled):
+    x = RNG.normal(size=(3, 3))
+    for count in (6, 7):
+        f = lambda x, scan, count=count: scan(lambda c, _: (np.sin(c * 1.01).T, None), x, None, count)[0]
+        g = mj.jacobian(lambda x, f=f: f(x, mj.scan))
+        same((mj.compile(g) if compiled else g)(x), mj.jacobian(lambda x, f=f: f(x, loop))(x))
 
 
 def test_what_is_written_after_a_loop_does_not_change_its_derivative():

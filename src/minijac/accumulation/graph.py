@@ -89,7 +89,6 @@ class Graph:
     def list_positions(self) -> None:
         """Positions tell where samples are: maps by them are blocks from now on, in which samples stay apart."""
         self.listed = self.by_positions = True
-        self._stretched = {}
         self.forget_edges()
 
     def forget_edges(self) -> None:

@@ -31,7 +31,7 @@ def follow_samples(
     for i in graph.order:
         whole = i in wholes and not graph.by_positions
         found.append(wholes[i].follow(i, places, active, follow) if whole else follow(i))
-    return places, next(filter(None, found), None) or in_order_again(places, graph.nodes, ends, batch)
+    return places, next(filter(None, [*found, in_order_again(places, graph.nodes, ends, batch)]), None)
 
 
 def _follow(graph: Graph, places: dict[int, Where], active: set[int], batch: int, i: int) -> Node | None:

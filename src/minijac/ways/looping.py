@@ -21,7 +21,7 @@ from ..algebra.block import Block
 from ..arguments import flatten
 from ..backend import array_of
 from ..errors import MutationError, TraceError
-from ..lines import caller
+from ..lines import caller, user_line
 from ..memo import Memo
 from ..ops.structural import getitem_basic
 from ..places import Owners, Place, Where
@@ -275,11 +275,11 @@ class Scan:
         results: list[Any] = found[: len(self._run.outputs)]
         self._begun = found[len(results) :]
         """The carries that each step began with."""
-        where, own = caller(), object()
+        self._where, own = caller(), object()
         parents = tuple([x.index if isinstance(x, Traced) and x.home is trace else -1 for x in met])
         for m, (i, y) in enumerate(zip(self._run.outputs, results, strict=True)):
             if trace is not self.recorder and i is not None and y.dtype.kind == "f":
-                node = Node(STEP, parents, tuple(below), {"output": m, "structure": own}, y, where)
+                node = Node(STEP, parents, tuple(below), {"output": m, "structure": own}, y, self._where)
                 node.step = self
                 trace.nodes.append(node)
                 results[m] = traced(trace, len(trace.nodes) - 1, y)
@@ -318,6 +318,7 @@ class Scan:
         if _picked(given):
             return self._follow_unrolled(given, active, outputs, batch)
         state, alive = dict(given), set(active)
+        stacked: dict[int, Where] = {}
         for k in given.keys() & set(range(first, last)):
             place = given[k]
             state[k] = Place(place.axis - 1, place.stride) if isinstance(place, Place) and place.axis > 0 else place
@@ -334,6 +335,8 @@ class Scan:
             if graph.by_positions or _picked(places):
                 return self._follow_unrolled(given, active, outputs, batch)
             now = {m: places[i] for m, i in enumerate(nodes) if i in places}
+            if mixing is None and any(stacked.setdefault(m, now[m]) != now[m] for m in now if m >= first):
+                return self._follow_unrolled(given, active, outputs, batch)  # which says at what they mix
             reached = {m for m, i in enumerate(nodes) if i in depend}
             before = dict(state), set(alive)
             state |= {m: place for m, place in now.items() if m < first}
@@ -346,11 +349,15 @@ class Scan:
     def _follow_unrolled(
         self, given: Mapping[int, Where], active: set[int], outputs: Sequence[int], batch: int
     ) -> tuple[dict[int, Where], set[int], Node | None]:
-        """The same where samples are picked."""
+        """The same where samples are picked, or change their axis from step to step."""
         self.by_positions = True
         step, place = self._unrolled()
         own = {place[k]: at for k, at in given.items() if k in place}
-        return step.follow(own, {place[k] for k in active if k in place}, outputs, batch)
+        found, alive, mixing = step.follow(own, {place[k] for k in active if k in place}, outputs, batch)
+        stack, scan = mixing and mixing.where, self._where
+        if mixing is not None and stack and scan and str(stack) == user_line():  # that of the derivative
+            mixing.where = scan._replace(function=stack.function)
+        return found, alive, mixing
 
     def _unrolled(self) -> tuple[Step, dict[int, int]]:
         """The operations of all steps, and which of its operands ours are."""
