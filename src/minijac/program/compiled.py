@@ -24,7 +24,7 @@ from ..memo import uncollected
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
-from .held import GONE, PLAIN, Held, drawn_from, held, unseeded
+from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded
 from .ir import Program
 from .loops import unrolled
 from .passes.simplify import optimised
@@ -146,15 +146,6 @@ class Entry:
 
 
 LEAF = flatten(0)[1]
-
-
-def unchanged(each: Held) -> bool:
-    """Whether a name stands for what it did."""
-    try:
-        now, value = each.read(), each.value
-    except GONE:  # it is not there any more
-        return False
-    return now is value or (type(now) is type(value) and isinstance(value, PLAIN) and bool(now == value))
 
 
 def _last(known: Callable[[], Any], content: Any) -> Any:
@@ -456,7 +447,7 @@ def _watched(
     shapes = [known() for known, _ in shaping]
     before = {id(each.value) for each in found}
     for each in (*found, *(each for each in held(fn) if is_array(each.value) and id(each.value) not in before)):
-        if isinstance(each.value, (*PLAIN, tuple)):
+        if isinstance(each.value, (*PLAIN, tuple, list)):
             if unchanged(each):
                 yield each
         elif not is_array(each.value) or id(each.value) in lifted:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from itertools import islice
-from operator import getitem
+from numbers import Number
+from operator import getitem, is_
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 from weakref import ReferenceType
@@ -24,15 +25,17 @@ from numpy.random import bit_generator
 from ..backend import is_array
 from ..lines import of_library
 
-__all__ = ["PLAIN", "Held", "drawn_from", "held", "unseeded"]
+__all__ = ["GONE", "PLAIN", "Held", "drawn_from", "held", "unchanged", "unseeded"]
 
 MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
 
 
 COLLECTIONS = (list, dict, deque, set, frozenset)
+ATOMS = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, slice, range, np.ufunc, np.dtype, Number)
+"""Plain values that hold nothing to look for."""
 FOLLOWED = (FunctionType, partial, type)
-PLAIN = (bool, int, float, complex, str, type(None), np.generic, Enum, slice, np.ufunc, *FOLLOWED)
+PLAIN = (*ATOMS, *FOLLOWED)
 """What a program is made for: it is recorded anew where the code names another one since."""
 MOST_ITEMS = 16
 """Plain values in a list, a tuple or a dict that are looked at, whatever their keys: those may be computed."""
@@ -70,16 +73,18 @@ def held(fn: Callable[..., Any]) -> list[Held]:
     of_classes: list[Reached] = []
     while waiting and len(seen) < MOST_VISITED:
         read, value, names = waiting.pop()
-        if isinstance(value, PLAIN) and not (isinstance(read, partial) and read.func is _same):
+        atom = isinstance(value, ATOMS)
+        if (atom or isinstance(value, FOLLOWED)) and not (isinstance(read, partial) and read.func is _same):
             plain.append((names, Held(read, value)))
+        elif isinstance(value, tuple):
+            plain.append((names[:1], Held(read, value)))
         elif isinstance(value, COLLECTIONS):
-            plain.append((names[:1], Held(partial(_size, read), _size(lambda value=value: value))))  # type: ignore[misc]
-            if isinstance(value, dict):
-                content = Content(read, value)
-                plain.append((names, Held(content, content.last)))
-        if isinstance(value, GENERATORS) or (is_array(value) and not isinstance(value, PLAIN)):
+            looked = [(names[:1], Content(read, _extent, value))]
+            looked += [(names, Content(read, _plain_in, value))] if isinstance(value, dict) else []
+            plain += [(by, Held(content, content.last)) for by, content in looked]
+        if isinstance(value, GENERATORS) or (is_array(value) and not atom):
             found.append((names, Held(read, value)))
-        elif id(value) not in seen and (not isinstance(value, PLAIN) or isinstance(value, FOLLOWED)):
+        elif id(value) not in seen and not atom:
             seen.add(id(value))
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 known.update(_names(value.__code__, strings=True))
@@ -109,7 +114,9 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
         yield value, value(), ANY
     elif isinstance(value, dict):
         for key, inner in list(value.items()):
-            yield _step(read, key), inner, (str(key), *names) if isinstance(inner, dict) else (str(key),)
+            within = names if isinstance(inner, dict) else ()
+            any_key = ANY if isinstance(inner, tuple | set | frozenset) else ()  # as for plain values
+            yield _step(read, key), inner, (*any_key, str(key), *within)
     elif isinstance(value, list | tuple | deque):
         yield from ((_step(read, k), inner, (None, *names) if k < MOST_ITEMS else ()) for k, inner in enumerate(value))
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
@@ -195,31 +202,62 @@ def _same(value: Any) -> Any:
 
 
 class Content:
-    """The first plain values in a dict, whatever their keys, which may be computed: while they are the same, one tuple.
+    """What is looked at of a collection: while it is the same, one list.
 
-    A dict into which the function writes such values is its journal: of that only what the code names counts.
+    A dict into which the function writes plain values is its journal: of that only what the code names counts.
     """
 
-    def __init__(self, read: Callable[[], Any], found: dict[Any, Any]) -> None:
-        self.read = read
-        self.last = _plain_in(found)
+    def __init__(self, read: Callable[[], Any], look: Callable[[Any], list[Any]], found: Any) -> None:
+        self.read, self.look, self.last = read, look, look(found)
+        of_set = isinstance(found, set | frozenset)
+        self.key: Callable[[Any], Any] = _exact if look is _plain_in else _unordered if of_set else _same
 
     def __call__(self) -> Any:
-        now = _plain_in(self.read())
-        same = now == self.last and list(map(type, now)) == list(map(type, self.last))
-        return self.last if same else now
+        now, last = self.look(self.read()), self.last
+        if len(now) == len(last) and all(map(is_, now, last)):  # as in nearly every call
+            return last
+        return last if self.key(now) == self.key(last) else now
 
 
-def _plain_in(found: dict[Any, Any]) -> tuple[Any, ...]:
-    return tuple([inner for inner in islice(found.values(), MOST_ITEMS) if isinstance(inner, PLAIN)])
+def _extent(found: Any) -> list[Any]:
+    """The type of a collection and its length; of a set what is in it, or, of a large one, which it is."""
+    if not isinstance(found, set | frozenset):
+        return [type(found), len(found) if isinstance(found, COLLECTIONS) else None]
+    if len(found) <= MOST_ITEMS:
+        return [type(found), *found]
+    return [
+        type(found),
+        len(found),
+        found.copy,
+    ]  # a bound method: equal where it is the same set's, and keeps hold of it
 
 
-def _size(read: Callable[[], Any]) -> int | None:
-    """The length of a collection; of a small set a number that changes with what is in it."""
-    now = read()
-    if isinstance(now, set | frozenset) and len(now) <= MOST_ITEMS:
-        return hash(frozenset(now))
-    return len(now) if isinstance(now, COLLECTIONS) else None
+def _plain_in(found: dict[Any, Any]) -> list[Any]:
+    """The first plain values in a dict, whatever their keys, which may be computed."""
+    first = islice(found.values(), MOST_ITEMS)
+    return [inner for inner in first if type(inner) is not np.ndarray and isinstance(inner, PLAIN)]
+
+
+def _exact(x: Any) -> Any:
+    """What is equal for equal values of one type only, where 0.0 is not -0.0, and NaN is NaN."""
+    if isinstance(x, tuple | list):
+        return type(x), *map(_exact, x)
+    return (type(x), repr(x), x if x == x else None) if isinstance(x, Number) else (type(x), x)
+
+
+def _unordered(items: list[Any]) -> Any:
+    return frozenset(map(_exact, items))
+
+
+def unchanged(each: Held) -> bool:
+    """Whether a name stands for what it did."""
+    try:
+        now, value = each.read(), each.value
+    except GONE:  # it is not there any more
+        return False
+    if isinstance(value, tuple):  # its items are watched one by one
+        return type(now) is type(value) and len(now) == len(value)
+    return now is value or (isinstance(value, PLAIN) and bool(_exact(now) == _exact(value)))
 
 
 def _step(read: Callable[[], Any], key: Any) -> Callable[[], Any]:

@@ -1,0 +1,80 @@
+"""Values that a compiled function captures: each kind is seen when it is another, and only then."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import minijac as mj
+
+X = np.arange(6.0).reshape(2, 3) / 7
+
+
+def _set_in(collection: set[Any], *items: Any) -> None:
+    collection.clear()
+    collection.update(items)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read"),
+    [
+        ((1.0, 2.0), (1.0, 2.0, 3.0), sum),
+        ((np.ones(3), np.ones(3)), (np.ones(3), np.ones(3), np.full(3, 5.0)), sum),
+        ((), (1.0,), sum),
+        (range(2), range(5), sum),
+        (b"ab", b"abc", sum),
+        (np.dtype("f4"), np.dtype("f8"), lambda kind: np.asarray(1.1, kind)),
+        (Fraction(1, 2), Fraction(3, 2), float),
+        (Decimal("0.5"), Decimal("1.5"), float),
+        ({-1}, {-2}, sum),
+        (frozenset({-1.0}), frozenset({-2.0}), sum),
+        ({0.0}, {-0.0}, lambda of: np.copysign(1.0, *of)),
+        ({(1, 0.0)}, {(1, -0.0)}, lambda of: np.copysign(1.0, next(iter(of))[1])),
+        ({1}, [5], sum),
+        ({1}, {True}, lambda of: 2.0 if True in map(type, of) or bool in map(type, of) else 1.0),
+        (set(range(5, 40)), set(range(9, 44)), sum),
+        ({"a": 0.0}, {"a": -0.0}, lambda of: np.copysign(1.0, *of.values())),
+        (0.0, -0.0, lambda z: np.copysign(1.0, z)),
+        (np.float32(0.0), np.float32(-0.0), lambda z: np.copysign(1.0, z)),
+        (complex(0.0, 0.0), complex(0.0, -0.0), lambda z: np.copysign(1.0, z.imag)),
+    ],
+)
+@pytest.mark.parametrize("where", ["attribute", "key", "computed key"])
+def test_a_captured_value_of_any_kind_is_seen_when_it_is_another(
+    first: Any, second: Any, read: Any, where: str
+) -> None:
+    holder, table, key = SimpleNamespace(value=first), {"a": first}, "A".lower()
+    of = {"attribute": lambda: holder.value, "key": lambda: table["a"], "computed key": lambda: table[key]}[where]
+    f = lambda x: x * read(of())
+    compiled = mj.compile(f)
+    for value in (first, second, first):
+        holder.value = table["a"] = value
+        for _ in range(2):
+            assert_array_equal(np.signbit(compiled(X)), np.signbit(f(X)))
+            assert_array_equal(compiled(X), f(X))
+
+
+def test_what_is_in_a_set_is_seen_when_it_is_written_in_place() -> None:
+    active = {-1}
+    compiled = mj.compile(lambda x: x * sum(active))
+    for items in ((-1,), (-2,), (-2, -3), (-2.0, -3), tuple(range(20))):
+        _set_in(active, *items)
+        assert_array_equal(compiled(X), X * sum(items))
+
+
+def test_values_that_are_equal_are_the_same_though_they_are_other_objects() -> None:
+    held = SimpleNamespace(
+        nan=float("nan"), pair=(1.0, float("nan")), few={1.5, "a"}, many=list(range(1000)), kind=range(3)
+    )
+    compiled = mj.compile(lambda x: x * held.nan * held.pair[1] * len(held.few) * len(held.many) * len(held.kind))
+    for _ in range(3):
+        compiled(X)
+        held.nan, held.pair, held.few = float("nan"), (float("1"), float("nan")), {"a", float("1.5")}
+        held.many, held.kind = list(range(1000)), range(3)
+    assert compiled.cache_info().misses == 1
