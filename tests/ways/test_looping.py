@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -289,6 +290,56 @@ def test_a_step_that_looks_at_numbers_is_taken_step_by_step():
     wanted = mj.jacobian(lambda x: loop(lambda c, t: (np.sin(c) if t > 2 else c * c, None), x, np.arange(6.0))[0])(X)
     same(mj.jacobian(f)(X), wanted)
     same(mj.compile(mj.jacobian(f))(X), wanted)
+
+
+OWN, OLD, PYTHON = np.random.default_rng(1), np.random.RandomState(1), random.Random(1)
+DRAWS = {
+    "generator": lambda: OWN.normal(),
+    "legacy": lambda: OLD.normal(),
+    "python": lambda: PYTHON.gauss(0, 1),
+    "global": lambda: np.random.normal(),
+    "global_of_python": lambda: random.random(),
+}
+
+
+@pytest.mark.parametrize("long", [0, 10**9])
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_a_step_that_draws_random_numbers_draws_them_in_every_step(draw, long, monkeypatch):
+    monkeypatch.setattr(looping, "LONG", long)
+    f = lambda x, scan: scan(lambda c, _: (np.sin(c) + draw() * x, c), x, None, 6)[1]
+    found = []
+    for scan in (loop, mj.scan):
+        OWN.bit_generator.state = np.random.default_rng(1).bit_generator.state
+        OLD.seed(1), PYTHON.seed(1), np.random.seed(1), random.seed(1)
+        found.append((mj.value_and_jacobian(lambda x, scan=scan: f(x, scan).sum(0))(X), np.asarray(draw())))
+    same(found[1], found[0])
+
+
+def test_a_step_that_looks_at_numbers_too_has_drawn_nothing_before():
+    def f(x, scan):
+        rng = np.random.default_rng(0)
+        step = lambda c, t: (np.sin(c) * rng.normal() if rng.normal() > -9 and t > 2 else c * c, None)
+        return scan(step, x, np.arange(6.0))[0]
+
+    same(*(mj.jacobian(lambda x, scan=scan: f(x, scan))(X) for scan in (mj.scan, loop)))
+
+
+def test_a_step_with_a_generator_without_a_seed_draws_in_every_step():
+    step = lambda c, _: (c, c * np.random.default_rng().normal())
+    rows = mj.value_and_jacobian(lambda x: mj.scan(step, x, None, 6)[1].swapaxes(0, 1))(X)[0]
+    assert len(np.unique(rows[0, :, 0])) == 6
+
+
+def test_a_compiled_step_draws_constants_from_a_generator_seeded_inside_and_else_raises():
+    def f(x, scan):
+        rng = np.random.default_rng(1)
+        return scan(lambda c, _: (np.sin(c) + rng.normal() * x, None), x, None, 6)[0]
+
+    same(mj.compile(mj.jacobian(lambda x: f(x, mj.scan)))(X), mj.jacobian(lambda x: f(x, loop))(X))
+    for draw in (*DRAWS.values(), lambda: np.random.default_rng().normal()):
+        g = lambda x, draw=draw: mj.scan(lambda c, _: (np.sin(c) * draw(), None), x, None, 6)[0]
+        with pytest.raises(mj.TraceError, match="random"):
+            mj.compile(mj.jacobian(g))(X)
 
 
 def test_the_value_is_the_plain_loops_to_the_last_bit():

@@ -277,21 +277,36 @@ def _function(x: Any) -> Any:
     return x if type(x) is FunctionType else getattr(x, "fget", None) or getattr(x, "__func__", x)
 
 
-def drawn_from(found: list[Held]) -> Callable[[], bool]:
+def drawn_from(found: list[Held]) -> Callable[..., bool]:
     """A question for later: whether random numbers were drawn since, from what was found or from global generators.
+    With ``undo=True``, they are as if none were.
 
     Where other threads run, who draw when they will, from global ones only where the code that was found says `random`.
     """
-    generators = [each.value for each in found if isinstance(each.value, GENERATORS)]
+    generators = list({id(each.value): each.value for each in found if isinstance(each.value, GENERATORS)}.values())
     generators += GLOBAL if threading.active_count() == 1 else ()
+    before = [pickle.dumps(_state(generator)) for generator in generators]
 
-    def states() -> bytes:
-        own = [g.bit_generator.state if isinstance(g, np.random.Generator) else
-               g.getstate() if isinstance(g, random.Random) else g.get_state() for g in generators]  # fmt: skip
-        return pickle.dumps(own)
+    def drawn(undo: bool = False) -> bool:
+        other = [(g, state) for g, state in zip(generators, before, strict=True) if pickle.dumps(_state(g)) != state]
+        for generator, state in other if undo else ():
+            _set_state(generator, pickle.loads(state))
+        return bool(other)
 
-    before = states()
-    return lambda: states() != before
+    return drawn
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        (generator.setstate if isinstance(generator, random.Random) else generator.set_state)(state)
 
 
 _LISTENING: dict[object, tuple[int, list[int]]] = {}

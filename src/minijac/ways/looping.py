@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..memo import Memo
 from ..ops.structural import getitem_basic
 from ..places import Owners, Place, Where
 from ..program.compiled import Entry, How
+from ..program.held import drawn_from, held, unseeded
 from ..program.ir import Instruction, Program, Value, interpreted
 from ..program.loops import Loop, Rewriting
 from ..program.passes import rolling
@@ -53,8 +55,8 @@ MOST_TRIES = 6
 def as_loop(step: Callable[[Any, Any], Any], carry: Any, xs: Any, count: int, plainly: Callable[[], Any]) -> Any | None:
     """``(carry, ys)`` of a loop whose step is recorded once; None where it is no such loop.
 
-    That is where it is short, a step looks at numbers, or another than the innermost transformation follows what it
-    reads. `plainly` does the same step by step.
+    That is where it is short, a step looks at numbers or draws random ones, or another than the innermost
+    transformation follows what it reads. `plainly` does the same step by step.
     """
     outer, (carries, tree), (rows, rows_tree) = running(), flatten(carry), flatten(xs)
     leaves = [*carries, *rows]
@@ -71,7 +73,14 @@ def as_loop(step: Callable[[Any, Any], Any], carry: Any, xs: Any, count: int, pl
         return step(given, optree.tree_unflatten(rows_tree, own[len(carries) :]))
 
     try:
-        closed = Closed(once, tuple(first), {}, free=True)
+        drawn = drawn_from(held(step))
+        try:
+            with unseeded() as made:
+                closed = Closed(once, tuple(first), {}, free=True)
+        finally:  # each step draws its own
+            drew = drawn(undo=True)
+        if drew or made:
+            return None
         operands = [*leaves, *closed.operands]
         size = count * (len(closed.first.nodes) if closed.first is not None else 0)
         followed = innermost(operands)
@@ -288,22 +297,28 @@ class Scan:
     # -- its derivatives -----------------------------------------------------------------------------------------------
     def forward(self, given: Mapping[int, Block], live: Mapping[int, Any]) -> dict[int, Block]:
         """From the blocks of operands to those of outputs; `live` has the outputs that are wanted."""
-        with suppress(TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
-            found = self._forward(given, sorted(live)) if _are_plain(given, live) and not self.by_positions else None
-            if found is not None:
-                return found
+        found = self._as_loop(given, live, partial(self._forward, given, sorted(live)))
+        if found is not None:
+            return found
         step, place = self._unrolled()
         return step.forward({place[k]: block for k, block in given.items()}, live)
 
     def reverse(self, given: Mapping[int, Block], operands: Any, live: Mapping[int, Any]) -> dict[int, Block]:
         """From the blocks of outputs to those of operands."""
-        with suppress(TraceError, MutationError, Foreign):
-            found = self._reverse(given, list(operands)) if _are_plain(given, live) and not self.by_positions else None
-            if found is not None:
-                return found
+        found = self._as_loop(given, live, partial(self._reverse, given, list(operands)))
+        if found is not None:
+            return found
         step, place = self._unrolled()
         own = {place[k]: k for k in operands if k in place}
         return {own[k]: block for k, block in step.reverse(given, list(own), live).items()}
+
+    def _as_loop(
+        self, given: Mapping[int, Block], live: Mapping[int, Any], derivative: Callable[[], dict[int, Block] | None]
+    ) -> dict[int, Block] | None:
+        """A derivative as one loop, where it is one: none of its local derivatives looks at numbers."""
+        with suppress(TraceError, MutationError, Foreign):
+            return derivative() if _are_plain(given, live) and not self.by_positions else None
+        return None
 
     def live(self, operands: Sequence[tuple[int, int]], masks: Mapping[int, Any]) -> dict[int, Any]:
         """Which entries of its operands it uses: as far as is known all."""
