@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import special
-from .family import Family, from_zero, through, unit
+from .family import Family, from_zero, not_negative, through, unit
 
 __all__ = [
     "anglit", "bradford", "cauchy", "cosine", "foldcauchy", "halfcauchy", "loguniform", "reciprocal",
@@ -31,6 +31,7 @@ foldcauchy = Family(
     "foldcauchy", "c", lambda z, c: np.logaddexp(cauchy.log_density(z - c), cauchy.log_density(z + c)),
     lambda z, c: (np.arctan(z - c) + np.arctan(z + c)) / pi,
     lambda z, c: _cauchy_upper(z - c) + _cauchy_upper(z + c), from_zero,
+    valid=not_negative,
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def _skewcauchy_upper(z: Any, a: Any) -> Any:
 skewcauchy = Family(
     "skewcauchy", "a", lambda z, a: cauchy.log_density(z / np.where(z < 0, 1.0 - a, 1.0 + a)),
     lambda z, a: _skewcauchy_upper(-z, -a), _skewcauchy_upper,
+    valid=lambda a: np.abs(a) < 1,
 )  # fmt: skip
 
 
@@ -53,6 +55,7 @@ wrapcauchy = Family(
     "wrapcauchy", "c",
     lambda z, c: np.log1p(-c * c) - log(2 * pi) - np.log(1.0 + c * c - 2.0 * c * np.cos(z)),
     _wrapcauchy_share, lambda z, c: _wrapcauchy_share(2 * pi - z, c), lambda c: (0.0, 2 * pi),
+    valid=lambda c: (c > 0) & (c < 1),
 )  # fmt: skip
 
 
@@ -75,6 +78,7 @@ loguniform = Family(
     "loguniform", "a b", lambda z, a, b: -np.log(z) - np.log(np.log(b / a)),
     lambda z, a, b: np.log(z / a) / np.log(b / a), lambda z, a, b: np.log(b / z) / np.log(b / a),
     lambda a, b: (a, b),
+    valid=lambda a, b: (a > 0) & (b > a),
 )  # fmt: skip
 reciprocal = loguniform._replace(name="reciprocal")
 bradford = Family(
@@ -104,9 +108,15 @@ def _trapezoid_share(z: Any, c: Any, d: Any) -> Any:
 trapezoid = Family(
     "trapezoid", "c d", _trapezoid_density, _trapezoid_share,
     lambda z, c, d: _trapezoid_share(1.0 - z, 1.0 - d, 1.0 - c), unit,
+    valid=lambda c, d: (c >= 0) & (c <= d) & (d <= 1),
 )  # fmt: skip
 triang = Family(
-    "triang", "c", lambda z, c: _trapezoid_density(z, c, c), support=unit, **through(trapezoid, lambda z, c: (z, c, c))
+    "triang",
+    "c",
+    lambda z, c: _trapezoid_density(z, c, c),
+    support=unit,
+    **through(trapezoid, lambda z, c: (z, c, c)),
+    valid=lambda c: (c >= 0) & (c <= 1),
 )
 anglit = Family(
     "anglit", "", lambda z: np.log(np.cos(2.0 * z)), lambda z: np.sin(z + pi / 4) ** 2,
@@ -116,5 +126,7 @@ cosine = Family(
     "cosine", "", lambda z: np.log1p(np.cos(z)) - log(2 * pi), lambda z: (pi + z + np.sin(z)) / (2 * pi),
     lambda z: (pi - z - np.sin(z)) / (2 * pi), lambda: (-pi, pi),
 )  # fmt: skip
-vonmises = Family("vonmises", "kappa", lambda z, k: k * (np.cos(z) - 1.0) - log(2 * pi) - np.log(special.i0e(k)))
+vonmises = Family(
+    "vonmises", "kappa", lambda z, k: k * (np.cos(z) - 1.0) - log(2 * pi) - np.log(special.i0e(k)), valid=not_negative
+)
 vonmises_line = vonmises._replace(name="vonmises_line", support=lambda k: (-pi, pi))

@@ -72,6 +72,7 @@ truncweibull_min = Family(
         np.log(c) + special.xlogy(c - 1.0, z) - (z**c - a**c) - np.log(-np.expm1(a**c - b**c))
     ),
     support=lambda c, a, b: (a, b), **through(truncexpon, lambda z, c, a, b: (z**c - a**c, b**c - a**c)),
+    valid=lambda c, a, b: (a >= 0) & (b > a) & (c > 0),
 )  # fmt: skip
 exponpow = Family(
     "exponpow", "b", lambda z, b: np.log(b) + special.xlogy(b - 1.0, z) + z**b - np.expm1(z**b),
@@ -85,10 +86,12 @@ pareto = Family(
 truncpareto = Family(
     "truncpareto", "b c", lambda z, b, c: np.log(-b / np.expm1(-b * np.log(c))) - (b + 1.0) * np.log(z),
     support=lambda b, c: (1.0, c), **through(truncexpon, lambda z, b, c: (b * np.log(z), b * np.log(c))),
+    valid=lambda b, c: (b != 0) & (c > 1),
 )  # fmt: skip
 genpareto = Family(
     "genpareto", "c", lambda z, c: -(1.0 + c) * _bent(z, -c),
     support=lambda c: (0.0, np.where(c < 0, -inverse(c), np.inf)), **through(expon, lambda z, c: _bent(z, -c)),
+    valid=np.isfinite,
 )  # fmt: skip
 lomax = Family(
     "lomax", "c", lambda z, c: np.log(c) - (c + 1.0) * np.log1p(z), support=from_zero,
@@ -143,6 +146,7 @@ def _genextreme_support(c: Any) -> tuple[Any, Any]:
 genextreme = Family(
     "genextreme", "c", lambda z, c: -np.exp(-_bent(z, c)) - (1.0 - c) * _bent(z, c), support=_genextreme_support,
     **through(expon, lambda z, c: np.exp(-_bent(z, c)), falling=True),
+    valid=np.isfinite,
 )  # fmt: skip
 
 
@@ -163,6 +167,7 @@ def _kappa4_hazard(z: Any, h: Any, k: Any) -> Any:
 kappa4 = Family(
     "kappa4", "h k", lambda z, h, k: -(1.0 - k) * _bent(z, k) - (1.0 - h) * _kappa4_hazard(z, h, k),
     support=_kappa4_support, **through(expon, _kappa4_hazard, falling=True),
+    valid=lambda h, k: True,
 )  # fmt: skip
 # -- of the logistic and of Laplace's ----------------------------------------------------------------------------------
 halflogistic = Family(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from math import log, pi, sqrt
+from operator import and_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from ...numpy.creation import asarray
 
 __all__ = [
     "LARGEST_POWER", "LOG_ROOT_2PI", "NEXT_TO_ZERO", "ROOT_2PI", "Family", "beyond_zero", "doubled", "from_zero",
-    "inverse", "log_rest", "member", "mirrored", "through", "unit",
+    "inverse", "log_rest", "member", "mirrored", "not_negative", "positive", "through", "unit",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -25,6 +27,14 @@ NEXT_TO_ZERO = 1e-45
 
 LARGEST_POWER = 700.0
 """Beyond it the density is zero by an exponential of an exponential, which overflows."""
+
+
+def positive(*shapes: Any) -> Any:
+    return reduce(and_, (shape > 0 for shape in shapes)) if shapes else True
+
+
+def not_negative(shape: Any) -> Any:
+    return shape >= 0
 
 
 class Family(NamedTuple):
@@ -40,6 +50,8 @@ class Family(NamedTuple):
     support: Callable[..., tuple[Any, Any]] = lambda *shapes: (-np.inf, np.inf)
     log_distribution: Function | None = None
     log_upper: Function | None = None
+    valid: Callable[..., Any] = positive
+    """Whether there is a member with these shapes; where there is none, and for no positive scale, all is NaN."""
 
     def _standard(self, x: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, tuple[Any, ...], Any]:
         names = self.shapes.split()
@@ -51,7 +63,9 @@ class Family(NamedTuple):
                 f"then loc and scale, each once, got {len(args)} by position and {sorted(named)} by name."
             )
         scale = asarray(given["scale"])
-        return (asarray(x) - given["loc"]) / scale, tuple(asarray(given[name]) for name in names), scale
+        shapes = tuple(asarray(given[name]) for name in names)
+        scale = np.where((scale > 0) & self.valid(*shapes), scale, np.nan)
+        return (asarray(x) - given["loc"]) / scale, shapes, scale
 
     def _within(self, z: Any, shapes: tuple[Any, ...], ends: bool) -> tuple[Any, Any]:
         """Whether z lies in the support (NaN does), and z with what does not put where the formulas hold."""
@@ -104,7 +118,8 @@ class Family(NamedTuple):
             )
         z, shapes, _ = self._standard(x, args, named)
         outside, safe = self._within(z, shapes, ends=False)
-        return np.where(outside, np.where(z <= self.support(*shapes)[0], *beyond), function(safe, *shapes))
+        inside = np.where(np.isnan(z), np.nan, function(safe, *shapes))  # a power of zero would hide it
+        return np.where(outside, np.where(z <= self.support(*shapes)[0], *beyond), inside)
 
 
 def _share_by(own: tuple[Function | None, Function | None], other: tuple[Function | None, Function | None]) -> Any:
@@ -176,7 +191,9 @@ def mirrored(name: str, base: Family) -> Family:
         return -high, -low
 
     parts = through(base, lambda z, *shapes: (-z, *shapes), falling=True)
-    return Family(name, base.shapes, lambda z, *shapes: base.log_density(-z, *shapes), support=support, **parts)
+    return Family(
+        name, base.shapes, lambda z, *shapes: base.log_density(-z, *shapes), support=support, valid=base.valid, **parts
+    )
 
 
 def member(name: str, base: Family, *shapes: float) -> Family:
@@ -195,4 +212,5 @@ def doubled(name: str, base: Family) -> Family:
     return Family(
         name, base.shapes, lambda z, *shapes: base.log_density(np.abs(z), *shapes) - np.log(2.0),
         lambda z, *shapes: share(z, z < 0, *shapes), lambda z, *shapes: share(z, z >= 0, *shapes),
+        valid=base.valid,
     )  # fmt: skip

@@ -85,6 +85,7 @@ gengamma = Family(
     lambda z, a, c: np.where(c > 0, special.gammainc(a, z**c), special.gammaincc(a, z**c)),
     lambda z, a, c: np.where(c > 0, special.gammaincc(a, z**c), special.gammainc(a, z**c)),
     lambda a, c: (np.where(c > 0, 0.0, NEXT_TO_ZERO), np.inf),
+    valid=lambda a, c: (a > 0) & (c != 0),
 )  # fmt: skip
 
 
@@ -114,6 +115,7 @@ pearson3 = Family(
     lambda skew: (
         np.where(skew > 0, -2.0 * inverse(skew), -np.inf), np.where(skew < 0, -2.0 * inverse(skew), np.inf)
     ),
+    valid=np.isfinite,
 )  # fmt: skip
 
 
@@ -174,6 +176,7 @@ gausshyper = Family(
         beta.log_density(x, a, b) - c * np.log1p(z * x) - np.log(special.hyp2f1(c, a, a + b, -z))
     ),
     support=unit,
+    valid=lambda a, b, c, z: (a > 0) & (b > 0) & (c == c) & (z > -1),
 )  # fmt: skip
 # -- noncentral: densities alone ---------------------------------------------------------------------------------------
 
@@ -190,6 +193,7 @@ def _log_hyp0f1(b: Any, v: Any) -> Any:
 ncx2 = Family(
     "ncx2", "df nc", lambda z, k, nc: chi2.log_density(z, k) - nc / 2 + _log_hyp0f1(k / 2, nc * z / 4),
     support=from_zero,
+    valid=lambda df, nc: (df > 0) & np.isfinite(df) & (nc >= 0),
 )  # fmt: skip
 ncf = Family(
     "ncf", "dfn dfd nc",
@@ -197,6 +201,7 @@ ncf = Family(
         f.log_density(z, m, n) - nc / 2 + np.log(special.hyp1f1((m + n) / 2, m / 2, nc / 2 * m * z / (m * z + n)))
     ),
     support=from_zero,
+    valid=lambda m, n, nc: (m > 0) & (n > 0) & (nc >= 0),
 )  # fmt: skip
 
 
@@ -213,4 +218,4 @@ def _nct_density(z: Any, df: Any, nc: Any) -> Any:
     return constant - (df + 1.0) * np.log(root) + np.log(both)
 
 
-nct = Family("nct", "df nc", _nct_density)
+nct = Family("nct", "df nc", _nct_density, valid=lambda df, nc: (df > 0) & (nc == nc))

@@ -20,6 +20,8 @@ from .family import (
     log_rest,
     member,
     mirrored,
+    not_negative,
+    positive,
     through,
 )
 
@@ -48,11 +50,13 @@ def _log_of_tail(z: Any) -> Any:
     return special.log_ndtr(-z) + 0.5 * z * z + LOG_ROOT_2PI
 
 
-def _of_normal(name: str, shapes: str, to: Any, log_slope: Any, support: Any) -> Family:
+def _of_normal(
+    name: str, shapes: str, to: Any, log_slope: Any, support: Any, valid: Any = positive
+) -> Family:  # fmt: skip
     """The family of x of which ``to(x, *shapes)`` is normal; the logarithm of its derivative is `log_slope`."""
     return Family(
         name, shapes, lambda z, *args: norm.log_density(to(z, *args)) + log_slope(z, *args), support=support,
-        **through(norm, to),
+        valid=valid, **through(norm, to),
     )  # fmt: skip
 
 
@@ -61,10 +65,12 @@ gibrat = member("gibrat", lognorm, 1.0)
 johnsonsu = _of_normal(
     "johnsonsu", "a b", lambda z, a, b: a + b * np.arcsinh(z), lambda z, a, b: np.log(b) - 0.5 * np.log1p(z * z),
     lambda a, b: (-np.inf, np.inf),
+    valid=lambda a, b: (b > 0) & (a == a),
 )  # fmt: skip
 johnsonsb = _of_normal(
     "johnsonsb", "a b", lambda z, a, b: a + b * special.logit(z), lambda z, a, b: np.log(b / z) - np.log1p(-z),
     lambda a, b: (NEXT_TO_ZERO, 1.0 - 1e-16),
+    valid=lambda a, b: (b > 0) & (a == a),
 )  # fmt: skip
 fatiguelife = _of_normal(
     "fatiguelife", "c", lambda z, c: (np.sqrt(z) - np.sqrt(1.0 / z)) / c,
@@ -78,11 +84,13 @@ foldnorm = Family(
     "foldnorm", "c", lambda z, c: norm.log_density(z - c) + np.log1p(np.exp(-2.0 * c * z)), support=from_zero,
     log_distribution=lambda z, c: _log_normal_between(-z - c, z - c),
     log_upper=lambda z, c: np.logaddexp(special.log_ndtr(c - z), special.log_ndtr(-c - z)),
+    valid=not_negative,
 )  # fmt: skip
 truncnorm = Family(
     "truncnorm", "a b", lambda z, a, b: norm.log_density(z) - _log_normal_between(a, b), support=lambda a, b: (a, b),
     log_distribution=lambda z, a, b: _log_normal_between(a, z) - _log_normal_between(a, b),
     log_upper=lambda z, a, b: _log_normal_between(z, b) - _log_normal_between(a, b),
+    valid=lambda a, b: a < b,
 )  # fmt: skip
 powernorm = Family(
     "powernorm", "c", lambda z, c: np.log(c) + norm.log_density(z) + (c - 1.0) * special.log_ndtr(-z),
@@ -96,6 +104,7 @@ skewnorm = Family(
     "skewnorm", "a", lambda z, a: log(2) + norm.log_density(z) + special.log_ndtr(a * z),
     lambda z, a: np.maximum(special.ndtr(z) - 2.0 * special.owens_t(z, a), 0.0),
     lambda z, a: np.maximum(special.ndtr(-z) + 2.0 * special.owens_t(z, a), 0.0),
+    valid=np.isfinite,
 )  # fmt: skip
 
 
@@ -179,7 +188,14 @@ def _crystalball_upper(z: Any, b: Any, m: Any) -> Any:
     return np.where(z > -b, right, 1.0 - _crystalball_share(z, b, m))
 
 
-crystalball = Family("crystalball", "beta m", _crystalball_density, _crystalball_share, _crystalball_upper)
+crystalball = Family(
+    "crystalball",
+    "beta m",
+    _crystalball_density,
+    _crystalball_share,
+    _crystalball_upper,
+    valid=lambda b, m: (m > 1) & (b > 0),
+)
 
 
 def _dpareto_lognorm(z: Any, u: Any, s: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
@@ -199,10 +215,21 @@ def _dpareto_lognorm_share(z: Any, u: Any, s: Any, a: Any, b: Any) -> Any:
 
 
 dpareto_lognorm = Family(
-    "dpareto_lognorm", "u s a b", _dpareto_lognorm_density, _dpareto_lognorm_share, support=beyond_zero
+    "dpareto_lognorm",
+    "u s a b",
+    _dpareto_lognorm_density,
+    _dpareto_lognorm_share,
+    support=beyond_zero,
+    valid=lambda u, s, a, b: positive(s, a, b),
 )
 # -- with Bessel functions: densities alone ----------------------------------------------------------------------------
-rice = Family("rice", "b", lambda z, b: np.log(z) - 0.5 * (z - b) ** 2 + np.log(special.i0e(z * b)), support=from_zero)
+rice = Family(
+    "rice",
+    "b",
+    lambda z, b: np.log(z) - 0.5 * (z - b) ** 2 + np.log(special.i0e(z * b)),
+    support=from_zero,
+    valid=not_negative,
+)
 
 
 def _norminvgauss_density(z: Any, a: Any, b: Any) -> Any:
@@ -216,10 +243,16 @@ def _genhyperbolic_density(z: Any, p: Any, a: Any, b: Any) -> Any:
     return constant + b * z - a * root + (p - 0.5) * np.log(root) + np.log(special.kve(p - 0.5, a * root))
 
 
-norminvgauss = Family("norminvgauss", "a b", _norminvgauss_density)
-genhyperbolic = Family("genhyperbolic", "p a b", _genhyperbolic_density)
+norminvgauss = Family("norminvgauss", "a b", _norminvgauss_density, valid=lambda a, b: np.abs(b) < a)
+genhyperbolic = Family(
+    "genhyperbolic",
+    "p a b",
+    _genhyperbolic_density,
+    valid=lambda p, a, b: ((p >= 0) & (np.abs(b) < a)) | ((p < 0) & (np.abs(b) <= a)),
+)
 geninvgauss = Family(
     "geninvgauss", "p b",
     lambda z, p, b: (p - 1.0) * np.log(z) - 0.5 * b * (z - 1.0) ** 2 / z - np.log(2.0 * special.kve(p, b)),
     support=beyond_zero,
+    valid=lambda p, b: (p == p) & (b > 0),
 )  # fmt: skip
