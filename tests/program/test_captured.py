@@ -78,3 +78,46 @@ def test_values_that_are_equal_are_the_same_though_they_are_other_objects() -> N
         held.nan, held.pair, held.few = float("nan"), (float("1"), float("nan")), {"a", float("1.5")}
         held.many, held.kind = list(range(1000)), range(3)
     assert compiled.cache_info().misses == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read"),
+    [
+        ((1.0, 2.0), (3.0, 4.0), sum),
+        ([1.0, 2.0], [3.0, 4.0], sum),
+        ({"k": 1.0}, {"k": 3.0}, lambda of: of["k"]),
+        ({"k": [1.0]}, {"k": [3.0]}, lambda of: of["k"][0]),
+        (SimpleNamespace(k=1.0), SimpleNamespace(k=3.0), lambda of: of.k),
+        (SimpleNamespace(k=np.ones(3)), SimpleNamespace(k=np.full(3, 3.0)), lambda of: of.k),
+        ((np.ones(3),), (np.full(3, 5.0),), lambda of: of[0]),
+    ],
+)
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_one_object_under_two_names_may_come_apart(first: Any, second: Any, read: Any, which: str) -> None:
+    names = SimpleNamespace(one=first, two=first)
+    f = lambda x: x * read(names.one) - read(names.two)
+    compiled = mj.compile(f)
+    for value in (first, second, first):
+        setattr(names, which, value)
+        for _ in range(2):
+            assert_array_equal(compiled(X), f(X))
+    assert compiled.cache_info().misses <= 3
+
+
+SHARED = {"gain": 2.0, "bias": np.ones(3)}
+
+
+def test_a_name_that_several_functions_use_is_looked_at_once() -> None:
+    def scaled(x: Any) -> Any:
+        return x * SHARED["gain"]
+
+    def shifted(x: Any) -> Any:
+        return x + SHARED["bias"]
+
+    def watched(fn: Any) -> int:
+        compiled = mj.compile(fn)
+        assert_array_equal(compiled(X), fn(X))
+        return len(next(iter(compiled._entries.values())).watched)
+
+    both = watched(lambda x: scaled(shifted(x)))
+    assert both == watched(lambda x: shifted(x)) + 2  # the other function, and the number that it names

@@ -67,14 +67,21 @@ def held(fn: Callable[..., Any]) -> list[Held]:
     found: list[tuple[Names, Held]] = []
     plain: list[tuple[Names, Held]] = []
     known: set[str | None] = {None}
-    seen: set[int] = set()
+    seen: dict[int, Callable[[], Any]] = {}
     kinds: set[type] = set()
     waiting: list[Reached] = [(lambda: fn, fn, ANY)]
     of_classes: list[Reached] = []
-    while waiting and len(seen) < MOST_VISITED:
+    while len(seen) < MOST_VISITED:
+        if not waiting:  # what classes define, where the code found so far names it
+            waiting = [each for each in of_classes if not known.isdisjoint(each[2])]
+            of_classes = [each for each in of_classes if known.isdisjoint(each[2])]
+        if not waiting:
+            break
         read, value, names = waiting.pop()
-        atom = isinstance(value, ATOMS)
-        if (atom or isinstance(value, FOLLOWED)) and not (isinstance(read, partial) and read.func is _same):
+        if id(value) in seen and _one_call(read, seen[id(value)]):
+            continue
+        atom, fixed = isinstance(value, ATOMS), isinstance(read, partial) and read.func is _same
+        if (atom or isinstance(value, FOLLOWED)) and not fixed:
             plain.append((names, Held(read, value)))
         elif isinstance(value, tuple):
             plain.append((names[:1], Held(read, value)))
@@ -84,15 +91,15 @@ def held(fn: Callable[..., Any]) -> list[Held]:
             plain += [(by, Held(content, content.last)) for by, content in looked]
         if isinstance(value, GENERATORS) or (is_array(value) and not atom):
             found.append((names, Held(read, value)))
-        elif id(value) not in seen and not atom:
-            seen.add(id(value))
+        elif id(value) in seen:  # under another name: what it holds is looked for once
+            if not fixed and not isinstance(value, FOLLOWED):
+                plain.append((names, Held(partial(_still, read, kept := [value]), kept)))
+        elif not atom:
+            seen[id(value)] = read
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 known.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value, names)
             of_classes += _of_class(read, value, kinds)
-        if not waiting:  # what classes define, where the code found so far names it
-            waiting = [each for each in of_classes if not known.isdisjoint(each[2])]
-            of_classes = [each for each in of_classes if known.isdisjoint(each[2])]
     named = [each._replace(name=_told(names)) for names, each in (*found, *plain) if not known.isdisjoint(names)]
     return named + [each for names, each in found if known.isdisjoint(names)]
 
@@ -199,6 +206,21 @@ def _told(names: Names) -> str:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _still(read: Callable[[], Any], kept: list[Any]) -> Any:
+    """The list, while what is in it stands where it did."""
+    return kept if read() is kept[0] else None
+
+
+def _one_call(a: Any, b: Any) -> bool:
+    """Whether two calls read one name: a global's or a closure's, in several functions."""
+    return (
+        type(a) is type(b) is partial
+        and len(a.args) == len(b.args)
+        and a.func is b.func
+        and all(map(is_, a.args, b.args))
+    )
 
 
 class Content:
