@@ -279,3 +279,20 @@ def test_the_normal_distribution_of_several_dimensions():
     )
     f = mj.adapt(lambda x: scipy.stats.multivariate_normal.logpdf(x, mean[0], S))
     close(mj.jacobian(f)(x), -np.linalg.solve(S, (x - mean[0]).T).T)
+
+
+@pytest.mark.parametrize("mean, cov", [(0.3, 2.0), (None, 2.0), ([0.3], [[2.0]]), (None, [[2.0]]), (0.3, [2.0])])
+def test_numbers_are_points_of_the_normal_distribution_of_one_dimension(mean, cov):
+    x = np.array([[0.2, 1.0], [-0.7, 0.0], [1.5, 2.0]])
+    f = lambda x: scipy.stats.multivariate_normal.pdf(x[:, 0], mean=mean, cov=cov)
+    y, J = mj.value_and_jacobian(mj.adapt(f))(x)
+    close(y, f(x))
+    close(J[:, 0], -y * (x[:, 0] - (0.3 if mean else 0.0)) / 2.0)
+    assert (J[:, 1] == 0).all()
+    close(stats.multivariate_normal.logpdf(0.4, mean, cov), scipy.stats.multivariate_normal.logpdf(0.4, mean, cov))
+
+
+def test_points_of_other_dimensions_than_the_normal_distribution_are_refused():
+    for x, mean, cov in ((np.ones((4, 2)), np.zeros(3), 1.0), (np.ones(4), None, S), (1.0, np.zeros(3), S)):
+        with pytest.raises(mj.InputError, match=r"multivariate_normal at .*expected points x: \(\.\.\., 3\)"):
+            stats.multivariate_normal.logpdf(x, mean, cov)

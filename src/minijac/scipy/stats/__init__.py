@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
+from ...lines import user_line
 from ...numpy.creation import asarray
 from . import angles, exponential, gammas, normal
 from .angles import *  # noqa: F403
@@ -28,14 +30,21 @@ __all__ += normal.__all__
 
 
 class multivariate_normal:
-    """The normal distribution of several dimensions: `logpdf` and `pdf` of points x: (..., d)."""
+    """The normal distribution of several dimensions: `logpdf` and `pdf` of points x: (..., d), or (B,) where d is 1."""
 
     @staticmethod
     def logpdf(x: Any, mean: Any = None, cov: Any = 1) -> Any:
-        """The logarithm of the density, (...); cov: (d, d), (d,) for a diagonal, or a number."""
-        x = asarray(x)
+        """The logarithm of the density, (...). mean: (d,) or a number; cov: (d, d), (d,) of a diagonal, or a number."""
+        x, cov = asarray(x), asarray(cov)
+        told = cov.shape or x.shape[1:] if mean is None else np.shape(mean)  # a number has no say where x has points
+        d = told[-1] if told else 1
+        x = x[..., None] if d == 1 and x.ndim < 2 else x
+        if x.shape[-1:] != (d,):
+            raise InputError(
+                f"scipy.stats.multivariate_normal at {user_line()}: expected points x: (..., {d}), as mean and cov are "
+                f"of {d} dimensions, got {x.shape}."
+            )
         x = x if mean is None else x - asarray(mean)
-        d, cov = x.shape[-1], asarray(cov)
         L = np.linalg.cholesky(cov) if cov.ndim == 2 else np.sqrt(cov) * np.eye(d)
         white = np.linalg.solve(L, x[..., None])[..., 0]
         return -0.5 * ((white * white).sum(-1) + d * log(2 * pi)) - np.log(np.diagonal(L)).sum()
