@@ -13,7 +13,7 @@ from nvrtc import compile_as_cupy
 import minijac as mj
 from minijac.ops.families import REGISTRY, Elementwise, elementwise
 from minijac.ops.scalars import SCALARS
-from minijac.ops.special import PAIRS, SPECIAL
+from minijac.ops.special import FADDEEVA, PAIRS, SPECIAL
 from minijac.program.gpu import eager
 from minijac.program.gpu.eager import source_of
 from minijac.program.record import Recorder
@@ -25,7 +25,9 @@ OTHERWISE = {
     "astype", "beta", "betaln", "gamma", "gammaln", "i0e", "i1", "i1e", "log_ndtr", "loggamma", "psi", "rgamma", "sinc",
 }  # fmt: skip
 """Operations with parameters, or whose value or partial has no C expression."""
-OTHERWISE |= {name for name in SPECIAL if name not in SCALARS} | {op.name for ops in PAIRS.values() for op in ops}
+OTHERWISE |= {name for name in SPECIAL if name not in SCALARS} | {
+    op.name for ops in (*PAIRS.values(), FADDEEVA) for op in ops
+}
 OPERATIONS = [op for op in REGISTRY.values() if isinstance(op, Elementwise) and any(map(callable, op.partials))]
 DTYPES = ["float32", "float64"]
 FUSED = [op.name for op in OPERATIONS if op.name not in FREE | OTHERWISE]

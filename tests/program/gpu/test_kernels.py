@@ -17,7 +17,7 @@ from nvrtc import compiles
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, elementwise, multilinear
 from minijac.ops.scalars import SCALARS
-from minijac.ops.special import PAIRS, SPECIAL
+from minijac.ops.special import FADDEEVA, PAIRS, SPECIAL
 from minijac.program.compiled import record
 from minijac.program.gpu.access import accessed
 from minijac.program.gpu.executor import GraphExecutor
@@ -38,7 +38,7 @@ LOOKED_UP = {
     "logical_xor", "invert", "bitwise_and", "bitwise_or", "bitwise_xor", "exponent", "round", "cast",
 }  # fmt: skip
 OPERATIONS = [*ELEMENTWISE, *(REGISTRY[name] for name in sorted(LOOKED_UP))]
-WITHOUT_KERNEL = {"unwrap"} | {op.name for ops in PAIRS.values() for op in ops}
+WITHOUT_KERNEL = {"unwrap"} | {op.name for ops in (*PAIRS.values(), FADDEEVA) for op in ops}
 WITHOUT_KERNEL |= {name for name in SPECIAL if name not in SCALARS}
 """Of the elementwise operations, those that are called through CuPy: CUDA has no function for them."""
 EMULATED = {"erfcx", "erfinv", "erfcinv", "ndtr", "ndtri", "i0", "i1"}
