@@ -99,7 +99,8 @@ class _Adapter:
             return self._module(value)
         code = getattr(value, "_implementation", value)  # behind NumPy's dispatch
         if isinstance(code, FunctionType) and self._own(code.__globals__):
-            return self._function(code)
+            library = str(code.__globals__.get("__name__")).startswith(("numpy.", "scipy."))  # which `adapt` was given
+            return (library and twin_function(value)) or self._function(code)
         if isinstance(value, FunctionType):
             return twin_function(value) or value
         if isinstance(value, MethodType):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import wraps
@@ -367,6 +368,7 @@ class _Family:
 
     def __init__(self, original: Any, family: Any, *parameters: Any, **options: Any) -> None:
         self._original, self._family, self._parameters, self._options = original, family, parameters, options
+        self._member: Any = None  # SciPy's, if it is there already
 
     def __call__(self, *parameters: Any, **options: Any) -> _Family:
         return _Family(self._original, self._family, *parameters, **options)
@@ -375,13 +377,32 @@ class _Family:
         parameters, options = self._parameters, self._options
         given = bool(parameters or options)
         if name not in ("pdf", "logpdf", "cdf", "logcdf", "sf", "logsf") or not hasattr(self._family, name):
-            return getattr(self._original(*parameters, **options) if given else self._original, name)
+            original = self._original(*parameters, **options) if given and not self._member else self._original
+            return getattr(self._member or original, name)
         function = _for_traced(getattr(self._original, name), getattr(self._family, name))
         return (lambda x: function(x, *parameters, **options)) if given else function
 
 
 def _families(original: ModuleType) -> dict[str, Any]:
     return {name: _Family(getattr(original, name), family) for name, family in _public(stats).items()}
+
+
+def _family(member: Any, original: Any) -> _Family | None:
+    """What stands for a family, or for one of its members, that was imported by its own name."""
+    dist, parameters, options = member, tuple[Any, ...](), dict[str, Any]()
+    if hasattr(member, "dist"):
+        dist, parameters, options = member.dist, member.args, member.kwds
+    elif hasattr(member, "_dist") and not getattr(member, "allow_singular", True):
+        dist, parameters = member._dist, (member.mean, member.cov)
+    for name, family in _public(stats).items():
+        theirs = getattr(original, name, None)
+        if theirs is dist or (
+            dist is not member and type(theirs) is type(dist) and getattr(dist, "name", name) == name
+        ):
+            twin = _Family(theirs, family, *parameters, **options)
+            twin._member = None if dist is member else member
+            return twin
+    return None
 
 
 def _special(original: ModuleType) -> dict[str, Any]:
@@ -405,6 +426,8 @@ def twin_function(function: Any) -> Any:
     place = (module or "").split(".")
     if len(place) < 2 or place[0] != "scipy":
         return None
+    if place[1] == "stats":
+        return _family(function, sys.modules.get("scipy.stats"))
     mine = special if place[1] == "special" else _OF_SCIPY.get(place[1])
     if mine is not None and name in mine.__all__:
         return _of_matrices(function, getattr(mine, name)) if mine is linalg else getattr(mine, name)

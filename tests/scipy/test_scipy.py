@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import product
 
 import numpy as np
@@ -123,6 +124,24 @@ def test_the_triangle_that_SciPy_does_not_look_at_has_no_influence_and_no_deriva
 def test_a_structure_that_is_not_known_is_refused():
     with pytest.raises(mj.InputError, match=r"solve at .*assume_a: expected one of .*'banded'.*got 'round'"):
         linalg.solve(S, b, assume_a="round")
+
+
+@pytest.mark.parametrize("name", ["expm", "inv", "sqrtm", "cholesky", "toeplitz", "solve"])
+def test_a_function_of_SciPy_is_adapted_to_the_one_that_stands_for_it(name):
+    args = (S, b) if name == "solve" else (b,) if name == "toeplitz" else (S,)
+    mine, theirs = mj.adapt(getattr(scipy.linalg, name)), getattr(scipy.linalg, name)
+    f = lambda x: mine(x, *args[1:])
+    close(mine(*args), theirs(*args))
+    truth = mj.jacobian(lambda x: getattr(linalg, name)(x, *args[1:]), batch_axis=None)(args[0])
+    close(mj.jacobian(f, batch_axis=None)(args[0]), truth)
+
+
+def test_a_users_function_by_the_name_of_one_of_SciPy_is_its_own():
+    @functools.wraps(scipy.linalg.expm)
+    def expm(A):
+        return 2.0 * scipy.linalg.expm(A)
+
+    close(mj.jacobian(mj.adapt(expm), batch_axis=None)(A), 2.0 * mj.jacobian(linalg.expm, batch_axis=None)(A))
 
 
 def test_adapted_code_gives_options_that_do_not_change_the_result_and_constants_to_SciPy():

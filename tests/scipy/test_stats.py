@@ -270,6 +270,39 @@ def test_adapted_code_finds_the_families():
     )
 
 
+frozen_normal, frozen_normals = scipy.stats.norm(0.5, scale=2.0), scipy.stats.multivariate_normal([0.1, 0.2], 1.5)
+
+
+def test_adapted_code_finds_families_their_members_and_methods_by_their_own_names():
+    from scipy.stats import gamma, multivariate_normal
+    from scipy.stats import norm as normal
+
+    log_density = scipy.stats.t.logpdf
+
+    def f(x):
+        own = normal.logpdf(x, 0.5) + gamma(2.0).cdf(x) + frozen_normal.sf(x) + log_density(x, 4.5)
+        return (
+            own
+            + multivariate_normal.logpdf(x, [0.1, 0.2]) * frozen_normals.pdf(x)
+            + normal.mean()
+            + frozen_normal.std()
+        )
+
+    def same(x):
+        own = stats.norm.logpdf(x, 0.5) + stats.gamma.cdf(x, 2.0) + stats.norm.sf(x, 0.5, 2.0) + stats.t.logpdf(x, 4.5)
+        normals = stats.multivariate_normal
+        return own + normals.logpdf(x, [0.1, 0.2]) * normals.pdf(x, [0.1, 0.2], 1.5) + 2.0
+
+    x = np.array([0.3, 0.9])
+    y, J = mj.value_and_jacobian(mj.adapt(f), batch_axis=None)(x)
+    close(y, f(x))
+    close(J, mj.jacobian(same, batch_axis=None)(x))
+    assert mj.adapt(scipy.stats.norm).logpdf(0.3) == scipy.stats.norm.logpdf(0.3)
+    drawn = scipy.stats.norm(0.5)
+    drawn.random_state = 3
+    assert (mj.adapt(drawn).rvs(4) == scipy.stats.norm(0.5).rvs(4, random_state=3)).all()
+
+
 def test_the_normal_distribution_of_several_dimensions():
     x, mean = np.random.default_rng(2).normal(size=(2, 4, 3))
     close(stats.multivariate_normal.logpdf(x, mean[0], S), scipy.stats.multivariate_normal.logpdf(x, mean[0], S))
