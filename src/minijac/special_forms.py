@@ -58,7 +58,9 @@ def _agm(a: Any, b: Any) -> Any:
 
 def _gamma_sign(x: Any) -> Any:
     sign = np.where(x > 0, 1.0, 1.0 - 2.0 * (np.floor(x) % 2))
-    return np.where(np.equal(x, 0), np.where(np.signbit(x), -1.0, 1.0), np.where((x < 0) & np.equal(np.floor(x), x), np.nan, sign))
+    return np.where(
+        np.equal(x, 0), np.where(np.signbit(x), -1.0, 1.0), np.where((x < 0) & np.equal(np.floor(x), x), np.nan, sign)
+    )
 
 
 def _wofz(z: Any) -> Any:

@@ -325,6 +325,12 @@ def test_numbers_are_points_of_the_normal_distribution_of_one_dimension(mean, co
     close(stats.multivariate_normal.logpdf(0.4, mean, cov), scipy.stats.multivariate_normal.logpdf(0.4, mean, cov))
 
 
+def test_the_mean_of_the_normal_distribution_may_be_a_list_of_traced_numbers():
+    x = np.random.default_rng(3).normal(size=(4, 2))
+    f = mj.adapt(lambda m: scipy.stats.multivariate_normal.logpdf(x, [m[0], m[1]], 1.5).sum())
+    close(mj.grad(f)(np.zeros(2)), x.sum(0) / 1.5)
+
+
 def test_points_of_other_dimensions_than_the_normal_distribution_are_refused():
     for x, mean, cov in ((np.ones((4, 2)), np.zeros(3), 1.0), (np.ones(4), None, S), (1.0, np.zeros(3), S)):
         with pytest.raises(mj.InputError, match=r"multivariate_normal at .*expected points x: \(\.\.\., 3\)"):

@@ -35,8 +35,8 @@ class multivariate_normal:
     @staticmethod
     def logpdf(x: Any, mean: Any = None, cov: Any = 1) -> Any:
         """The logarithm of the density, (...). mean: (d,) or a number; cov: (d, d), (d,) of a diagonal, or a number."""
-        x, cov = asarray(x), asarray(cov)
-        told = cov.shape or x.shape[1:] if mean is None else np.shape(mean)  # a number has no say where x has points
+        x, cov, mean = asarray(x), asarray(cov), None if mean is None else asarray(mean)
+        told = cov.shape or x.shape[1:] if mean is None else mean.shape  # a number has no say where x has points
         d = told[-1] if told else 1
         x = x[..., None] if d == 1 and x.ndim < 2 else x
         if x.shape[-1:] != (d,):
@@ -44,7 +44,7 @@ class multivariate_normal:
                 f"scipy.stats.multivariate_normal at {user_line()}: expected points x: (..., {d}), as mean and cov are "
                 f"of {d} dimensions, got {x.shape}."
             )
-        x = x if mean is None else x - asarray(mean)
+        x = x if mean is None else x - mean
         L = np.linalg.cholesky(cov) if cov.ndim == 2 else np.sqrt(cov) * np.eye(d)
         white = np.linalg.solve(L, x[..., None])[..., 0]
         return -0.5 * ((white * white).sum(-1) + d * log(2 * pi)) - np.log(np.diagonal(L)).sum()
