@@ -489,7 +489,7 @@ def test_torchs_tensors_come_in_and_results_go_out():
 # --- random programs ----------------------------------------------------------------------------------------
 
 
-OF_NUMPY = ("np.array(", "np.arange(", "where=")
+OF_NUMPY = ("np.array(", "np.arange(", "np.flatnonzero(", "where=")
 """What programs make that is NumPy's, and does not meet arrays of CuPy's, or that CuPy has not on plain arrays."""
 
 
