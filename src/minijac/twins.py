@@ -289,7 +289,7 @@ class _Ufunc:
 
 def _functions(module: ModuleType, names: list[str]) -> dict[str, Any]:
     """The functions of one of NumPy's modules, which take lists of traced values."""
-    found = {name: getattr(module, name) for name in names if name != "block"}
+    found = {name: getattr(module, name) for name in names if name in vars(module) and name != "block"}
     return {
         name: _Ufunc(value) if isinstance(value, np.ufunc) else _of_lists(value, name)
         for name, value in found.items()
@@ -315,7 +315,7 @@ def fromiter(iter: Any, dtype: Any, count: int = -1, **kwargs: Any) -> Any:
 
 _NUMPY = _functions(own, np.__all__) | {
     **{name: _as_array(getattr(np, name)) for name in
-       ("ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require")},
+       ("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require")},
     "r_": _Joined(np.r_, False), "c_": _Joined(np.c_, True), "vectorize": vectorize,
     "apply_along_axis": apply_along_axis, "ndarray": ndarray, "float64": float64,
     "ndenumerate": ndenumerate, "fromiter": fromiter,

@@ -81,7 +81,6 @@ _install()
 globals().update({_name: vars(_np)[_name] for _name in _np.__all__ if _name in vars(_np)} | _creation.MADE)
 empty, empty_like, full = _creation.empty, _creation.empty_like, _creation.full
 array, asarray, add_at, put, take = _creation.array, _creation.asarray, _add_at, _put, _take
-asanyarray = asarray
 
 
 def __getattr__(name: str) -> Any:
