@@ -70,6 +70,7 @@ def jacobians(case: Case) -> Iterator[Program]:
 
 
 def chosen_jacobians(case: Case) -> Iterator[Program]:
+    """By the mode that is chosen, which for an elementwise operation is as good as any: its formula is the same."""
     for k in case.differentiable:
         yield Program(mj.value_and_jacobian(case, k, batch_axis=case.batch_axis))
 
@@ -133,14 +134,14 @@ CHOSEN = {
     value: CASES,
     value_of_views: [case for case in CASES if case not in SMOOTH or case in KINDS],
     second_order_in_single_precision: [case for case in SMOOTH if case.number == 0],
-    **dict.fromkeys((second_order, products, structured, policies, chunks), KINDS),
+    **dict.fromkeys((jacobians, second_order, products, structured, policies, chunks), KINDS),
 }
 """What operations without a derivative have too, what takes one example of each, and what no formula changes."""
 MATRIX: dict[str, tuple[Callable[[Case], Iterator[Program]], ...]] = {
-    "compiled": (value, value_of_views, jacobians, second_order_in_single_precision),
+    "compiled": (value, value_of_views, jacobians, chosen_jacobians, second_order_in_single_precision),
     "tiled": (value, chosen_jacobians),
     "on a device": (
-        value, jacobians, single_precision, second_order, products, structured, policies, chunks,
+        value, jacobians, chosen_jacobians, single_precision, second_order, products, structured, policies, chunks,
     ),
 }  # fmt: skip
 
