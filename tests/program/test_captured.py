@@ -121,3 +121,16 @@ def test_a_name_that_several_functions_use_is_looked_at_once() -> None:
 
     both = watched(lambda x: scaled(shifted(x)))
     assert both == watched(lambda x: shifted(x)) + 2  # the other function, and the number that it names
+
+
+def test_a_tuple_of_a_class_that_has_no_length_is_looked_at():
+    class Pair(tuple):
+        def __len__(self):
+            raise NotImplementedError
+
+    holder = SimpleNamespace(pair=Pair((2.0, 3.0)))
+    f = mj.compile(lambda x: x * holder.pair[0] + holder.pair[1])
+    x = np.ones(3)
+    assert_array_equal(f(x), x * 5.0)
+    holder.pair = Pair((4.0, 5.0))
+    assert_array_equal(f(x), x * 9.0)

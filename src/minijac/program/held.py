@@ -247,11 +247,8 @@ def _extent(found: Any) -> list[Any]:
         return [type(found), len(found) if isinstance(found, COLLECTIONS) else None]
     if len(found) <= MOST_ITEMS:
         return [type(found), *found]
-    return [
-        type(found),
-        len(found),
-        found.copy,
-    ]  # a bound method: equal where it is the same set's, and keeps hold of it
+    # of a bound method: equal where it is the same set's, and keeps hold of it
+    return [type(found), len(found), found.copy]
 
 
 def _plain_in(found: dict[Any, Any]) -> list[Any]:
@@ -278,7 +275,7 @@ def unchanged(each: Held) -> bool:
     except GONE:  # it is not there any more
         return False
     if isinstance(value, tuple):  # its items are watched one by one
-        return type(now) is type(value) and len(now) == len(value)
+        return type(now) is type(value) and tuple.__len__(now) == tuple.__len__(value)
     return now is value or (isinstance(value, PLAIN) and bool(_exact(now) == _exact(value)))
 
 
