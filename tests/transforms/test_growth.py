@@ -16,9 +16,9 @@ from registry import NAMES_BATCH, SMOOTH, B, Case, cases
 import minijac as mj
 from minijac.ops import REGISTRY
 
-FEW, MANY = 33, 528
+FEW, MANY = 33, 264
 SLACK = 4
-"""For temporary arrays of a first call, which a later one does not make; a square would be off by 16."""
+"""For temporary arrays of a first call, which a later one does not make; a square would be off by 8."""
 FLOOR = 100_000
 """Python's own objects, which do not grow."""
 
