@@ -400,7 +400,15 @@ NDARRAY = [
     *names("choose", "it takes integers, which carry no derivative; `np.choose` takes traced choices"),
 ]  # fmt: skip
 
-SPECIAL = [*calls(SPECIAL_CALLS, prefix="special."), *calls("gammasgn round", "plain", "special.")]
+SPECIAL = [
+    *calls(SPECIAL_CALLS, prefix="special."), *calls("gammasgn round", "plain", "special."),
+    *calls("""
+        mathieu_a: special.mathieu_a(2, x)
+        mathieu_b: special.mathieu_b(2, x)
+        pro_cv: special.pro_cv(1, 2, x)
+        obl_cv: special.obl_cv(1, 2, x)
+    """, "refused", why="a characteristic value has no closed derivative: `minijac.custom`"),
+]  # fmt: skip
 
 FFT = [
     *calls("""

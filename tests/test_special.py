@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -62,10 +63,12 @@ def test_per_sample_derivatives(name):
     agrees_with_torch(f, torch_f, *args, argnums=range(len(args)), order=2)
 
 
-BEHIND = {"ellipkinc", "ellipeinc", "tklmbda", "chndtr"}
+BEHIND = {"ellipkinc", "ellipeinc", "tklmbda", "chndtr", "besselpoly"}
+CONSTANTS = {"mathieu_a", "mathieu_b", "pro_cv", "obl_cv"}
+UFUNCS = {name for name in SPECIAL if isinstance(getattr(scipy_special, name), np.ufunc)}
 
 
-@pytest.mark.parametrize("name", sorted({*SPECIAL, "digamma"} - {"erfcinv", "polygamma"}))
+@pytest.mark.parametrize("name", sorted({*UFUNCS, "digamma"} - {"erfcinv"} - CONSTANTS))
 def test_scipys_own_ufunc_on_traced_values(name):
     examples = SPECIAL["psi" if name == "digamma" else name].examples
     for samples in examples if examples[0].given else examples[:1]:
@@ -83,10 +86,13 @@ def test_scipys_own_ufunc_on_traced_values(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_functions_with_several_results(name):
     f = getattr(scipy_special, name)
-    traced = lambda x: f(x, 0.7) if name == "ellipj" else f(0.7, x) if name[:2] == "pb" else f(x)
-    close(mj.value_and_jacobian(lambda x: list(traced(x)))(POSITIVE)[0], list(traced(POSITIVE)))
-    for k in range(len(traced(POSITIVE))):
-        mj.testing.check_derivatives(lambda x, k=k: traced(x)[k], POSITIVE, order=2)
+    example = PAIRS[name][0].examples[0]
+    given = [value.item() for value in example.given.values()]
+    traced = lambda x: f(x, *given) if name == "ellipj" else f(*given, x)
+    x = random(3, 4, seed=2, low=example.low, high=example.high) if given else POSITIVE
+    close(mj.value_and_jacobian(lambda x: list(traced(x)))(x)[0], list(traced(x)))
+    for k in range(len(traced(x))):
+        mj.testing.check_derivatives(lambda x, k=k: traced(x)[k], x, order=2)
 
 
 def test_a_parameter_without_a_derivative_says_so():
@@ -123,8 +129,79 @@ def test_functions_of_an_order():
 
 
 def test_a_ufunc_of_scipy_that_is_not_here_is_named():
-    with pytest.raises(mj.UnsupportedOperationError, match=r"scipy\.special\.zetac"):
-        mj.jacobian(lambda x: scipy_special.zetac(x))(POSITIVE)
+    with pytest.raises(mj.UnsupportedOperationError, match=r"scipy\.special\.smirnov"):
+        mj.jacobian(lambda x: scipy_special.smirnov(3, x))(POSITIVE)
+
+
+@pytest.mark.parametrize("name", sorted(CONSTANTS))
+def test_a_characteristic_value_has_no_derivative_and_says_so(name):
+    f = getattr(scipy_special, name)
+    given = [1, 2][: 2 if "cv" in name else 1]
+    with pytest.raises(mj.UnsupportedOperationError, match=f"{name}.*no closed form"):
+        mj.jacobian(lambda c: f(*given, c))(POSITIVE)
+
+
+A, C, D = random(3, 4, seed=8, low=0.3, high=3.0), random(3, 4, seed=9, low=0.3, high=3.0), POSITIVE + OTHER
+INTEGRALS = {
+    "elliprc": (POSITIVE, A), "elliprd": (POSITIVE, A, C), "elliprf": (POSITIVE, A, C), "elliprg": (POSITIVE, A, C),
+    "elliprj": (POSITIVE, A, C, D),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INTEGRALS)
+def test_carlsons_integrals(name):
+    f, args = getattr(scipy_special, name), INTEGRALS[name]
+    close(mj.value_and_jacobian(f)(*args)[0], f(*args), 1e-14)
+    mj.testing.check_derivatives(f, *args, order=2)
+    same = (POSITIVE,) * len(args)  # where a closed form by divided differences has a hole
+    mj.testing.check_derivatives(f, *same)
+
+
+def test_carlsons_integrals_of_arguments_far_apart():
+    for f, degree in ((lambda x: scipy_special.elliprf(0.0, x, 1e9 * x), -0.5),
+                      (lambda x: scipy_special.elliprd(1e-9 * x, x, x), -1.5)):  # fmt: skip
+        close(mj.jacobian(f, batch_axis=None)(np.array(0.7)), degree / 0.7 * f(0.7), 1e-13)
+
+
+PYTHONS = {
+    "lambertw": lambda s, x: s.lambertw(x),
+    "lambertw, below": lambda s, x: s.lambertw(-0.1 * x, -1).real,
+    "lambertw of complex numbers": lambda s, x: s.lambertw(x + 1j * x**2, 1),
+    **{f"spherical_{kind}n": lambda s, x, kind=kind: getattr(s, f"spherical_{kind}n")(2, x) for kind in "jyik"},
+    **{f"spherical_{kind}n'": lambda s, x, kind=kind: getattr(s, f"spherical_{kind}n")(0, x, True) for kind in "jyik"},
+    "legendre_p": lambda s, x: s.legendre_p(3, x)[0],
+    "assoc_legendre_p": lambda s, x: s.assoc_legendre_p(3, 2, 0.3 * x)[0],
+    "assoc_legendre_p, normed": lambda s, x: s.assoc_legendre_p(3, -2, 0.3 * x, norm=True)[0],
+    "sph_legendre_p": lambda s, x: s.sph_legendre_p(3, 2, x)[0],
+    "sph_harm_y": lambda s, x: s.sph_harm_y(3, -2, x, x**2),
+    "multigammaln": lambda s, x: s.multigammaln(x + 1.0, 3),
+    "diric": lambda s, x: s.diric(x, 4),
+    "factorial": lambda s, x: s.factorial(x),
+    "comb": lambda s, x: s.comb(x + 3.0, 2.5),
+    "comb, repeated": lambda s, x: s.comb(x + 3.0, x, repetition=True),
+    "perm": lambda s, x: s.perm(x + 3.0, 2.5),
+    "zeta": lambda s, x: s.zeta(1.2 + x),
+    "zeta of Riemann's own": lambda s, x: s._ufuncs._riemann_zeta(1.2 + x),
+    "zeta by both": lambda s, x: s.zeta(1.2 + x, x),
+    "zetac": lambda s, x: s.zetac(1.2 + x),
+    "zetac below": lambda s, x: s.zetac(0.6 - x),
+    "modfresnelp": lambda s, x: s.modfresnelp(x)[0],
+    "modfresnelm": lambda s, x: s.modfresnelm(x)[1],
+}
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_functions_that_are_others(name):
+    call = PYTHONS[name]
+    f = mj.adapt(lambda x: call(scipy_special, x))
+    close(mj.value_and_jacobian(f)(POSITIVE)[0], call(scipy_special, POSITIVE), 1e-13)
+    for part in (np.real, np.imag):
+        mj.testing.check_derivatives(lambda x, part=part: part(f(x)), POSITIVE, order=2)
+
+
+def test_spherical_harmonics_are_regular_at_the_poles():
+    f = mj.adapt(lambda x: scipy_special.sph_legendre_p(3, 1, x)[0])
+    close(mj.jacobian(f, batch_axis=None)(np.array(0.0)), -np.sqrt(21 / (16 * np.pi)) * 2.0, 1e-14)
 
 
 def test_scipy_is_imported_when_first_needed():
@@ -289,7 +366,8 @@ FORMS: dict[str, tuple[Any, ...]] = {
 
 
 def test_every_form_is_checked():
-    assert special_forms.FORMS.keys() <= FORMS.keys()
+    elsewhere = {*INTEGRALS, *(re.match(r"\w+", name)[0] for name in PYTHONS)}
+    assert special_forms.FORMS.keys() <= FORMS.keys() | elsewhere
 
 
 @pytest.mark.parametrize("name", FORMS)

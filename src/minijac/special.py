@@ -73,5 +73,5 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
 _FUNCTIONS: dict[str, Callable[..., Any]] = {name: _several(ops) for name, ops in _PAIRS.items()}
 _FUNCTIONS |= _SPECIAL | _FORMS | {"digamma": _SPECIAL["psi"]}
 # what the ufuncs of scipy.special find when they meet a traced value
-_Traced.special.update(_FUNCTIONS)
+_Traced.special.update(_FUNCTIONS, riemann_zeta=_FORMS["zeta"])
 _Traced.functions[np.i0] = _SPECIAL["i0"]

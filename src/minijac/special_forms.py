@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .backend import special
-from .ops.special import DEGREE, FADDEEVA, SPECIAL
+from .ops.equations import carlson
+from .ops.special import DEGREE, FADDEEVA, PAIRS, SPECIAL
 from .tape.traced import Traced
 
 __all__ = ["FORMS"]
@@ -84,12 +85,105 @@ def _hankel(kind: float, scaled: bool) -> Form:
     return hankel
 
 
+_BERNOULLI = [1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000, 1 / 74724249600,
+              -3617 / 10670622842880000]  # fmt: skip
+"""``B_2k / (2k)!``"""
+
+
+def _hurwitz(x: Any, q: Any) -> Any:
+    """Hurwitz's zeta function by Euler and Maclaurin's sum: DLMF 25.11.28, from -1 up."""
+    n, a = 10, q + 10.0
+    total = sum((q + k) ** -x for k in range(n)) + a ** (1.0 - x) / (x - 1.0) + 0.5 * a**-x
+    term = x * a ** (-x - 1.0)
+    for k, factor in enumerate(_BERNOULLI, 1):
+        total = total + factor * term
+        term = term * (x + 2 * k - 1) * (x + 2 * k) / (a * a)
+    return total
+
+
+def _zeta(x: Any, q: Any = None) -> Any:
+    """With a derivative by x."""
+    return _hurwitz(x, 1.0 if q is None else q) if isinstance(x, Traced) else of.zeta(x, 1.0 if q is None else q)
+
+
+def _zetac(x: Any) -> Any:
+    """Less than -1 by reflection: DLMF 25.4.1."""
+    low = x < -1.0
+    s = np.where(low, 1.0 - x, x)
+    less, below = _hurwitz(s, 2.0), np.where(low, s, 2.0)
+    reflected = 2.0 * (2.0 * math.pi) ** -below * np.cos(0.5 * math.pi * below) * of.gamma(below) * (1.0 + less)
+    return np.where(low, reflected - 1.0, less)
+
+
+def _elliprc(x: Any, y: Any) -> Any:
+    """Of a negative `y` the principal value: DLMF 19.20.6."""
+    cut = y < 0
+    start, end = np.where(cut, x - y, x), np.where(cut, -y, y)
+    return np.where(cut, np.sqrt(x / start), 1.0) * of.elliprf(start, end, end)
+
+
+def _elliprg(x: Any, y: Any, z: Any) -> Any:
+    """DLMF 19.21.10, symmetric."""
+    rest = x * (y + z) * carlson(y, z, x, x) + y * (x + z) * carlson(x, z, y, y) + z * (x + y) * carlson(x, y, z, z)
+    return rest / 6.0
+
+
+def _modified_fresnel(sign: float) -> Form:
+    """DLMF 7.2: the integral from x on, and what is left of it without its oscillation."""
+
+    def form(x: Any) -> Any:
+        s, c = (part(x * math.sqrt(2.0 / math.pi)) for part in PAIRS["fresnel"])
+        rest = math.sqrt(0.5 * math.pi) * ((0.5 - c) + sign * 1j * (0.5 - s))
+        return rest, rest * np.exp(-sign * 1j * (x * x + 0.25 * math.pi)) / math.sqrt(math.pi)
+
+    return form
+
+
+def _multigammaln(a: Any, d: int) -> Any:
+    return 0.25 * d * (d - 1) * math.log(math.pi) + sum(of.gammaln(a - 0.5 * k) for k in range(d))
+
+
+def _diric(x: Any, n: int) -> Any:
+    """Where the sine is zero, one or minus one."""
+    flat = np.abs(np.sin(0.5 * x)) < 1e-7
+    near = np.where(flat, 1.0, x)
+    turns = np.round(np.where(flat, x, 0.0) / (2.0 * math.pi)) * (n - 1)
+    return np.where(flat, 1.0 - 2.0 * (turns % 2), np.sin(0.5 * n * near) / (n * np.sin(0.5 * near)))
+
+
+def _comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> Any:
+    top = N + k - 1 if repetition else N
+    inside = (k <= top) & (top >= 0) & (k >= 0)
+    return np.where(inside, of.binom(np.where(inside, top, 1.0), np.where(inside, k, 0.0)), 0.0)
+
+
+def _perm(N: Any, k: Any, exact: bool = False) -> Any:
+    inside = (k <= N) & (N >= 0) & (k >= 0)
+    return np.where(inside, of.poch(np.where(inside, N - k + 1.0, 1.0), np.where(inside, k, 0.0)), 0.0)
+
+
+def _factorial(n: Any, exact: bool = False, extend: str = "zero") -> Any:
+    return np.where(n < 0, 0.0, of.gamma(np.where(n < 0, 0.0, n) + 1.0))
+
+
+def _spherical(name: str) -> Form:
+    """With the derivative, which SciPy's functions give too."""
+    f: Any = SPECIAL[name]
+    return lambda n, z, derivative=False: f.partials[1](None, n, z) if derivative else f(n, z)
+
+
+def _assoc_legendre(n: Any, m: Any, z: Any, *, norm: bool = False) -> Any:
+    """Stacked, as SciPy stacks it and its derivatives."""
+    size = math.sqrt((n + 0.5) * math.gamma(n - m + 1) / math.gamma(n + m + 1)) if norm else 1.0
+    return (size * of.lpmv(m, n, z))[None]
+
+
 def _of_traced(name: str, form: Form) -> Form:
     """The form of traced values; SciPy's own function of plain ones."""
 
-    def function(*operands: Any) -> Any:
-        traced = any(isinstance(x, Traced) for x in operands)
-        return form(*operands) if traced else special(name, *operands)(*operands)
+    def function(*operands: Any, **options: Any) -> Any:
+        traced = any(isinstance(x, Traced) for x in (*operands, *options.values()))
+        return form(*operands, **options) if traced else special(name, *operands)(*operands, **options)
 
     function.__name__ = name
     return function
@@ -127,7 +221,19 @@ _FORMS: dict[str, Form] = {
     "hankel2": _hankel(-1.0, False), "hankel2e": _hankel(-1.0, True),
     "kelvin": lambda x: tuple(real(x) + 1j * imaginary(x) for real, imaginary in (
         (of.ber, of.bei), (of.ker, of.kei), (of.berp, of.beip), (of.kerp, of.keip))),
+    "lambertw": lambda z, k=0, tol=1e-8: of.lambertw(z, k),
+    **{name: _spherical(name) for name in ("spherical_jn", "spherical_yn", "spherical_in", "spherical_kn")},
+    # -- spherical harmonics, which SciPy stacks with as many derivatives as are asked for
+    "legendre_p": lambda n, z: of.eval_legendre(n, z)[None], "assoc_legendre_p": _assoc_legendre,
+    "sph_legendre_p": lambda n, m, theta: of.sph_legendre_p(n, m, theta)[None],
+    "sph_harm_y": lambda n, m, theta, phi: of.sph_legendre_p(n, m, theta) * np.exp(1j * m * phi),
+    # -- Carlson's integrals
+    "elliprc": _elliprc, "elliprd": lambda x, y, z: carlson(x, y, z, z), "elliprg": _elliprg, "elliprj": carlson,
+    # -- zeta functions, factorials
+    "zeta": _zeta, "zetac": _zetac, "multigammaln": _multigammaln, "factorial": _factorial,
+    "comb": _comb, "perm": _perm,
     # -- others
+    "diric": _diric, "modfresnelp": _modified_fresnel(1.0), "modfresnelm": _modified_fresnel(-1.0),
     "agm": _agm, "gammasgn": _gamma_sign,
     "voigt_profile": _voigt, "wofz": _wofz,
 }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from blocks import block_by_sum
+from equation_ops import BY_EQUATIONS, lambertw
 from mpmath_ops import BY_MPMATH
 
 from minijac.algebra.block import Block
@@ -418,6 +419,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "exp10": lambda x: 10.0**x,
     "powm1": lambda x, p: x**p - 1,
     **BY_MPMATH,
+    **BY_EQUATIONS,
     "sindg": lambda x: torch.sin(torch.deg2rad(x)),
     "cosdg": lambda x: torch.cos(torch.deg2rad(x)),
     "tandg": lambda x: torch.tan(torch.deg2rad(x)),
@@ -447,5 +449,6 @@ COMPLEX: dict[str, Any] = {
     "eig_values": torch.linalg.eigvals,
     "eig_vectors": lambda a: torch.linalg.eig(a).eigenvectors,
     "polynomial_zeros": polynomial_zeros,
+    "lambertw": lambertw,
 }
 """Operations whose results are complex wherever they are taken."""

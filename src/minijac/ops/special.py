@@ -23,7 +23,18 @@ from .families import Example, along, define, elementwise, labelled, opaque
 from .scalars import SCALARS
 from .structural import fresh
 
-__all__ = ["DEGREE", "FADDEEVA", "PAIRS", "ROOT_2PI", "SPECIAL", "logsumexp", "peak"]
+__all__ = [
+    "DEGREE",
+    "FADDEEVA",
+    "PAIRS",
+    "ROOT_2PI",
+    "SPECIAL",
+    "logsumexp",
+    "of_parameters",
+    "one_of",
+    "peak",
+    "underived",
+]
 
 ROOT_2PI = math.sqrt(2.0 * math.pi)
 ROOT_PI = math.sqrt(math.pi)
@@ -38,7 +49,7 @@ def scipy_value(name: str) -> Callable[..., Any]:
     return lambda *operands: special(name, *operands)(*operands)
 
 
-def _of_parameters(name: str) -> Callable[..., Any]:
+def of_parameters(name: str) -> Callable[..., Any]:
     """A function with orders or parameters before its argument. CuPy wants them as arrays; the dtype is the floats'."""
 
     def value(*operands: Any) -> Any:
@@ -54,7 +65,7 @@ def _of_parameters(name: str) -> Callable[..., Any]:
 _INTEGER = np.dtype(int)
 
 
-def _underived(name: str, operand: str) -> Callable[..., Any]:
+def underived(name: str, operand: str) -> Callable[..., Any]:
     """The partial derivative that has no closed form."""
 
     def partial(*_: Any) -> Any:
@@ -233,7 +244,8 @@ def _kolmogorov_slope(x: Any) -> Any:
 
 
 def _legendre_slope(y: Any, m: Any, v: Any, x: Any) -> Any:
-    return (v * x * y - (v + m) * SPECIAL["lpmv"](m, v - 1.0, x)) / (x * x - 1.0)
+    below = np.where(np.equal(v + m, 0), 0.0, (v + m) * SPECIAL["lpmv"](m, v - 1.0, x))
+    return (v * x * y - below) / (x * x - 1.0)
 
 
 def _elliptic_gap(phi: Any, m: Any, first: Any, second: Any) -> Any:
@@ -349,7 +361,7 @@ WITH_PARAMETERS += [
 for _name, _parameters, _values, (_low, _high), _partial in WITH_PARAMETERS:
     _operands = _parameters.split(", ")
     SPECIAL[_name] = elementwise(
-        _name, _of_parameters(_name), *[_underived(_name, operand) for operand in _operands], _partial,
+        _name, of_parameters(_name), *[underived(_name, operand) for operand in _operands], _partial,
         examples=[
             Example(
                 ((),) * len(values) + ((3, 4),), low=_low, high=_high, shared=tuple(range(len(values))),
@@ -369,20 +381,20 @@ BEHIND: list[tuple[Any, ...]] = [
         "ellipeinc", MODULUS, lambda y, phi, m: np.sqrt(1.0 - m * np.sin(phi) ** 2),
         lambda y, phi, m: -0.5 * _elliptic_gap(phi, m, SPECIAL["ellipkinc"](phi, m), y),
     ),
-    ("tklmbda", [MODULUS[0]._replace(low=-0.9, high=0.9)], _tukey_slope, _underived("tklmbda", "lmbda")),
+    ("tklmbda", [MODULUS[0]._replace(low=-0.9, high=0.9)], _tukey_slope, underived("tklmbda", "lmbda")),
     (
         "chndtr", [Example(((3, 4), (), ()), low=0.3, shared=(1, 2), given={1: np.array(2.5), 2: np.array(0.7)})],
-        lambda y, x, df, nc: _chi_square_slope(x, df, nc), _underived("chndtr", "df"),
+        lambda y, x, df, nc: _chi_square_slope(x, df, nc), underived("chndtr", "df"),
         lambda y, x, df, nc: -_chi_square_slope(x, df + 2.0, nc),
     ),
 ]  # fmt: skip
 """With the parameters behind the argument."""
 for _name, _examples, *_partials in BEHIND:
-    SPECIAL[_name] = elementwise(_name, _of_parameters(_name), *_partials, examples=_examples)
+    SPECIAL[_name] = elementwise(_name, of_parameters(_name), *_partials, examples=_examples)
 
 
 # -- several results at once: the names of the results, and of each its derivative -------------------------------------
-def _one_of(name: str, position: int) -> Callable[..., Any]:
+def one_of(name: str, position: int) -> Callable[..., Any]:
     return lambda *operands: special(name, *operands)(*operands)[position]
 
 
@@ -390,49 +402,38 @@ def _integrals(row: tuple[Any, ...]) -> tuple[str, tuple[Op, ...]]:
     """A function of one operand, from the derivative of each of its results."""
     name, *partials = row
     return name, tuple(
-        elementwise(f"{name}_{k}", _one_of(name, k), partial, examples=POSITIVE) for k, partial in enumerate(partials)
+        elementwise(f"{name}_{k}", one_of(name, k), partial, examples=POSITIVE) for k, partial in enumerate(partials)
     )
-
-
-def _cylinder(row: tuple[str, Callable[..., Any]]) -> tuple[str, tuple[Op, ...]]:
-    """A parabolic cylinder function and its derivative, from the equation ``y'' = c(v, x) y``."""
-    name, factor = row
-    order, given = _underived(name, "v"), [Example(((), (3, 4)), low=0.3, shared=(0,), given={0: np.array(0.7)})]
-    return name, (
-        elementwise(f"{name}_0", _one_of(name, 0), order, lambda y, v, x: PAIRS[name][1](v, x), examples=given),
-        elementwise(f"{name}_1", _one_of(name, 1), order, lambda y, v, x: factor(v, x) * PAIRS[name][0](v, x),
-                    examples=given),
-    )  # fmt: skip
 
 
 PAIRS: dict[str, tuple[Op, ...]] = {
     "sici": (
-        elementwise("si", _one_of("sici", 0), lambda y, x: np.sinc(x / math.pi), examples=POSITIVE),
-        elementwise("ci", _one_of("sici", 1), lambda y, x: np.cos(x) / x, examples=POSITIVE),
+        elementwise("si", one_of("sici", 0), lambda y, x: np.sinc(x / math.pi), examples=POSITIVE),
+        elementwise("ci", one_of("sici", 1), lambda y, x: np.cos(x) / x, examples=POSITIVE),
     ),
     "shichi": (
-        elementwise("shi", _one_of("shichi", 0), lambda y, x: np.sinh(x) / x, examples=POSITIVE),
-        elementwise("chi", _one_of("shichi", 1), lambda y, x: np.cosh(x) / x, examples=POSITIVE),
+        elementwise("shi", one_of("shichi", 0), lambda y, x: np.sinh(x) / x, examples=POSITIVE),
+        elementwise("chi", one_of("shichi", 1), lambda y, x: np.cosh(x) / x, examples=POSITIVE),
     ),
     "fresnel": (
-        elementwise("fresnel_s", _one_of("fresnel", 0), lambda y, x: np.sin(0.5 * math.pi * x * x), examples=ONE),
-        elementwise("fresnel_c", _one_of("fresnel", 1), lambda y, x: np.cos(0.5 * math.pi * x * x), examples=ONE),
+        elementwise("fresnel_s", one_of("fresnel", 0), lambda y, x: np.sin(0.5 * math.pi * x * x), examples=ONE),
+        elementwise("fresnel_c", one_of("fresnel", 1), lambda y, x: np.cos(0.5 * math.pi * x * x), examples=ONE),
     ),
     "airy": (
-        elementwise("airy_ai", _one_of("airy", 0), lambda y, x: PAIRS["airy"][1](x), examples=ONE),
-        elementwise("airy_aip", _one_of("airy", 1), lambda y, x: x * PAIRS["airy"][0](x), examples=ONE),
-        elementwise("airy_bi", _one_of("airy", 2), lambda y, x: PAIRS["airy"][3](x), examples=ONE),
-        elementwise("airy_bip", _one_of("airy", 3), lambda y, x: x * PAIRS["airy"][2](x), examples=ONE),
+        elementwise("airy_ai", one_of("airy", 0), lambda y, x: PAIRS["airy"][1](x), examples=ONE),
+        elementwise("airy_aip", one_of("airy", 1), lambda y, x: x * PAIRS["airy"][0](x), examples=ONE),
+        elementwise("airy_bi", one_of("airy", 2), lambda y, x: PAIRS["airy"][3](x), examples=ONE),
+        elementwise("airy_bip", one_of("airy", 3), lambda y, x: x * PAIRS["airy"][2](x), examples=ONE),
     ),
     "ellipj": (
-        elementwise("ellip_sn", _one_of("ellipj", 0), lambda y, u, m: _elliptic(1, u, m) * _elliptic(2, u, m),
-                    _underived("ellipj", "m"), examples=MODULUS),
-        elementwise("ellip_cn", _one_of("ellipj", 1), lambda y, u, m: -_elliptic(0, u, m) * _elliptic(2, u, m),
-                    _underived("ellipj", "m"), examples=MODULUS),
-        elementwise("ellip_dn", _one_of("ellipj", 2), lambda y, u, m: -m * _elliptic(0, u, m) * _elliptic(1, u, m),
-                    _underived("ellipj", "m"), examples=MODULUS),
-        elementwise("ellip_ph", _one_of("ellipj", 3), lambda y, u, m: _elliptic(2, u, m),
-                    _underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_sn", one_of("ellipj", 0), lambda y, u, m: _elliptic(1, u, m) * _elliptic(2, u, m),
+                    underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_cn", one_of("ellipj", 1), lambda y, u, m: -_elliptic(0, u, m) * _elliptic(2, u, m),
+                    underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_dn", one_of("ellipj", 2), lambda y, u, m: -m * _elliptic(0, u, m) * _elliptic(1, u, m),
+                    underived("ellipj", "m"), examples=MODULUS),
+        elementwise("ellip_ph", one_of("ellipj", 3), lambda y, u, m: _elliptic(2, u, m),
+                    underived("ellipj", "m"), examples=MODULUS),
     ),
     **dict(map(_integrals, (
         ("airye", lambda y, x: _scaled_airy(1, x) + np.sqrt(x) * y,
@@ -444,10 +445,6 @@ PAIRS: dict[str, tuple[Op, ...]] = {
         ("iti0k0", lambda y, x: SPECIAL["i0"](x), lambda y, x: SPECIAL["k0"](x)),
         ("it2j0y0", lambda y, x: _less_one("j0", -1.0, x), lambda y, x: -SPECIAL["y0"](x) / x),
         ("it2i0k0", lambda y, x: _less_one("i0", 1.0, x), lambda y, x: -SPECIAL["k0"](x) / x),
-    ))),
-    **dict(map(_cylinder, (
-        ("pbdv", lambda v, x: 0.25 * x * x - v - 0.5), ("pbvv", lambda v, x: 0.25 * x * x - v - 0.5),
-        ("pbwa", lambda a, x: a - 0.25 * x * x),
     ))),
 }  # fmt: skip
 """Functions that return several arrays, each an operation."""
