@@ -1,5 +1,6 @@
 """minijac: batch-aware automatic differentiation, per-sample Jacobians without a loop over samples."""
 
+from sys import modules as _modules
 from typing import Any as _Any
 
 from . import errors, nn, numpy, ops, scipy, special, testing
@@ -94,7 +95,7 @@ def __getattr__(name: str) -> _Any:
 
         return import_module(f"{__name__}.torch")
     here = f": write {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}", name=name, obj=_modules[__name__])
 
 
 _ELSEWHERE = {

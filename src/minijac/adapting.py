@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import InputError
+from .foreign import brief
 from .twins import TWINS, complex_number, number, twin_function
 
 __all__ = ["adapt"]
@@ -54,7 +55,7 @@ def adapt(f: F) -> F:
     """
     adapted = _Adapter(f).adapted(f)
     if adapted is f or isinstance(f, np.ufunc):
-        raise InputError(f"adapt: expected a function, class, module or object of Python code, got {f!r}.")
+        raise InputError(f"adapt: expected a function, class, module or object of Python code, got {brief(f)}.")
     return adapted
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+from math import inf
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import optree
 
 from .backend import check_operand, holds_array, is_array, namespace
 from .errors import InputError
-from .foreign import handed_over, kind_of, missing, remedy_for
+from .foreign import brief, handed_over, kind_of, missing, remedy_for
 from .lines import user_line
 from .tape.traced import Traced
 
@@ -36,11 +38,13 @@ __all__ = [
     "checked_options",
     "differentiable",
     "flatten",
+    "known_calls",
     "known_options",
     "tree_words",
     "output_leaf",
     "returned",
     "shown",
+    "some_primals",
     "unflatten",
     "with_aux",
 ]
@@ -152,6 +156,30 @@ def known_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
             raise InputError(f"unexpected keyword argument {name!r}: expected one of {', '.join(names)}.")
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def known_calls(function: _F) -> _F:
+    """Decorates a public function: an option that it does not have, and one argument too many, are told as wrong
+    values of options are."""
+    kinds = {name: parameter.kind for name, parameter in signature(function).parameters.items()}
+    named = [name for name, kind in kinds.items() if kind is not Parameter.VAR_POSITIONAL]
+    places = [kind for kind in kinds.values() if kind is Parameter.POSITIONAL_OR_KEYWORD]
+    most = inf if Parameter.VAR_POSITIONAL in kinds.values() else len(places)
+
+    @wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        if len(args) > most:
+            raise InputError(
+                f"{function.__name__}: expected at most {most} argument(s) by position, got {len(args)}. Options are "
+                f"given by name; arguments of the function go to what {function.__name__} returns."
+            )
+        known_options(options, named)
+        return function(*args, **options)
+
+    return called  # type: ignore[return-value]
+
+
 def _is_int(value: Any) -> bool:
     return type(value) is int or (isinstance(value, int | np.integer) and not isinstance(value, bool))
 
@@ -206,6 +234,12 @@ def _not_passed(f: Callable[..., Any] | None, n: int) -> str:
     if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
         return anyway
     return f"Pass {name} by position, or by the name that it has in the function."
+
+
+def some_primals(name: str, primals: Sequence[Any]) -> None:
+    """Raise InputError where a call that has the arguments beside the function has none."""
+    if not primals:
+        raise InputError(f"{name}: expected the arguments of the function after it, minijac.{name}(f, x), got none.")
 
 
 def tree_words(tree: Any) -> str:
@@ -301,7 +335,7 @@ def differentiable(leaf: Any, n: int, xp: Any) -> Any:
         remedy = "Cast it, or leave it out of argnums." if isinstance(leaf, int) else remedy_for(leaf)
         raise InputError(
             f"argument {n}: expected arrays of dtype float32 or float64 (in any pytree) to differentiate, got {kind} "
-            f"({leaf!r:.60}). {remedy}"
+            f"({brief(leaf)}). {remedy}"
         )
     check_dtype(
         leaf.dtype, f"argument {n} of shape {leaf.shape}", "Cast it with .astype(float), or leave it out of argnums."
@@ -345,8 +379,8 @@ def output_leaf(y: Any, xp: Any) -> Any:
         y = xp.asarray(y)
     if not is_array(y) and not isinstance(y, Traced):
         raise InputError(
-            f"output: expected arrays of dtype float32 or float64 (in any pytree), got {kind_of(y)} ({y!r:.60}). "
-            f"{remedy_for(y) if is_dataclass(y) else 'Return it as aux (has_aux=True).'}"
+            f"output: expected arrays of dtype float32 or float64 (in any pytree), got {kind_of(y)} ({brief(y)}). "
+            f"{remedy_for(y) if is_dataclass(y) else 'Return the arrays in it, or the whole as aux (has_aux=True).'}"
         )
     advice = "Cast it with .astype(float), or return it as aux (has_aux=True)."
     if y.dtype.char not in "FD":

@@ -17,7 +17,7 @@ import numpy as np
 import optree
 
 from .errors import InputError, UnsupportedOperationError
-from .foreign import a_function, handed_over, kind_of, missing
+from .foreign import a_function, brief, handed_over, kind_of, missing
 from .lines import user_line
 
 __all__ = [
@@ -159,7 +159,7 @@ def _described(x: Any) -> str:
         return "a numpy.matrix, which multiplies otherwise than arrays do. Pass np.asarray(x)"
     if not is_array(x):
         advice = handed_over(x)[:-1]
-        return f"{kind_of(x)}.{advice}" if advice else f"{type(x).__name__} ({x!r:.40}). Pass float(x)"
+        return f"{kind_of(x)}.{advice}" if advice else f"{type(x).__name__} ({brief(x)}). Pass float(x)"
     found = f"dtype {x.dtype}"
     if x.dtype.kind in "OSUVMm":
         return f"{found}. Make numbers of it before, outside of the function: x.astype(float)"

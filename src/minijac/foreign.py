@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import is_dataclass
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, UnsupportedOperationError
+from .lines import Call, user_line
 
-__all__ = ["a_function", "handed_over", "kind_of", "missing", "remedy_for"]
+__all__ = [
+    "a_function", "brief", "handed_over", "kind_of", "left_by_sparse", "missing", "refuse_of_scipy", "remedy_for",
+    "unsupported",
+]  # fmt: skip
 
 _REMEDIES = {
     "pandas": "Pass x.to_numpy().",
@@ -29,9 +34,15 @@ def kind_of(x: Any) -> str:
     return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
+def brief(x: Any) -> str:
+    """An object as it prints itself, on one line and cut short."""
+    text = " ".join(repr(x).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def handed_over(x: Any) -> str:
-    """How to hand over another package's object, or a list, as the end of a message; nothing for other things."""
-    known = type(x).__module__.split(".")[0] in _REMEDIES or (isinstance(x, list | tuple) and x)
+    """How to hand over another package's object, a list or a dataclass, as the end of a message; else nothing."""
+    known = type(x).__module__.split(".")[0] in _REMEDIES or is_dataclass(x) or (isinstance(x, list | tuple) and x)
     return f" {remedy_for(x)}" if known else ""
 
 
@@ -59,11 +70,47 @@ def missing(what: str, name: str, extra: str, package: str) -> ImportError:
     return ImportError(f"{what} needs {name}: pip install minijac[{extra}], or in a checkout: pip install {package}")
 
 
-def a_function(f: Any) -> Any:
-    """`f`, or InputError that says what to write, where a transformation is given something else."""
+def a_function(f: Any, name: str = "jacobian", beside: str = "") -> Any:
+    """`f`, or InputError that says what to write, where a transformation, or what has arguments `beside` the function,
+    is given something else."""
     if callable(f):
         return f
-    raise InputError(
-        f"expected a function, got {kind_of(f)}. A transformation takes the function, and what it returns takes the "
-        "arguments: minijac.jacobian(f)(x), not minijac.jacobian(f(x))."
+    how = (
+        f"and its arguments beside it: minijac.{name}(f, {beside}), not minijac.{name}(f(x))."
+        if beside
+        else f"and what it returns takes the arguments: minijac.{name}(f)(x), not minijac.{name}(f(x))."
+    )
+    raise InputError(f"expected a function, got {kind_of(f)}. A transformation takes the function, {how}")
+
+
+_SPARSE_OPERATORS = {"_matmul_dispatch", "_divide", "__mul__", "__rmul__"}
+
+
+def left_by_sparse(frame: Any) -> bool:
+    """Whether an operator of a sparse matrix asks for an array: to one that holds an object it leaves `L @ x`."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("scipy.sparse"):
+        if frame.f_code.co_name in _SPARSE_OPERATORS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def refuse_of_scipy(called: Call) -> Any:
+    """SciPy's functions beside its ufuncs make plain arrays of what they are given."""
+    own = "minijac.special" if called.module == "special" else f"minijac.scipy.{called.module}"
+    mine = getattr(sys.modules.get(own), called.name, None)
+    if mine is None or not hasattr(mine, called.method or "__call__"):
+        raise unsupported(str(called))
+    raise UnsupportedOperationError(
+        f"{called} at {user_line()}: got a traced value, and SciPy makes a plain array of it. Write "
+        f"{'.'.join(filter(None, (own, called.name, called.method)))}, which takes both, or run the function as it is "
+        "by minijac.adapt(f)."
+    )
+
+
+def unsupported(name: str) -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        f"{name} at {user_line()}: got a traced value, and minijac has no derivative for this function. Write it with "
+        "supported functions, define it (docs/adding-an-op.md), or apply it to minijac.stop_gradient(x) where its "
+        "derivative is not wanted."
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Line", "caller", "of_library", "scipy_function", "user_line"]
+__all__ = ["Call", "Line", "caller", "line_in", "of_library", "scipy_call", "user_line"]
 
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
@@ -40,7 +40,7 @@ MODULES: list[CodeType] = []
 def caller(depth: int = 2) -> Line | None:
     """The innermost frame of the user's, and the public function through which it went.
 
-    That is one that is neither minijac's nor NumPy's, nor another installed package's unless there is no other.
+    That is one that is neither minijac's nor NumPy's, nor another package's or Python's own unless there is no other.
     """
     frame: Any = sys._getframe(depth)
     function: str | None = None
@@ -63,9 +63,10 @@ def caller(depth: int = 2) -> Line | None:
 
 @lru_cache(4096)
 def _kind(file: str) -> tuple[bool, bool, bool]:
-    """Whether a file is minijac's or NumPy's, one of public functions, and of an installed package."""
+    """Whether a file is minijac's or NumPy's, one of public functions, and of an installed package or Python's own."""
     public = file.startswith(_PUBLIC) and not file.endswith("protocol.py")
-    return file.startswith(_LIBRARIES) and not file.startswith(_PROGRAM), public, "site-packages" in file
+    package = "site-packages" in file or file.startswith(_STANDARD)
+    return file.startswith(_LIBRARIES) and not file.startswith(_PROGRAM), public, package
 
 
 def of_library(file: str) -> bool:
@@ -73,19 +74,55 @@ def of_library(file: str) -> bool:
     return file.startswith((*_LIBRARIES, _STANDARD)) or "site-packages" in file or file == "<built-in>"
 
 
+def line_in(traceback: Any) -> str:
+    """File and line of the user's code that an error went through last."""
+    found = "an unknown line"
+    while traceback is not None:
+        if not of_library(file := traceback.tb_frame.f_code.co_filename):
+            found = f"{file}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return found
+
+
 def user_line() -> str:
     """File and line of the user's code that is being run."""
     return str(caller(2) or "an unknown line")
 
 
-def scipy_function() -> tuple[str, str] | None:
-    """The module and the name of SciPy's function that the user's code is in, such as special, logsumexp."""
+class Call(NamedTuple):
+    """A public function or class of SciPy's: its module, as linalg, its name, and what of it was called."""
+
+    module: str
+    name: str
+    method: str = ""
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, ("scipy", *self)))
+
+
+def scipy_call() -> Call | None:
+    """What of SciPy's the user's code has called, or None."""
     frame: Any = sys._getframe(2)
     found = None
-    while frame is not None and found is None:
-        package, *parts = (frame.f_globals.get("__name__") or "").split(".")
-        name = frame.f_code.co_name
-        if package == "scipy" and parts and hasattr(sys.modules.get(f"scipy.{parts[0]}"), name):
-            found = parts[0], name
+    while frame is not None and of_library(frame.f_code.co_filename):
+        found = _call(frame) or found
         frame = frame.f_back
     return found
+
+
+def _call(frame: Any) -> Call | None:
+    """The public name that a frame of SciPy's goes by, if it has one."""
+    module, name, own = frame.f_globals.get("__name__") or "", frame.f_code.co_name, frame.f_locals.get("self")
+    method = ""
+    if name == "wrapper" and hasattr(frame.f_locals.get("f"), "__name__"):  # SciPy's loop over stacks of matrices
+        module, name = frame.f_locals["f"].__module__, frame.f_locals["f"].__name__
+    elif own is not None:
+        method = "" if name in ("__init__", "__call__") else name
+        name = vars(own).get("name") if hasattr(own, "__dict__") else None  # a family of scipy.stats has one
+        name = name if isinstance(name, str) else type(own).__name__.removesuffix("_gen")
+    package, *parts = module.split(".")
+    for n in (2, 1) if package == "scipy" and not name.startswith("_") else ():
+        public = ".".join(parts[:n])
+        if "_" not in {part[0] for part in parts[:n]} and hasattr(sys.modules.get(f"scipy.{public}"), name):
+            return Call(public, name, method)
+    return None

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from itertools import islice
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,8 @@ import numpy as np
 from . import numpy as own
 from . import special
 from .backend import array_of
+from .errors import UnsupportedOperationError
+from .lines import user_line
 from .numpy.creation import asarray, holds_traced
 from .scipy import fft, interpolate, linalg, ndimage, signal, stats
 from .tape.traced import Traced, TracedArray
@@ -357,8 +360,19 @@ _NO_MATTER = frozenset(
 
 
 def _of_matrices(plain: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    taken = signature(function)
+
     def without(*args: Any, **options: Any) -> Any:
-        return function(*args, **{name: value for name, value in options.items() if name not in _NO_MATTER})
+        options = {name: value for name, value in options.items() if name not in _NO_MATTER}
+        try:
+            taken.bind(*args, **options)
+        except TypeError as error:
+            name = f"scipy.linalg.{function.__name__}"
+            raise UnsupportedOperationError(
+                f"{name} at {user_line()}: {error}. On traced values minijac takes {taken}: leave the rest out, or "
+                f"apply {name} to minijac.stop_gradient(x) where its derivative is not wanted."
+            ) from error
+        return function(*args, **options)
 
     return _for_traced(plain, without)
 

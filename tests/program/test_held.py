@@ -537,3 +537,21 @@ def test_values_in_modules_of_modules_are_seen(tmp_path: Path, monkeypatch: pyte
     assert_array_equal(compiled(X), 2 * X)
     monkeypatch.setattr(sys.modules["of_the_user.config"], "scale", 5.0)
     assert_array_equal(compiled(X), 5 * X)
+
+
+@pytest.mark.parametrize("wrapped", [lambda p: p, lambda p: lambda x: p(x)])
+def test_keywords_written_into_a_partial_are_seen(wrapped):
+    x, array, other = np.ones((2, 3)), np.full(3, 2.0), np.full(3, 5.0)
+    scaled = functools.partial(lambda x, factor, weights, more: x * factor * weights * more["deep"], factor=2.0,
+                               weights=array, more={"deep": 1.0})  # fmt: skip
+    fn = mj.compile(wrapped(scaled))
+    np.testing.assert_array_equal(fn(x), np.full((2, 3), 4.0))
+    scaled.keywords["factor"] = 3.0
+    np.testing.assert_array_equal(fn(x), np.full((2, 3), 6.0))
+    scaled.keywords["weights"] = other
+    np.testing.assert_array_equal(fn(x), np.full((2, 3), 15.0))
+    scaled.keywords["more"]["deep"] = 2.0
+    np.testing.assert_array_equal(fn(x), np.full((2, 3), 30.0))
+    misses = fn.cache_info().misses
+    fn(x)
+    assert fn.cache_info().misses == misses

@@ -8,7 +8,13 @@ from itertools import product
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.integrate
+import scipy.interpolate
 import scipy.linalg
+import scipy.optimize
+import scipy.sparse.linalg
+import scipy.spatial
+import scipy.stats
 from helpers import close
 from numpy_harness import cases, check_jacobian, check_second, whole
 
@@ -19,6 +25,7 @@ A = np.random.default_rng(0).normal(size=(3, 3))
 S = A @ A.T + np.eye(3)
 Z = np.random.default_rng(1).normal(size=(3, 3)) + 1j * np.random.default_rng(2).normal(size=(3, 3))
 b = np.array([0.3, -1.0, 0.5])
+D = np.diag([1.0, 2.0, 3.0])
 LINALG = {
     "expm": (lambda la, x: la.expm(x), A),
     "expm, squared": (lambda la, x: la.expm(6.0 * x), A),
@@ -37,6 +44,14 @@ LINALG = {
     "lu_solve": (lambda la, x: la.lu_solve(la.lu_factor(x), b), A),
     "lu_solve, transposed": (lambda la, x: la.lu_solve(la.lu_factor(x), b, trans=1), A),
     "eigh": (lambda la, x: la.eigh(x @ x.T)[0] + la.eigvalsh(x @ x.T), S),
+    "eigh of two": (lambda la, x: np.abs(la.eigh(D + x, x)[1]) + la.eigh(D + x, x)[0], S),
+    "eigh of two, type 2": (lambda la, x: np.abs(la.eigh(S + x, x, type=2, lower=False)[1]), S),
+    "eigh of two, type 3": (lambda la, x: np.abs(la.eigh(x, x + S, type=3)[1]), S),
+    "eigh, some": (lambda la, x: np.abs(la.eigh(x @ x.T, subset_by_index=[1, 2])[1]), S),
+    "eigvalsh of two": (lambda la, x: la.eigvalsh(D, x, subset_by_index=[0, 1]), S),
+    "complex eigh of two": (lambda la, x: la.eigh(_hermitian(x), _hermitian(x.T), eigvals_only=True), A),
+    "eig of two": (lambda la, x: np.abs(la.eig(x, S + x)[1]) + np.abs(la.eig(x, S + x)[0]), A),
+    "eigvals of two": (lambda la, x: np.sort(np.abs(la.eigvals(D, x))), S),
     "svd": (lambda la, x: la.svd(x)[1] + la.svdvals(x), A),
     "pinv": (lambda la, x: la.pinv(x) * la.norm(x), A),
     "block_diag": (lambda la, x: la.block_diag(x, 2.0 * x[:1], x[0]), A),
@@ -124,6 +139,40 @@ def test_the_triangle_that_SciPy_does_not_look_at_has_no_influence_and_no_deriva
 def test_a_structure_that_is_not_known_is_refused():
     with pytest.raises(mj.InputError, match=r"solve at .*assume_a: expected one of .*'banded'.*got 'round'"):
         linalg.solve(S, b, assume_a="round")
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: scipy.linalg.eigh(x, subset_by_value=[0.0, 1.0]), lambda x: scipy.linalg.eig(x, x, True),
+    lambda x: scipy.linalg.qr(x, pivoting=True), lambda x: scipy.linalg.pinv(x, rtol=0.1),
+])  # fmt: skip
+def test_an_option_of_SciPy_that_traced_values_do_not_have_is_refused_by_name(call):
+    with pytest.raises(mj.UnsupportedOperationError, match=r"scipy\.linalg\.\w+ at .*On traced values.*\(a"):
+        mj.jacobian(mj.adapt(call), batch_axis=None)(S)
+
+
+@pytest.mark.parametrize("call, instead", [
+    (lambda x: scipy.linalg.eigh(S, x), "scipy.linalg.eigh"),  # within SciPy's loop over stacks of matrices
+    (lambda x: scipy.stats.norm.logpdf(x, loc=1.0), "scipy.stats.norm.logpdf"),
+    (lambda x: scipy.stats.norm(x).cdf(0.0), "scipy.stats.norm.cdf"),
+    (lambda x: scipy.interpolate.CubicSpline([0.0, 1.0, 2.0], b)(x), "scipy.interpolate.CubicSpline"),
+])  # fmt: skip
+def test_a_function_or_a_class_of_SciPy_is_told_by_its_public_name(call, instead):
+    with pytest.raises(mj.UnsupportedOperationError, match=rf"^{instead} at .*test_scipy.*Write minijac\.{instead}, "):
+        mj.jacobian(call, batch_axis=None)(S)
+
+
+@pytest.mark.parametrize("call, name", [
+    (lambda x: scipy.integrate.solve_ivp(lambda t, y: -y, (0, 1), x[0]).y, "integrate.solve_ivp"),
+    (lambda x: scipy.optimize.minimize(lambda v: ((v - x[0]) ** 2).sum(), np.zeros(3)).x, "optimize.minimize"),
+    (lambda x: scipy.stats.zscore(x), "stats.zscore"),
+    (lambda x: scipy.sparse.linalg.spsolve(scipy.sparse.csr_array(S), x), "sparse.linalg.spsolve"),
+    (lambda x: scipy.sparse.coo_array((x[0], ([0, 1, 2], [0, 1, 2]))), "sparse.coo_array"),
+    (lambda x: scipy.sparse.csr_array(S).multiply(x), "sparse.csr_array.multiply"),
+    (lambda x: scipy.spatial.KDTree(S).query(x)[0], "spatial.KDTree.query"),
+])  # fmt: skip
+def test_what_SciPy_has_and_minijac_has_not_is_named_as_the_user_called_it(call, name):
+    with pytest.raises(mj.UnsupportedOperationError, match=rf"^scipy\.{name} at .*test_scipy.*no derivative"):
+        mj.jacobian(call, batch_axis=None)(S)
 
 
 @pytest.mark.parametrize("name", ["expm", "inv", "sqrtm", "cholesky", "toeplitz", "solve"])

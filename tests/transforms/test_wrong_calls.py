@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +27,22 @@ def of_package(name: str, **attributes: Any) -> Any:
     kind = type("Array", (), attributes)
     kind.__module__ = f"{name}.core"
     return kind()
+
+
+@dataclass
+class Pair:
+    a: Any
+    b: Any
+
+
+class Frame:
+    """What pandas' operators do: they leave those to the other operand that say so."""
+
+    def __mul__(self, other: Any) -> Any:
+        return NotImplemented if other.__pandas_priority__ > 4000 else [self] * len(other)
+
+
+Frame.__module__ = "pandas.core.frame"
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
@@ -79,6 +98,48 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "axes of a picture": (lambda: J.spy(2), r"J.spy\(ax\): .*got int. A sample is J\[i\].spy\(\)"),
     "an order that is none": (lambda: mj.testing.check_derivatives(f, X, order="a"), "expected an int of at least 1"),  # type: ignore[arg-type]
     "no torch function": (lambda: mj.testing.compare_with_torch(f, X), "got numpy.ndarray for the second"),  # type: ignore[arg-type]
+    "an option misspelt": (
+        lambda: mj.jacobian(f, mod="auto"),
+        "argument 'mod': .*batch_axis, mode",
+    ),  # type: ignore[call-overload]
+    "an option of others": (lambda: mj.grad(s, mode="forward"), "'mode': expected one of f, argnums, has_aux"),  # type: ignore[call-arg]
+    "an option of partials": (lambda: mj.partials(f, [()], bath_axis=0), "'bath_axis': .*on_mixing"),  # type: ignore[call-arg]
+    "an option of compile": (lambda: mj.compile(f, static_argname="a"), "'static_argname': .*static_argnames, maxsize"),  # type: ignore[call-overload]
+    "an option of scan": (lambda: mj.scan(lambda c, x: (c, x), X, X, lenght=1), "'lenght': .*length, checkpoint"),  # type: ignore[call-arg]
+    "an option of root": (lambda: mj.root(lambda x: x, X, max_step=1), "'max_step': .*max_steps"),  # type: ignore[call-arg]
+    "arguments of compile": (
+        lambda: mj.compile(f, X),  # type: ignore[call-overload]
+        "compile: expected at most 1 argument.*go to what compile returns",
+    ),
+    "a value to compile": (
+        lambda: mj.compile(f(X)),
+        r"compile\(f\)\(x\), not minijac.compile\(f\(x\)\)",
+    ),
+    "a value to vmap": (lambda: mj.vmap(f(X)), r"minijac.vmap\(f\)\(x\), not minijac.vmap\(f\(x\)\)"),
+    "a value to jvp": (
+        lambda: mj.jvp(f(X), (X,), (X,)),
+        r"jvp\(f, \(x,\), \(v,\)\), not minijac.jvp",
+    ),
+    "a value to vjp": (lambda: mj.vjp(f(X), X), r"minijac.vjp\(f, x\), not minijac.vjp\(f\(x\)\)"),
+    "a value to linearize": (lambda: mj.linearize(f(X), X), r"minijac.linearize\(f, x\), not"),
+    "a value to explain": (lambda: mj.explain(f(X)), r"got numpy.ndarray.*minijac.explain\(f, x\), not"),
+    "a value to trace": (lambda: mj.trace(f(X)), r"got numpy.ndarray.*minijac.trace\(f, x\), not"),
+    "no argument of vjp": (lambda: mj.vjp(f), r"vjp: expected the arguments.*minijac.vjp\(f, x\), got none"),
+    "no argument of explain": (lambda: mj.explain(f), r"minijac.explain\(f, x\), got none"),
+    "no argument of trace": (lambda: mj.trace(f), r"minijac.trace\(f, x\), got none"),
+    "no tuple of primals": (lambda: mj.jvp(f, X, X), r"expected primals as a tuple.*got numpy.ndarray. Write \(x,\)"),
+    "an array for multi-indices": (lambda: mj.partials(f, X), r"such as \[\(\), \(0,\).*go to what partials returns"),
+    "no scalar for hvp": (lambda: mj.hvp(f, (X,), (X,)), "hvp: expected a function that returns one scalar"),
+    "a frame before": (lambda: mj.jacobian(lambda x: Frame() * x)(X), r"got pandas.Frame. Pass x.to_numpy"),
+    "a carry that is no array": (lambda: mj.scan(lambda c, x: (c, x), Pair(X, X), X), "scan: carry: .*Make the class"),
+    "a result of vmap": (lambda: mj.vmap(lambda x: Pair(x, x))(X), "vmap: a result: .*Pair. Make the class a tree"),
+    "a dataclass compiled": (lambda: mj.compile(lambda p: p.a)(Pair(X, X)), "as arguments, got .*Pair. Make the class"),
+    "a dataclass returned": (lambda: mj.compile(lambda x: Pair(x, x))(X), "compile: .*Pair. Make the class a tree"),
+    "a dataclass in checkpoint": (lambda: mj.jacobian(mj.checkpoint(lambda x: Pair(x, x)))(X), "Pair.*Make the class"),
+    "a package's object returned": (
+        lambda: mj.jacobian(lambda x: of_package("xarray"))(X),
+        "output: .*got xarray.Array .*Return the arrays in it, or the whole as aux",
+    ),
     "an axis of a layer": (lambda: mj.nn.layer_norm(X, axis=9), "axis at .*expected axes within the 2"),
 }
 
@@ -113,6 +174,48 @@ def test_what_acts_as_a_whole_number_is_an_index() -> None:
 def test_names_of_other_packages_are_told_what_they_are_here(name: str, instead: str) -> None:
     with pytest.raises(AttributeError, match=f"no attribute {name!r}: write .*{instead}"):
         getattr(mj, name)
+
+
+def test_a_name_misspelt_is_suggested() -> None:
+    with pytest.raises(AttributeError) as caught:
+        mj.jacobain  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("jacobain", mj)  # of which Python makes "Did you mean"
+
+
+@pytest.mark.parametrize("name", ["vmap", "root", "fixed_point"])
+def test_a_return_is_missing_here_too(name: str) -> None:
+    def forgotten(x: Any) -> None:
+        np.tanh(x)
+
+    with pytest.raises(mj.InputError, match=r"forgotten: expected arrays.*got None. Is a return missing"):
+        mj.vmap(forgotten)(X) if name == "vmap" else getattr(mj, name)(forgotten, X)
+
+
+def test_a_function_of_tensors_is_for_minijac_torch() -> None:
+    torch = pytest.importorskip("torch")
+    for g in torch.tanh, torch.nn.Linear(3, 2).double(), lambda x: torch.cat([x, x], 1):
+        with pytest.raises(
+            mj.ConversionError, match=r"torch's .* at .*test_wrong_calls.*minijac\.torch\.jacobian\(f\)\(x\)"
+        ):
+            mj.jacobian(g)(X)
+
+
+def test_the_line_of_a_call_through_pythons_own_modules_is_the_users() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    assert "test_wrong_calls" in str(caught_in(lambda: next(map(functools.partial(mj.jacobian, f), [X]))))
+    with ThreadPoolExecutor(1) as pool:
+        assert "test_wrong_calls" in str(caught_in(lambda: pool.submit(lambda: mj.jacobian(f, X)).result()))
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: None)
+        call = contextlib.contextmanager(lambda: (yield mj.jacobian(f, X)))
+        assert "test_wrong_calls" in str(caught_in(lambda: stack.enter_context(call())))
+
+
+def caught_in(call: Callable[[], Any]) -> mj.InputError:
+    with pytest.raises(mj.InputError) as caught:
+        call()
+    return caught.value
 
 
 def test_torchs_function_is_one_of_tensors() -> None:

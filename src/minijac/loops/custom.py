@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..algebra.labels import Axes, Label
+from ..arguments import known_calls
 from ..backend import is_array, namespace, zeros
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
@@ -25,6 +26,7 @@ __all__ = ["custom"]
 Function = Callable[..., Any]
 
 
+@known_calls
 def custom(
     f: Function, *, jacobian: Function | None = None, jvp: Function | None = None, vjp: Function | None = None
 ) -> Function:

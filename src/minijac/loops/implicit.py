@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..arguments import flatten
+from ..arguments import flatten, known_calls, returned
 from ..backend import is_array, value_of
 from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
@@ -24,6 +24,7 @@ HALVINGS = 30
 """How often a step that does not come nearer is halved before a sample is given up."""
 
 
+@known_calls
 def root(
     f: Function, x0: Any, *args: Any, solver: Function | None = None, rtol: float | None = None, max_steps: int = 50
 ) -> Any:
@@ -54,6 +55,7 @@ def root(
     return _Equation("root", f, x0, args, lambda x, value: value, solver, rtol, max_steps).solution()
 
 
+@known_calls
 def fixed_point(
     f: Function, x0: Any, *args: Any, solver: Function | None = None, rtol: float | None = None, max_steps: int = 50
 ) -> Any:
@@ -81,7 +83,7 @@ class _Equation:
         rtol: float | None,
         max_steps: int,
     ) -> None:
-        self.name, self.solver, self._residual = name, solver, residual
+        self.name, self.f, self.solver, self._residual = name, f, solver, residual
         self.x0 = start = value_of(x0)
         if not hasattr(start, "dtype") or start.dtype.kind != "f" or not start.ndim:
             got = f"{start.dtype}{list(start.shape)}" if hasattr(start, "dtype") else type(start).__name__
@@ -106,7 +108,7 @@ class _Equation:
         return self._residual(x, self._checked(self.closed(operands[count:], [x, *operands[:count]])))
 
     def _checked(self, value: Any) -> Any:
-        if np.shape(value) != np.shape(self.x0):
+        if np.shape(returned(value, self.f)) != np.shape(self.x0):
             raise InputError(
                 f"{self.name}: expected a function that returns an array of x's shape {np.shape(self.x0)}, as many "
                 f"equations as unknowns, got {np.shape(value)}."

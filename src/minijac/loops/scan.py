@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..arguments import flatten
+from ..arguments import check_array, flatten, known_calls
 from ..backend import holds_array, placed, zeros
 from ..errors import InputError
+from ..foreign import a_function
 from ..numpy.parts import concatenate, stack
 from ..tape.traced import Traced
 from ..ways.looping import as_loop
@@ -36,16 +37,15 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     >>> mj.grad(lambda x: mj.checkpoint(lambda x: np.sin(np.exp(x)))(x).sum())(x).round(3)
     array([ 0.54 , -0.128, -2.478])
     """
-    if not callable(f):
-        raise InputError(f"checkpoint: expected a function, got {type(f).__name__}. Write checkpoint(f)(x).")
 
-    @wraps(f)
+    @wraps(a_function(f, "checkpoint"))
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         return as_step(f, args, kwargs)
 
     return checkpointed
 
 
+@known_calls
 def scan(
     step: Callable[[Any, Any], tuple[Any, Any]],
     carry: Any,
@@ -130,6 +130,9 @@ def _arrays(carry: Any, like: Sequence[Any]) -> Any:
     """The carry, its Python numbers as arrays."""
     leaves, tree = flatten(carry)
     home = next((leaf for leaf in (*leaves, *like) if holds_array(leaf)), 0.0)
+    for leaf in leaves:
+        if not isinstance(leaf, int | float | complex):
+            check_array("scan: carry", leaf, "arrays or numbers (in any pytree)")
     return optree.tree_unflatten(tree, [leaf if hasattr(leaf, "dtype") else placed(leaf, home) for leaf in leaves])
 
 

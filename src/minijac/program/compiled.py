@@ -8,7 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial, update_wrapper
 from inspect import signature
 from typing import Any, NamedTuple, overload
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import optree
 
-from ..arguments import DATA, flatten
+from ..arguments import DATA, flatten, known_calls
 from ..backend import is_array
 from ..errors import InputError, TraceError
-from ..foreign import handed_over, kind_of
+from ..foreign import a_function, handed_over, kind_of, remedy_for
 from ..memo import uncollected
 from ..tape.traced import Traced
 from .cpu.executor import Executor
@@ -509,8 +509,8 @@ def _output(recorder: Recorder, y: Any) -> int:
     if is_array(y) or is_number(y) or isinstance(y, str):
         return recorder.constant(y).index
     raise InputError(
-        f"compile: expected the function to return arrays, numbers and strings in any pytree, got {type(y).__name__}. "
-        "Return what is in it instead."
+        f"compile: expected the function to return arrays, numbers and strings in any pytree, got {kind_of(y)}. "
+        f"{remedy_for(y) if is_dataclass(y) else 'Return the arrays in it instead.'}"
     )
 
 
@@ -533,6 +533,7 @@ def compile(
 def compile(
     fn: Callable[..., Any], *, static_argnames: str | Sequence[str] = (), maxsize: int = 64, tf32: bool = False
 ) -> Compiled: ...
+@known_calls
 def compile(
     fn: Callable[..., Any] | None = None,
     *,
@@ -581,10 +582,7 @@ def compile(
     """
     if fn is None:
         return partial(compile, static_argnames=static_argnames, maxsize=maxsize, tf32=tf32)
-    if not callable(fn):
-        raise InputError(
-            f"compile: expected a function, got {type(fn).__name__}. Write compile(f), and call the result."
-        )
+    a_function(fn, "compile")
     if type(maxsize) is not int or maxsize < 1:
         raise InputError(f"maxsize: expected a positive int, got {maxsize!r}.")
     return Compiled(fn, maxsize, tf32, static_argnames)

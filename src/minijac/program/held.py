@@ -114,9 +114,10 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
     if isinstance(value, FunctionType):
         yield from _of_function(read, value)
     elif isinstance(value, MethodType | partial):
-        parts = (value.__self__, value.__func__) if isinstance(value, MethodType) else (
-            value.func, *value.args, *value.keywords.values())  # fmt: skip
+        parts = (value.__self__, value.__func__) if isinstance(value, MethodType) else (value.func, *value.args)
         yield from ((partial(_same, part), part, ANY) for part in parts)
+        if isinstance(value, partial):
+            yield partial(_attribute, partial(_same, value), "keywords"), value.keywords, ANY
     elif isinstance(value, ReferenceType):
         yield value, value(), ANY
     elif isinstance(value, dict):

@@ -282,21 +282,40 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
     return np.swapaxes(_permuted(np.eye(n, dtype=last.dtype), pivots, n), -1, -2) @ last
 
 
-def eigh(a: Any, *, lower: bool = True) -> tuple[Any, Any]:
-    """Eigenvalues and eigenvectors of a symmetric or Hermitian matrix, of which one triangle is looked at."""
-    values, vectors = np.linalg.eigh(_mirrored(_square(a, "eigh"), lower))
-    return values, vectors
+def eigh(
+    a: Any, b: Any = None, *, lower: bool = True, eigvals_only: bool = False, type: int = 1, subset_by_index: Any = None
+) -> Any:
+    """Eigenvalues and eigenvectors of a symmetric or Hermitian matrix, of which one triangle is looked at.
+
+    With a positive definite `b` those of ``a v = w b v``, of ``a b v = w v`` for `type` 2, of ``b a v = w v`` for 3: by
+    its Cholesky factor, as LAPACK has it, with vectors of length one in the norm of `b`.
+    """
+    a, turn = _mirrored(_square(a, "eigh"), lower), None
+    if type not in (1, 2, 3):
+        raise InputError(f"eigh at {user_line()}: type: expected 1, 2 or 3, got {type!r}.")
+    if b is not None:
+        L = np.linalg.cholesky(_mirrored(_square(b, "eigh"), lower))
+        R = np.conj(np.swapaxes(L, -1, -2))
+        half = np.linalg.solve(L, a) if type == 1 else R @ a
+        a = np.linalg.solve(L, np.conj(np.swapaxes(half, -1, -2))) if type == 1 else half @ L
+        turn = (lambda y: L @ y) if type == 3 else (lambda y: np.linalg.solve(R, y))
+    some = slice(None) if subset_by_index is None else slice(subset_by_index[0], subset_by_index[1] + 1)
+    if eigvals_only:
+        return np.linalg.eigvalsh(a)[..., some]
+    values, vectors = np.linalg.eigh(a)
+    vectors = vectors[..., some]
+    return values[..., some], vectors if turn is None else turn(vectors)
 
 
-def eig(a: Any) -> tuple[Any, Any]:
-    """Eigenvalues and right eigenvectors of length one."""
-    values, vectors = np.linalg.eig(_square(a, "eig"))
+def eig(a: Any, b: Any = None) -> tuple[Any, Any]:
+    """Eigenvalues and right eigenvectors of length one; with a regular `b` those of ``a v = w b v``."""
+    values, vectors = np.linalg.eig(_square(a, "eig") if b is None else solve(b, a))
     return values + 0j, vectors
 
 
-def eigvals(a: Any) -> Any:
-    """Eigenvalues, complex."""
-    return np.linalg.eigvals(_square(a, "eigvals")) + 0j
+def eigvals(a: Any, b: Any = None) -> Any:
+    """Eigenvalues, complex; with a regular `b` those of ``a v = w b v``."""
+    return np.linalg.eigvals(_square(a, "eigvals") if b is None else solve(b, a)) + 0j
 
 
 def qr(a: Any, mode: str = "full") -> Any:
@@ -314,9 +333,9 @@ def lstsq(a: Any, b: Any, cond: Any = None) -> tuple[Any, Any, Any, Any]:
     return x, squares if np.ndim(b) == 2 or squares.shape == (0,) else squares[0], rank, s
 
 
-def eigvalsh(a: Any, *, lower: bool = True) -> Any:
-    """Eigenvalues of a symmetric or Hermitian matrix, of which one triangle is looked at."""
-    return np.linalg.eigvalsh(_mirrored(_square(a, "eigvalsh"), lower))
+def eigvalsh(a: Any, b: Any = None, *, lower: bool = True, type: int = 1, subset_by_index: Any = None) -> Any:
+    """Eigenvalues of a symmetric or Hermitian matrix, of which one triangle is looked at. See `eigh`."""
+    return eigh(a, b, lower=lower, eigvals_only=True, type=type, subset_by_index=subset_by_index)
 
 
 def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:

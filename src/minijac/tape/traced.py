@@ -12,12 +12,13 @@ import numpy as np
 
 from ..backend import Wrapped, array_of, namespace, value_of
 from ..errors import ConversionError, UnsupportedOperationError
-from ..lines import scipy_function, user_line
+from ..foreign import left_by_sparse, refuse_of_scipy, unsupported
+from ..lines import scipy_call, user_line
 
 if TYPE_CHECKING:
     from .trace import Trace
 
-__all__ = ["FIXED", "Indexable", "Traced", "TracedArray", "is_traced", "traced", "unsupported"]
+__all__ = ["FIXED", "Indexable", "Traced", "TracedArray", "is_traced", "traced"]
 
 FIXED = "an argument of a transformation, or a part of one, or a number"
 """The link of a value that cannot be written: NumPy would write to the caller's array, or has none to write to."""
@@ -156,6 +157,15 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             raise unsupported(f"cupy's {name}")
         return function(*args, **kwargs)
 
+    __pandas_priority__ = 10_000  # pandas' operators leave it to this class
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise ConversionError(
+            f"torch's {func.__name__} at {user_line()}: got a traced value of an array, which would drop its "
+            "derivative. For functions of tensors and modules write minijac.torch.jacobian(f)(x) and the like."
+        )
+
     def __array_namespace__(self, *, api_version: Any = None) -> Any:
         np.empty(0).__array_namespace__(api_version=api_version)  # raises where there is no such version
         return self.namespace
@@ -209,8 +219,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
             known = value_of(self)
         if known is not None:
             return known
-        called = scipy_function()
-        return self._refuse(what) if called is None else _refuse_of_scipy(*called)
+        called = scipy_call()
+        return self._refuse(what) if called is None else refuse_of_scipy(called)
 
     def _refuse(self, what: str) -> Any:
         raise ConversionError(
@@ -227,8 +237,8 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     __index__ = _converted("operator.index(x)", operator.index)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("scipy.sparse"):
-            return np.fromiter([self], object).reshape(())  # at which `L @ x` is left to `x`
+        if left_by_sparse(sys._getframe(1)):
+            return np.fromiter([self], object).reshape(())
         return np.array(self._plain("np.asarray(x)"), dtype)
 
     item = _converted("x.item()", lambda array, *index: array.item(*index))
@@ -297,23 +307,3 @@ class TracedArray(Indexable, Traced):
 
 def traced(trace: Trace, index: int, value: Any) -> Traced:
     return (TracedArray if value.shape else Traced)(trace, index, value)
-
-
-def _refuse_of_scipy(module: str, name: str) -> Any:
-    """SciPy's functions beside its ufuncs make plain arrays of what they are given."""
-    own = "minijac.special" if module == "special" else f"minijac.scipy.{module}"
-    called = f"scipy.{module}.{name}"
-    if not hasattr(sys.modules.get(own), name):
-        raise unsupported(called)
-    raise UnsupportedOperationError(
-        f"{called} at {user_line()}: got a traced value, and SciPy makes a plain array of it. Write {own}.{name}, "
-        "which takes both, or run the function as it is by minijac.adapt(f)."
-    )
-
-
-def unsupported(name: str) -> UnsupportedOperationError:
-    return UnsupportedOperationError(
-        f"{name} at {user_line()}: got a traced value, and minijac has no derivative for this function. Write it with "
-        "supported functions, define it (docs/adding-an-op.md), or apply it to minijac.stop_gradient(x) where its "
-        "derivative is not wanted."
-    )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import optree
 import torch
 
-from ..errors import InputError
+from ..foreign import a_function
 from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
 from ..program.compiled import compile as compile_arrays
@@ -335,8 +335,5 @@ def compile(fn: Callable[..., Any] | None = None, *, maxsize: int = 64) -> Any:
     """
     if fn is None:
         return lambda fn: compile(fn, maxsize=maxsize)
-    if not callable(fn):
-        raise InputError(
-            f"compile: expected a function of tensors, got {type(fn).__name__}. Write compile(f), and call the result."
-        )
+    a_function(fn, "torch.compile")
     return Compiled(fn, maxsize)

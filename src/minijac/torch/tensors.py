@@ -11,6 +11,7 @@ import torch
 
 from ..backend import Wrapped, value_of
 from ..errors import ConversionError, InputError, MutationError, TraceError
+from ..foreign import kind_of
 from ..lines import user_line
 from ..numpy.indexing import put
 from ..tape.traced import FIXED, Traced
@@ -39,6 +40,12 @@ def torch_dtype(dtype: Any) -> Any:
 
 def array_of(tensor: Any) -> Any:
     """The tensor as an array in the same memory, or InputError."""
+    if tensor.is_nested or tensor.device.type not in ("cpu", "cuda"):
+        what = "a nested one" if tensor.is_nested else f"one on {tensor.device}"
+        raise InputError(
+            f"a tensor: expected a dense one in the memory of the host or of a CUDA device, got {what}. Pad it "
+            "(x.to_padded_tensor(0.0)), or make it there (x.cpu(), module.to_empty(device='cpu'))."
+        )
     if tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
         what = tensor.dtype if tensor.layout is torch.strided else tensor.layout
         raise InputError(
@@ -48,11 +55,17 @@ def array_of(tensor: Any) -> Any:
     if tensor.requires_grad or tensor.is_neg() or tensor.is_conj():
         with _DisableTorchDispatch():
             tensor = tensor.detach().resolve_neg().resolve_conj()
-    if tensor.device.type == "cpu":
-        return tensor.numpy()
-    import cupy
+    if tensor.device.type != "cpu":
+        import cupy
 
-    return cupy.from_dlpack(tensor)
+        return cupy.from_dlpack(tensor)
+    try:
+        return tensor.numpy()
+    except RuntimeError as error:  # a class of its own that hides where its numbers are
+        raise InputError(
+            f"a tensor of shape {tuple(tensor.shape)}: expected a plain one, got {kind_of(tensor)}, of which torch "
+            "makes no array. Pass the plain tensors in it (for a MaskedTensor, x.get_data() and x.get_mask())."
+        ) from error
 
 
 def tensor_of(array: Any) -> Any:
@@ -206,6 +219,16 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
         return self._refuse("x.numpy()")
+
+    def tolist(self) -> Any:
+        value = self.read()
+        return value_of(value).tolist() if value.dtype.kind in "biu" else self._refuse("x.tolist()")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a tensor that minijac.torch follows has no attribute {name!r}: inside the function tensors are plain, "
+            "without what a class of its own adds. Take it from the argument before, and capture it."
+        )
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self._refuse("np.asarray(x)")

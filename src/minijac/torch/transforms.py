@@ -12,8 +12,9 @@ from weakref import WeakSet
 
 import torch
 
-from ..errors import BatchMixingError, InputError, MinijacError
-from ..lines import MODULES
+from ..errors import BatchMixingError, InputError, MinijacError, UnsupportedOperationError
+from ..foreign import a_function
+from ..lines import MODULES, line_in
 from ..tape.traced import Traced
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
@@ -59,8 +60,7 @@ def lowered(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(function: Callable[..., Any], f: Any) -> Any:
-    if not callable(f):
-        raise InputError(f"minijac.torch: expected a module or a function of tensors, got {type(f).__name__}.")
+    a_function(f, "torch.jacobian")
     if isinstance(f, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
         raise InputError(
             f"minijac.torch: got a {type(f).__name__}, which hands samples to copies of a module on other devices, "
@@ -102,6 +102,13 @@ def _result(f: Callable[..., Any], run: Run, args: Any, kwargs: Any, prepared: C
         if where and where not in str(error):
             error.args = (f"{error} In {where}.", *error.args[1:])
         raise
+    except RuntimeError as error:
+        if "a new Tensor subclass" not in str(error):
+            raise
+        raise UnsupportedOperationError(
+            f"a tensor of a class of its own, at {line_in(error.__traceback__)}: got one that is made of a tensor that "
+            "minijac.torch follows, which stays a plain one. Make it outside, or write the function for plain tensors."
+        ) from error
     return tree_map(lambda y: _fresh(run.value(y)) if isinstance(y, Tensor) else y, result)
 
 
@@ -131,10 +138,14 @@ def _path(roots: Sequence[Any], module: Any) -> str:
 
 
 @contextmanager
-def _named_mixing(f: Any) -> Iterator[None]:
-    """An error that samples mix inside of a module names it, by its path from the one that `f` is or uses."""
+def _in_words_of_torch(f: Any) -> Iterator[None]:
+    """An error that samples mix inside of a module names it, by its path from the one that `f` is or uses; one that
+    says to cast an array says how a tensor is cast."""
     try:
         yield
+    except InputError as error:
+        error.args = (str(error).replace(".astype(float)", ".double()"), *error.args[1:])
+        raise
     except BatchMixingError as error:
         if error.module is not None:
             reached = getclosurevars(f) if isinstance(f, FunctionType) else None
@@ -171,7 +182,7 @@ def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
         g = transform(lowered(f), *positional, **options)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _named_mixing(f), torch.no_grad() if options.get("structured") else nullcontext():
+            with _in_words_of_torch(f), torch.no_grad() if options.get("structured") else nullcontext():
                 return outermost(g, args, kwargs)  # an operator is not tied
 
         return _named(call, f)
@@ -201,7 +212,7 @@ def _by_parameters(transform: Callable[..., Any], f: Any, positional: Any, optio
 
         axes = (None, *(axis if isinstance(axis, tuple | list) else (axis,) * len(args)))
         g = transform(lowered(by_parameters), batch_axis=axes, **options)
-        with _named_mixing(f):
+        with _in_words_of_torch(f):
             return outermost(g, (dict(f.named_parameters()), *args), kwargs)
 
     return _named(call, f)
@@ -230,6 +241,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     (tensor([0., 0.]), tensor([1., 1.]))
     """
     g = lowered(f)
+    products.check_tuples("jvp", primals, tangents)
     return outermost(
         lambda own, along: products.jvp(g, tuple(own), tuple(along)), (tuple(primals), tuple(tangents)), {}
     )
@@ -264,7 +276,7 @@ def linearize(f: Callable[..., Any], *primals: Any, **options: Any) -> tuple[Any
             [1., 1., 1.]])
     """
     g = lowered(f)
-    with _named_mixing(f), torch.no_grad():
+    with _in_words_of_torch(f), torch.no_grad():
         return outermost(lambda *own: first.linearize(g, *own, **options), primals, {})
 
 

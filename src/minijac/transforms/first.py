@@ -19,11 +19,13 @@ from ..arguments import (
     Options,
     checked_options,
     flatten,
+    known_calls,
     known_options,
+    some_primals,
     unflatten,
 )
 from ..backend import taken_home
-from ..errors import InputError
+from ..foreign import a_function
 from ..operator.jacobian import Jacobian
 from ..ways.memory import within_bytes
 from ..ways.replay import replayed
@@ -43,6 +45,7 @@ def value_and_jacobian(
 def value_and_jacobian(
     f: Function, argnums: Argnums = 0, *, structured: bool = False, has_aux: bool = False, **o: Unpack[JacobianOptions]
 ) -> Callable[..., tuple[Any, Any]]: ...
+@known_calls
 def value_and_jacobian(
     f: Function,
     argnums: Argnums = 0,
@@ -93,6 +96,7 @@ def jacobian(
 def jacobian(
     f: Function, argnums: Argnums = 0, *, structured: bool = False, has_aux: bool = False, **o: Unpack[JacobianOptions]
 ) -> Function: ...
+@known_calls
 def jacobian(
     f: Function,
     argnums: Argnums = 0,
@@ -200,8 +204,8 @@ def linearize(f: Function, *primals: Any, **options: Unpack[JacobianOptions]) ->
     array([[1., 1., 1.],
            [1., 1., 1.]])
     """
-    if not primals:
-        raise InputError("linearize: expected at least one primal after the function, got none.")
+    a_function(f, "linearize", "x")
+    some_primals("linearize", primals)
     known_options(options, tuple(JacobianOptions.__annotations__))
     argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return value_and_jacobian(f, argnums, structured=True, **options)(*primals)

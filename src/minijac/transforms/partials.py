@@ -34,9 +34,11 @@ from ..arguments import (
     argument_positions,
     batch_axes,
     checked_options,
+    known_calls,
 )
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
+from ..foreign import brief
 from ..ops.families import Elementwise, Multilinear, Structural
 from ..tape.trace import Node
 from ..tape.traced import is_traced
@@ -57,6 +59,7 @@ broadcasts to the value's shape: of length one along axes where it is constant."
 Coefficients: TypeAlias = dict[MultiIndex, Coefficient]
 
 
+@known_calls
 def partials(
     f: Function,
     multi_indices: Sequence[MultiIndex],
@@ -169,7 +172,11 @@ def _indices_at_a_time(
 def _checked(multi_indices: Any) -> list[MultiIndex]:
     """The multi-indices, each sorted: the order of differentiation does not matter."""
     if not isinstance(multi_indices, Sequence) or isinstance(multi_indices, str):
-        raise InputError(f"multi_indices: expected a sequence of tuples of ints, got {multi_indices!r}.")
+        hint = " The arguments go to what partials returns." if hasattr(multi_indices, "shape") else ""
+        raise InputError(
+            f"multi_indices: expected a sequence of tuples of ints, such as [(), (0,), (0, 0)], got "
+            f"{brief(multi_indices)}.{hint}"
+        )
     for index in multi_indices:
         whole = isinstance(index, tuple) and all(
             isinstance(k, int | np.integer) and not isinstance(k, bool) for k in index

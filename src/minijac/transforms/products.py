@@ -13,16 +13,20 @@ from ..accumulation.recording import Recorded, run_on_tape
 from ..algebra.block import Block
 from ..arguments import (
     Function,
+    Options,
     argument_positions,
     check_tangent,
     checked_options,
     flatten,
+    known_calls,
     output_leaf,
+    some_primals,
     tree_words,
     unflatten,
 )
 from ..backend import at_home, namespace, shape_of, taken_home, value_of
 from ..errors import InputError
+from ..foreign import a_function, kind_of
 from ..ways.thorough import settled
 from .roots import smooth_roots
 
@@ -44,16 +48,17 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     >>> jvp(np.sin, (np.zeros(2),), (np.ones(2),))
     (array([0., 0.]), array([1., 1.]))
     """
-    _check_tuples("jvp", primals, tangents)
+    a_function(f, "jvp", "(x,), (v,)")
+    check_tuples("jvp", primals, tangents)
     with at_home((tuple(primals), tuple(tangents))) as (own, along):
         return _jvp(f, own, along)
 
 
-def _check_tuples(caller: str, primals: Any, tangents: Any) -> None:
+def check_tuples(caller: str, primals: Any, tangents: Any) -> None:
     for name, given in (("primals", primals), ("tangents", tangents)):
         if not isinstance(given, tuple | list):
             raise InputError(
-                f"{caller}: expected {name} as a tuple, one entry per argument, got {type(given).__name__}."
+                f"{caller}: expected {name} as a tuple, one entry per argument, got {kind_of(given)}. Write (x,)."
             )
 
 
@@ -98,9 +103,11 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
     >>> hvp(lambda x: (x**3).sum(), (np.ones(2),), (np.array([1.0, 2.0]),))
     array([ 6., 12.])
     """
-    _check_tuples("hvp", primals, tangents)
+    a_function(f, "hvp", "(x,), (v,)")
+    check_tuples("hvp", primals, tangents)
     argnums: Any = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return jvp(grad(f, argnums), primals, tangents)[1]
+    gradient = _with_grad(f, checked_options(argnums=argnums), "hvp")
+    return jvp(lambda *args: gradient(*args)[1], primals, tangents)[1]
 
 
 def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -119,6 +126,8 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...
     >>> pullback(np.ones(2))
     (array([1., 1.]),)
     """
+    a_function(f, "vjp", "x")
+    some_primals("vjp", primals)
     with at_home(primals) as own:
         return _vjp(f, own)
 
@@ -164,6 +173,7 @@ def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: lis
     return tuple(result)
 
 
+@known_calls
 def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bool = False) -> Function:
     """Function that returns ``(y, g)``, or ``((y, aux), g)`` with `has_aux`; `f` runs once. See `grad`.
 
@@ -172,7 +182,12 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
     >>> float(y), g
     (5.0, array([0., 2., 4.]))
     """
-    options = checked_options(argnums=argnums, has_aux=has_aux)
+    return _with_grad(f, checked_options(argnums=argnums, has_aux=has_aux), "grad")
+
+
+def _with_grad(f: Function, options: Options, name: str) -> Function:
+    """Function that returns value and gradient, for a transformation of this name."""
+    argnums, has_aux = options.argnums, options.has_aux
 
     @taken_home(f, options.leading)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
@@ -181,13 +196,13 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
         if len(run.outputs) != 1 or shape_of(run.outputs[0]) != ():
             shapes = [np.shape(y) for y in run.outputs]
             raise InputError(
-                f"grad: expected a function that returns one scalar (shape ()), got {shapes}. Sum or average the "
+                f"{name}: expected a function that returns one scalar (shape ()), got {shapes}. Sum or average the "
                 "result, or use minijac.jacobian for the derivative of each entry."
             )
         y = output_leaf(run.outputs[0], run.xp)
         if y.dtype.kind == "c":
             raise InputError(
-                f"grad: expected a function that returns a real scalar, got {y.dtype}. Take y.real, y.imag or "
+                f"{name}: expected a function that returns a real scalar, got {y.dtype}. Take y.real, y.imag or "
                 "np.abs(y), or use minijac.jvp or minijac.jacobian, whose results are complex."
             )
         node = run.output_nodes[0]
@@ -201,6 +216,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bo
     return with_grad
 
 
+@known_calls
 def grad(f: Function, argnums: int | Sequence[int] = 0, *, has_aux: bool = False) -> Function:
     """Function that returns the gradient of a scalar-valued `f`.
 

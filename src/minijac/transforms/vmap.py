@@ -18,7 +18,7 @@ import optree
 
 from ..algebra.labels import Axes, Label, labels_in
 from ..algebra.writing import Placed, superposed
-from ..arguments import batch_axes, batch_size, flatten
+from ..arguments import batch_axes, batch_size, check_array, flatten, known_calls, returned
 from ..backend import Wrapped, check_operand, is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
 from ..foreign import a_function
@@ -34,6 +34,7 @@ from ..tape.traced import FIXED, Indexable, Traced
 __all__ = ["vmap"]
 
 
+@known_calls
 def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
     """Function of a batch, from a function `f` of one sample; `f` runs once, on all of them.
 
@@ -63,7 +64,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
             "function, and what it returns takes the arguments: minijac.vmap(f)(x), not minijac.vmap(f, x)."
         )
 
-    @wraps(a_function(f))
+    @wraps(a_function(f, "vmap"))
     def batched(*args: Any, **kwargs: Any) -> Any:
         axes = batch_axes(in_axes, args, "in_axes")
         batch = batch_size(args, axes, "in_axes")
@@ -78,7 +79,10 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
                      for x, axis in zip(leaves, own, strict=True)]  # fmt: skip
             call.append(optree.tree_unflatten(tree, shown))
         with trace:
-            leaves, tree = flatten(f(*call, **kwargs))
+            leaves, tree = flatten(returned(f(*call, **kwargs), f))
+            for leaf in leaves:
+                if not isinstance(leaf, int | float | complex):
+                    check_array("vmap: a result", leaf, "arrays or numbers (in any pytree)")
             results = [trace.batched(y, np.shape(y)) for y in leaves]
         return optree.tree_unflatten(tree, results)
 

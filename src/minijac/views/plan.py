@@ -15,8 +15,9 @@ from ..accumulation.recording import Prepared, prepare, sample_places
 from ..accumulation.results import batch_first
 from ..accumulation.shadow import Ledger, ShadowGraph
 from ..algebra.block import Block
-from ..arguments import checked_options
+from ..arguments import checked_options, some_primals
 from ..backend import at_home
+from ..foreign import a_function
 from ..operator.words import describe
 from ..places import ANYWHERE, Place
 from ..tape.trace import Node
@@ -246,6 +247,8 @@ def explain(
     >>> print(explain(lambda x: np.tanh(x @ np.ones((4, 2))), np.ones((3, 4))).result[0])
     dense, product of 2 factors
     """
+    a_function(f, "explain", "x")
+    some_primals("explain", args)
     options = checked_options(argnums=argnums, batch_axis=batch_axis, mode=mode)
     with at_home(args) as args:
         ready = prepare(f, args, {}, options)

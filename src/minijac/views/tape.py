@@ -11,8 +11,9 @@ import numpy as np
 from ..accumulation.graph import Graph
 from ..accumulation.recording import run_on_tape
 from ..accumulation.samples import follow_samples
-from ..arguments import argument_positions, batch_axes, batch_size
+from ..arguments import argument_positions, batch_axes, batch_size, some_primals
 from ..backend import at_home
+from ..foreign import a_function
 from ..places import Owners, Place, Where
 from ..tape.trace import Node
 
@@ -95,6 +96,8 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
     %1     sin        %0        float64[3, 2]   0           ...
     %2 ->  sum        %1        float64[3]      0           ...
     """
+    a_function(f, "trace", "x")
+    some_primals("trace", args)
     home = at_home(args)
     args = home.args
     axes = batch_axes(batch_axis, args)
