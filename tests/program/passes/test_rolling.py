@@ -242,3 +242,28 @@ def test_loops_share_no_instruction_and_begin_with_what_was_made_before_them(f, 
     g = mj.value_and_grad(lambda x: f(x, steps))
     for got, wanted in zip(mj.compile(g)(X), g(X), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)
+
+
+def swapped(x):
+    a, b = x[0], x[1]
+    for _ in range(14):
+        a, b = b, np.sin(a) * np.cos(b) + np.exp(-a) * b + a
+    return np.stack([a, b])
+
+
+def kept_in_each_step(x):
+    last, turn = x[0], x[1]
+    for _ in range(12):
+        height = np.sqrt((np.cos(turn) * np.sin(last)) ** 2 + 0.3)
+        last = x[0] + 0.1 * (np.arctan2(height, np.cos(last) * turn) + height * np.cos(last) * turn)
+    return last
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.parametrize("f", [swapped, kept_in_each_step])
+def test_numbers_that_a_step_hands_on_as_it_was_given_them_are_right(f, mode):
+    """In rows of all steps, and from one step to the next."""
+    g = mj.jacobian(f, batch_axis=None, mode=mode)
+    compiled = mj.compile(g)
+    for x in (np.array([0.3, 0.8]), np.array([0.5, -0.4])):
+        np.testing.assert_allclose(compiled(x), g(x), rtol=1e-12, atol=1e-14)

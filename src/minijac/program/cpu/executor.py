@@ -287,7 +287,8 @@ class Binding:
         """The name of an output's array, which nothing else holds."""
         n = self.program.outputs[k]
         value = self.values[n]
-        if value.number in PYTHON_NUMBERS or (value.number is not None and value.kind in ("input", "constant")):
+        given = value.number is not None and value.kind in ("input", "constant")
+        if self._into is None and (given or value.number in PYTHON_NUMBERS):
             return self.reference(n)
         name = self.reference(n)
         if self._results.get(self._root[n]) != k:
