@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,9 +168,12 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, takes_steps: bool = False
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, rolled: Any = None
 ) -> Prepared:
-    """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix."""
+    """Run `f` on the tape, and follow its samples from the inputs to the outputs. Raises where they mix.
+
+    ``rolled(run, followed)`` may put loops and other steps on the tape, which takes them then (`ways.rolled`).
+    """
     positions = argument_positions(options.argnums, args, f)
     axes = batch_axes(options.batch_axis, args)
     batch = batch_size(args, axes)
@@ -177,10 +181,13 @@ def prepare(
     follow: dict[int, Sequence[int | None]] = {}
     if set(leaf_axes) <= {None}:  # only other arguments hold samples: trace them to find the output's
         follow = {n: own for n, own in enumerate(axes) if any(axis is not None for axis in own)}
-    run = run_on_tape(
-        f, args, kwargs, positions, follow, options.has_aux, options.structured, takes_steps, options.structured
-    )
+    steps, has_aux, structured = rolled is not None, options.has_aux, options.structured
+    run = run_on_tape(f, args, kwargs, positions, follow, has_aux, structured, steps, structured)
+    followed = partial(_followed, options=options, positions=positions, leaf_axes=leaf_axes, batch=batch)
+    return rolled(run, followed) if steps else followed(run)
 
+
+def _followed(run: Recorded, options: Options, positions: Any, leaf_axes: Any, batch: int | None) -> Prepared:
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
     if any(axis is not None and not x.ndim for axis, x in zip(leaf_axes, sources, strict=True)):

@@ -476,7 +476,7 @@ def _recorded(
         without_axes = [k for k, y in enumerate(arrays) if isinstance(y, Symbol) and _is_array(y)]
         recorder.check_captured()
         captured, shaping = recorder.captured_ids(), recorder.shaping
-    program = Program(tuple(recorder.values), tuple(recorder.instructions), inputs, numbers)
+    program = recorder.recorded(inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
     found = released(optimised(program.verify(), not how.plain and not recorder.bounded))

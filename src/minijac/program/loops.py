@@ -61,6 +61,14 @@ class Rewriting:
         self.steps: list[Instruction] = []
         self.same: dict[int, int] = {}
         """What stands in place of a value."""
+        self._constants: dict[Any, int] = {}
+
+    def constant(self, array: Any) -> int:
+        """An array of numbers that are known; the same value for equal ones."""
+        key = array.dtype, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.added(Value(array.shape, array.dtype, "constant", array))
+        return self._constants[key]
 
     def added(self, value: Value) -> int:
         self.values.append(value)

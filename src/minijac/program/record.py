@@ -20,7 +20,7 @@ from ..ops.scalars import SCALARS
 from ..tape.op import Op
 from ..tape.trace import Trace
 from ..tape.traced import FIXED, Indexable, Traced
-from .ir import Instruction, Value
+from .ir import Instruction, Program, Value
 from .loops import LOOP, PICK, SEVERAL, Loop
 
 __all__ = [
@@ -182,7 +182,17 @@ kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "_numbers", "arrays", "bounded", "instructions", "shaping", "values")
+    __slots__ = (
+        "_captured",
+        "_numbers",
+        "_replaced",
+        "arrays",
+        "bounded",
+        "given",
+        "instructions",
+        "shaping",
+        "values",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,8 +201,12 @@ class Recorder(Trace):
         self.instructions: list[Instruction] = []
         self._captured: dict[int, tuple[Symbol, int, str]] = {}
         self._numbers: dict[Any, Symbol] = {}
+        self._replaced: dict[int, int] = {}
+        """Values that were computed once more since, by what computes no more than is needed of them."""
+        self.given: dict[int, Symbol] = {}
+        """Arguments and captured arrays, by number;"""
         self.arrays: list[Any] = []
-        """Arguments and captured arrays, for where they live."""
+        """the arrays themselves, for where they live."""
         self.bounded = False
         """Whether a bound on memory was asked for: loops, which keep rows of all steps, are then not looked for."""
         self.shaping: list[tuple[Any, Any]] = []
@@ -203,6 +217,7 @@ class Recorder(Trace):
         super().close()
         self.program = None
         self._captured.clear()
+        self.given.clear()
         self._numbers.clear()
         self.shaping = []
 
@@ -220,6 +235,7 @@ class Recorder(Trace):
         self.arrays.append(value)
         symbol = self._symbol(value, "input")
         symbol.link = FIXED
+        self.given[symbol.index] = symbol
         return symbol
 
     def constant(self, value: Any) -> Symbol:
@@ -264,6 +280,7 @@ class Recorder(Trace):
             found = self._symbol(array, "captured", array), _checksum(array), user_line()
             found[0].link = FIXED
             self._captured[id(array)] = found
+            self.given[found[0].index] = found[0]
         return found[0]
 
     def looked_at(self, array: Any) -> None:
@@ -292,6 +309,33 @@ class Recorder(Trace):
                     "called. Expected a new array for each value: write `y = x + 1` instead of `x += 1`, np.where or "
                     "np.stack instead of filling a buffer."
                 )
+
+    def replace(self, before: Symbol, after: Symbol) -> None:
+        """Let a value that was recorded later, and does not depend on it, stand in place of another one."""
+        self._replaced[before.index] = after.index
+
+    def recorded(self, inputs: Sequence[int], outputs: Sequence[int]) -> Program:
+        """The program of what was recorded."""
+        steps, values = self.instructions, tuple(self.values)
+        if not self._replaced:
+            return Program(values, tuple(steps), tuple(inputs), tuple(outputs))
+        stands = self._replaced
+        makers = {step.out: step for step in steps}
+        ordered: dict[int, Instruction] = {}
+        outputs = tuple([stands.get(n, n) for n in outputs])
+        waiting = list(reversed(outputs))
+        while waiting:  # what makes operands first
+            step = makers.get(waiting[-1])
+            if step is None or step.out in ordered:
+                waiting.pop()
+                continue
+            args = tuple([stands.get(n, n) for n in step.args])
+            missing = [n for n in args if n in makers and n not in ordered]
+            if missing:
+                waiting += reversed(missing)
+            else:
+                ordered[waiting.pop()] = step._replace(args=args)
+        return Program(values, tuple(ordered.values()), tuple(inputs), outputs)
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Symbol:
         """Compute an operation once, for its result's shape and dtype, and keep it as an instruction."""

@@ -29,6 +29,7 @@ from ..foreign import a_function
 from ..operator.jacobian import Jacobian
 from ..ways.memory import within_bytes
 from ..ways.replay import replayed
+from ..ways.rolled import followed_with_loops
 from ..ways.thorough import settled
 from .dask import chunkwise
 from .roots import smoothed
@@ -161,7 +162,7 @@ def jacobian(
 
 def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Recorded, Any]:
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
-    ready = smoothed(prepare(f, args, kwargs, options, takes_steps))
+    ready = smoothed(prepare(f, args, kwargs, options, followed_with_loops if takes_steps else None))
     if options.max_bytes is not None:
         pairs = settled(ready.graph, lambda: within_bytes(ready, args, options))
         return ready.run, as_trees(pairs, ready, args, options)

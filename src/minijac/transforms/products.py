@@ -27,6 +27,7 @@ from ..arguments import (
 from ..backend import at_home, namespace, shape_of, taken_home, value_of
 from ..errors import InputError
 from ..foreign import a_function, kind_of
+from ..ways.rolled import rolled
 from ..ways.thorough import settled
 from .roots import smooth_roots
 
@@ -63,7 +64,7 @@ def check_tuples(caller: str, primals: Any, tangents: Any) -> None:
 
 
 def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, takes_steps=True)
+    run = rolled(run_on_tape(f, primals, {}, range(len(primals)), {}, False, takes_steps=True))
     smooth_roots(run)
     flat, tree = flatten(primals)
     given, given_tree = flatten(tangents)
@@ -133,7 +134,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...
 
 
 def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    run = run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True, takes_steps=True)
+    run = rolled(run_on_tape(f, primals, {}, range(len(primals)), {}, False, kept=True, takes_steps=True))
     smooth_roots(run)
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
@@ -192,7 +193,7 @@ def _with_grad(f: Function, options: Options, name: str) -> Function:
     @taken_home(f, options.leading)
     def with_grad(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, args, f)
-        run = run_on_tape(f, args, kwargs, positions, {}, has_aux, takes_steps=True)
+        run = rolled(run_on_tape(f, args, kwargs, positions, {}, has_aux, takes_steps=True))
         if len(run.outputs) != 1 or shape_of(run.outputs[0]) != ():
             shapes = [np.shape(y) for y in run.outputs]
             raise InputError(

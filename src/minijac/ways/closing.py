@@ -21,12 +21,16 @@ class Inside(Trace):
     """The trace of a function's inside: what older traces follow enters it as an input, captured values too.
 
     `values` gives what operands, found on an earlier run, stand for here; without it they stand for plain arrays.
+    Of traces that began `since` then values are below this one.
     """
 
-    __slots__ = ("_entered", "_values", "operands")
+    __slots__ = ("_entered", "_since", "_values", "operands")
 
-    def __init__(self, operands: Sequence[Traced] = (), values: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self, operands: Sequence[Traced] = (), values: Sequence[Any] | None = None, since: int | None = None
+    ) -> None:
         super().__init__()
+        self._since = self.serial if since is None else since
         self.operands: list[Traced] = []
         """What has entered, each once, in the order of the inputs."""
         self._entered: dict[tuple[int, int], Traced] = {}
@@ -42,6 +46,8 @@ class Inside(Trace):
         if known is not None:
             return known
         found = self._entered.get((x.home.serial, x.index))
+        if found is None and x.home.serial > self._since:
+            return x
         if found is None:
             if self._values is not None:
                 raise TraceError(
@@ -92,13 +98,14 @@ class Closed:
     With `free`, the leaves of its arguments are given anew for every run, and the operands are what it captures.
     """
 
-    __slots__ = ("_call", "_free", "_leaves", "_met", "_tree", "first", "operands")
+    __slots__ = ("_call", "_free", "_leaves", "_met", "_since", "_tree", "first", "operands")
 
     def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any, free: bool = False) -> None:
         self._leaves, self._tree = optree.tree_flatten((args, kwargs), namespace="minijac")
         self._call = f
         self._free = free
         inside = Inside()
+        self._since = inside.serial
         self.first: Run | None = self._run(
             inside, [leaf.lowest() if isinstance(leaf, Traced) else leaf for leaf in self._leaves]
         )
@@ -109,7 +116,7 @@ class Closed:
 
     def run(self, values: Sequence[Any], leaves: Sequence[Any] = ()) -> Run:
         """What the function does where its operands have other values, and with `free` its arguments other leaves."""
-        return self._run(Inside(self._met, values), leaves)
+        return self._run(Inside(self._met, values, self._since), leaves)
 
     def __call__(self, values: Sequence[Any], leaves: Sequence[Any] = ()) -> Any:
         """The function's result where its operands have other values."""

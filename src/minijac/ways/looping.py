@@ -42,7 +42,7 @@ from .repeats import on_arrays
 from .steps import STEP, Step
 from .thorough import mark_thoroughly, settled, unbounded
 
-__all__ = ["as_loop"]
+__all__ = ["FEWEST", "as_loop", "as_scan", "is_plain"]
 
 FEWEST = 8
 """Steps below which a loop is the operations of its steps;"""
@@ -79,19 +79,25 @@ def as_loop(step: Callable[[Any, Any], Any], carry: Any, xs: Any, count: int, pl
                 closed = Closed(once, tuple(first), {}, free=True)
         finally:  # each step draws its own
             drew = drawn(undo=True)
-        if drew or made:
-            return None
-        operands = [*leaves, *closed.operands]
-        size = count * (len(closed.first.nodes) if closed.first is not None else 0)
-        followed = innermost(operands)
-        if followed is None or followed not in (outer, outer.program) or (outer.program is None and size < LONG):
-            return None
-        below = [x.value if isinstance(x, Traced) and x.home is outer is not outer.program else x for x in operands]
-        below = [np.asarray(x) if isinstance(x, np.generic) else x for x in below]
-        mine = all(is_plain(x) for x in below) if outer.program is None else outer.program.follows_all(below)
-        scan = Scan(closed, first, len(carries), count, outer.program) if mine else None
+        return None if drew or made else as_scan(closed, first, leaves, len(carries), count, plainly)
     except (TraceError, MutationError, Foreign):  # as the loop itself says, or does without
         return None
+
+
+def as_scan(
+    closed: Closed, first: Sequence[Any], leaves: Sequence[Any], carries: int, count: int, plainly: Callable[[], Any]
+) -> Any | None:
+    """The results of a step, closed over what it captures, that is carried out so many times; None as above."""
+    outer: Any = running()
+    operands = [*leaves, *closed.operands]
+    size = count * (len(closed.first.nodes) if closed.first is not None else 0)
+    followed = innermost(operands)
+    if followed is None or followed not in (outer, outer.program) or (outer.program is None and size < LONG):
+        return None
+    below = [x.value if isinstance(x, Traced) and x.home is outer is not outer.program else x for x in operands]
+    below = [np.asarray(x) if isinstance(x, np.generic) else x for x in below]
+    mine = all(is_plain(x) for x in below) if outer.program is None else outer.program.follows_all(below)
+    scan = Scan(closed, first, carries, count, outer.program) if mine else None
     return scan.on_tape(outer, operands, below, plainly) if scan is not None and scan.simple else None
 
 
@@ -122,7 +128,7 @@ def _recorded(f: Callable[[list[Any]], tuple[list[Any], Any]], arrays: Sequence[
     contents = [values[n].content for n in captured]
     inputs = (*(symbol.index for symbol in symbols), *captured)
     given = tuple([v._replace(kind="input", content=None) if v.kind == "captured" else v for v in values])
-    return _Body(Program(given, tuple(recorder.instructions), inputs, numbers), contents, notes)
+    return _Body(recorder.recorded(inputs, numbers)._replace(values=given), contents, notes)
 
 
 def _zeros(value: Value) -> Any:
@@ -316,6 +322,8 @@ class Scan:
         self, given: Mapping[int, Block], live: Mapping[int, Any], derivative: Callable[[], dict[int, Block] | None]
     ) -> dict[int, Block] | None:
         """A derivative as one loop, where it is one: none of its local derivatives looks at numbers."""
+        if not given:
+            return {}
         with suppress(TraceError, MutationError, Foreign):
             return derivative() if _are_plain(given, live) and not self.by_positions else None
         return None

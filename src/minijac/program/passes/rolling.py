@@ -20,7 +20,7 @@ from ..loops import LOOP, PICK, Loop, Rewriting, compacted, unrolled
 from .periods import periods_of
 from .totals import ADD, TOTAL, totalled, without_totals
 
-__all__ = ["frozen_params", "rolled", "same_given", "structure"]
+__all__ = ["frozen_params", "looped", "rolled", "same_given", "structure"]
 
 SHORTEST = 150
 """Instructions of a program, and of a loop in it, below which they are left as they are."""
@@ -40,13 +40,17 @@ DEEPEST = 16
 def rolled(program: Program) -> Program:
     """The program with loops in place of equal stretches, the ones inside of others too; calls are what they call."""
     if len(program.instructions) < SHORTEST:
-        return unrolled(program, _is_call)
+        return compacted(unrolled(program, _is_call))
+    return compacted(unrolled(looped(program), _is_call))
+
+
+def looped(program: Program) -> Program:
+    """The same, of a long program; its values keep their numbers, and new ones follow."""
     program, rows = _rows_apart(totalled(program, FEWEST))
     numbers = _Rows()
     while (found := _rolled_once(program, rows, numbers)) is not None:
         program = found
-    program = without_totals(_restacked(_with_rows(program, rows)))
-    return compacted(unrolled(without_dead_code(program), _is_call))
+    return without_dead_code(without_totals(_restacked(_with_rows(program, rows))))
 
 
 def _is_call(loop: Loop) -> bool:
@@ -205,7 +209,7 @@ def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction], rows: 
         for start, length in runs:
             late = max(start, taken)  # the last step of a run may reach into the first one of the next
             whole = _Run(late, period, length - -(-(late - start) // period))
-            run, columns = reads.columns(_whole_picks(whole, program, numbers))
+            run, columns = reads.columns(reads.turned(_whole_picks(whole, program, numbers), numbers))
             writer = _Writer(reads, run, columns) if columns is not None else None
             if writer is not None and writer.writable:
                 loops[run.start] = writer
@@ -272,6 +276,25 @@ class _Reads:
         self.first = np.cumsum([0, *counts])
         self.args = np.array([n for step in steps for n in step.args], dtype=np.intp)
         self.reader = np.repeat(np.arange(len(steps)), counts)
+
+    def turned(self, run: _Run, numbers: Any) -> _Run:
+        """The run from where least is carried from step to step, of all that have as many steps."""
+        _, period, length = run
+        stop, last = run.stop, run.stop - period
+        more = numbers[stop : stop + period - 1] == numbers[last : last + len(numbers[stop : stop + period - 1])]
+        tail = int(np.argmin(np.append(more, False)))
+        span = slice(self.first[last], self.first[stop + tail])
+        made = self.place[self.args[span]]
+        within = (made >= run.start) & (made < stop)
+        ends: dict[int, int] = dict(zip(made[within].tolist(), self.reader[span][within].tolist(), strict=True))
+        carried = np.zeros(period + 1)
+        for place, reader in ends.items():
+            own = self.program.values[self.program.instructions[place].out].nbytes
+            carried[max(place + 1 - last, 0) : reader + 1 - last] += own
+        for r in range(tail + 1):
+            if self.program.instructions[last + r].op is PICK:
+                carried[r] = np.inf
+        return _Run(run.start + int(np.argmin(carried[: tail + 1])), period, length)
 
     def columns(self, run: _Run) -> tuple[_Run, list[_Given | _Own] | None]:
         """What each operand of a step is, and the run without the first steps that differ; None where it is no loop."""
@@ -462,8 +485,7 @@ class _Writer:
         """One array of what each step is given."""
         values = [new.values[n] for n in rows]
         if all(value.kind == "constant" and value.shape == () for value in values):
-            numbers = np.array([value.content for value in values])
-            return new.added(Value(numbers.shape, numbers.dtype, "constant", numbers))
+            return new.constant(np.array([value.content for value in values]))
         picked = _picked(rows, new, makers)
         return new.stack(rows) if picked is None else picked
 
