@@ -186,6 +186,7 @@ def test_solves_are_sparse(batch_axis):
     close(J.solve(x), np.linalg.solve(dense, x[..., None])[..., 0])
     many = random(*x.shape, 2, seed=1)
     close(J.solve(many), np.linalg.solve(dense, many))
+    assert J.solve(x).flags.c_contiguous and J.solve(many).flags.c_contiguous
     singular = mj.jacobian(lambda x: x[:, np.arange(N) // 2], structured=True)(random(B, N))
     with pytest.raises(np.linalg.LinAlgError, match="regular"):
         singular.solve(random(B, N))

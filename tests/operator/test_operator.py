@@ -144,3 +144,26 @@ def test_a_structured_jacobian_is_no_array():
         np.asarray(J)
     with pytest.raises(TypeError):
         random(3, 4, seed=7) @ J
+
+
+@pytest.mark.parametrize("form", ["tosparse", "aslinearoperator"])
+@pytest.mark.parametrize("way", [mj.jacobian, mj.compile, lambda f: mj.jacobian(mj.jacobian(f))])
+def test_scipy_s_matrices_of_a_traced_jacobian_are_refused_rather_than_lose_its_derivative(form, way):
+    pytest.importorskip("scipy.sparse")
+
+    def f(x):
+        getattr(mj.jacobian(np.sin, structured=True)(x), form)(0)
+        return x
+
+    with pytest.raises(mj.ConversionError, match=f"{form}.*test_operator.py"):
+        way(f)(np.ones((2, 3)))
+
+
+def test_a_sparse_matrix_of_a_jacobian_at_a_point_without_derivative_is_a_constant():
+    pytest.importorskip("scipy.sparse")
+    x = random(2, 3)
+
+    def f(x):
+        return x @ mj.jacobian(np.sin, structured=True)(mj.stop_gradient(x)).tosparse(0)
+
+    close(mj.jacobian(f)(x), np.broadcast_to(np.diag(np.cos(x[0])), (2, 3, 3)))

@@ -229,6 +229,15 @@ def test_solve_of_nothing_is_nothing(shape):
     assert mj.jacobian(lambda x: x + x**2, structured=True)(x).solve(x).shape == shape
 
 
+def test_solve_of_samples_without_axes_divides():
+    one = mj.jacobian(np.sinh, structured=True)(np.ones(3))[0]
+    alone = mj.jacobian(lambda z: z**2, structured=True, batch_axis=None)(3.0)
+    for J, slope in ((one, np.cosh(1.0)), (alone, 6.0)):
+        close(J.solve(np.array(2.0)), np.array(2.0 / slope))
+        close(J.solve(np.array([2.0, 4.0])), np.array([2.0, 4.0]) / slope)
+    close(mj.jacobian(lambda s: one.solve(s), batch_axis=None)(np.array(2.0)), np.array(1 / np.cosh(1.0)))
+
+
 def test_solve_keeps_the_dtype():
     x = random(4, 20, dtype=np.float32)
     assert mj.jacobian(np.exp, structured=True)(x).solve(x).dtype == np.float32

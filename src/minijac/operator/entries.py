@@ -12,8 +12,10 @@ from ..algebra.block import Block
 from ..algebra.factors import spread
 from ..algebra.labels import Axis, Label, labels_in
 from ..algebra.terms import Term
-from ..errors import InputError
+from ..backend import Wrapped
+from ..errors import ConversionError, InputError
 from ..foreign import kind_of, missing
+from ..lines import user_line
 from ..picks import Pick
 from .arithmetic import columns
 
@@ -74,12 +76,23 @@ def _flat(positions: Sequence[Any], sizes: Sequence[int], shape: tuple[int, ...]
     return np.broadcast_to(flat, shape).reshape(-1)
 
 
+def _check_plain(what: str, *arrays: Any) -> None:
+    """Raise where one is traced: SciPy's matrices would drop its derivative."""
+    if any(isinstance(x, Wrapped) for x in arrays):
+        raise ConversionError(
+            f"{what} at {user_line()}: expected a Jacobian of plain numbers, got one of traced values, whose "
+            "derivative would be lost. Write J @ v, J.solve(rhs) or J.todense(), or take the Jacobian at "
+            "minijac.stop_gradient(x)."
+        )
+
+
 def sparse(found: Entries) -> Any:
     """A SciPy sparse array (CSR). Needs SciPy (``pip install minijac[sparse]``)."""
     try:
         from scipy.sparse import coo_array
     except ImportError as error:
         raise missing("J.tosparse()", "SciPy", "sparse", "scipy") from error
+    _check_plain("J.tosparse()", found.value)
     return coo_array((found.value, (found.row, found.column)), shape=found.shape).tocsr()
 
 
@@ -89,6 +102,7 @@ def linear_operator(block: Block, dtype: Any) -> Any:
         from scipy.sparse.linalg import LinearOperator
     except ImportError as error:
         raise missing("J.aslinearoperator()", "SciPy", "sparse", "scipy") from error
+    _check_plain("J.aslinearoperator()", *(factor.array for term in block.terms for factor in term.factors))
 
     def product(map: Block, v: Any) -> Any:
         v = np.asarray(v)

@@ -33,21 +33,21 @@ def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
         batch = rhs.shape[0]
         n = prod(block.out_shape[1:])
         solution = solve_banded(bands, rhs.astype(dtype).reshape(batch, n, prod(several)))
-        return solution.reshape(*block.inp_shape, *several)
+        return solution.reshape((*block.inp_shape, *several))
     if any(term.listed for term in block.terms) and not _stands_in(block, rhs) and (lu := _sparse_lu()):
         matrix = sparse(entries(block.per_sample() if batched else block, dtype)).tocsc()
         try:
-            solution = lu(matrix).solve(rhs.astype(dtype).reshape(matrix.shape[0], prod(several)))
+            solution = np.ascontiguousarray(lu(matrix).solve(rhs.astype(dtype).reshape(matrix.shape[0], prod(several))))
         except RuntimeError as error:
             raise np.linalg.LinAlgError(
                 f"J.solve(rhs): expected a regular matrix for every sample: {error}."
             ) from error
-        return solution.reshape(*block.inp_shape, *several)
+        return solution.reshape((*block.inp_shape, *several))
     matrix = (block.paired(0, 0) if batched else block).dense(dtype, rhs)
     lead = block.out_shape[:1] if batched else ()
     n = prod(block.out_shape[len(lead) :])
     solution = np.linalg.solve(matrix.reshape(*lead, n, n), rhs.reshape(*lead, n, prod(several)))
-    return solution.reshape(*block.inp_shape, *several)
+    return solution.reshape((*block.inp_shape, *several))
 
 
 def _stands_in(block: Block, like: Array) -> bool:
