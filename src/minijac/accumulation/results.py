@@ -10,6 +10,7 @@ from ..algebra.block import Block
 from ..arguments import Options, shown
 from ..operator.bands import merged
 from ..operator.jacobian import Jacobian
+from ..operator.owning import owned
 from .graph import Graph
 from .plan import Plan, accumulate
 from .recording import Prepared
@@ -56,6 +57,7 @@ class Results:
     """The Jacobians of all output leaves by all input leaves, to which blocks are added."""
 
     def __init__(self, ready: Prepared, options: Options) -> None:
+        self._ready, self._structured = ready, options.structured
         self._table = [[_Result(y, x, b, a, options) for x, a in zip(ready.sources, ready.in_axes, strict=True)]
                        for y, b in zip(ready.outputs, ready.out_axes, strict=True)]  # fmt: skip
         self._rows: dict[int, list[dict[int, _Result]]] = {}  # one output node may be several output leaves
@@ -69,7 +71,8 @@ class Results:
                 row[i].add(block)
 
     def values(self) -> list[list[Any]]:
-        return [[result.value() for result in row] for row in self._table]
+        values, run = [[result.value() for result in row] for row in self._table], self._ready.run
+        return owned(values, run.nodes, {*run.inputs, *run.others}) if self._structured else values
 
 
 class _Result:

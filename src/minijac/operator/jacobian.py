@@ -24,7 +24,7 @@ from .entries import entries, linear_operator, sparse, spied, svg
 from .solving import solve
 from .words import describe
 
-__all__ = ["Jacobian"]
+__all__ = ["Jacobian", "with_arrays"]
 
 MOST_DRAWN = 10**6
 """Entries of the structure up to which a page shows a picture."""
@@ -301,6 +301,11 @@ def _parted(J: Jacobian) -> tuple[list[Array], _Structure]:
 def _joined(structure: _Structure, arrays: Sequence[Array]) -> Jacobian:
     block, dtype, batched = structure
     return Jacobian(_with_arrays(block, arrays.__getitem__), dtype, block.one, batched)
+
+
+def with_arrays(J: Jacobian, new: Callable[[Any], Any]) -> Jacobian:
+    """The same Jacobian with other arrays in place of its own."""
+    return Jacobian(_with_arrays(J._block, new), J.dtype, J._like, J._batched)
 
 
 def _with_arrays(block: Block, new: Callable[[Any], Any]) -> Block:
