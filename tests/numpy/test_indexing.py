@@ -282,3 +282,26 @@ def test_slices_are_bounded_by_arrays_of_one_integer_too():
     for first in (1, 2):
         start[()] = first
         close(compiled(x), x[:, first:-1] ** 2)
+
+
+@pytest.mark.parametrize("function", [np.argmax, np.argmin, np.argsort, np.any, np.all, np.count_nonzero])
+@pytest.mark.parametrize("keywords", [{}, {"axis": None}, {"axis": 1}, {"axis": None, "keepdims": True}])
+def test_positions_and_counts_are_numpy_s_for_every_axis_and_for_none(function, keywords):
+    if function is np.argsort:
+        keywords = {key: value for key, value in keywords.items() if key == "axis"}
+    x = random(3, 4, 2)
+    for array in (x, x[:, 0, 0], np.round(x) * 0, np.array(2.0)):
+        if keywords.get("axis") and array.ndim < 2:
+            continue
+        expected = function(array, **keywords)
+        for got in (
+            mj.jacobian(lambda x: (x, function(x, **keywords)), has_aux=True, batch_axis=None)(array)[1],
+            mj.compile(lambda x: function(x, **keywords))(array),
+        ):
+            np.testing.assert_array_equal(got, expected, strict=True)
+
+
+def test_a_partition_of_all_entries_is_numpy_s():
+    x = random(3, 4, 2)
+    got = mj.jacobian(lambda x: (x, np.argpartition(x, 2, axis=None)), has_aux=True)(x)[1]
+    np.testing.assert_array_equal(got, np.argpartition(x, 2, axis=None), strict=True)

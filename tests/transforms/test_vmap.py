@@ -50,6 +50,9 @@ VECTORS: dict[str, Callable[[Any], Any]] = {
     "hypot": lambda x: np.hypot(x[0], x[1]),
     "constant in the middle": lambda x: x * mj.stop_gradient(x),
     "positions of its own": lambda x: x * x[np.argmax(x, axis=0)],
+    "largest": lambda x: x[np.argmax(x)] * x[x.argmin()],
+    "interpolated": lambda x: np.interp(x, np.array([-1.0, 0.0, 1.0]), np.array([0.0, 2.0, 1.0])),
+    "looked up": lambda x: mj.numpy.take(W, np.where(x > 0, 1, 2), axis=1) @ x,
     "put": lambda x: mj.numpy.put(np.zeros(5) * x[0], [1, 3, 4], x),
 }
 MATRICES: dict[str, Callable[[Any], Any]] = {
@@ -68,6 +71,8 @@ MATRICES: dict[str, Callable[[Any], Any]] = {
     "rows": lambda m: m.max(axis=-1),
     "variance": lambda m: m.var(axis=0),
     "rows picked": lambda m: np.take(m, np.argmax(m, axis=1), axis=0),
+    "whether any or all, and how many": lambda m: m * np.any(m > 2) + m**2 * (m > -9).all() + np.count_nonzero(m > 0),
+    "order of all": lambda m: m.reshape(-1)[np.argsort(m, axis=None)] + m.reshape(-1)[m.argsort(axis=None)[::-1]],
     "sorted rows": lambda m: np.take_along_axis(m, np.argsort(m, axis=1), 1),
 }
 CASES = [(name, f, X) for name, f in VECTORS.items()] + [(name, f, M) for name, f in MATRICES.items()]
@@ -158,7 +163,11 @@ def test_samples_are_where_in_axes_says_and_trees_are_taken_and_returned() -> No
             mj.UnsupportedOperationError,
             "outside of vmap",
         ),
-        (lambda: mj.vmap(lambda x: np.argmax(x))(X), mj.UnsupportedOperationError, "argmax.*for the batch"),
+        (lambda: mj.vmap(lambda x: np.searchsorted(x, x))(X), mj.UnsupportedOperationError, "searchsorted.*the batch"),
+        (lambda: mj.vmap(lambda x, k: x * k)(X, 2.0), mj.InputError, r"got float.*in_axes=\(0, None\)"),
+        (lambda: mj.vmap(lambda x, k: x * k)(X, np.array(2.0)), mj.InputError, r"shape \(\).*in_axes="),
+        (lambda: mj.compile(mj.vmap(lambda x, k: x * k))(X, 2.0), mj.InputError, "in_axes="),
+        (lambda: mj.vmap(lambda d: d["x"] * d["k"])({"x": X, "k": 2}), mj.InputError, "got int.*in_axes="),
     ],
 )
 def test_what_cannot_be_says_what_to_do(make: Any, error: Any, message: str) -> None:
@@ -180,3 +189,11 @@ def test_an_array_in_the_place_of_the_function_or_of_a_tuple_is_told() -> None:
     for x in (X, 1.0):
         with pytest.raises(mj.InputError, match="hvp: expected primals as a tuple"):
             mj.hvp(np.sum, x, x)  # type: ignore[arg-type]
+
+
+def test_tables_of_each_sample_are_looked_up_in_a_program() -> None:
+    tables = RNG.normal(size=(5, 4, 2))
+    f = lambda x, table: table[np.where(x > 0, 1, 2)]
+    each = np.stack([f(x, table) for x, table in zip(X, tables, strict=True)])
+    assert_allclose(mj.compile(lambda x: mj.vmap(f)(x, tables))(X), each)
+    assert_allclose(mj.compile(mj.vmap(f))(X, tables), each)

@@ -123,10 +123,22 @@ def recorded(op: Any, function: Any) -> Callable[..., Any]:
         (name, x), *rest = bound.items()
         params = {key: value for key, value in rest if not absent(value)}
         target = params.pop("out", None)
-        y = op(x, **params)
+        if bound.get("axis", names.parameters["axis"].default) is None:
+            y = _over_all(op, as_array(x), params)
+        else:
+            y = op(x, **params)
         return y if target is None else into(target, y, function.__name__)
 
     return on_array
+
+
+def _over_all(op: Any, x: Any, params: dict[str, Any]) -> Any:
+    """Along all axes, which are named, as under vmap there is one more; what takes but one goes along all in a row."""
+    if op.reduction is not None:
+        return op(x, **params, axis=tuple(range(x.ndim)))
+    kept = params.pop("keepdims", False)
+    y = op(x.reshape(-1), **params, axis=0)
+    return y.reshape((1,) * x.ndim) if kept else y
 
 
 SHAPE_ONLY = (

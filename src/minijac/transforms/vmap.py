@@ -19,9 +19,9 @@ import optree
 from ..algebra.labels import Axes, Label, labels_in
 from ..algebra.writing import Placed, superposed
 from ..arguments import batch_axes, batch_size, check_array, flatten, known_calls, returned
-from ..backend import Wrapped, check_operand, is_array, namespace, value_of
+from ..backend import Wrapped, check_operand, holds_array, is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
-from ..foreign import a_function
+from ..foreign import a_function, kind_of
 from ..lines import caller, user_line
 from ..numpy.handles import Pending, Seen, kinds
 from ..ops import indexing, multilinear, structural
@@ -75,7 +75,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         call = []
         for arg, own in zip(args, axes, strict=True):
             leaves, tree = flatten(arg)
-            shown = [x if axis is None else trace.input(np.moveaxis(x, axis, 0))
+            shown = [x if axis is None else trace.input(_samples_first(x, axis))
                      for x, axis in zip(leaves, own, strict=True)]  # fmt: skip
             call.append(optree.tree_unflatten(tree, shown))
         with trace:
@@ -268,13 +268,13 @@ class OneSample(Trace):
 
     def _stacked(self, op: Op, args: tuple[Any, ...], params: dict[str, Any], mine: list[bool]) -> Any:
         """An operation given outright, on stacks: its axes moved on by one, if the samples pass through it in place."""
+        if op is indexing.take and mine[1]:
+            return self._taken(args[0], args[1].value, params["axis"], mine[0])
         fixed = op.inert if op.edge is not None else range(len(args))  # positions, and what is searched in
         operands = tuple([x if k in fixed and not own else self.batched(x, np.shape(x))
                           for k, (x, own) in enumerate(zip(args, mine, strict=True))])  # fmt: skip
         if op is structural.reshape:
             return apply(op, operands, {"shape": (self.batch, *_result_shape(op, operands, [args[0].shape], params))})
-        if op is indexing.take and mine[1]:
-            return self._taken(operands[0], operands[1], params["axis"])
         if "passing" in params:
             operands, params = self._at_positions(operands, params, np.shape(args[0]), mine[1])
         else:
@@ -290,11 +290,17 @@ class OneSample(Trace):
             "operation cannot be carried out for all samples at once. Write this part for the batch, without vmap."
         )
 
-    def _taken(self, x: Any, positions: Any, axis: int) -> Any:
-        """Entries along an axis, of each sample at its own positions."""
-        front = np.moveaxis(x, axis + 1, 1)
-        samples = namespace(x).arange(self.batch).reshape(-1, *[1] * (positions.ndim - 1))
-        found = front[samples, positions]
+    def _taken(self, x: Any, positions: Any, axis: int, own: bool) -> Any:
+        """Entries along an axis at each sample's positions: of what is each sample's `own`, or of one for all."""
+        if not own:
+            return np.moveaxis(apply(indexing.take, (x, positions), {"axis": axis}), axis, 0)
+        front = np.moveaxis(x.value, axis + 1, 1)
+        samples = namespace(front).arange(self.batch).reshape(-1, *[1] * (positions.ndim - 1))
+        if isinstance(positions, Traced) and not isinstance(front, Traced):  # of which an index of arrays knows nothing
+            rows = front.reshape(self.batch * front.shape[1], *front.shape[2:])
+            found = apply(indexing.take, (rows, positions + samples * front.shape[1]), {"axis": 0})
+        else:
+            found = front[samples, positions]
         return np.moveaxis(found, range(1, positions.ndim), range(axis + 1, axis + positions.ndim))
 
     def _at_positions(
@@ -320,6 +326,15 @@ class OneSample(Trace):
         return all(
             op.edge(node, k).carry(0, 1, self.batch) == (0, 1) for k in range(len(operands)) if k not in op.inert
         )
+
+
+def _samples_first(x: Any, axis: int) -> Any:
+    if not holds_array(x):
+        raise InputError(
+            f"vmap: expected an array with samples on axis {axis} for each argument, got {kind_of(x)} among them. Say "
+            "in_axes=(0, None) for an argument that all samples share."
+        )
+    return np.moveaxis(x, axis, 0)
 
 
 def _result_shape(op: Op, operands: Sequence[Any], shapes: Sequence[Any], params: dict[str, Any]) -> tuple[int, ...]:
