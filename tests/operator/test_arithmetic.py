@@ -41,9 +41,30 @@ def test_numbers_and_arrays_act_as_on_the_dense_array(name: str) -> None:
     for got, want in [
         (2.5 * J, 2.5 * D), (J * 2, 2 * D), (J * np.float64(3), 3 * D), (-J, -D), (J / 4, D / 4), (J + 1.5, D + 1.5),
         (1.5 - J, 1.5 - D), (J - A, D - A), (A - J, A - D), (J * A, D * A), (C * J, C * D), (C + J, C + D),
-        (J.eye() - 0.1 * J, np.eye(5) - 0.1 * D),
+        (J.eye() - 0.1 * J, np.eye(5) - 0.1 * D), (J * np.complex128(2j), D * 2j), (J / np.complex128(2j), D / 2j),
+        (J / 2j, D / 2j), (J / A, D / A),
     ]:  # fmt: skip
         assert_allclose(got.todense(), want, atol=1e-13)
+
+
+def test_entries_by_zero_are_infinite_as_of_the_dense_array() -> None:
+    with np.errstate(divide="ignore"):
+        for zero in (0, 0.0, np.float64(0)):
+            assert_allclose((structured("shared") / zero).todense(), dense("shared") / zero)
+
+
+def test_a_product_of_jacobians_has_samples_where_both_have_them() -> None:
+    f, b = lambda b, x: np.tanh(x * b), RNG.normal(size=5)
+    J = mj.jacobian(lambda x: np.sin(x @ W), structured=True)(f(b, X))
+    by_parameters, by_samples = (mj.jacobian(f, k, batch_axis=(None, 0), structured=True)(b, X) for k in (0, 1))
+    for K in (by_parameters, by_samples):
+        product = J @ K
+        assert_allclose(product.todense(), J.todense() @ K.todense(), atol=1e-13)
+        assert_allclose((K.T @ J.T).todense() if K is by_samples else (K.T @ J.T).todense().transpose(1, 0, 2),
+                        (J.todense() @ K.todense()).transpose(0, 2, 1), atol=1e-13)  # fmt: skip
+    assert_allclose((J @ by_samples)[1].todense(), (J.todense() @ by_samples.todense())[1], atol=1e-13)
+    with pytest.raises(mj.InputError, match="with samples"):
+        (J @ by_parameters)[0]
 
 
 @pytest.mark.parametrize("left", FUNCTIONS)
@@ -95,6 +116,13 @@ def test_a_sample_is_a_matrix_of_its_own(name: str) -> None:
     assert_allclose(J.tosparse().toarray(), scipy.linalg.block_diag(*D), atol=1e-13)
 
 
+def test_the_adjoint_of_a_complex_matrix_is_conjugated() -> None:
+    J = mj.jacobian(lambda x: np.fft.fft(x, axis=1), structured=True)(X)
+    A, D, v = J.aslinearoperator(1), J.todense()[1], X[0] + 1j * X[1]
+    for got, want in [(A @ v, D @ v), (A.H @ v, D.conj().T @ v), (A.T @ v, D.T @ v), (A.H @ X.T, D.conj().T @ X.T)]:
+        assert_allclose(got, want, atol=1e-13)
+
+
 def test_without_samples_the_whole_is_one_matrix() -> None:
     f = lambda x: x * x[:, ::-1]
     J = mj.jacobian(f, batch_axis=None, structured=True)(X)
@@ -123,6 +151,8 @@ def test_a_page_shows_the_structure_and_a_picture() -> None:
         (lambda J: J[4], "within the 4"),
         (lambda J: J["a"], "within the 4"),
         (lambda J: J[0][0], "with samples"),
+        (lambda J: J[True], "a sample within the 4"),
+        (lambda J: J / [1.0, 2.0], "a number or an array, got list"),
         (lambda J: J @ np.ones((4, 5, 2, 2)), "one more axis for several"),
         (lambda J: J.solve(np.ones((4, 3))), "one more axis for several"),
         (lambda J: mj.jacobian(lambda x: x[:, :2], structured=True)(X).eye(), "of one shape"),

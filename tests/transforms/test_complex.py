@@ -174,6 +174,14 @@ def test_second_order_is_torchs(name):
     close(pure, H[..., 2, 2], rtol=1e-8, atol=1e-8)
 
 
+def test_partials_of_a_wave_meet_complex_numbers():
+    wave, k = lambda x: np.exp(1j * (2.0 * x[:, 0] - x[:, 1])) * 2j, (2j, -1j)
+    for index in [(0,), (0, 0), (0, 1), (1, 1, 0)]:
+        close(mj.partials(wave, [index])(X)[0], wave(X) * np.prod([k[i] for i in index]), rtol=1e-12, atol=1e-12)
+    bent = lambda x: x[:, 0] * 1j * x[:, 1]
+    close(mj.partials(bent, [(0, 1)])(X)[0], np.full(len(X), 1j), rtol=1e-12, atol=1e-12)
+
+
 @every
 def test_compiled_is_eager(name):
     f, _ = pair(name)

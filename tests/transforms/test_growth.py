@@ -14,6 +14,7 @@ from growth import FUNCTIONS, Growth
 from registry import NAMES_BATCH, SMOOTH, B, Case, cases
 
 import minijac as mj
+from minijac.memo import Memo
 from minijac.ops import REGISTRY
 
 FEW, MANY = 33, 264
@@ -32,6 +33,8 @@ TRANSFORMATIONS: dict[str, Callable[..., Callable[..., Any]]] = {
 
 
 def peak(call: Callable[[], Any]) -> int:
+    """Of a first call: later ones record and replay, at times of their own."""
+    Memo.clear_all()
     gc.collect()
     tracemalloc.start()
     try:
@@ -49,7 +52,7 @@ def check_linear(f: Callable[..., Any], k: int, axes: tuple[int | None, ...], fe
     for name, transformation in TRANSFORMATIONS.items():
         call = transformation(f, k, axes)
         with np.errstate(all="ignore"):
-            call(*few)  # what is found out once is no part of it
+            call(*few)  # what is imported and compiled once is no part of it
             small, large = peak(lambda call=call: call(*few)), peak(lambda call=call: call(*many))
         assert large <= SLACK * MANY / FEW * max(small, FLOOR), (
             f"{name}: {small:,} bytes of {FEW} samples, {large:,} of {MANY}"

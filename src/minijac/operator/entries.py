@@ -109,12 +109,15 @@ def linear_operator(block: Block, dtype: Any) -> Any:
         given = columns(v.reshape(*map.inp_shape, *v.shape[1:]), len(map.inp_shape))
         return (map @ given).dense(np.result_type(dtype, v), v).reshape(-1, *v.shape[1:])
 
+    def adjoint(w: Any) -> Any:
+        return np.conj(product(block.T, np.conj(w)))
+
     return LinearOperator(
         (prod(block.out_shape), prod(block.inp_shape)),
         matvec=lambda v: product(block, v),
-        rmatvec=lambda w: product(block.T, w),
+        rmatvec=adjoint,
         matmat=lambda v: product(block, v),
-        rmatmat=lambda w: product(block.T, w),
+        rmatmat=adjoint,
         dtype=np.dtype(dtype),
     )
 

@@ -100,7 +100,7 @@ class Jacobian:
                 )
             with at_home((self._like,)):
                 block = self._block @ v._block
-            return Jacobian(block, np.result_type(self.dtype, v.dtype), self._like, self._batched)
+            return Jacobian(block, np.result_type(self.dtype, v.dtype), self._like, self._batched and v._batched)
         with at_home((v,)) as (v,):
             self._check(v, "J @ v", "v", self._block.inp_shape, "(B, *in)")
             product = self._block @ columns(v, len(self._block.inp_shape))
@@ -114,7 +114,7 @@ class Jacobian:
 
     def __mul__(self, other: Any) -> Jacobian:
         """The product entry by entry, that of the dense arrays: with a number, an array, or another Jacobian."""
-        if isinstance(other, int | float | np.number):
+        if isinstance(other, int | float | np.integer | np.floating):
             return self._new(scaled(self._block, float(other)), np.result_type(self.dtype, other))
         theirs, dtype = self._operand(other, "J * K")
         with at_home((self._like,)):
@@ -132,7 +132,10 @@ class Jacobian:
     def __truediv__(self, number: Any) -> Jacobian:
         if isinstance(number, Jacobian):
             raise InputError("J / K: expected a number or an array, got a Jacobian. For the inverse, J.solve(rhs).")
-        return self * (1.0 / number)
+        if not isinstance(number, int | float | complex):
+            check_array("J / v", number, "a number or an array")
+        inverse = np.divide(1.0, number)  # infinite or NaN where the number is 0, as of the dense array
+        return self * (inverse.item() if type(number) in (int, float, complex) else inverse)
 
     def __rmatmul__(self, w: Any) -> Any:
         raise InputError(f"w @ J: expected the Jacobian on the left, got {kind_of(w)}. Write J.T @ w.")
@@ -157,7 +160,7 @@ class Jacobian:
         batch = self.shape[0]
         if isinstance(i, slice):
             return self._new(selected(self._block, i), self.dtype)
-        if not isinstance(i, int | np.integer) or not -batch <= i < batch:
+        if isinstance(i, bool) or not isinstance(i, int | np.integer) or not -batch <= i < batch:
             raise InputError(f"J[i]: expected a sample within the {batch}, or a slice of them, got {i!r}.")
         block = alone(selected(self._block, slice(i % batch, i % batch + 1)))
         return Jacobian(block, self.dtype, self._like, False)

@@ -590,7 +590,7 @@ def _block_array(block: Block, like: Array) -> Array:
 def _as_array(term: Term, like: Array) -> Array:
     """A plain term as an array, of length one along the axes where it is constant."""
     array = factors_product(term.factors, tuple(labels_in(term.out)), term.scale)
-    if isinstance(array, int | float):
+    if isinstance(array, int | float | complex):
         array = namespace(like).full((), array, like.dtype)
     sizes = iter(array.shape)
     shape = tuple(next(sizes, 1) if axis else 1 for axis in term.out)
