@@ -225,3 +225,18 @@ def test_what_would_lose_a_derivative_raises(refused):
 def test_python_zero_as_a_divisor_is_numpys():
     with np.errstate(divide="ignore"):
         assert mj.jacobian(lambda x: x / 0.0)(np.ones((3, 4)))[0, 0, 0] in (np.inf, -np.inf)
+
+
+def test_full_like_has_the_dtype_of_its_first_operand():
+    f, whole, narrow = lambda x, s: np.full_like(x, s), np.arange(3), np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(mj.compile(f)(whole, 2.7), [2, 2, 2], strict=True)
+    assert mj.compile(f)(narrow, np.array(2.5)).dtype == np.float32
+    y, J = mj.value_and_jacobian(lambda x, s: f(x, s) * x, 1, batch_axis=(0, None))(narrow, np.array(2.5))
+    np.testing.assert_array_equal(y, 2.5 * narrow, strict=True)
+    np.testing.assert_array_equal(J, narrow)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 1)])
+def test_full_like_a_plain_array_takes_a_traced_value(shape):
+    J = mj.jacobian(lambda s: mj.numpy.full_like(np.ones(3), s, shape=shape) * s, batch_axis=None)(np.array(2.5))
+    np.testing.assert_array_equal(J, np.full(shape, 5.0), strict=True)

@@ -79,7 +79,8 @@ _install()
 # as globals, so that finding a name costs no more than it does in numpy; those that numpy itself imports on first use
 # are left to __getattr__
 globals().update({_name: vars(_np)[_name] for _name in _np.__all__ if _name in vars(_np)} | _creation.MADE)
-empty, empty_like, full = _creation.empty, _creation.empty_like, _creation.full
+empty, empty_like = _creation.empty, _creation.empty_like
+full, full_like = _creation.full, _creation.full_like
 array, asarray, add_at, put, take = _creation.array, _creation.asarray, _add_at, _put, _take
 
 

@@ -14,7 +14,7 @@ from ..tape.trace import THREAD, running
 from ..tape.traced import Traced
 from .pointwise import astype
 
-__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full", "holds_traced", "listed"]
+__all__ = ["LIKE", "MADE", "array", "asarray", "empty", "empty_like", "full", "full_like", "holds_traced", "listed"]
 
 _CREATORS: list[Any] = [
     np.array, np.asanyarray, np.asarray, np.ascontiguousarray, np.asfortranarray, np.arange, np.empty, np.eye, np.full,
@@ -45,6 +45,14 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, **kwargs: Any) -> Any:
     if isinstance(fill_value, Traced):
         return np.full_like(fill_value, fill_value, dtype, shape=shape)
     return MADE["full"](shape, fill_value, dtype, **kwargs)
+
+
+def full_like(a: Any, fill_value: Any, dtype: Any = None, **kwargs: Any) -> Any:
+    """As ``numpy.full_like``; the value may be a traced one."""
+    if isinstance(fill_value, Traced) and not isinstance(a, Traced):
+        a = np.asarray(a)
+        return full(kwargs.get("shape", a.shape), fill_value, a.dtype if dtype is None else dtype)
+    return MADE["full_like"](a, fill_value, dtype, **kwargs)
 
 
 _array = made(np.array)

@@ -252,7 +252,8 @@ FUNCTIONS[np.empty_like] = _like(np.zeros_like)  # no NaNs of the memory where a
 def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
     if not isinstance(fill_value, Traced):
         return _like(np.full_like)(a, fill_value, dtype, **kwargs)
-    return np.ones_like(a, dtype, **kwargs) * fill_value
+    ones = _like(np.ones_like)(a, dtype, **kwargs)
+    return (ones * fill_value).astype(ones.dtype)
 
 
 # -- ufuncs and their like ---------------------------------------------------------------------------------------------
