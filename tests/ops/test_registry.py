@@ -47,7 +47,7 @@ def whole_jacobian(case: Case, k: int, single: bool = False) -> np.ndarray:
     """All of ``(*out, *in)`` by torch's reverse mode in float64; `single`: at operands rounded to float32."""
     operands = case.operands()
     given = tensors([x.astype(np.float32) for x in operands] if single and case.name != "where" else operands)
-    return torch.autograd.functional.jacobian(alone(case.torch, k, given), given[k]).numpy()
+    return torch.autograd.functional.jacobian(alone(case.in_torch, k, given), given[k]).numpy()
 
 
 @cache
@@ -82,7 +82,7 @@ def weighted_second_derivative(case: Case, weights: np.ndarray, j: int, k: int) 
         operands = [*given[:k], x, *given[k + 1 :]]
         if j != k:
             operands[j] = operands[j].clone().requires_grad_()
-        total = (case.torch(*operands) * torch.from_numpy(weights)).sum()
+        total = (case.in_torch(*operands) * torch.from_numpy(weights)).sum()
         (result,) = torch.autograd.grad(total, operands[j], create_graph=True, allow_unused=True)
         return torch.zeros_like(operands[j]) + (0.0 if result is None else result) + 0.0 * x.sum()
 
@@ -107,7 +107,7 @@ def close(actual: Any, expected: Any, rtol: float) -> None:
 def check_value(case: Case) -> None:
     operands = case.operands()
     y = case(*operands)
-    expected = case.torch(*tensors(operands)).numpy()
+    expected = case.in_torch(*tensors(operands)).numpy()
     assert y.dtype.kind == expected.dtype.kind
     close(y.astype(float), expected.astype(float), 1e-13)
     if case in SMOOTH:

@@ -53,7 +53,7 @@ class Case(NamedTuple):
     def __call__(self, *operands: Any) -> Any:
         return self.with_samples(REGISTRY[self.name](*operands, **self.sample.params))
 
-    def torch(self, *operands: Any) -> Any:
+    def in_torch(self, *operands: Any) -> Any:
         return self.with_samples(TORCH[self.name](*operands, **self.sample.params))
 
     def with_samples(self, y: Any) -> Any:
