@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import close, random
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minijac as mj
@@ -126,6 +126,26 @@ def test_merging_is_differentiable():
     f = lambda u: mj.jacobian(burgers_sliced, structured=True)(u).todense()
     u = random(2, 6)
     close(mj.jacobian(f)(u), mj.jacobian(mj.jacobian(burgers_sliced))(u))
+
+
+turn = st.tuples(st.sampled_from([(1, 12), (2, 6), (6, 2), (3, 4), (4, 3)]), st.integers(0, 11), st.booleans())
+
+
+def turned(x: Any, to: tuple[int, int], by: int, after: bool) -> Any:
+    """The entries of x as a matrix of some shape by its columns, rolled."""
+    y = x.reshape(-1, *to).transpose(0, 2, 1).reshape(-1, 12)
+    return np.roll(y if after else np.sin(x) * y, by, axis=1)
+
+
+@settings(max_examples=20)
+@given(st.lists(turn, min_size=2, max_size=3))
+def test_sums_of_permutations_of_axes_are_those_of_the_dense_arrays(found):
+    f, x = lambda x: sum(turned(x, *each) for each in found), random(2, 12)
+    J, D = mj.jacobian(f, structured=True)(x), mj.jacobian(f, mode="forward")(x)
+    close(J.todense(), D)
+    close((J + J.T).todense(), D + np.swapaxes(D, 1, 2))
+    g = lambda x: (f(x) * x).sum(1)
+    close(mj.hessian(g, structured=True)(x).todense(), mj.hessian(g)(x))
 
 
 piece = st.tuples(st.integers(0, 6), st.integers(1, 7), st.integers(-3, 3), st.booleans())

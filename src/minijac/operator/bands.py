@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ..algebra.factors import Array, Factor, size_of, spread
-from ..algebra.labels import Axes, Axis, Label, Window, label_of, labels_in, window
+from ..algebra.labels import Axes, Axis, Label, label_of, labels_in, window
 from ..algebra.terms import Term
 from ..algebra.writing import stands_in, superposed
 from ..backend import astype, namespace
@@ -91,7 +91,7 @@ def _fit(large: Term, small: Term) -> dict[Label, Fit] | None:
         if len(a) != len(b):
             return None
         for left, right in zip(a, b, strict=True):
-            if left.size != right.size and (type(left) is Window or type(right) is Window):
+            if left.size != right.size:
                 return None
             label, o1, s1 = (left, 0, 1) if type(left) is Label else (left.label, left.offset, left.step)  # type: ignore[union-attr]
             other, o2, s2 = (right, 0, 1) if type(right) is Label else (right.label, right.offset, right.step)  # type: ignore[union-attr]
