@@ -52,3 +52,11 @@ def test_no_write_changes_a_jacobian(name: str, compiled: bool) -> None:
             for array, old in zip((x, y, W), kept, strict=True):
                 array[:] = old
             ROLL[:] = positions // -3
+
+
+def test_nor_does_one_to_what_was_added_or_multiplied() -> None:
+    x, A = np.ones((3, 4)), np.ones((3, 4, 4))
+    for J in (mj.jacobian(np.sin, structured=True)(x) + A, mj.jacobian(np.sin, structured=True)(x) * A):
+        before = J.todense()
+        A[:] = 7.0
+        np.testing.assert_array_equal(J.todense(), before)

@@ -41,12 +41,12 @@ def entrywise(a: Block, b: Block) -> Block:
 
 
 def broadcast(array: Array, block: Block, batched: bool) -> Block:
-    """An array that broadcasts to the dense shape of a block, as a block of the same shapes."""
+    """An array that broadcasts to the dense shape of a block, as a block of the same shapes, with a copy of it."""
     shape = (*block.out_shape, *block.inp_shape[1:]) if batched else (*block.out_shape, *block.inp_shape)
     axes = tuple(map(axis_of, shape))
     last = axes[len(axes) - array.ndim :]
     kept = tuple([axis[0] for axis, n in zip(last, array.shape, strict=True) if n != 1])
-    data = Factor(array.reshape([n for n in array.shape if n != 1]), kept)  # type: ignore[arg-type]
+    data = Factor(array.reshape([n for n in array.shape if n != 1]).copy(), kept)  # type: ignore[arg-type]
     n = len(block.out_shape)
     inp = (axes[0], *axes[n:]) if batched else axes[n:]
     return Block(block.out_shape, block.inp_shape, [Term(axes[:n], inp, (data,))], block.one)

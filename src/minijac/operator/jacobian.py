@@ -95,9 +95,7 @@ class Jacobian:
         """
         if isinstance(v, Jacobian):
             if v._block.out_shape != self._block.inp_shape:
-                raise InputError(
-                    f"J @ K: expected K to end in shape {self._block.inp_shape}, got {v._block.out_shape}."
-                )
+                raise InputError(f"J @ K: expected K to end in {self._block.inp_shape}, got {v._block.out_shape}.")
             with at_home((self._like,)):
                 block = self._block @ v._block
             return Jacobian(block, np.result_type(self.dtype, v.dtype), self._like, self._batched and v._batched)

@@ -39,8 +39,6 @@ MOST_HELD = 2**26
 """Bytes that all of them may hold between calls: buffers, and results that the caller let go of."""
 MOST_WHOLE = 2**22
 """Bytes of results that programs make whole. Larger ones are written from their terms after the replay."""
-MOST_COPIED = 2**20
-"""Bytes of operands that a structured result may hold as they are: a replay copies them, an accumulation does not."""
 
 
 @dataclass
@@ -88,7 +86,7 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
-        met.never = live_bytes(entry.program) > MOST_LIVE or _passed_on(entry.program) > MOST_COPIED
+        met.never = live_bytes(entry.program) > MOST_LIVE
         if met.never:
             return None
         met.entry = entry
@@ -153,12 +151,6 @@ def _dense(J: Jacobian) -> Any:
             if whole and array.dtype == J.dtype and array.flags.c_contiguous:
                 return array.reshape(J.shape)
     return J.todense()
-
-
-def _passed_on(program: Program) -> int:
-    """Bytes of results that are operands as they are."""
-    values = [program.values[n] for n in set(program.outputs) & set(program.inputs)]
-    return sum(prod(value.shape) * value.dtype.itemsize for value in values)
 
 
 def _account(met: _Met, held: int) -> None:
