@@ -22,7 +22,10 @@ RESULTS = Path(__file__).resolve().parent / "results" / "programs-cpu.json"
 RNG = np.random.default_rng(0)
 PATIENCE = 75
 """Seconds after which a library is given up on a program."""
-LINKS = [(0.1 * (k + 1), 0.3 - 0.03 * k, RNG.normal(size=3) * 0.1) for k in range(6)]
+LINKS = [(0.1 * (k + 1), 0.3 - 0.03 * k) for k in range(6)]
+"""Mass and inertia."""
+ARM = (np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.0, 9.81]), *(RNG.normal(size=3) * 0.1 for _ in range(6)))
+"""The axis of a joint, the pull of gravity, and where the links' masses are."""
 
 
 def cross(xp: Any, a: Any, b: Any) -> Any:
@@ -40,13 +43,12 @@ def turned(xp: Any, angle: Any, v: Any, back: bool) -> Any:
     return xp.stack([x, y, v[..., 2]], -1) if back else xp.stack([x, v[..., 2], -y], -1)
 
 
-def inverse_dynamics(xp: Any, state: Any) -> Any:
+def inverse_dynamics(xp: Any, state: Any, axis: Any = ARM[0], gravity: Any = ARM[1], *places: Any) -> Any:
     """Torques of six links by Newton and Euler's recursion: angles, rates and accelerations (B, 18) -> (B, 6)."""
-    axis = np.array([0.0, 0.0, 1.0])
     turn = rise = 0.0 * state[..., :3]
-    pull = turn + np.array([0.0, 0.0, 9.81])
+    pull = turn + gravity
     forces = []
-    for k, (mass, inertia, at) in enumerate(LINKS):
+    for k, ((mass, inertia), at) in enumerate(zip(LINKS, places or ARM[2:], strict=True)):
         q, w, a = state[..., k], state[..., 6 + k, None], state[..., 12 + k, None]
         turn, rise, pull = (turned(xp, q, v, False) for v in (turn, rise, pull))
         rise = rise + axis * a + cross(xp, turn, axis * w)
@@ -93,18 +95,23 @@ def kinetics(xp: Any, y: Any) -> Any:
     return y
 
 
+def axon_step(xp: Any, s: Any) -> Any:
+    """One step of Euler's for Hodgkin and Huxley's axon: (B, 4) -> (B, 4)."""
+    v, gates = s[..., :1], s[..., 1:]
+    m, h, n = gates[..., :1], gates[..., 1:2], gates[..., 2:]
+    current = 120 * m * m * m * h * (v - 50) + 36 * n * n * n * n * (v + 77) + 0.3 * (v + 54.387)
+    am = -0.1 * (v + 40) / xp.expm1(-(v + 40) / 10)
+    an = -0.01 * (v + 55) / xp.expm1(-(v + 55) / 10)
+    rise = xp.concatenate([am, 0.07 * xp.exp(-(v + 65) / 20), an], -1)
+    fall = xp.concatenate([4 * xp.exp(-(v + 65) / 18), 1 / (1 + xp.exp(-(v + 35) / 10)),
+                           0.125 * xp.exp(-(v + 65) / 80)], -1)  # fmt: skip
+    return xp.concatenate([v + 0.01 * (10 - current), gates + 0.01 * (rise * (1 - gates) - fall * gates)], -1)
+
+
 def axon(xp: Any, s: Any, steps: int = 200) -> Any:
-    """Hodgkin and Huxley's axon: (B, 4) -> (B, 4), Euler's steps."""
+    """All steps: (B, 4) -> (B, 4)."""
     for _ in range(steps):
-        v, gates = s[..., :1], s[..., 1:]
-        m, h, n = gates[..., :1], gates[..., 1:2], gates[..., 2:]
-        current = 120 * m * m * m * h * (v - 50) + 36 * n * n * n * n * (v + 77) + 0.3 * (v + 54.387)
-        am = 0.1 * (v + 40) / (1 - xp.exp(-(v + 40) / 10))
-        an = 0.01 * (v + 55) / (1 - xp.exp(-(v + 55) / 10))
-        rise = xp.concatenate([am, 0.07 * xp.exp(-(v + 65) / 20), an], -1)
-        fall = xp.concatenate([4 * xp.exp(-(v + 65) / 18), 1 / (1 + xp.exp(-(v + 35) / 10)),
-                               0.125 * xp.exp(-(v + 65) / 80)], -1)  # fmt: skip
-        s = xp.concatenate([v + 0.01 * (10 - current), gates + 0.01 * (rise * (1 - gates) - fall * gates)], -1)
+        s = axon_step(xp, s)
     return s
 
 

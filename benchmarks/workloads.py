@@ -10,7 +10,9 @@ is taken with respect to them. Torch and JAX are imported where they are first u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from derivatives import (
@@ -68,11 +70,44 @@ from networks import (
     torch_mlp,
     transformer_data,
 )
-from ways import Call, Workload, jacobian_workload, jax, jax_jacobians, jnp, network_data, planned, result_only, torch
+from programs import ARM, PROGRAMS, axon_step
+from ways import (
+    Call,
+    Function,
+    Workload,
+    jacobian_workload,
+    jax,
+    jax_jacobians,
+    jnp,
+    network_data,
+    planned,
+    result_only,
+    torch,
+)
 
 import minijac as mj
 
 POINTS = (2, 64, 64, 64, 1)
+
+
+def program_workload(
+    name: str, program: str, outputs: int, constants: Sequence[Any] = (), in_jax: Function | None = None
+) -> Workload:
+    """The Jacobian of one of `programs.py`; `in_jax` is JAX's own form of it."""
+    function, x = PROGRAMS[program]
+    single = {"x": x.astype(np.float32), "constants": [array.astype(np.float32) for array in constants]}
+
+    def of(xp: Any) -> Function:
+        return lambda d: lambda x: function(xp, x, *d["constants"])
+
+    work = result_only(len(x) * outputs * x[0].size)
+    functions = of(np), of(torch), in_jax or of(jnp)
+    return jacobian_workload(name, f"{program}, B={len(x)}", lambda: single, functions, work, compiled=())
+
+
+def axon_in_jax(d: Any) -> Function:
+    return lambda s: jax.lax.scan(lambda s, _: (axon_step(jnp, s), None), s, None, 200)[0]
+
 
 _ALL = (
     mlp_workload("thread", 3, (5, 2, 10), "sigmoid"),
@@ -190,6 +225,11 @@ _ALL = (
         lambda d: chain_work(64, (16, 32, 8)),
         compiled=("own jacrev", "own jacfwd"),
     ),
+    program_workload("inverse-dynamics", "inverse dynamics", 6, ARM),
+    program_workload("camera", "camera, 20,000", 2),
+    program_workload("kinetics", "kinetics", 6),
+    program_workload("axon", "axon, 200 steps", 4, in_jax=axon_in_jax),
+    program_workload("finite-volumes", "finite volumes", 64),
 )
 
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ALL}
