@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import InputError
 from .foreign import brief
-from .twins import TWINS, complex_number, number, twin_function
+from .twins import TWINS, complex_number, largest, number, smallest, twin_function
 
 __all__ = ["adapt"]
 
@@ -32,7 +32,7 @@ def adapt(f: F) -> F:
         f: A function, a method, a class, a module, or an object of a class of the user's. It stays as it is.
 
     Returns the same kind of thing, in whose code ``np.zeros((n, 3))`` can be filled with traced values,
-    ``np.array([[c, -s], [s, c]])``, ``np.r_``, ``math.sin(x)``, ``float(x)``, ``np.vectorize`` and
+    ``np.array([[c, -s], [s, c]])``, ``np.r_``, ``math.sin(x)``, ``float(x)``, ``max(x, 0)``, ``np.vectorize`` and
     ``np.apply_along_axis`` take them, lists of them are arrays to NumPy's functions (``np.linalg.norm([x, y])``), and
     `numpy.polynomial` computes with them. Functions, classes, objects and modules that it reaches by name, closure,
     default or attribute are followed where they are the user's, or of the package that `f` is of; installed packages
@@ -69,7 +69,9 @@ class _Adapter:
         self._globals: dict[int, _Names] = {}
         name = start.__name__ if isinstance(start, ModuleType) else getattr(start, "__module__", None)
         self._start = getattr(start, "__globals__", None)
-        self.builtins = vars(builtins) | {"float": number, "complex": complex_number, "__import__": self._imported}
+        self.builtins = vars(builtins) | {
+            "float": number, "complex": complex_number, "min": smallest, "max": largest, "__import__": self._imported,
+        }  # fmt: skip
         self._package = name.split(".")[0] if isinstance(name, str) and name != "builtins" else None
 
     def adapted(self, value: Any) -> Any:

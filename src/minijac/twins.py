@@ -7,7 +7,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable
-from functools import wraps
+from functools import reduce, wraps
 from inspect import signature
 from itertools import islice
 from types import ModuleType
@@ -25,7 +25,7 @@ from .scipy import fft, interpolate, linalg, ndimage, signal, stats
 from .tape.traced import Traced, TracedArray
 from .transforms.vmap import vmap
 
-__all__ = ["TWINS", "Twin", "complex_number", "number", "twin_function"]
+__all__ = ["TWINS", "Twin", "complex_number", "largest", "number", "smallest", "twin_function"]
 
 
 class Twin(ModuleType):
@@ -180,6 +180,20 @@ class complex_number(metaclass=_Numbers):
     @staticmethod
     def traced(x: Any, y: Any = 0.0) -> Any:
         return _complex(x) + 1j * y
+
+
+def _extreme(plain: Callable[..., Any], ufunc: np.ufunc) -> Callable[..., Any]:
+    """``min`` or ``max``, which takes traced numbers without a decision, so that each sample has its own."""
+
+    def extreme(*args: Any, **options: Any) -> Any:
+        items = list(args[0]) if len(args) == 1 else list(args)
+        numbers = not options and any(isinstance(x, Traced) for x in items) and all(np.ndim(x) == 0 for x in items)
+        return reduce(ufunc, items) if numbers else plain(*(items,) if len(args) == 1 else items, **options)
+
+    return extreme
+
+
+smallest, largest = _extreme(min, np.minimum), _extreme(max, np.maximum)
 
 
 # -- numpy -------------------------------------------------------------------------------------------------------------

@@ -206,3 +206,25 @@ def test_complex_numbers_as_they_are_written():
     assert isinstance(mj.adapt(lambda: complex)()(1, 2), complex)
     with pytest.raises(TypeError, match=r"float\(z\)"):
         mj.jacobian(mj.adapt(lambda x: float(x[0] * 1j) * x), batch_axis=None)(x)
+
+
+def saturated(x):
+    u = max(min(3.0 * x[0], 1.0), -1.0)
+    return np.array([u * x[1], max(x), min([x[0], x[1], 0.4]), max(u * u, 0.1)])
+
+
+def test_the_largest_of_numbers_is_another_in_each_sample_and_in_each_call():
+    f = mj.adapt(saturated)
+    points = np.array([[0.2, 0.7], [0.6, 0.1], [-0.9, -0.4]])
+    expected = [differences(saturated, x) for x in points]
+    close(mj.jacobian(mj.vmap(f))(points), np.stack(expected), 1e-7, 1e-8)
+    compiled = mj.compile(mj.jacobian(f, batch_axis=None))
+    for x, J in zip(points, expected, strict=True):
+        close(mj.jacobian(f, batch_axis=None)(x), J, 1e-7, 1e-8)
+        close(compiled(x), J, 1e-7, 1e-8)
+        close(f(x), saturated(x), 0.0)
+
+
+def test_the_largest_of_what_is_not_traced_is_pythons():
+    f = mj.adapt(lambda x: x * max("ab", key=ord).count("b") * max((2, 1)) * max([], default=3) + min(x.shape))
+    close(mj.jacobian(f, batch_axis=None)(Q), 6.0 * np.eye(2))

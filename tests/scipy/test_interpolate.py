@@ -102,3 +102,45 @@ def test_what_cannot_be_followed_says_so():
     ):
         with pytest.raises(ValueError, match="outside"):
             mj.jacobian(f, batch_axis=None)(x)
+
+
+AT, VALUES = np.array([0.0, 0.2, 0.5, 0.8, 1.0]), np.array([0.1, 0.5, 0.3, 0.9, 0.2])
+BETWEEN = np.linspace(0.05, 0.95, 4)
+OF_VALUES = {
+    "CubicSpline": lambda si, y: si.CubicSpline(AT, y)(BETWEEN),
+    "natural, at traced points": lambda si, y: si.CubicSpline(AT, np.stack([y, y**2], 1), bc_type="natural")(y),
+    "a list": lambda si, y: si.CubicSpline(AT, [y[0], y[1], 1.0, y[2], y[3]])(BETWEEN, 1),
+    "derivative": lambda si, y: si.CubicSpline(AT, y).derivative()(BETWEEN),
+    "integral": lambda si, y: si.CubicSpline(AT, y).antiderivative()(BETWEEN),
+    "interp1d, cubic, last axis": lambda si, y: si.interp1d(AT, np.stack([y, y**2]), kind="cubic")(BETWEEN),
+    "interp1d, beyond": lambda si, y: si.interp1d(AT, y, fill_value="extrapolate")(2 * y - 0.3),
+    "make_interp_spline": lambda si, y: si.make_interp_spline(AT, y, k=3)(BETWEEN),
+    "BSpline": lambda si, y: si.BSpline([0, 0, 0, 0.3, 0.6, 1, 1, 1], y, 2)(BETWEEN),
+}
+
+
+@pytest.mark.parametrize("name", OF_VALUES)
+def test_values_may_be_traced_where_a_spline_is_linear_in_them(name):
+    f = lambda y: OF_VALUES[name](scipy.interpolate, y)
+    g = mj.adapt(f)
+    truth = np.stack([(f(VALUES + h) - f(VALUES - h)) / 2e-5 for h in 1e-5 * np.eye(5)], -1)
+    for mode in ("forward", "reverse"):
+        y, J = mj.value_and_jacobian(g, batch_axis=None, mode=mode)(VALUES)
+        close(y, f(VALUES), 1e-13)
+        close(J, truth, 1e-7, 1e-7)
+        close(mj.compile(mj.jacobian(g, batch_axis=None, mode=mode))(VALUES), J)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda si, y: si.CubicSpline(y, AT),
+        lambda si, y: si.PchipInterpolator(AT, y),
+        lambda si, y: si.interp1d(AT, y, fill_value=0.0, bounds_error=False),
+        lambda si, y: si.CubicSpline(AT, y, bc_type=((1, 0.5), (1, 0.0))),
+    ],
+)
+def test_what_is_not_linear_in_its_values_says_what_is(make):
+    f = mj.adapt(lambda y: make(scipy.interpolate, y)(BETWEEN))
+    with pytest.raises(mj.UnsupportedOperationError, match=r"scipy\.interpolate\.\w+ at .*values of CubicSpline"):
+        mj.jacobian(f, batch_axis=None)(np.sort(VALUES))

@@ -379,6 +379,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "qr": lambda a: torch.cat(torch.linalg.qr(a), -2),
     "qr_q": lambda a: torch.linalg.qr(a).Q,
     "qr_r": lambda a: torch.linalg.qr(a).R,
+    "expm": torch.linalg.matrix_exp,
     "sqrtm": lambda a: by_eigenvalues(torch.sqrt, a),
     "logm": lambda a: by_eigenvalues(torch.log, a),
     "lu_values": lambda a: torch.linalg.lu_factor(a)[0],

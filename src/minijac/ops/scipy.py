@@ -21,7 +21,7 @@ from .families import Example, along, define, labelled, opaque
 from .linalg import T
 from .maps import linear_map
 
-__all__ = ["allpole", "logm", "lu_pivots", "lu_values", "sqrtm", "sylvester"]
+__all__ = ["allpole", "expm", "logm", "lu_pivots", "lu_values", "sqrtm", "sylvester"]
 
 
 def _scipy(module: str, name: str, x: Any) -> Any:
@@ -89,6 +89,7 @@ def _near_one(x: Any) -> Any:
     return 0.1 * x + np.eye(x.shape[-1])
 
 
+expm = _matrix_function("expm")
 sqrtm = _matrix_function("sqrtm")
 logm = _matrix_function("logm")
 

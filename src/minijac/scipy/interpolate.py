@@ -1,7 +1,8 @@
 """Splines and grids as `scipy.interpolate` names them, evaluated at traced points.
 
-SciPy makes them, of plain knots and values: ``CubicSpline(x, y)(t)`` has derivatives by `t`. `followed` does the same
-for one that is there already.
+SciPy makes them, of plain knots: ``CubicSpline(x, y)(t)`` has derivatives by `t`. Where a spline is linear in its
+values (`LINEAR`), these may be traced, too; it is then the sum of the splines of each value alone. `followed` does the
+same for a spline that is there already.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Callable
 from importlib import import_module
 from itertools import product
 from math import factorial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import placed
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
+from ..numpy.creation import asarray, holds_traced
 from ..numpy.indexing import looked_up as take
 from ..tape.traced import Traced, is_traced
 
@@ -27,6 +29,9 @@ _KINDS = (
     "make_lsq_spline", "make_smoothing_spline",
 )  # fmt: skip
 __all__ = ["followed", *_KINDS]
+
+LINEAR = {"CubicSpline": 1, "make_interp_spline": 1, "interp1d": 1, "BSpline": 1}
+"""Kinds that are linear in their values, and which argument these are."""
 
 
 def followed(interpolant: Any) -> Any:
@@ -41,7 +46,52 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     make = getattr(import_module("scipy.interpolate"), name)
-    return lambda *args, **kwargs: followed(make(*args, **kwargs))
+
+    def made(*args: Any, **options: Any) -> Any:
+        place = LINEAR.get(name, len(args))
+        values = args[place] if place < len(args) else None
+        combined = holds_traced(values) and _plain_ends(options)
+        if any(holds_traced(x) for x in (*args, *options.values()) if not combined or x is not values):
+            raise UnsupportedOperationError(
+                f"scipy.interpolate.{name} at {user_line()}: got traced values, of which it makes a plain array. "
+                f"Points may be traced, and values of {', '.join(LINEAR)}, by position, without values at the ends: "
+                "make it of these, or give the derivative by minijac.custom."
+            )
+        if combined:
+            axis = options.pop("axis", -1 if name == "interp1d" else 0)
+            one = np.eye(np.shape(asarray(values))[axis])
+            each = followed(make(*args[:place], one, *args[place + 1 :], axis=0, **options))
+            return _Combined(each, np.moveaxis(asarray(values), axis, 0), axis % np.ndim(asarray(values)))
+        return followed(make(*args, **options))
+
+    return made
+
+
+def _plain_ends(options: dict[str, Any]) -> bool:
+    """Whether nothing is added that is no multiple of the values."""
+    fill, ends = options.get("fill_value", np.nan), options.get("bc_type", "")
+    return isinstance(ends, str | None) and (fill == "extrapolate" or fill is np.nan)
+
+
+class _Combined(NamedTuple):
+    """A spline of traced values: the splines of each value alone, as many as there are, multiplied by the values."""
+
+    each: Any
+    values: Any
+    axis: int
+
+    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
+        found = np.tensordot(self.each(x, *args, **options), self.values, 1)
+        places = range(np.ndim(x))
+        return np.moveaxis(found, places, [self.axis + k for k in places]) if self.axis else found
+
+    def derivative(self, nu: int = 1) -> _Combined:
+        """Of the spline itself."""
+        return self._replace(each=self.each.derivative(nu))
+
+    def antiderivative(self, nu: int = 1) -> _Combined:
+        """Of the spline itself."""
+        return self._replace(each=self.each.antiderivative(nu))
 
 
 class _Followed:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, TraceError
 from ..lines import user_line
 from ..numpy.creation import asarray
 from ..ops import scipy as matrices
@@ -32,8 +32,10 @@ def expm(A: Any, squarings: int | None = None) -> Any:
     """The matrix exponential. A: (..., n, n); returns the same shape.
 
     By scaling, the Pade approximant of order 13 and squaring (Higham, SIAM J. Matrix Anal. Appl. 26, 2005). The number
-    of squarings follows from the largest norm; under `minijac.compile`, which does not look at numbers, it is given
-    (``ceil(log2(norm / 5.4))``). Cost: some 10 products of n x n matrices. Raises InputError for what is not square.
+    of squarings follows from the largest norm, unless it is given (``ceil(log2(norm / 5.4))``). Cost: some 10 products
+    of n x n matrices; under `minijac.compile`, which does not look at numbers, SciPy finds value and derivative, from
+    matrices of twice the size for each direction, unless `squarings` is given. Raises InputError for what is not
+    square.
 
     >>> import numpy as np
     >>> expm(np.zeros((2, 2)))
@@ -42,10 +44,12 @@ def expm(A: Any, squarings: int | None = None) -> Any:
     """
     A = _square(A, "expm")
     if squarings is None:
-        norms = np.abs(A).sum(axis=-2)
-        squarings = 0
-        while bool(np.any(norms > _LARGEST * 2.0**squarings)):
-            squarings += 1
+        norms, squarings = np.abs(A).sum(axis=-2), 0
+        try:
+            while bool(np.any(norms > _LARGEST * 2.0**squarings)):
+                squarings += 1
+        except TraceError:  # its numbers differ from call to call
+            return matrices.expm(A)
     b, eye = _PADE, np.eye(A.shape[-1], dtype=A.dtype)
     A = A / 2.0**squarings
     A2 = A @ A
