@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import InputError
 from .foreign import brief
-from .twins import TWINS, complex_number, largest, number, smallest, twin_function
+from .twins import BUILTINS, TWINS, twin_function
 
 __all__ = ["adapt"]
 
@@ -69,9 +69,7 @@ class _Adapter:
         self._globals: dict[int, _Names] = {}
         name = start.__name__ if isinstance(start, ModuleType) else getattr(start, "__module__", None)
         self._start = getattr(start, "__globals__", None)
-        self.builtins = vars(builtins) | {
-            "float": number, "complex": complex_number, "min": smallest, "max": largest, "__import__": self._imported,
-        }  # fmt: skip
+        self.builtins = vars(builtins) | BUILTINS | {"__import__": self._imported}
         self._package = name.split(".")[0] if isinstance(name, str) and name != "builtins" else None
 
     def adapted(self, value: Any) -> Any:

@@ -25,7 +25,7 @@ from .scipy import fft, interpolate, linalg, ndimage, signal, stats
 from .tape.traced import Traced, TracedArray
 from .transforms.vmap import vmap
 
-__all__ = ["TWINS", "Twin", "complex_number", "largest", "number", "smallest", "twin_function"]
+__all__ = ["BUILTINS", "TWINS", "Twin", "complex_number", "number", "twin_function"]
 
 
 class Twin(ModuleType):
@@ -193,7 +193,9 @@ def _extreme(plain: Callable[..., Any], ufunc: np.ufunc) -> Callable[..., Any]:
     return extreme
 
 
-smallest, largest = _extreme(min, np.minimum), _extreme(max, np.maximum)
+BUILTINS = {
+    "float": number, "complex": complex_number, "min": _extreme(min, np.minimum), "max": _extreme(max, np.maximum),
+}  # fmt: skip
 
 
 # -- numpy -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from math import factorial, log, pi, prod
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 from blocks import block_by_sum
 from equation_ops import BY_EQUATIONS, lambertw
@@ -379,6 +380,8 @@ TORCH: dict[str, Callable[..., Any]] = {
     "qr": lambda a: torch.cat(torch.linalg.qr(a), -2),
     "qr_q": lambda a: torch.linalg.qr(a).Q,
     "qr_r": lambda a: torch.linalg.qr(a).R,
+    "solve_continuous_are": lambda *xs: torch.tensor(scipy.linalg.solve_continuous_are(*map(np.asarray, xs))),
+    "solve_discrete_are": lambda *xs: torch.tensor(scipy.linalg.solve_discrete_are(*map(np.asarray, xs))),
     "expm": torch.linalg.matrix_exp,
     "sqrtm": lambda a: by_eigenvalues(torch.sqrt, a),
     "logm": lambda a: by_eigenvalues(torch.log, a),

@@ -21,7 +21,17 @@ from .families import Example, along, define, labelled, opaque
 from .linalg import T
 from .maps import linear_map
 
-__all__ = ["allpole", "expm", "logm", "lu_pivots", "lu_values", "sqrtm", "sylvester"]
+__all__ = [
+    "allpole",
+    "expm",
+    "logm",
+    "lu_pivots",
+    "lu_values",
+    "solve_continuous_are",
+    "solve_discrete_are",
+    "sqrtm",
+    "sylvester",
+]
 
 
 def _scipy(module: str, name: str, x: Any) -> Any:
@@ -140,6 +150,16 @@ _SQUARE = [Example(((3, 3, 3),), prepare=_near_one)]
 lu_values = opaque("lu_values", _lu_values, _SQUARE, complex=True)
 """The factors in one matrix, without a derivative."""
 lu_pivots = opaque("lu_pivots", _lu_pivots, _SQUARE, complex=True)
+
+
+def _riccati(name: str) -> Op:
+    """A stabilising solution, without a derivative."""
+    weights = {2: np.stack([np.eye(2)] * 3), 3: np.ones((3, 1, 1))}
+    examples = [Example(((3, 2, 2), (3, 2, 1), (3, 2, 2), (3, 1, 1)), low=0.3, prepare=_near_one, given=weights)]
+    return opaque(name, lambda *operands: _scipy("linalg", name, operands[0])(*operands), examples)
+
+
+solve_continuous_are, solve_discrete_are = _riccati("solve_continuous_are"), _riccati("solve_discrete_are")
 
 
 # -- recursive filters -------------------------------------------------------------------------------------------------

@@ -10,14 +10,16 @@ from ..errors import InputError, TraceError
 from ..lines import user_line
 from ..numpy.creation import asarray
 from ..ops import scipy as matrices
+from .systems import solve_banded, solve_circulant, solveh_banded
 
 __all__ = [
     "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "companion", "convolution_matrix", "coshm",
-    "cosm", "det", "eig", "eigh", "eigvals", "eigvalsh", "expm", "fiedler", "fractional_matrix_power", "hankel",
-    "inv", "khatri_rao", "leslie", "logm", "lstsq", "lu_factor", "lu_solve", "matmul_toeplitz", "norm", "pinv",
-    "pinvh", "polar", "qr", "signm", "sinhm", "sinm", "solve", "solve_continuous_lyapunov",
-    "solve_discrete_lyapunov", "solve_sylvester", "solve_triangular", "sqrtm", "svd", "svdvals", "tanhm", "tanm",
-    "toeplitz",
+    "cosm", "det", "eig", "eigh", "eigh_tridiagonal", "eigvals", "eigvalsh", "eigvalsh_tridiagonal", "expm",
+    "expm_frechet", "fiedler", "fractional_matrix_power", "hankel", "inv", "khatri_rao", "leslie", "logm", "lstsq",
+    "lu", "lu_factor", "lu_solve", "matmul_toeplitz", "norm", "orthogonal_procrustes", "pinv", "pinvh", "polar", "qr",
+    "signm", "sinhm", "sinm", "solve", "solve_banded", "solve_circulant", "solve_continuous_are",
+    "solve_continuous_lyapunov", "solve_discrete_are", "solve_discrete_lyapunov", "solve_lyapunov", "solve_sylvester",
+    "solve_toeplitz", "solve_triangular", "solveh_banded", "sqrtm", "svd", "svdvals", "tanhm", "tanm", "toeplitz",
 ]  # fmt: skip
 
 _PADE = (
@@ -240,6 +242,72 @@ def solve_discrete_lyapunov(a: Any, q: Any) -> Any:
     return solve_continuous_lyapunov(
         np.eye(a.shape[-1]) - 2.0 * shifted, -2.0 * (shifted @ asarray(q) @ _turned(shifted))
     )
+
+
+solve_lyapunov = solve_continuous_lyapunov
+
+
+def solve_continuous_are(a: Any, b: Any, q: Any, r: Any) -> Any:
+    """The stabilising x with ``a^T x + x a - x b r^-1 b^T x + q = 0``. a, q: (n, n), b: (n, m), r: (m, m).
+
+    SciPy's, made exact by Kleinman's steps, which are Newton's (IEEE Trans. Automatic Control 13, 1968), so that it has
+    derivatives up to the seventh order.
+    """
+    a, b, q, r = map(asarray, (a, b, q, r))
+    x = matrices.solve_continuous_are(a, b, q, r)
+    for _ in range(3):
+        gain = np.linalg.solve(r, b.T @ x)
+        x = solve_continuous_lyapunov((a - b @ gain).T, -(q + gain.T @ r @ gain))
+    return x
+
+
+def solve_discrete_are(a: Any, b: Any, q: Any, r: Any) -> Any:
+    """The stabilising x with ``x = a^T x a - a^T x b (r + b^T x b)^-1 b^T x a + q``, likewise."""
+    a, b, q, r = map(asarray, (a, b, q, r))
+    x = matrices.solve_discrete_are(a, b, q, r)
+    for _ in range(3):
+        gain = np.linalg.solve(r + b.T @ x @ b, b.T @ x @ a)
+        x = solve_discrete_lyapunov((a - b @ gain).T, q + gain.T @ r @ gain)
+    return x
+
+
+def lu(a: Any, permute_l: bool = False) -> tuple[Any, ...]:
+    """``a = p l u``, or ``(p l, u)``. a: (n, n)."""
+    factors, pivots = lu_factor(a)
+    n = factors.shape[-1]
+    low, up = np.tril(factors, -1) + np.eye(n, dtype=factors.dtype), np.triu(factors)
+    p = np.swapaxes(_permuted(np.eye(n, dtype=factors.dtype), pivots, n), -1, -2)
+    return (p @ low, up) if permute_l else (p, low, up)
+
+
+def expm_frechet(A: Any, E: Any) -> tuple[Any, Any]:
+    """The exponential of A, and its derivative in the direction of E: both (n, n)."""
+    A, E = asarray(A), asarray(E)
+    whole = expm(np.block([[A, E], [np.zeros_like(E), A]]))
+    n = A.shape[0]
+    return whole[:n, :n], whole[:n, n:]
+
+
+def eigh_tridiagonal(d: Any, e: Any, eigvals_only: bool = False) -> Any:
+    """Of the symmetric matrix with the diagonals d: (n,) and e: (n - 1,); as of a dense one."""
+    return eigh(np.diag(asarray(d)) + np.diag(asarray(e), -1), eigvals_only=eigvals_only)
+
+
+def eigvalsh_tridiagonal(d: Any, e: Any) -> Any:
+    """The eigenvalues alone."""
+    return eigh_tridiagonal(d, e, eigvals_only=True)
+
+
+def orthogonal_procrustes(A: Any, B: Any) -> tuple[Any, Any]:
+    """The orthogonal R for which ``A R`` is nearest to B, and the sum of the singular values of ``A^T B``."""
+    u, values, vt = np.linalg.svd((asarray(B).T @ asarray(A)).T, full_matrices=False)
+    return u @ vt, values.sum()
+
+
+def solve_toeplitz(c_or_cr: Any, b: Any) -> Any:
+    """``toeplitz(c, r) x = b``, as a dense system. b: (n,) or (n, k)."""
+    column, row = c_or_cr if isinstance(c_or_cr, tuple) else (c_or_cr, None)
+    return np.linalg.solve(toeplitz(column, row), asarray(b))
 
 
 def lu_factor(a: Any) -> tuple[Any, Any]:
