@@ -2,7 +2,9 @@
 
 Run `python benchmarks/lengths.py`; see benchmarks/README.md. Runge-Kutta steps of four chemical species, as a plain
 Python loop and as `mj.scan`: the Jacobian of the end by the start, eager in its first, second and third call and as a
-forward sweep alone, compiled in its first call and replayed; beside jitted JAX with `lax.scan`, and unrolled.
+forward sweep alone, compiled in its first call and replayed; beside jitted JAX with `lax.scan`, and unrolled. Processor
+time, which does not grow when the machine is busy; medians. And what a reverse sweep holds, by the number of steps,
+where `checkpoint` keeps the carries of as many as its square root.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ OPERATIONS = 85
 STEPS = (1, 3, 12, 60, 236)
 LONGEST_UNROLLED = 12
 """Steps up to which JAX compiles the plain loop."""
+ROUNDS = 3
+PARTS = (10, 50, 100)
+"""Square roots of the numbers of steps of the reverse sweep."""
 
 
 def rate(y: Any, xp: Any = np) -> Any:
@@ -56,13 +62,20 @@ def scan(count: int) -> Callable[[Any], Any]:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def measured(count: int, y: np.ndarray) -> dict[str, float]:
-    """Seconds of every way, for one length."""
+    """Seconds of every way, for one length: medians of some rounds, each as if it were the first."""
+    mj.compile(mj.jacobian(loop(2)))(y)  # what is imported once
+    rounds = [once(count, y) for _ in range(ROUNDS)]
+    return {name: float(np.median([found[name] for found in rounds])) for name in rounds[0]} | with_jax(count, y)
+
+
+def once(count: int, y: np.ndarray) -> dict[str, float]:
+    """One round of ours."""
     found: dict[str, float] = {}
     for name, f in (("loop", loop(count)), ("scan", scan(count))):
         Memo.clear_all()
@@ -73,7 +86,21 @@ def measured(count: int, y: np.ndarray) -> dict[str, float]:
         compiled = mj.compile(mj.jacobian(f))
         found[f"{name}, compile, first"] = seconds(lambda compiled=compiled: compiled(y))
         found[f"{name}, replay"] = min(seconds(lambda compiled=compiled: compiled(y)) for _ in range(5))
-    return found | with_jax(count, y)
+    return found
+
+
+def held(part: int) -> int:
+    """Bytes of a reverse sweep over the square of so many steps, at its peak."""
+    h, w = np.full((32, 16), 0.1), np.full((16, 16), 0.01)
+
+    def loss(h: Any) -> Any:
+        return mj.scan(lambda h, _: (np.tanh(h @ w), None), h, None, part**2, checkpoint=part)[0].sum()
+
+    tracemalloc.start()
+    mj.grad(loss)(h)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
 
 
 def with_jax(count: int, y: np.ndarray) -> dict[str, float]:
@@ -120,7 +147,10 @@ def main() -> None:
         print(f"{name:24}" + "".join(cells))
     print(f"{'microseconds for each of':24}" + "".join(f"{count * OPERATIONS:10d}" for count in rows))
     if not given.quick:
-        RESULTS.write_text(json.dumps({"operations": OPERATIONS, "seconds": rows}, indent=1) + "\n")
+        bytes_held = {part**2: held(part) for part in PARTS}
+        print("bytes held in reverse, by steps: " + "  ".join(f"{n:,}: {b:,}" for n, b in bytes_held.items()))
+        stored = {"operations": OPERATIONS, "seconds": rows, "bytes held in reverse": bytes_held}
+        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 if __name__ == "__main__":
