@@ -106,8 +106,8 @@ def test_planning_is_deterministic(f, x):
 
 def test_a_structure_is_planned_once(monkeypatch):
     count = []
-    original = plan.candidates
-    monkeypatch.setattr(plan, "candidates", lambda *args: count.append(1) or original(*args))
+    original = plan._found_plan
+    monkeypatch.setattr(plan, "_found_plan", lambda *args: count.append(1) or original(*args))
     plan._PLANS.clear()
     f = network(7, 5, 9)
     for seed in range(3):
@@ -288,7 +288,7 @@ def rotated(steps: int) -> Any:
 
 
 def test_a_long_program_is_planned_without_a_rehearsal(monkeypatch):
-    monkeypatch.setattr(plan, "candidates", lambda *args: pytest.fail("priced on the whole graph"))
+    monkeypatch.setattr(plan, "price", lambda *args: pytest.fail("priced on the whole graph"))
     narrow = lambda x: rotated(100)(x).sum(1)
     wide = lambda x: rotated(100)(np.concatenate([x, x], 1))
     for f, expected in ((narrow, "reverse"), (wide, "forward"), (rotated(100), "forward")):

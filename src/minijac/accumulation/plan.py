@@ -319,12 +319,11 @@ def _found_plan(
     low, high = count() if count else [sum(graph.nodes[i].out.size for i in ends) for ends in (inputs, outputs)]
     if not worth_rehearsing(graph, (low, high)):
         return Plan("forward" if low <= high else "reverse")
-    ends = len(inputs) == len(outputs) == 1 and len(coarse_chain(graph, chain_of(graph, inputs[0], outputs[0]))) <= 2
-    if mode == "either" or ends:  # for work that is cut into chunks of seeds; or nothing to cut a chain at
-        found = [Candidate(plan, price(graph, plan, inputs, outputs)) for plan in (Plan("forward"), Plan("reverse"))]
-    else:
-        found = candidates(graph, inputs, outputs)
-    return min(found, key=lambda candidate: candidate.cost.nanoseconds).plan
+    plans = [Plan("forward"), Plan("reverse")]  # "either" end is for work that is cut into chunks of seeds
+    several = len(inputs) + len(outputs) != 2
+    if mode != "either" and (several or len(coarse_chain(graph, chain_of(graph, inputs[0], outputs[0]))) > 2):
+        plans.append(mixed_plan(graph, inputs, outputs))
+    return min(plans, key=lambda plan: price(graph, plan, inputs, outputs).nanoseconds)
 
 
 def _checked(plan: Plan, graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Plan:
