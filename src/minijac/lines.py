@@ -71,7 +71,7 @@ def _kind(file: str) -> tuple[bool, bool, bool]:
 
 def of_library(file: str) -> bool:
     """Whether a file of code is minijac's, an installed package's or Python's own, and not the user's."""
-    return file.startswith((*_LIBRARIES, _STANDARD)) or "site-packages" in file or file == "<built-in>"
+    return file.startswith((*_LIBRARIES, _STANDARD)) or "site-packages" in file
 
 
 def line_in(traceback: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def test_a_name_that_several_functions_use_is_looked_at_once() -> None:
         return len(next(iter(compiled._entries.values())).watched)
 
     both = watched(lambda x: scaled(shifted(x)))
-    assert both == watched(lambda x: shifted(x)) + 2  # the other function, and the number that it names
+    assert both == watched(lambda x: shifted(x)) + 3  # the other function, its code, and the number that it names
 
 
 def test_a_tuple_of_a_class_that_has_no_length_is_looked_at():
@@ -134,3 +134,93 @@ def test_a_tuple_of_a_class_that_has_no_length_is_looked_at():
     assert_array_equal(f(x), x * 5.0)
     holder.pair = Pair((4.0, 5.0))
     assert_array_equal(f(x), x * 9.0)
+
+
+PLUGIN = """
+FACTOR = 2.0
+class Model:
+    power = 1
+    def __call__(self, x): return x**self.power * FACTOR
+model = Model()
+def f(x): return model(x)
+"""
+
+
+def _plugin() -> Any:
+    module = ModuleType("minijac_plugin")
+    exec(PLUGIN, module.__dict__)
+    return module
+
+
+def _called(place: str, module: Any) -> tuple[Any, Any]:
+    """A function that calls a module's, and what holds the module."""
+    outer: Any = SimpleNamespace() if place == "attribute" else ModuleType("minijac_outer")
+    outer.inner = module
+    table = {"inner": module}
+    calls = {
+        "closure": lambda x: module.f(x),
+        "attribute": lambda x: outer.inner.f(x),
+        "module": lambda x: outer.inner.f(x),
+        "key": lambda x: table["inner"].f(x),
+    }
+    return calls[place], table if place == "key" else vars(outer)
+
+
+@pytest.mark.parametrize(("of", "name", "value"), [("", "FACTOR", 3.0), ("Model", "power", 2), ("", "f", np.sin)])
+@pytest.mark.parametrize("place", ["closure", "attribute", "module", "key"])
+def test_names_bound_anew_in_modules_without_a_file_are_seen(of: str, name: str, value: Any, place: str) -> None:
+    module = _plugin()
+    f, _ = _called(place, module)
+    compiled = mj.compile(f)
+    assert_array_equal(compiled(X), 2 * X)
+    setattr(getattr(module, of) if of else module, name, value)
+    for _ in range(2):
+        assert_array_equal(compiled(X), f(X))
+    assert compiled.cache_info().misses == 2
+
+
+@pytest.mark.parametrize("place", ["attribute", "module", "key"])
+def test_another_module_in_the_place_of_one_is_seen(place: str) -> None:
+    other = _plugin()
+    other.FACTOR = 7.0
+    f, holder = _called(place, _plugin())
+    compiled = mj.compile(f)
+    assert_array_equal(compiled(X), 2 * X)
+    holder["inner"] = other
+    assert_array_equal(compiled(X), 7 * X)
+
+
+def _double(x: Any) -> Any:
+    return x * 2
+
+
+class Doubling:
+    def __call__(self, x: Any) -> Any:
+        return x * self.factor
+
+    @property
+    def factor(self) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize(
+    ("function", "other", "f"),
+    [
+        (_double, lambda x: x * 5, _double),
+        (_double, lambda x: x * 5, lambda x: _double(x)),
+        (_double, lambda x: x * 5, lambda x: {"a": _double}["a"](x)),
+        (Doubling.__call__, lambda self, x: x * 5, Doubling()),
+        (Doubling.factor.fget, lambda self: 5.0, lambda x, doubling=Doubling(): doubling(x)),  # type: ignore[attr-defined]  # noqa: B008
+    ],
+)
+def test_a_function_whose_code_is_replaced_as_a_reload_does_is_seen(function: Any, other: Any, f: Any) -> None:
+    compiled, code = mj.compile(f), function.__code__
+    assert_array_equal(compiled(X), 2 * X)
+    try:
+        function.__code__ = other.__code__
+        assert_array_equal(compiled(X), 5 * X)
+        assert_array_equal(compiled(X), 5 * X)
+    finally:
+        function.__code__ = code
+    assert_array_equal(compiled(X), 2 * X)
+    assert compiled.cache_info().misses == 3

@@ -209,6 +209,35 @@ def test_methods_are_compiled_for_each_instance() -> None:
     assert gone() is None
 
 
+class Wider(Model):
+    @mj.compile
+    def step(self, x: Any) -> Any:
+        return Model.step(self, x) + 1.0
+
+    scaled = mj.compile(lambda self, x, n: x * n * self.calls, static_argnames="n")
+
+    @property
+    @mj.compile
+    def total(self) -> Any:
+        return self.w.sum()
+
+
+@pytest.mark.parametrize("kind", [Model, Wider])
+def test_a_method_may_be_called_through_its_class(kind: Any) -> None:
+    one, two = Wider(), Wider(2.0)
+    for model in (one, two):
+        assert_array_equal(kind.step(model, X), X @ model.w + (kind is Wider))
+        assert_array_equal(mj.jacobian(lambda x: kind.step(model, x))(X), np.broadcast_to(model.w.T, (2, 2, 3)))  # noqa: B023
+        assert model.total == model.w.sum()
+    one.calls = 2
+    assert_array_equal(Wider.scaled(one, X, n=3), X * 6)
+    assert_array_equal(Wider.scaled(one, X, 4), X * 8)
+    one.w = 5 * one.w
+    assert_array_equal(kind.step(one, X), X @ one.w + (kind is Wider))
+    with pytest.raises(mj.InputError, match="SimpleNamespace"):
+        kind.step(SimpleNamespace(w=one.w), X)
+
+
 def test_static_arguments_choose_the_program() -> None:
     @mj.compile(static_argnames=("n", "kind"))
     def repeated(x: Any, n: int, flag: bool = True, kind: Any = ("a",)) -> Any:

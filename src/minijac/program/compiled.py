@@ -6,11 +6,10 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from functools import partial, update_wrapper
-from inspect import signature
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -27,6 +26,7 @@ from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
 from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded
 from .ir import Program
 from .loops import unrolled
+from .methods import Method, Static, static_names, through_class, unmarked
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
 
@@ -162,41 +162,6 @@ def _alike(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a.shape == b.shape and a.dtype == b.dtype
 
 
-@dataclass(frozen=True)
-class Static:
-    """An argument that chooses the program, by its value."""
-
-    value: Any
-
-
-def unmarked(x: Any) -> Any:
-    return x.value if isinstance(x, Static) else x
-
-
-class Method:
-    """A method of an instance that it keeps no hold of."""
-
-    def __init__(self, function: Callable[..., Any], instance: Any) -> None:
-        self.function = function
-        self.instance = instance
-        update_wrapper(self, function, updated=())
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(self.instance(), *args, **kwargs)
-
-
-def _positions(fn: Callable[..., Any], names: Sequence[str]) -> frozenset[Any]:
-    """The names of static arguments, and their positions."""
-    names = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
-    if not names:
-        return frozenset()
-    known = list(signature(fn).parameters)[isinstance(fn, Method) :]
-    for name in names:
-        if name not in known:
-            raise InputError(f"static_argnames: expected names of arguments, {', '.join(known)}, got {name!r}.")
-    return frozenset((*names, *(known.index(name) for name in names)))
-
-
 MOST_CHANGES = 16
 """Times that captured values may be others before a warning is given."""
 
@@ -209,7 +174,7 @@ class Compiled:
     ) -> None:
         self._fn = fn
         self._name = getattr(fn, "__name__", "the function")
-        self._static = _positions(fn, static)
+        self._static = static_names(fn, static)
         self._bound: dict[int, tuple[Any, Compiled]] = {}
         self._maxsize, self._tf32 = maxsize, tf32
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
@@ -231,9 +196,15 @@ class Compiled:
         return found[1]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = args
         if self._static:
             args, kwargs = self._marked(args, kwargs)
-        found = _signature(args, kwargs)
+        try:
+            found = _signature(args, kwargs)
+        except InputError:
+            if not through_class(self, self._fn, given):
+                raise
+            return self.__get__(given[0])(*given[1:], **{name: unmarked(x) for name, x in kwargs.items()})
         if found is None:  # under another transformation the function is what it is
             return self._fn(*map(unmarked, args), **{name: unmarked(x) for name, x in kwargs.items()})
         signature, arguments = found

@@ -32,9 +32,10 @@ MOST_VISITED = 10_000
 
 
 COLLECTIONS = (list, dict, deque, set, frozenset)
-ATOMS = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, slice, range, np.ufunc, np.dtype, Number)
+ATOMS = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, slice, range, np.ufunc, np.dtype, Number,
+         CodeType)  # fmt: skip
 """Plain values that hold nothing to look for."""
-FOLLOWED = (FunctionType, partial, type)
+FOLLOWED = (FunctionType, ModuleType, partial, type)
 PLAIN = (*ATOMS, *FOLLOWED)
 """What a program is made for: it is recorded anew where the code names another one since."""
 MOST_ITEMS = 16
@@ -70,11 +71,11 @@ def held(fn: Callable[..., Any]) -> list[Held]:
     seen: dict[int, Callable[[], Any]] = {}
     kinds: set[type] = set()
     waiting: list[Reached] = [(lambda: fn, fn, ANY)]
-    of_classes: list[Reached] = []
+    of_others: list[Reached] = []
     while len(seen) < MOST_VISITED:
-        if not waiting:  # what classes define, where the code found so far names it
-            waiting = [each for each in of_classes if not known.isdisjoint(each[2])]
-            of_classes = [each for each in of_classes if known.isdisjoint(each[2])]
+        if not waiting:  # what classes and modules define, where the code found so far names it
+            waiting = [each for each in of_others if not known.isdisjoint(each[2])]
+            of_others = [each for each in of_others if known.isdisjoint(each[2])]
         if not waiting:
             break
         read, value, names = waiting.pop()
@@ -99,7 +100,7 @@ def held(fn: Callable[..., Any]) -> list[Held]:
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 known.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value, names)
-            of_classes += _of_class(read, value, kinds)
+            of_others += _of_module(value) if isinstance(value, ModuleType) else _of_class(read, value, kinds)
     named = [each._replace(name=_told(names)) for names, each in (*found, *plain) if not known.isdisjoint(names)]
     return named + [each for names, each in found if known.isdisjoint(names)]
 
@@ -141,10 +142,12 @@ def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reach
         except ValueError:  # not bound yet
             continue
     if own:
+        # a reload in a notebook replaces it; that the function is the same one is watched by itself
+        yield partial(getattr, value, "__code__"), value.__code__, (None, value.__name__)
         names = set(_names(value.__code__))
         if "random" in names:
             yield from ((partial(_same, each), each, ANY) for each in GLOBAL)
-        yield from _named(value.__globals__, names, set())
+        yield from _named(value.__globals__, names)
         for part in ("__defaults__", "__dict__"):
             yield from _inside(partial(_attribute, read, part), getattr(value, part), ANY)
         if value.__kwdefaults__:
@@ -156,8 +159,7 @@ def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator
     is given them), numbers and the like, slots."""
     methods = set[str]()
     for kind in value.__mro__ if isinstance(value, type) else type(value).__mro__:
-        module = sys.modules.get(kind.__module__)
-        if kind.__module__ != "__main__" and of_library(getattr(module, "__file__", None) or "<built-in>"):
+        if kind.__module__ != "__main__" and _library(sys.modules.get(kind.__module__)):
             continue
         for name, inner in list(vars(kind).items()):
             function = _function(inner)
@@ -180,15 +182,22 @@ MAKING = ("__init__", "__new__", "__post_init__")
 """Methods that no operator calls."""
 
 
-def _named(namespace: dict[str, Any], names: set[str], seen: set[int]) -> Iterator[Reached]:
-    """What a namespace has under some names, and the user's modules in it."""
+def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Reached]:
+    """What a namespace has under some names, but for modules that are not the user's."""
     for name in names & namespace.keys():
         inner = namespace[name]
-        if not isinstance(inner, ModuleType):
+        if not isinstance(inner, ModuleType) or not _library(inner):
             yield partial(getitem, namespace, name), inner, (name,)
-        elif id(inner) not in seen and not of_library(getattr(inner, "__file__", None) or "<built-in>"):
-            seen.add(id(inner))
-            yield from _named(vars(inner), names, seen)
+
+
+def _of_module(module: ModuleType) -> Iterator[Reached]:
+    return iter(()) if _library(module) else _named(vars(module), set(vars(module)))
+
+
+def _library(module: ModuleType | None) -> bool:
+    """Whether a module is not the user's. Of those without a file only Python's own are not: there are plugins."""
+    file = getattr(module, "__file__", None) or getattr(getattr(module, "__spec__", None), "origin", None) or ""
+    return file in ("built-in", "frozen") or of_library(file)
 
 
 def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
