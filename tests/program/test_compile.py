@@ -352,7 +352,7 @@ def test_a_cache_of_no_size_is_refused(maxsize):
 
 
 def test_what_is_no_function_is_refused():
-    with pytest.raises(mj.InputError, match=r"expected a function, got ndarray.*test_compile\.py"):
+    with pytest.raises(mj.InputError, match=r"expected a function, got numpy\.ndarray.*test_compile\.py"):
         mj.compile(net(X))
 
 
