@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from html import escape
 from math import prod
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from ..lines import user_line
 from .arithmetic import alone, broadcast, columns, entrywise, scaled, selected
 from .bands import merged
 from .entries import entries, linear_operator, sparse, spied, svg
+from .products import Parts, diagonal, multiplied
 from .solving import solve
 from .words import describe
 
@@ -45,7 +47,7 @@ class Jacobian:
            [1., 1., 1.]])
     """
 
-    __slots__ = ("_batched", "_block", "_like", "dtype")
+    __slots__ = ("_batched", "_like", "_parts", "dtype")
     __array_ufunc__ = None  # NumPy's operators leave it to this class
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -54,8 +56,8 @@ class Jacobian:
             "J.todense(), or for products with J @ v."
         )
 
-    def __init__(self, block: Block, dtype: Any, like: Array, batched: bool) -> None:
-        self._block = block
+    def __init__(self, block: Block | Parts, dtype: Any, like: Array, batched: bool) -> None:
+        self._parts = block if isinstance(block, tuple) else (block,)
         self._like = like
         self._batched = batched
         self.dtype = dtype
@@ -63,12 +65,21 @@ class Jacobian:
     @property
     def block(self) -> Block:
         """The labelled block behind the operator, with the batch axis first on both sides."""
-        return self._block
+        return multiplied(self._parts)
+
+    @property
+    def parts(self) -> Parts:
+        """The blocks whose product it is: one, or several, where one would hold many times their numbers."""
+        return self._parts
+
+    @property
+    def _ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._parts[0].out_shape, self._parts[-1].inp_shape
 
     @property
     def shape(self) -> tuple[int, ...]:
-        inp = self._block.inp_shape
-        return (*self._block.out_shape, *(inp[1:] if self._batched else inp))
+        out, inp = self._ends
+        return (*out, *(inp[1:] if self._batched else inp))
 
     @property
     def ndim(self) -> int:
@@ -77,13 +88,13 @@ class Jacobian:
     @property
     def nbytes(self) -> int:
         """Bytes of the data that the structure holds, positions included."""
-        held: list[Any] = [x for term in self._block.terms for x in (*term.factors, *term.listed)]
+        held: list[Any] = [x for part in self._parts for term in part.terms for x in (*term.factors, *term.listed)]
         return sum({id(x.array): x.array.nbytes for x in held if hasattr(x.array, "nbytes")}.values())
 
     @property
     def T(self) -> Jacobian:
         """The transpose of each sample's matrix: maps ``(B, *out)`` to ``(B, *in)``."""
-        return Jacobian(self._block.T, self.dtype, self._like, self._batched)
+        return Jacobian(tuple(part.T for part in self._parts[::-1]), self.dtype, self._like, self._batched)
 
     # -- arithmetic ----------------------------------------------------------------------------------------------------
     def __matmul__(self, v: Any) -> Any:
@@ -94,32 +105,34 @@ class Jacobian:
                 composition.
         """
         if isinstance(v, Jacobian):
-            if v._block.out_shape != self._block.inp_shape:
-                raise InputError(f"J @ K: expected K to end in {self._block.inp_shape}, got {v._block.out_shape}.")
+            if v._ends[0] != self._ends[1]:
+                raise InputError(f"J @ K: expected K to end in {self._ends[1]}, got {v._ends[0]}.")
             with at_home((self._like,)):
-                block = self._block @ v._block
+                block = self.block @ v.block
             return Jacobian(block, np.result_type(self.dtype, v.dtype), self._like, self._batched and v._batched)
         with at_home((v,)) as (v,):
-            self._check(v, "J @ v", "v", self._block.inp_shape, "(B, *in)")
-            product = self._block @ columns(v, len(self._block.inp_shape))
+            inp = self._ends[1]
+            _check(self, v, "J @ v", "v", inp, "(B, *in)")
+            product = reduce(lambda block, part: part @ block, self._parts[::-1], columns(v, len(inp)))
             return product.dense(np.result_type(self.dtype, v.dtype), v)
 
     def __add__(self, other: Any) -> Jacobian:
         """The sum with another Jacobian, a number, or an array that broadcasts to `shape`: that of the dense arrays."""
         theirs, dtype = self._operand(other, "J + K")
         with at_home((self._like,)):
-            return self._new(self._block + theirs, dtype)
+            return self._new(self.block + theirs, dtype)
 
     def __mul__(self, other: Any) -> Jacobian:
         """The product entry by entry, that of the dense arrays: with a number, an array, or another Jacobian."""
         if isinstance(other, int | float | np.integer | np.floating):
-            return self._new(scaled(self._block, float(other)), np.result_type(self.dtype, other))
+            parts = scaled(self._parts[0], float(other)), *self._parts[1:]
+            return self._new(parts, np.result_type(self.dtype, other))
         theirs, dtype = self._operand(other, "J * K")
         with at_home((self._like,)):
-            return self._new(entrywise(self._block, theirs), dtype)
+            return self._new(entrywise(self.block, theirs), dtype)
 
     def __neg__(self) -> Jacobian:
-        return self._new(scaled(self._block, -1.0), self.dtype)
+        return self._new((scaled(self._parts[0], -1.0), *self._parts[1:]), self.dtype)
 
     def __sub__(self, other: Any) -> Jacobian:
         return self + -other
@@ -146,10 +159,10 @@ class Jacobian:
 
     def eye(self) -> Jacobian:
         """The identity of the same shape, for ``J.eye() - h * J``. Raises InputError where J is not square."""
-        out, inp = self._block.out_shape, self._block.inp_shape
+        out, inp = self._ends
         if out != inp:
             raise InputError(f"J.eye(): expected output and input of one shape, got {out} and {inp}.")
-        return self._new(Block.identity(out, self._block.one), self.dtype)
+        return self._new(Block.identity(out, self._parts[0].one), self.dtype)
 
     def __getitem__(self, i: int | slice) -> Jacobian:
         """The Jacobian of sample `i`, of shape ``(*out, *in)``, or of a slice of the samples."""
@@ -157,15 +170,16 @@ class Jacobian:
             raise InputError("J[i]: expected a Jacobian with samples in output and input. J.todense() has the entries.")
         batch = self.shape[0]
         if isinstance(i, slice):
-            return self._new(selected(self._block, i), self.dtype)
+            some = tuple(selected(part, i) for part in self._parts)
+            return self._new(some if len(some) > 1 else some[0], self.dtype)
         if isinstance(i, bool) or not isinstance(i, int | np.integer) or not -batch <= i < batch:
             raise InputError(f"J[i]: expected a sample within the {batch}, or a slice of them, got {i!r}.")
-        block = alone(selected(self._block, slice(i % batch, i % batch + 1)))
-        return Jacobian(block, self.dtype, self._like, False)
+        own = slice(i % batch, i % batch + 1)
+        return Jacobian(tuple(alone(selected(p, own)) for p in self._parts), self.dtype, self._like, False)
 
-    def _new(self, block: Block, dtype: Any) -> Jacobian:
+    def _new(self, block: Block | Parts, dtype: Any) -> Jacobian:
         """A Jacobian of the same samples, with the terms of one diagonal made one."""
-        if len(block.terms) > 1:
+        if isinstance(block, Block) and len(block.terms) > 1:
             block = Block(block.out_shape, block.inp_shape, merged(block.terms, dtype, self._like), block.one)
         return Jacobian(block, dtype, self._like, self._batched)
 
@@ -174,7 +188,7 @@ class Jacobian:
         if isinstance(other, Jacobian):
             if (other.shape, other._batched) != (self.shape, self._batched):
                 raise InputError(f"{what}: expected Jacobians of one shape, got {self.shape} and {other.shape}.")
-            return other._block, np.result_type(self.dtype, other.dtype)
+            return other.block, np.result_type(self.dtype, other.dtype)
         if not isinstance(other, int | float | complex):
             check_array(what, other, "a Jacobian, a number or an array")
         dtype = np.result_type(self.dtype, other if isinstance(other, int | float | complex) else other.dtype)
@@ -183,24 +197,21 @@ class Jacobian:
         pairs = zip(array.shape[::-1], shape[::-1], strict=False)
         if array.ndim > len(shape) or any(m not in (1, n) for m, n in pairs):
             raise InputError(f"{what}: expected an array that broadcasts to {shape}, got {array.shape}.")
-        return broadcast(array, self._block, self._batched), dtype
+        return broadcast(array, self.block, self._batched), dtype
 
     def todense(self) -> Any:
         """The array of shape ``(B, *out, *in)``, newly made."""
         with at_home((self._like,)):
-            block = self._block.paired(0, 0) if self._batched else self._block
+            block = self.block.paired(0, 0) if self._batched else self.block
             return block.dense(self.dtype, self._like)
 
     def diagonal(self) -> Any:
         """The diagonal of each sample's square matrix: ``(B, *in)``, for ``*out`` equal to ``*in``."""
-        block = self._block
-        out, inp = block.out_shape, block.inp_shape
+        out, inp = self._ends
         if out != inp:
             raise InputError(f"J.diagonal(): expected output and input of one shape, got {out} and {inp}.")
         with at_home((self._like,)):
-            for k in range(len(out)):
-                block = block.paired(k, 0)
-            return block.dense(self.dtype, self._like)
+            return diagonal(self._parts, self._batched, self.dtype, self._like)
 
     def solve(self, rhs: Any) -> Any:
         """The solution ``x`` of ``J x = rhs`` for each sample.
@@ -223,12 +234,12 @@ class Jacobian:
         array([[0.91666667, 0.91666667, 0.91666667],
                [0.91666667, 0.91666667, 0.91666667]])
         """
-        out, inp = self._block.out_shape, self._block.inp_shape
+        out, inp = self._ends
         if prod(out) != prod(inp):
             raise InputError(f"J.solve(rhs): expected a square Jacobian, got one from {inp} to {out}.")
         with at_home((rhs,)) as (rhs,):
-            self._check(rhs, "J.solve(rhs)", "rhs", out, "(B, *out)")
-            return solve(self._block, rhs, self._batched, np.result_type(self.dtype, rhs.dtype))
+            _check(self, rhs, "J.solve(rhs)", "rhs", out, "(B, *out)")
+            return solve(self.block, rhs, self._batched, np.result_type(self.dtype, rhs.dtype))
 
     # -- other forms ---------------------------------------------------------------------------------------------------
     def tosparse(self, i: int | None = None) -> Any:
@@ -237,11 +248,11 @@ class Jacobian:
         None: the whole, which is block diagonal where there are samples, ``(B * prod(out), B * prod(in))``. Needs SciPy
         (``pip install minijac[sparse]``).
         """
-        return sparse(entries(self._matrix(i), self.dtype))
+        return sparse(entries(_matrix(self, i), self.dtype))
 
     def aslinearoperator(self, i: int | None = None) -> Any:
         """Sample `i`, or the whole, as a ``scipy.sparse.linalg.LinearOperator`` of the shape of `tosparse`."""
-        return linear_operator(self._matrix(i), self.dtype)
+        return linear_operator(_matrix(self, i), self.dtype)
 
     def spy(self, ax: Any = None) -> Any:
         """Draw where the matrix of the first sample (of all, where there are none) has entries, on Matplotlib axes.
@@ -249,71 +260,71 @@ class Jacobian:
         What is shown is the structure, whatever the values are. Returns the axes. Needs Matplotlib
         (``pip install minijac[plots]``).
         """
-        return spied(entries(self._matrix(0 if self._batched else None), self.dtype), self.structure, ax)
-
-    def _matrix(self, i: int | None) -> Block:
-        return self._block.per_sample() if i is None and self._batched else self._block if i is None else self[i]._block
+        return spied(entries(_matrix(self, 0 if self._batched else None), self.dtype), self.structure, ax)
 
     def _repr_html_(self) -> str:
         head = escape(repr(self).replace(": ", "<br>", 1)).replace("&lt;br&gt;", "<br>")
         picture = ""
         if 0 not in self.shape:
-            first = self._matrix(0 if self._batched else None)
+            first = _matrix(self, 0 if self._batched else None)
             if sum(size_of(term.labels()) for term in first.terms) <= MOST_DRAWN:
                 picture = svg(entries(first, self.dtype))
         return f"<div>{head}<br>{picture}</div>"
 
-    def _check(self, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:
-        check_array(what, v, f"an array of shape {shape}")
-        if v.shape[: len(shape)] != shape or len(v.shape) > len(shape) + 1:
-            raise InputError(
-                f"{what}: expected {name} of shape {shape} {axes}, or with one more axis for several, got {v.shape}."
-            )
-        if np.dtype(self.dtype).kind != "c" or v.dtype.kind != "c":
-            check_dtype(v.dtype, f"{name} of shape {v.shape}", "Cast it with .astype(float).")
-
     @property
     def structure(self) -> str:
         """What kind of matrix each sample has, in words."""
-        return describe(self._block.terms, self._batched)
+        words = [describe(part.terms, self._batched) for part in self._parts]
+        return words[0] if len(words) == 1 else " @ ".join(f"({word})" for word in words)
 
     def __repr__(self) -> str:
         dense = prod(self.shape) * np.dtype(self.dtype).itemsize
         return f"Jacobian of shape {self.shape}, {self.dtype}: {self.structure}; {self.nbytes} bytes of {dense} dense"
 
 
+def _matrix(J: Jacobian, i: int | None) -> Block:
+    if i is not None:
+        return J[i].block
+    return J.block.per_sample() if J._batched else J.block
+
+
+def _check(J: Jacobian, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:
+    check_array(what, v, f"an array of shape {shape}")
+    if v.shape[: len(shape)] != shape or len(v.shape) > len(shape) + 1:
+        raise InputError(
+            f"{what}: expected {name} of shape {shape} {axes}, or with one more axis for several, got {v.shape}."
+        )
+    if np.dtype(J.dtype).kind != "c" or v.dtype.kind != "c":
+        check_dtype(v.dtype, f"{name} of shape {v.shape}", "Cast it with .astype(float).")
+
+
 # -- as a tree of arrays -----------------------------------------------------------------------------------------------
 class _Structure(NamedTuple):
     """A Jacobian without its arrays, which would live as long as a program that returns it: their numbers instead."""
 
-    block: Block
+    parts: Parts
     dtype: Any
     batched: bool
 
 
 def _parted(J: Jacobian) -> tuple[list[Array], _Structure]:
-    block = J.block
-    arrays = {id(f.array): f.array for term in block.terms for f in term.factors}
+    arrays = {id(f.array): f.array for part in J.parts for term in part.terms for f in term.factors}
     number = {key: n for n, key in enumerate(arrays)}
-    bare = _with_arrays(block, lambda array: number[id(array)])
-    return list(arrays.values()), _Structure(bare, J.dtype, J._batched)
+    bare = with_arrays(J, lambda array: number[id(array)])
+    return list(arrays.values()), _Structure(bare.parts, J.dtype, J._batched)
 
 
 def _joined(structure: _Structure, arrays: Sequence[Array]) -> Jacobian:
-    block, dtype, batched = structure
-    return Jacobian(_with_arrays(block, arrays.__getitem__), dtype, block.one, batched)
+    parts, dtype, batched = structure
+    return with_arrays(Jacobian(parts, dtype, parts[0].one, batched), arrays.__getitem__)
 
 
 def with_arrays(J: Jacobian, new: Callable[[Any], Any]) -> Jacobian:
     """The same Jacobian with other arrays in place of its own."""
-    return Jacobian(_with_arrays(J._block, new), J.dtype, J._like, J._batched)
-
-
-def _with_arrays(block: Block, new: Callable[[Any], Any]) -> Block:
-    terms = [
-        Term(t.out, t.inp, tuple([Factor(new(array), axes) for array, axes in t.factors]), t.scale) for t in block.terms
-    ]
-    return Block(block.out_shape, block.inp_shape, terms, block.one)
+    parts = [Block(p.out_shape, p.inp_shape, [Term(
+        t.out, t.inp, tuple([Factor(new(array), axes) for array, axes in t.factors]), t.scale) for t in p.terms], p.one)
+        for p in J.parts]  # fmt: skip
+    return Jacobian(tuple(parts), J.dtype, J._like, J._batched)
 
 
 optree.register_pytree_node(Jacobian, _parted, _joined, namespace=DATA)

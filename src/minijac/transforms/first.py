@@ -27,6 +27,7 @@ from ..arguments import (
 from ..backend import taken_home
 from ..foreign import a_function
 from ..operator.jacobian import Jacobian
+from ..ways.chained import chained
 from ..ways.memory import within_bytes
 from ..ways.replay import replayed
 from ..ways.rolled import followed_with_loops
@@ -169,8 +170,13 @@ def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], option
     with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
         mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
         plan = ready.plan(mode)
-        known = [replayed(ready, plan, options)]  # asked once: what it lacks, or gives no number, is assembled
-        pairs = settled(ready.graph, lambda: (known and known.pop()) or assemble(ready, plan, options))
+        once = [replayed]  # what it lacks, or gives no number, is assembled
+
+        def found() -> list[list[Any]]:
+            kept = chained(ready, options) or (once and once.pop()(ready, plan, options))
+            return kept or assemble(ready, plan, options)
+
+        pairs = settled(ready.graph, found)
     return ready.run, as_trees(pairs, ready, args, options)
 
 

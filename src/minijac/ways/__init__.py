@@ -1,4 +1,4 @@
-"""Ways to carry an accumulation out: at once, replayed as a program, stretch by stretch, within a bound on memory."""
+"""Ways to carry an accumulation out: replayed as a program, as a product, by stretches, within a bound on memory."""
 
 from . import repeats
 

@@ -142,8 +142,9 @@ def _indicated(factor: Factor) -> Factor:
 def _no_number(x: Any) -> bool:
     """Whether an array that may be looked at has a NaN among its entries, or will have when factors are multiplied."""
     if isinstance(x, Jacobian):
-        arrays = [value_of(f.array) for term in x.block.terms for f in term.factors]
-        return not all(isfinite(term.scale) for term in x.block.terms) or any(
+        terms = [term for part in x.parts for term in part.terms]
+        arrays = [value_of(f.array) for term in terms for f in term.factors]
+        return not all(isfinite(term.scale) for term in terms) or any(
             on_host(a) and not (np.isfinite(_squared(a)) or np.isfinite(a).all()) for a in arrays
         )  # the sum of squares may overflow, but costs one call
     x = value_of(x)
