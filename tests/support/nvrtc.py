@@ -37,7 +37,7 @@ def compiles(source: str, architectures: tuple[str, ...] = ARCHITECTURES, option
         nvrtc.destroyProgram(program)
 
 
-def compile_as_cupy(kernels: Sequence[Any]) -> None:
+def compile_as_cupy(kernels: Sequence[Any], architecture: str) -> None:
     """Instances of `cupy.ElementwiseKernel` compile in the form, and with the headers, that CuPy gives them.
 
     Each for arrays that are contiguous and for others. One source holds them all, each in a namespace.
@@ -52,7 +52,7 @@ def compile_as_cupy(kernels: Sequence[Any]) -> None:
     for k, kernel in enumerate(kernels):
         for contiguous in (True, False):
             parts.append(f"namespace n{k}{contiguous} {{\n{_code(kernel, f'k{k}{contiguous}', contiguous)}\n}}")
-    compiles("\n".join(parts), options=tuple(f"-I{folder}" for folder in folders))
+    compiles("\n".join(parts), (architecture,), options=tuple(f"-I{folder}" for folder in folders))
 
 
 def _code(kernel: Any, name: str, contiguous: bool) -> str:

@@ -90,7 +90,7 @@ def _matrix_function(name: str) -> Op:
         )
         return op(whole)[..., :n, n:]
 
-    examples = [Example((shape,), prepare=_near_one) for shape in ((3, 2, 2), (3, 2, 3, 3))]
+    examples = [Example((shape,), prepare=_near_one) for shape in ((3, 2, 2), (3, 2, 2, 2))]
     op = define(name, value, edge, examples, complex=True)
     return op
 

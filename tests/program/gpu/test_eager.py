@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import random
-from nvrtc import compile_as_cupy
+from nvrtc import ARCHITECTURES, compile_as_cupy
 
 import minijac as mj
 from minijac.ops.families import REGISTRY, Elementwise, elementwise
@@ -79,12 +79,12 @@ def test_nothing_changes_but_the_launches(device, monkeypatch, name, dtype):
         np.testing.assert_allclose(found.get(), before, rtol=rtol, atol=rtol * max(1.0, np.abs(before).max()))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_kernel_compiles_in_the_form_that_cupy_gives_it(dtype):
+@pytest.mark.parametrize("dtype, architecture", zip(DTYPES, ARCHITECTURES, strict=True))
+def test_every_kernel_compiles_in_the_form_that_cupy_gives_it(dtype, architecture):
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install minijac[cuda12]")
     found = [source for name in FUSED for source in sources(name, dtype)]
     assert len(found) > len(FUSED)
-    compile_as_cupy([cupy.ElementwiseKernel(*source[:4], **source.keywords) for source in found])
+    compile_as_cupy([cupy.ElementwiseKernel(*source[:4], **source.keywords) for source in found], architecture)
 
 
 # -- launches ----------------------------------------------------------------------------------------------------------
