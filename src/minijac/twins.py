@@ -316,9 +316,16 @@ def _functions(module: ModuleType, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _as_array(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that makes an array as it should lie in memory, which is no matter for traced values."""
-    return _for_traced(plain, lambda a, dtype=None, *_, **__: asarray(a, dtype))
+def _as_array(plain: Callable[..., Any], order: str = "") -> Callable[..., Any]:
+    """A function that makes an array as it should lie in memory: another one, where it does not lie so."""
+
+    def lying(a: Any, dtype: Any = None, requirements: Any = (), **_: Any) -> Any:
+        y, wanted = asarray(a, dtype), {order, *(str(word)[0].upper() for word in requirements or ())}
+        flags = array_of(y).flags
+        as_it_is = ("C" not in wanted or flags.c_contiguous) and ("F" not in wanted or flags.f_contiguous)
+        return y if as_it_is else y.copy()
+
+    return _for_traced(plain, lying)
 
 
 def ndenumerate(arr: Any) -> Any:
@@ -333,8 +340,8 @@ def fromiter(iter: Any, dtype: Any, count: int = -1, **kwargs: Any) -> Any:
 
 
 _NUMPY = _functions(own, np.__all__) | {
-    **{name: _as_array(getattr(np, name)) for name in
-       ("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require")},
+    **{name: _as_array(getattr(np, name)) for name in ("asanyarray", "asarray_chkfinite", "require")},
+    "ascontiguousarray": _as_array(np.ascontiguousarray, "C"), "asfortranarray": _as_array(np.asfortranarray, "F"),
     "r_": _Joined(np.r_, False), "c_": _Joined(np.c_, True), "vectorize": vectorize,
     "apply_along_axis": apply_along_axis, "ndarray": ndarray, "float64": float64,
     "ndenumerate": ndenumerate, "fromiter": fromiter,

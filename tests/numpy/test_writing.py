@@ -471,3 +471,44 @@ def test_filling_a_buffer_costs_what_its_columns_cost():
 def test_random_programs_that_write(part):
     ends = [writing_programs.check(100_000 * (part + 1) + n) for n in range(40)]
     assert ends.count("right") > 30
+
+
+OF_PARTS = {
+    "all": lambda v: v, "a column": lambda v: v[:, 2], "a row": lambda v: v[1], "steps": lambda v: v[:, ::2],
+    "turned": lambda v: v.T, "rows": lambda v: v[1:3], "reversed": lambda v: v[::-1], "narrow": lambda v: v[:, 1:2],
+}  # fmt: skip
+MAYBE_COPIES = {
+    "ravel": lambda v: v.ravel(), "np.ravel": lambda v: np.ravel(v),
+    "reshape": lambda v: v.reshape(-1), "flatten": lambda v: v.flatten(), "asarray": lambda v: np.asarray(v),
+    "array, no copy": lambda v: np.array(v, copy=None), "array": lambda v: np.array(v),
+    "ascontiguousarray": lambda v: np.ascontiguousarray(v), "asfortranarray": lambda v: np.asfortranarray(v),
+    "require": lambda v: np.require(v, requirements=["C"]), "astype": lambda v: v.astype(float, copy=False),
+    "real_if_close": lambda v: np.real_if_close(v), "all positions": lambda v: v[np.arange(len(v))],
+    "a list of all": lambda v: v[list(range(len(v)))], "a mask of all": lambda v: v[np.ones(len(v), bool)],
+    "ix_": lambda v: v[np.ix_(range(len(v)))], "take": lambda v: np.take(v, range(len(v)), 0),
+    "roll by nothing": lambda v: np.roll(v, 0), "no repeats": lambda v: np.repeat(v, 1, 0),
+    "squeeze": lambda v: np.squeeze(v), "concatenate": lambda v: np.concatenate([v]),
+    "clip": lambda v: np.clip(v, -9, 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", OF_PARTS)
+@pytest.mark.parametrize("name", MAYBE_COPIES)
+def test_what_is_a_copy_in_numpy_is_one_here_and_what_is_a_view_is_a_view(name, part):
+    def f(x, backward):
+        whole = x.copy()
+        some = OF_PARTS[part](whole)
+        other = MAYBE_COPIES[name](some)
+        if backward:
+            other[...] = 7.0
+        else:
+            whole[:, 2] = np.sin(whole[:, 1])
+            whole[1] = 5.0
+        return whole, some, other
+
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (5, 4))
+    for backward in (False, True):
+        g = mj.adapt(lambda x, backward=backward: f(x, backward))
+        for function in (mj.value_and_jacobian(g, batch_axis=None), mj.compile(lambda x, g=g: (g(x), None))):
+            for found, expected in zip(function(x)[0], f(x, backward), strict=True):
+                np.testing.assert_array_equal(found, expected)

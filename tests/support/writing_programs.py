@@ -33,7 +33,8 @@ VIEWS = (
 NEW = (
     "np.zeros_like(x)", "np.ones_like({0})", "np.full_like({0}, 0.5)", "x.copy()", "{0}.copy()", "np.sin({0})",
     "0.5 * {0}", "np.copy({0})", "x * x", "{0} - 0.3", "np.zeros_like(x, shape=(B, N))", "+{0}", "{0}.flatten()",
-    "np.tile({0}, 1)", "np.concatenate([{0}])", "np.repeat({0}, 1, 0)",
+    "np.tile({0}, 1)", "np.concatenate([{0}])", "np.repeat({0}, 1, 0)", "{0}[np.arange(len({0}))]",
+    "{0}[:, np.arange({0}.shape[1])]", "{0}[np.ones(len({0}), bool)]",
 )  # fmt: skip
 WHOLE = (
     "{0} += {1}", "{0} *= {1}", "{0} -= 0.1", "{0} *= 0.7", "{0} /= 1.5 + {1} ** 2", "np.copyto({0}, {1})",

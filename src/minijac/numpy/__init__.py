@@ -66,7 +66,7 @@ _VIEWS = (
     _np.atleast_3d, _np.trim_zeros,
 )  # fmt: skip
 """NumPy's functions that return a view of their first argument, where they do."""
-_ITSELF = ("astype", "conj", "conjugate", _np.astype, _np.nan_to_num, _np.real, _np.imag)
+_ITSELF = ("astype", "conj", "conjugate", _np.astype, _np.nan_to_num, _np.real, _np.imag, _np.real_if_close)
 """What returns its argument, where it makes no copy."""
 _PARTS = (
     _np.array_split, _np.split, _np.hsplit, _np.vsplit, _np.dsplit, getattr(_np, "unstack", None),

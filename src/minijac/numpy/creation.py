@@ -85,6 +85,8 @@ def array(
     array([2., 6.])
     """
     if holds_traced(object):
+        if isinstance(object, Traced) and not copy and object.ndim >= max(ndmin, 1) and dtype in (None, object.dtype):
+            return object  # as NumPy, which makes no copy
         y = object.fresh() if isinstance(object, Traced) else _stacked(object)
         y = y if dtype is None else astype(y, dtype)
         return y if y.ndim >= ndmin else np.reshape(y, (1,) * (ndmin - y.ndim) + y.shape)
@@ -98,7 +100,7 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, **kwargs: An
     if isinstance(a, np.ndarray):
         return np.asarray(a, dtype, copy=copy, **kwargs)
     if holds_traced(a):
-        return array(a, dtype)
+        return array(a, dtype, copy=copy)
     if hasattr(a, "dtype"):
         return namespace(a).asarray(a, dtype, **kwargs)
     return _array(a, dtype, copy=copy, **kwargs)

@@ -38,7 +38,7 @@ def getitem(x: Any, index: Any) -> Any:
     basic, picks = split_index(full, x.shape)
     if not picks:
         return looked(x, basic)
-    found = _picked(x, basic, picks)
+    found = x._detached(_picked(x, basic, picks), (x,))
     if is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
         found.home.masked[found.index] = full[0], x.index
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, placed
+from ..backend import array_of, namespace, placed
 from ..errors import InputError, MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
@@ -40,7 +40,9 @@ def reshape_method(x: Any, *shape: Any, order: str = "C", copy: Any = None) -> A
 
 @implements(np.ravel, method="ravel")
 def ravel(x: Any, order: str = "C") -> Any:
-    return reshape(x, (-1,), order)
+    """A copy of what does not lie in one piece, unlike `reshape`, which has a view of that too, where it can."""
+    y, flags = reshape(x, (-1,), order), array_of(x).flags
+    return y if (flags.f_contiguous if order == "F" else flags.c_contiguous) else np.positive(y)
 
 
 @implements(method="flatten")
