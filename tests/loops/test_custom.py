@@ -107,7 +107,70 @@ def test_an_argument_that_samples_share():
         same(mj.jacobian(f, **options)(X, SHARED), mj.jacobian(lambda x, w: x * w, **options)(X, SHARED))
 
 
+def centred(x: Any) -> Any:
+    return x - x.mean(0)
+
+
+MIXING = {
+    "mean": (centred, lambda p, t: centred(t[0]), lambda p, w: centred(w)),
+    "neighbours": (lambda x: np.roll(x, 1, 0), lambda p, t: np.roll(t[0], 1, 0), lambda p, w: np.roll(w, -1, 0)),
+    "those before": (
+        lambda x: np.cumsum(x, 0), lambda p, t: np.cumsum(t[0], 0), lambda p, w: np.cumsum(w[::-1], 0)[::-1]
+    ),
+    "those after": (
+        lambda x: np.cumsum(x[::-1], 0)[::-1], lambda p, t: np.cumsum(t[0][::-1], 0)[::-1], lambda p, w: np.cumsum(w, 0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["jvp", "vjp", "both"])
+@pytest.mark.parametrize("name", MIXING)
+@pytest.mark.parametrize("x", [X, X[:2]], ids=["several", "two"])
+def test_samples_that_mix_in_what_is_given_are_noticed(name, given, x):
+    f, forward, backward = MIXING[name]
+    options = {"jvp": {"jvp": forward}, "vjp": {"vjp": backward}, "both": {"jvp": forward, "vjp": backward}}[given]
+    g = mj.custom(f, **options)
+    for call in (mj.jacobian(g), mj.compile(mj.jacobian(g)), mj.hessian(lambda x: np.sin(g(x)))):
+        with pytest.raises(mj.BatchMixingError, match="custom"):
+            call(x)
+    loss = lambda f: lambda x: (np.sin(f(x)) ** 2).sum()
+    same(mj.grad(loss(g))(x), mj.grad(loss(f))(x))
+    same(mj.hvp(loss(g), (x,), (x,)), mj.hvp(loss(f), (x,), (x,)))
+    for mode in ("forward", "reverse"):
+        for option in ({"batch_axis": None}, {"on_mixing": "full"}, {"on_mixing": "diagonal"}):
+            same(mj.jacobian(g, mode=mode, **option)(x), mj.jacobian(f, mode=mode, **option)(x))
+
+
+@pytest.mark.parametrize("given", ["jvp", "vjp"])
+def test_a_matrix_that_samples_share_may_have_as_many_rows_as_there_are_samples(given):
+    W = RNG.normal(size=(4, 4))
+    x = RNG.normal(size=(4, 4))
+    f = lambda x, W: np.tanh(x @ W)
+    forward = lambda p, t: (1 - f(*p) ** 2) * (t[0] @ p[1] + p[0] @ t[1])
+    backward = lambda p, w: ((1 - f(*p) ** 2) * w @ p[1].T, p[0].T @ ((1 - f(*p) ** 2) * w))
+    g = mj.custom(f, **{given: {"jvp": forward, "vjp": backward}[given]})
+    for n in (0, 1):
+        same(*(mj.jacobian(h, n, batch_axis=(0, None))(x, W) for h in (g, f)))
+
+
+def test_the_question_whether_samples_mix_is_asked_once_for_shapes():
+    asked = []
+    f = mj.custom(np.sin, vjp=lambda p, w: asked.append(w.shape) or np.cos(p[0]) * w)
+    counts = []
+    for _ in range(3):
+        asked.clear()
+        same(mj.grad(lambda x: f(x).sum())(X), np.cos(X))
+        counts.append(len(asked))
+    assert counts == [5, 3, 3]  # a seed for each of three features, and two questions before
+
+
 @pytest.mark.parametrize("make, message", [
+    (lambda: mj.custom(lambda x: (x, x), jvp=jvp)(X), r"one array, \(B, \*out\), got a tuple of 2"),
+    (lambda: mj.custom(lambda x: [1.0, 2.0], jvp=jvp)(X), "got a list of 2"),
+    (lambda: mj.custom(lambda x: {"a": x}, jvp=jvp)(X), "got a dict of 1"),
+    (lambda: mj.custom(lambda x: None, jvp=jvp)(X), "got NoneType"),
+    (lambda: mj.custom(black_box, jvp=jvp)(X, y=Y), "black_box by position.*got y="),
+    (lambda: mj.jacobian(lambda x: mj.custom(black_box, jvp=jvp)(x, y=Y))(X), "black_box by position.*got y="),
     (lambda: mj.custom(black_box), "none of them"),
     (lambda: mj.custom(3, jvp=jvp), "f: expected a function"),
     (lambda: mj.custom(black_box, jvp=3), "jvp: expected a function"),

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..algebra.labels import Axes, Label
 from ..arguments import known_calls
-from ..backend import is_array, namespace, zeros
+from ..backend import array_of, is_array, namespace, on_host, zeros
 from ..errors import InputError, UnsupportedOperationError
+from ..foreign import kind_of
 from ..lines import user_line
 from ..numpy.protocol import as_arrays
 from ..ops.edges import Edge, Part
@@ -25,6 +26,9 @@ __all__ = ["custom"]
 
 Function = Callable[..., Any]
 
+MIXED = 1e-4
+"""Of the largest entry: what one sample's tangent may be wrong by in the company of others, as solvers leave it."""
+
 
 @known_calls
 def custom(
@@ -33,17 +37,21 @@ def custom(
     """`f`, a black box on plain arrays (a solver, a table, C code), with the derivative given.
 
     Args:
-        f: Maps arrays, the samples on axis 0, to one array (B, *out), each sample by itself, which cannot be looked
-            into. It sees plain arrays alone.
+        f: Maps arrays, the samples on axis 0, to one array (B, *out), each sample by itself. It sees plain arrays
+            alone, by position, and is not looked into.
         jacobian: ``jacobian(*args)``: (B, *out, *in), or (B, *out, *arg) for an argument that all samples share; of
             several float arguments a tuple with one for each.
         jvp: ``jvp(primals, tangents)``, tuples: the tangent of the output, (B, *out).
         vjp: ``vjp(primals, cotangent)``: a tuple of cotangents, one for each argument, or the one there is.
 
     One of the three is needed. `jvp` serves forward mode and `vjp` reverse, one call for each seed; where only one of
-    them is given it serves both. What is given may be a black box too; where it is written in NumPy or by `custom`
-    itself, it is differentiated again for second derivatives. Raises UnsupportedOperationError where it cannot be, and
-    InputError where shapes are wrong.
+    them is given it serves both. Two calls more find out, once for shapes, on the CPU, whether they mix samples, which
+    is then treated as anywhere else. A `jacobian` cannot say that samples mix: where `f` mixes them it is wrong, which
+    minijac.testing.check_derivatives notices. What is given may be a black box too; where it is written in NumPy or by
+    `custom` itself, it is differentiated again for second derivatives.
+
+    Raises UnsupportedOperationError where it cannot be, and InputError where shapes are wrong, arguments are given by
+    name, or `f` returns several arrays: make a function of each.
 
     >>> import numpy as np, minijac as mj
     >>> sine = mj.custom(np.sin, jacobian=lambda x: np.cos(x)[:, :, None] * np.eye(2))
@@ -61,13 +69,24 @@ def custom(
     op = Op(f"custom {label}", lambda *args: _checked(label, f(*args), args), given.edge)
 
     @wraps(f)
-    def black_box(*args: Any) -> Any:
+    def black_box(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            raise InputError(
+                f"custom: expected the arguments of {label} by position, as its derivative is given them, got "
+                f"{', '.join(kwargs)}=. For what is no argument of both, let functions capture it."
+            )
         return apply(op, tuple(as_arrays(*args)), {})
 
     return black_box
 
 
 def _checked(label: str, y: Any, args: Sequence[Any]) -> Any:
+    if not is_array(y) and not isinstance(y, int | float | complex):
+        several = f"a {type(y).__name__} of {len(y)}" if isinstance(y, tuple | list | dict) else kind_of(y)
+        raise InputError(
+            f"custom: expected {label} to return one array, (B, *out), got {several}. Make a function by custom for "
+            "each result, or stack them."
+        )
     y = y if is_array(y) else np.asarray(y)
     if y.dtype.kind not in "fc" and any(x.dtype.kind in "fc" for x in args):
         raise InputError(f"custom: expected {label} to return an array of floats, got {y.dtype}{list(y.shape)}.")
@@ -80,16 +99,22 @@ class _Given:
     def __init__(self, label: str, jacobian: Function | None, jvp: Function | None, vjp: Function | None) -> None:
         self.label = label
         self.jacobian, self.jvp, self.vjp = jacobian, jvp, vjp
+        self._known: dict[Any, bool] = {}
+        """Whether samples mix, by the argument and the shapes."""
 
     def edge(self, node: Node, k: int) -> Edge:
         x, y = node.args[k], node.out
-        paired = bool(x.ndim and y.ndim) and x.shape[0] == y.shape[0]
         if self.jacobian is not None:
             return self._block(node, k, self._asked("jacobian", lambda *args: self._one_of(node, k, args), *node.args))
         push, pull = self._pushed(node, k), self._pulled(node, k)
+        alike = bool(x.ndim and y.ndim) and x.shape[0] == y.shape[0]
+        paired = alike and not self._mixes(node, k)
         if self.jvp is not None and self.vjp is not None:
             return linear_map(x.shape, y.shape, push, pull, [(0, 0)] if paired else [])
         source, of_units = (x, push) if self.jvp is not None else (y, pull)
+        if alike and not paired:  # of all entries by all, if it comes to that
+            back = _transposed(of_units, source)
+            return linear_map(x.shape, y.shape, *((push, back) if self.jvp is not None else (back, pull)), [])
         J: Any = of_units(_units(source, paired))  # (seeds, *target)
         within = source.shape[1:] if paired else source.shape
         J = J.reshape((*within, *J.shape[1:]))
@@ -98,6 +123,28 @@ class _Given:
         if self.jvp is not None:
             return self._block(node, k, np.transpose(J, (*rest, *first)))
         return self._block(node, k, np.transpose(J, (rest[0], *first, *rest[1:]) if paired else (*first, *rest)))
+
+    def _mixes(self, node: Node, k: int) -> bool:
+        """Whether what is given for half of the samples reaches the others, or is other than in company of them."""
+        args, y = [array_of(x) for x in node.args], array_of(node.out)
+        if len(y) < 2 or not all(map(on_host, (*args, y))):
+            return False
+        key = k, args[k].shape, y.shape
+        if key not in self._known:
+            forward = self.jvp is not None
+            source, target = (args[k], y) if forward else (y, args[k])
+            plain = Node(node.op, node.parents, tuple(args), node.params, y, node.where)
+            ask = (self._pushed if forward else self._pulled)(plain, k)
+            seed = (1.5 + np.cos(np.arange(source.size))).reshape(source.shape).astype(source.dtype)
+            half = (np.arange(len(y)) % 2).astype(source.real.dtype)
+            with np.errstate(all="ignore"):
+                together = ask(seed[None])[0]
+                apart = ask((seed.T * half).T[None])[0]
+                off, size = (np.max(np.abs(d), initial=0.0) for d in (apart - (together.T * half).T, together))
+                if not 0 < size < np.inf:  # which says nothing
+                    return False
+                self._known[key] = bool(off > MIXED * size)
+        return self._known[key]
 
     def _one_of(self, node: Node, k: int, args: Sequence[Any]) -> Any:
         """The Jacobian by argument `k`, of those that were given."""
@@ -174,6 +221,17 @@ class _Given:
                 ) from None
 
             return apply(Op(f"custom {self.label} {name}", function, none_given), operands, {})
+
+
+def _transposed(of_units: Function, source: Any) -> Function:
+    """The transpose of a linear map of what has the shape of `source`, by its matrix, made when it is asked for."""
+
+    def transposed(seeds: Any) -> Any:
+        J = of_units(_units(source, False))
+        count = len(seeds)
+        return (seeds.reshape(count, -1) @ J.reshape(len(J), -1).T).reshape(count, *source.shape)
+
+    return transposed
 
 
 def _units(x: Any, paired: bool) -> Any:
