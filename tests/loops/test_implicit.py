@@ -212,3 +212,24 @@ def test_hvp_is_the_hessian_times_tangents():
     expected = [sum(np.einsum("ijkl,kl->ij", H[n][m], t) for m, t in enumerate((w, v))) for n in range(2)]
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, 1e-10, 1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_checkpointed_root_has_second_derivatives(compiled):
+    """The steps at a solution are of values that the run of a checkpoint makes of its own."""
+    x = np.linspace(0.1, 1.0, 6).reshape(3, 2)
+    root = lambda a: mj.root(lambda y, a: y**3 + y - a, np.zeros((3, 2)), a)
+    step = mj.checkpoint(lambda carry, _: (root(carry), None))
+    pairs = [
+        (mj.checkpoint(root), root),
+        (lambda x: mj.checkpoint(lambda y: root(y * x))(x), lambda x: root(x * x)),
+        (lambda x: mj.scan(step, x, None, length=2)[0], lambda x: root(root(x))),
+    ]
+    for f, plain in pairs:
+        for transformation in (mj.hessian, lambda f: mj.jacobian(mj.jacobian(f, mode="reverse"), mode="reverse")):
+            found = mj.compile(transformation(f)) if compiled else transformation(f)
+            np.testing.assert_allclose(found(x), transformation(plain)(x), atol=1e-12)
+        v = np.ones_like(x)
+        product = mj.hvp(lambda x, f=f: f(x).sum(), (x,), (v,))
+        expected = mj.hvp(lambda x, plain=plain: plain(x).sum(), (x,), (v,))
+        np.testing.assert_allclose(product, expected, atol=1e-12)

@@ -24,7 +24,7 @@ class Inside(Trace):
     Of traces that began `since` then values are below this one.
     """
 
-    __slots__ = ("_entered", "_since", "_values", "operands")
+    __slots__ = ("_begun", "_entered", "_since", "_values", "operands")
 
     def __init__(
         self, operands: Sequence[Traced] = (), values: Sequence[Any] | None = None, since: int | None = None
@@ -35,6 +35,12 @@ class Inside(Trace):
         """What has entered, each once, in the order of the inputs."""
         self._entered: dict[tuple[int, int], Traced] = {}
         self._values = values
+        self._begun: dict[int, int] = {}
+        """How much older traces had recorded when this run began: what they record since is made of its values."""
+        for value in values or ():
+            while isinstance(value, Traced):
+                self._begun[value.home.serial] = len(value.home.nodes)
+                value = value.value
         for operand in operands:
             self._enter(operand, values[len(self.operands)])  # type: ignore[index]
 
@@ -46,9 +52,9 @@ class Inside(Trace):
         if known is not None:
             return known
         found = self._entered.get((x.home.serial, x.index))
-        if found is None and x.home.serial > self._since:
-            return x
         if found is None:
+            if x.home.serial > self._since or x.index >= self._begun.get(x.home.serial, x.index + 1):
+                return x
             if self._values is not None:
                 raise TraceError(
                     f"a function that is run again to be differentiated met, at {user_line()}, a traced value that it "
