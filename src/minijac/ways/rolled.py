@@ -28,6 +28,7 @@ from ..program.record import Foreign, Recorder, Symbol
 from ..tape.op import Op
 from ..tape.trace import THREAD, Node, Trace, apply
 from ..tape.traced import Traced, traced
+from . import looping
 from .closing import Closed
 from .looping import as_scan, is_plain
 
@@ -49,7 +50,8 @@ def followed_with_loops(run: Recorded, followed: Callable[[Recorded], Prepared])
 def with_loops(run: Recorded) -> tuple[Recorded, Callable[[], None]] | None:
     """A run with loops in place of equal steps, and what to call where it is taken; None where it has none."""
     trace, nodes = run.trace, run.nodes
-    if len(nodes) < rolling.SHORTEST or THREAD.inside is not None or trace.masked or trace.complex:
+    shortest = looping.LONG if trace.program is None else rolling.SHORTEST
+    if len(nodes) < shortest or THREAD.inside is not None or trace.masked or trace.complex:
         return None
     inputs = [*run.inputs, *run.others]
     if not all(_is_below(nodes[i].out, trace.program) for i in inputs):
