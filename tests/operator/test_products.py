@@ -111,6 +111,11 @@ def test_without_samples_a_jacobian_is_a_product_too() -> None:
 def test_an_order_or_mixing_that_is_asked_for_is_kept_to() -> None:
     f = lambda x: np.tanh(x @ W[0]) @ W[1]
     assert len(mj.jacobian(f, structured=True, mode="reverse")(X).parts) == 1
+    J = mj.jacobian(f, structured=True, on_mixing="full")(X)
+    D = mj.jacobian(f, on_mixing="full")(X)
+    assert J.shape == D.shape == (B, N, B, N)
+    close(J.todense(), D)
+    close(J @ X, np.einsum("bocI,cI->bo", D, X))
     mixing = lambda x: np.tanh((x - x.mean(0)) @ W[0]) @ W[1]
     J = mj.jacobian(mixing, structured=True, on_mixing="diagonal")(X)
     close(J.todense(), mj.jacobian(mixing, on_mixing="diagonal")(X))

@@ -48,7 +48,7 @@ def chained(ready: Prepared, options: Options) -> list[list[Any]] | None:
         return None
     one = unit(ready.sources, ready.outputs)
     parts = tuple(segment(graph, a, b, one) for a, b in pairwise(cuts))[::-1]
-    batched = ready.in_axes[0] is not None
+    batched = ready.in_axes[0] is not None and options.on_mixing != "full"
     if batched and not all(part.pairs.get(0) == 0 for part in parts):  # on the way the samples are on another axis
         return None
     J = Jacobian(parts, result_dtype(y, x), x, batched)
