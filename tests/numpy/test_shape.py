@@ -181,7 +181,7 @@ def test_moving_entries_costs_no_data(f):
     """The block is labels: the Jacobian holds no array along the features, let alone one for each sample."""
     x = np.random.default_rng(0).uniform(size=(B, 6))
     J = mj.jacobian(f, structured=True)(x)
-    for term in J._block.terms:
+    for term in J.block.terms:
         assert not any(factor.axes for factor in term.factors)
         assert all(type(digit) is Label for digit in term.inp[0]) and term.out[0] == term.inp[0]
     close(J.todense(), mj.jacobian(f)(x))

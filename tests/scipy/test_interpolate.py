@@ -46,6 +46,7 @@ CASES: dict[str, tuple[Any, np.ndarray]] = {
         )
     },
     "grid": (lambda m: m.RegularGridInterpolator(GRID, TABLE, bounds_error=False), 3 * POINTS - 1),
+    "interpn": (lambda m: lambda x: m.interpn(GRID, TABLE, x, bounds_error=False, fill_value=None), POINTS),
     "grid of vectors": (lambda m: m.RegularGridInterpolator(GRID, TABLES, bounds_error=False), POINTS),
     "grid, extrapolated": (
         lambda m: m.RegularGridInterpolator(GRID, TABLE, bounds_error=False, fill_value=None), 3 * POINTS - 1,

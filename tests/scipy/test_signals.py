@@ -30,6 +30,9 @@ def check(f: Function, truth: Function, x: np.ndarray) -> None:
     close(mj.compile(mj.jacobian(f, batch_axis=None))(x), expected, 1e-6, 1e-6)
 
 
+SECTIONS = np.array([[1.0, 0.4, 0.2, 1.0, -0.3, 0.1], [0.5, -0.2, 0.1, 1.0, 0.4, -0.2]])
+
+
 def signals() -> Iterator[tuple[str, Function, np.ndarray]]:
     """What a module of signals is asked for, and the argument."""
     for mode in ("full", "same", "valid"):
@@ -46,6 +49,9 @@ def signals() -> Iterator[tuple[str, Function, np.ndarray]]:
     yield "lfilter", lambda m, x: m.lfilter(B, A, x), IMAGE
     yield "lfilter along the first axis", lambda m, x: m.lfilter(B, A, x, axis=0), IMAGE
     yield "lfilter without a past", lambda m, x: m.lfilter(B, [2.0], x), IMAGE
+    yield "sosfilt", lambda m, x: m.sosfilt(SECTIONS, x), IMAGE
+    whole = lambda b: np.concatenate([b, SECTIONS[:, 3:]], 1)
+    yield "sosfilt by its sections", lambda m, b: m.sosfilt(whole(b), IMAGE, axis=0), SECTIONS[:, :3]
     yield "lfilter by a", lambda m, a: m.lfilter(B, a, IMAGE), A
     yield "lfilter by b", lambda m, b: m.lfilter(b, A, IMAGE), B
 
@@ -63,6 +69,7 @@ IMAGES: dict[str, Function] = {
     "gaussian": lambda m, x, mode: m.gaussian_filter(x, 0.6, mode=mode),
     "gaussian, derivative": lambda m, x, mode: m.gaussian_filter(x, (0.6, 0.4), order=(0, 1), mode=mode),
     "gaussian_laplace": lambda m, x, mode: m.gaussian_laplace(x, 0.5, mode=mode),
+    "gradient_magnitude": lambda m, x, mode: m.gaussian_gradient_magnitude(x, 0.6, mode=mode),
     "uniform": lambda m, x, mode: m.uniform_filter(x, 3, mode=mode),
     "laplace": lambda m, x, mode: m.laplace(x, mode=mode),
     "sobel": lambda m, x, mode: m.sobel(x, 0, mode=mode),

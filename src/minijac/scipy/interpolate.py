@@ -28,7 +28,7 @@ _KINDS = (
     "LSQUnivariateSpline", "PPoly", "PchipInterpolator", "UnivariateSpline", "interp1d", "make_interp_spline",
     "make_lsq_spline", "make_smoothing_spline",
 )  # fmt: skip
-__all__ = ["followed", *_KINDS]
+__all__ = ["followed", "interpn", *_KINDS]
 
 LINEAR = {"CubicSpline": 1, "make_interp_spline": 1, "interp1d": 1, "BSpline": 1}
 """Kinds that are linear in their values, and which argument these are."""
@@ -40,6 +40,13 @@ def followed(interpolant: Any) -> Any:
     Raises UnsupportedOperationError for kinds that are not made of polynomials between knots, or linear on a grid.
     """
     return _Grid(interpolant) if type(interpolant).__name__ == "RegularGridInterpolator" else _Spline(interpolant)
+
+
+def interpn(
+    points: Any, values: Any, xi: Any, method: str = "linear", bounds_error: bool = True, fill_value: Any = np.nan
+) -> Any:
+    """``RegularGridInterpolator(points, values, ...)(xi)``"""
+    return __getattr__("RegularGridInterpolator")(points, values, method, bounds_error, fill_value)(xi)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

@@ -13,8 +13,9 @@ from ..numpy.creation import asarray
 from .windows import slide
 
 __all__ = [
-    "convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "gaussian_filter1d", "gaussian_laplace",
-    "generic_laplace", "laplace", "prewitt", "sobel", "uniform_filter", "uniform_filter1d",
+    "convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "gaussian_filter1d",
+    "gaussian_gradient_magnitude", "gaussian_laplace", "generic_laplace", "laplace", "prewitt", "sobel",
+    "uniform_filter", "uniform_filter1d",
 ]  # fmt: skip
 
 _PADS = {"reflect": "symmetric", "grid-mirror": "symmetric", "mirror": "reflect", "nearest": "edge",
@@ -174,3 +175,13 @@ def gaussian_laplace(input: Any, sigma: Any, output: Any = None, mode: str = "re
     used = list(range(x.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
     orders = [[2 if k == axis else 0 for k in used] for axis in used]
     return sum(gaussian_filter(x, sigma, order, None, mode, cval, axes=used, **options) for order in orders)
+
+
+def gaussian_gradient_magnitude(input: Any, sigma: Any, output: Any = None, mode: str = "reflect", cval: float = 0.0, *,
+                                axes: Any = None, **options: Any) -> Any:  # fmt: skip
+    """The length of the gradient of a Gaussian; 0 has a slope of 0."""
+    x = asarray(input)
+    used = list(range(x.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
+    orders = [[int(k == axis) for k in used] for axis in used]
+    slopes = [gaussian_filter(x, sigma, order, None, mode, cval, axes=used, **options) for order in orders]
+    return np.linalg.norm(np.stack(slopes), axis=0)

@@ -12,7 +12,7 @@ from ..numpy.creation import asarray
 from ..ops.scipy import allpole
 from .windows import slide
 
-__all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "lfilter", "oaconvolve"]
+__all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "lfilter", "oaconvolve", "sosfilt"]
 
 _FEW = 64
 """Up to so many entries a kernel slides along the array, and the Jacobian is banded; beyond, they are transformed."""
@@ -111,3 +111,10 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
     b = b.reshape((1,) * (x.ndim - 1) + (m,))
     driven = _by_sliding(x, b, [x.ndim - 1])[..., :n]
     return np.moveaxis(driven / a[0] if a.shape[0] == 1 else allpole(driven, a), -1, axis)
+
+
+def sosfilt(sos: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
+    """Sections of second order one after the other, each an `lfilter`. sos: (sections, 6)."""
+    for section in asarray(sos):
+        x = lfilter(section[:3], section[3:], x, axis, zi)
+    return x
