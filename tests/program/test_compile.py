@@ -244,6 +244,27 @@ def test_python_numbers_are_inputs():
     agrees(mj.jacobian(lambda x, p: x**p, batch_axis=(0, None)), (abs(X), 2), (abs(X), 0))
 
 
+LARGE_INTEGERS = {
+    "product": lambda x, k: x * k,
+    "square": lambda x, k: x * (k * k),
+    "sum, negated": lambda x, k: x * -(k + 1),
+    "power": lambda x, k: x * k**3,
+    "quotients": lambda x, k: x / k + x * (k // 3),
+    "tanh": lambda x, k: np.tanh(x) * k,
+    "where": lambda x, k: np.where(x > 0, k * x, x - abs(k)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_INTEGERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_integers_of_any_size_are_inputs(name, dtype):
+    f, x = LARGE_INTEGERS[name], X.astype(dtype)
+    calls = [(x, k) for k in (3, 2**40, 2**63, -(2**63), 2**70, 5)]
+    for transformed in (f, mj.jacobian(f, batch_axis=(0, None)), mj.laplacian(f, batch_axis=(0, None))):
+        agrees(transformed, *calls, rtol=1e-5)
+        agrees(transformed, *calls[::-1], rtol=1e-5)
+
+
 SINGLE = X.astype(np.float32)
 WEAK: dict[str, Any] = {
     "product": lambda x, a: x * a,

@@ -344,14 +344,19 @@ clip = elementwise(
 )
 
 
+def _cast(x: Any, dtype: Any) -> Any:
+    return (x if hasattr(x, "astype") else np.asarray(x)).astype(dtype)
+
+
 astype_op = elementwise(
     "astype",
-    lambda x, dtype: x.astype(dtype),
+    _cast,
     lambda y, x, dtype: 1.0,
     examples=[Example(((3, 4),), {"dtype": np.float64})],
     scalar=SCALARS["astype"],
     unchanged=lambda shape, dtype: True,
     into=into.converted,
+    of_numbers=True,
     complex=True,
 )
 real = elementwise("real", np.real, 0.5, examples=ONE, complex=True, conjugate=0.5)
@@ -378,11 +383,12 @@ exponent = elementwise("exponent", lambda x: np.frexp(x)[1], None, examples=ONE,
 """The power of two of a float's representation."""
 cast = elementwise(
     "cast",
-    lambda x, dtype: x.astype(dtype),
+    _cast,
     None,
     examples=[Example(((3, 4),), {"dtype": np.dtype(int)})],
     scalar=SCALARS["astype"],
     into=into.converted,
+    of_numbers=True,
 )
 
 

@@ -68,6 +68,8 @@ class Elementwise(Op):
     """As declared, one for each operand."""
     scalar: Scalar | None = None
     """How one entry is computed, where the value does not say it."""
+    of_numbers: bool = False
+    """Whether its only operand may be a Python number, of any size."""
 
     @property
     def spelling(self) -> Scalar | None:
@@ -83,7 +85,7 @@ class Elementwise(Op):
         return [Part(labels, operand_axes(labels, shape)) for shape in shapes]
 
     def takes_numbers(self, count: int) -> bool:
-        return count > 1 or isinstance(self.value, np.ufunc)
+        return count > 1 or self.of_numbers or isinstance(self.value, np.ufunc)
 
 
 def elementwise(
@@ -118,8 +120,7 @@ def elementwise_edge(node: Node, k: int) -> Edge:
     inp = operand_axes(axes, shape)
     if isinstance(partial, int | float | complex):
         parts = [Part(axes, inp, (), complex(partial) if isinstance(partial, complex) else float(partial))]
-        other = node.op.conjugate  # type: ignore[union-attr]
-        if other:
+        if other := node.op.conjugate:  # type: ignore[union-attr]
             parts = [*(parts if partial else ()), Part(axes, inp, (), other, True)]
         return Edge(out_shape, shape, parts)
     return Edge(out_shape, shape, [Part(axes, inp, (labelled(partial, axes, node.out.dtype),))])
@@ -241,9 +242,8 @@ def contracted(names: Sequence[Sequence[Any]], out: Sequence[Any], operands: Seq
 def _tidy(out: Axes, inp: Axes, factors: list[Factor]) -> Part:
     """Sum the factors over the labels that neither side has, which a term may not keep."""
     keep = {axis[0] for axis in (*out, *inp)}
-    if all(label in keep for factor in factors for label in factor.axes):
-        return Part(out, inp, tuple(factors))
-    return Part(out, inp, contract(factors, keep))  # type: ignore[arg-type]
+    kept = all(label in keep for factor in factors for label in factor.axes)
+    return Part(out, inp, tuple(factors) if kept else contract(factors, keep))  # type: ignore[arg-type]
 
 
 # -- structural --------------------------------------------------------------------------------------------------------
