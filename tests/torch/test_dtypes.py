@@ -6,6 +6,7 @@ from tests.support.torch_modules import per_sample
 
 torch = pytest.importorskip("torch")
 
+import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
 
 FUNCTIONS = {
@@ -45,3 +46,36 @@ def test_small_batches(batch, dtype):
     net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Tanh()).to(dtype)
     J = mt.jacobian(net)(torch.ones(batch, 4, dtype=dtype))
     assert J.shape == (batch, 2, 4) and J.dtype == dtype
+
+
+TWO_DTYPES = {
+    "Linear": torch.nn.Linear(3, 2),
+    "Linear in the middle": torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Linear(3, 2)),
+    "LayerNorm": torch.nn.LayerNorm(3),
+    "convolution": lambda x: torch.nn.functional.conv1d(x[:, None], torch.ones(2, 1, 2)),
+    "matmul": lambda x: x @ torch.ones(3, 2),
+    "mv": lambda x: x @ torch.ones(3),
+    "bmm": lambda x: torch.bmm(x[:, None], torch.ones(len(x), 3, 2)),
+    "einsum": lambda x: torch.einsum("bi,oi->bo", x, torch.ones(2, 3)),
+    "solve": lambda x: torch.linalg.solve(torch.eye(3).expand(len(x), 3, 3), x),
+}
+
+
+@pytest.mark.parametrize("name", TWO_DTYPES)
+def test_operands_of_two_dtypes_are_refused_where_torch_refuses_them(name):
+    f, x = TWO_DTYPES[name], torch.ones(4, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError):
+        f(x)
+    with pytest.raises(mj.InputError, match=r"one dtype.*float(64|32) and float(64|32)"):
+        mt.jacobian(f)(x)
+    assert mt.jacobian(f)(x.float()).dtype == torch.float32
+
+
+def test_operands_of_two_dtypes_are_promoted_where_torch_promotes_them():
+    x = torch.ones(4, 3, dtype=torch.float64)
+    for f in (
+        lambda x: x * torch.ones(3),
+        lambda x: torch.cat([x, x.float()], 1),
+        lambda x: torch.where(x > 0, x, x.float()),
+    ):
+        assert mt.jacobian(f)(x).dtype == f(x).dtype == torch.float64

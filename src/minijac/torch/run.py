@@ -17,7 +17,7 @@ from ..backend import array_of as plain_array
 from ..errors import InputError, MinijacError, MutationError, TraceError, UnsupportedOperationError
 from ..lines import user_line
 from ..tape.trace import Trace
-from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_reals
+from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
 from .tensors import TracedTensor, array_of, tensor_of, torch_dtype
 from .views import Place
 
@@ -294,7 +294,7 @@ def _resolved(func: Any) -> Handler:
     if packet in DRAWS:
         return _drawn
     function = TABLE.get(func) or TABLE.get(packet)
-    function = function and of_reals(packet, function)
+    function = function and of_one_dtype(packet, of_reals(packet, function))
     if packet in VIEWS and function is not None:
         return partial(_view, function)
     if torch.Tag.inplace_view in func.tags:

@@ -13,7 +13,7 @@ from ...errors import UnsupportedOperationError
 from ...ops.linalg import T
 from ..tensors import tensor_of
 from .reductions import vector_norm
-from .registry import COMPLEX, TABLE, aten
+from .registry import ALIKE, COMPLEX, TABLE, aten
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -301,6 +301,11 @@ TABLE.update({
 COMPLEX.update((
     aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot, aten.matmul, aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm,
     aten.einsum, aten.linalg_inv_ex, aten._linalg_solve_ex, aten.linalg_solve_triangular, aten.linalg_matrix_exp,
+))  # fmt: skip
+
+ALIKE.update((
+    aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot, aten.matmul, aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm,
+    aten._linalg_solve_ex, aten._cdist_forward, aten._euclidean_dist,
 ))  # fmt: skip
 
 

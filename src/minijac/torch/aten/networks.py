@@ -15,7 +15,7 @@ from ...backend import astype, namespace, placed, value_of
 from ...numpy.indexing import put
 from ..tensors import tensor_of
 from .reductions import picked
-from .registry import EXACT, TABLE, aten
+from .registry import ALIKE, EXACT, TABLE, aten
 from .shapes import along
 
 _CONV = {1: nn.conv1d, 2: nn.conv2d, 3: nn.conv3d}
@@ -381,3 +381,6 @@ TABLE.update({
     aten._embedding_bag: embedding_bag, aten._embedding_bag_forward_only: embedding_bag,
     aten.native_dropout_backward: dropout_backward,
 })  # fmt: skip
+ALIKE.update((
+    aten.convolution, aten.convolution_overrideable, aten._convolution, aten.native_layer_norm, aten.native_group_norm,
+))  # fmt: skip

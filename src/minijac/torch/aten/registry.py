@@ -14,6 +14,7 @@ from ...lines import user_line
 from ..tensors import DTYPES
 
 __all__ = [
+    "ALIKE",
     "BESIDE",
     "COMPLEX",
     "EXACT",
@@ -23,6 +24,7 @@ __all__ = [
     "VIEWS",
     "aten",
     "floating",
+    "of_one_dtype",
     "of_reals",
     "promoted",
     "register",
@@ -37,6 +39,8 @@ BESIDE: set[Any] = set()
 """Of these, those that are no part of it: real parts, conjugates."""
 COMPLEX: set[Any] = set()
 """Those that are right for complex operands as they stand."""
+ALIKE: set[Any] = set()
+"""Those that take operands of one dtype only, as torch's do."""
 FACTORIES: set[Any] = set()
 """Those that look at shapes alone."""
 RESOLVED: dict[Any, Callable[..., Any]] = {}
@@ -81,6 +85,23 @@ def of_reals(packet: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*values, **kwargs)
 
     return on_reals
+
+
+def of_one_dtype(packet: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which refuses operands of several dtypes where torch's does."""
+    if packet not in ALIKE:
+        return function
+
+    def on_one_dtype(*values: Any, **kwargs: Any) -> Any:
+        found = {str(x.dtype): None for x in values if hasattr(x, "dtype")}
+        if len(found) > 1:
+            raise InputError(
+                f"{packet} at {user_line()}: expected tensors of one dtype, as torch does, got {' and '.join(found)}. "
+                "Cast one of them: module.double(), x.float(), x.to(y.dtype)."
+            )
+        return function(*values, **kwargs)
+
+    return on_one_dtype
 
 
 _COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
