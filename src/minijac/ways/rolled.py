@@ -355,9 +355,12 @@ def _numbers(body: Program, n: int, x: Any) -> Any:
     if body.values[n].number not in PYTHON_NUMBERS:
         return x
     readers = [step for step in body.instructions if n in step.args]
-    types = {body.values[step.out].dtype for step in readers}
     plain = all(isinstance(step.op, Elementwise) and not step.op.shortcuts for step in readers)
-    return np.asarray(x, types.pop()) if plain and len(types) == 1 and x.dtype.kind in "if" else None
+    if not plain or x.dtype.kind not in "if":
+        return None
+    number = float(0) if x.dtype.kind == "f" else 0  # which takes the dtype of what it meets
+    types = {np.result_type(*(body.values[m].dtype for m in step.args if m != n), number) for step in readers}
+    return np.asarray(x, types.pop()) if len(types) == 1 else None
 
 
 class _Step:
