@@ -62,4 +62,4 @@ def test_views_lie_where_those_of_torch_lie(seed):
 
 def test_what_is_followed_hides_nothing_of_a_tensor():
     own = {name for name in vars(TracedTensor) if not name.startswith("__")}
-    assert own & {*dir(torch.Tensor)} == {"numpy"}
+    assert own & {*dir(torch.Tensor)} == {"numpy", "tolist"}  # which are refused

@@ -122,8 +122,11 @@ def test_so_they_are_for_loops_that_no_scan_could_be(f, way, monkeypatch):
             same(each(X), wanted)
 
 
-@pytest.mark.parametrize("name", ["numbers that differ", "arrays that differ", "a mask", "held", "rows of every step"])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "name, compiled",  # compiled, what carries no derivative is the program's, and its tape stays as it is
+    [("numbers that differ", True), ("arrays that differ", True)]
+    + [(name, False) for name in ("numbers that differ", "arrays that differ", "a mask", "held", "rows of every step")],
+)
 def test_what_is_differentiated_does_not_grow_with_the_steps(name, compiled, found):
     steps = {
         "numbers that differ": lambda c, x, t: np.sin(c) * (0.1 * t) + x,
@@ -225,3 +228,33 @@ def test_second_order_is_that_of_the_tape_as_it_is(way, monkeypatch):
     wanted = as_it_is(g, X, monkeypatch)
     same(g(X), wanted)
     same(mj.compile(g)(X), wanted)
+
+
+MASKED = {
+    "a mask": lambda h, x, t: np.sin(h) * (1.0 + (h >= 0.0) * 0.1),
+    "a mask of the input": lambda h, x, t: np.sin(h) * (1.0 + (x >= 0.0) * 0.1),
+    "another number in each step": lambda h, x, t: np.sin(h) * (h > (0.1 if t % 2 else 0.5)) + 0.1 * h,
+    "another integer in each step": lambda h, x, t: np.sin(h) * (1 + (h >= t % 3 - 1) * 0.1),
+    "a factor without derivative": lambda h, x, t: np.sin(h) * mj.stop_gradient(np.cos(h)),
+    "an order": lambda h, x, t: np.sin(np.sort(h, 1)[:, ::-1]),
+    "kinks": lambda h, x, t: np.sin(np.abs(h) - 0.3) + np.maximum(h, 0.1 * x) * 0.1,
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_carries_no_derivative_is_of_the_data_of_each_call(name):
+    def f(x):
+        h = x
+        for t in range(60):
+            h = MASKED[name](h, x, t)
+        return h
+
+    x, v = np.random.default_rng(3).normal(size=(3, 4)), np.ones((3, 4))
+    along = lambda f: lambda x: mj.jvp(f, (x,), (v,))[1]
+    for way in (along, mj.jacobian, lambda f: along(along(f)), lambda f: mj.jacobian(mj.grad(lambda x: f(x).sum()))):
+        compiled = mj.compile(way(f))
+        for data in (x, x[::-1] + 0.1, 0.5 - x):
+            same(compiled(data), way(f)(data))
+    for data in (x, 0.5 - x) if name != "a factor without derivative" else ():
+        step = 1e-6 * v
+        np.testing.assert_allclose(along(f)(data), (f(data + step) - f(data - step)) / 2e-6, 1e-5, 1e-8)

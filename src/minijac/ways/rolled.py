@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from ..program.ir import PYTHON_NUMBERS, Instruction, Program, Value
 from ..program.loops import LOOP, PICK, Loop, unrolled
 from ..program.passes import rolling
 from ..program.record import Foreign, Recorder, Symbol
-from ..tape.op import Op
 from ..tape.trace import THREAD, Node, Trace, apply
 from ..tape.traced import Traced, traced
 from . import looping
@@ -84,10 +82,7 @@ def _is_below(x: Any, recorder: Any) -> bool:
 
 
 class _Tape(NamedTuple):
-    """A tape as a program: of each of its first values the node, or -1 where it is computed, but carries no derivative.
-
-    Of a program that is being recorded, what nodes read and no trace follows, such as the mask of a choice, is in it.
-    """
+    """A tape as a program: of each of its first values the node, or -1 where it is given."""
 
     program: Program
     nodes: list[int]
@@ -95,64 +90,40 @@ class _Tape(NamedTuple):
     @classmethod
     def of(cls, graph: Graph, inputs: Sequence[int], recorder: Recorder | None) -> _Tape | None:
         nodes = graph.nodes
-        beside = [] if recorder is None else _beside(graph, recorder)
-        if beside is None:
+        if recorder is not None and _reads_beside(graph, recorder):
             return None
-        places = {nodes[i].out.index: i for i in (*inputs, *graph.order)} if beside else {}
-        writer = _Numbers(recorder, places)
+        writer = _Numbers(plain=recorder is None)
         for i in inputs:
             writer.add(_value(nodes[i].out, "input"), i)
-        rest = iter([*beside, None])
-        step = next(rest)
         for i in graph.order:
-            while step is not None and step.out < nodes[i].out.index:
-                writer.untraced(step)
-                step = next(rest)
             writer.node(i, nodes[i], graph.operands(i))
         outputs = tuple([writer.number[i] for i in graph.outputs])
         inputs = [writer.number[i] for i in inputs]
         return cls(Program(tuple(writer.values), tuple(writer.steps), tuple(inputs), outputs), writer.nodes)
 
 
-def _beside(graph: Graph, recorder: Recorder) -> list[Instruction] | None:
-    """What the program has computed of what nodes read, but carries no derivative; None where that is a loop."""
-    nodes, kinds = graph.nodes, recorder.values
-    known = {nodes[i].out.index for i in (*graph.order, *graph.inputs)}
-    waiting = [
-        arg.index
-        for i in graph.order
-        for arg in nodes[i].args
-        if isinstance(arg, Symbol) and arg.index not in known and kinds[arg.index].kind == "computed"
-    ]
-    makers = {step.out: step for step in recorder.instructions} if waiting else {}
-    found: dict[int, Instruction] = {}
-    while waiting:
-        step = makers[waiting.pop()]
-        if step.op in (LOOP, PICK):
-            return None
-        if step.out not in found:
-            found[step.out] = step
-            waiting += [n for n in step.args if n not in known and kinds[n].kind == "computed"]
-    return [found[n] for n in sorted(found)]
+def _reads_beside(graph: Graph, recorder: Recorder) -> bool:
+    """Whether nodes read what the program computes without a derivative, such as the mask of a choice."""
+    for i in graph.order:
+        followed = {k for k, _ in graph.operands(i)}
+        for k, arg in enumerate(graph.nodes[i].args):
+            if k not in followed and isinstance(arg, Symbol) and recorder.values[arg.index].kind == "computed":
+                return True
+    return False
 
 
 class _Numbers:
-    """Numbers the values of a tape."""
+    """Numbers the values of a tape; `plain`: arrays, and none of a program that is being recorded."""
 
-    def __init__(self, recorder: Recorder | None, places: Mapping[int, int]) -> None:
-        self._recorder, self._places = recorder, places
-        """Nodes, by the symbols that they are."""
+    def __init__(self, plain: bool) -> None:
+        self._plain = plain
         self.values: list[Value] = []
         self.nodes: list[int] = []
         self.steps: list[Instruction] = []
         self.number: dict[int, int] = {}
         """Of a node,"""
-        self._symbols: dict[int, int] = {}
-        """of a symbol that no trace follows,"""
         self._given: dict[Any, int] = {}
         """and of what is given."""
-        self._followed: set[int] = set()
-        """Symbols that depend on nodes."""
 
     def add(self, value: Value, node: int = -1) -> int:
         self.values.append(value)
@@ -173,60 +144,10 @@ class _Numbers:
         self.steps.append(Instruction(node.op, tuple(args), node.params, out))  # type: ignore[arg-type]
 
     def _operand(self, arg: Any) -> int:
-        if isinstance(arg, Symbol):
-            if arg.index in self._symbols:
-                return self._symbols[arg.index]
-            if arg.index in self._places:  # of which no derivative is wanted
-                return self.number[self._places[arg.index]]
-        key = _identity(arg, self._recorder is None)
+        key = _identity(arg, self._plain)
         if key not in self._given:
             self._given[key] = self.add(_value(arg, "captured"))
         return self._given[key]
-
-    def untraced(self, step: Instruction) -> None:
-        """Add an instruction of the program that is being recorded."""
-        assert self._recorder is not None
-        args, op = [], step.op
-        for n in step.args:
-            if n in self._places or n in self._followed:
-                op = _without_derivative(step.op)
-                self._followed.add(step.out)
-            if n in self._places:
-                args.append(self.number[self._places[n]])
-            else:
-                value = self._recorder.values[n]
-                args.append(
-                    self._symbols[n]
-                    if n in self._symbols
-                    else self._operand(value.content if value.kind == "constant" else self._recorder.given[n])
-                )
-        self._symbols[step.out] = out = self.add(self._recorder.values[step.out])
-        self.steps.append(Instruction(op, tuple(args), step.params, out))
-
-
-_UNTRACED: dict[Op, Op] = {}
-_TRACED: dict[Op, Op] = {}
-
-
-def _without_derivative(op: Op) -> Op:
-    """An operation as one that no trace records, of whatever is below its operands."""
-    if op not in _UNTRACED:
-        _UNTRACED[op] = replace(op, edge=None)
-        _TRACED[_UNTRACED[op]] = op
-    return _UNTRACED[op]
-
-
-def _applied(op: Op, args: Sequence[Any], params: dict[str, Any]) -> Any:
-    if op in _TRACED:
-        op, args = _TRACED[op], [_below(x) for x in args]
-    return apply(op, tuple(args), params)
-
-
-def _below(x: Any) -> Any:
-    """What no trace of a derivative follows."""
-    while isinstance(x, Traced) and not isinstance(x, Symbol):
-        x = x.value
-    return x
 
 
 SMALL = 2**16
@@ -309,7 +230,7 @@ class _Writer:
             elif out < len(self._tape.nodes) and self._tape.nodes[out] >= 0:
                 self.at[out] = self._copied(self._tape.nodes[out], own)
             else:
-                self.at[out] = _applied(op, own, params)
+                self.at[out] = apply(op, tuple(own), params)
         return True
 
     def _copied(self, i: int, args: Sequence[Any]) -> Any:
@@ -386,7 +307,7 @@ class _Step:
         for n, x in zip(self._inputs, own, strict=True):
             values[n] = x
         for step in self._body.instructions:
-            y = values[step.out] = _applied(step.op, [values[n] for n in step.args], step.params)
+            y = values[step.out] = apply(step.op, tuple([values[n] for n in step.args]), step.params)
             if isinstance(y, Traced) and y.index >= 0 and not isinstance(y, Symbol):
                 y.home.nodes[y.index].where = self._lines.get(id(step.params))
         ends = self._body.outputs
