@@ -417,3 +417,23 @@ def test_elliptic_integrals_of_small_modulus_in_single_precision():
 def test_complex_arguments_of_the_faddeeva_function():
     f = lambda x: np.abs(scipy_special.wofz(x * x + 1j * x))
     close(np.diag(mj.jacobian(f, batch_axis=None)(A)), (f(A + 1e-6) - f(A - 1e-6)) / 2e-6, 1e-7)
+
+
+@pytest.mark.parametrize("name", ["erfcx", "dawsn"])
+def test_slopes_far_from_zero_do_not_subtract_equals(name):
+    mpmath = pytest.importorskip("mpmath")
+    x = np.array([0.5, 19.0, 21.0, 1e2, 1e3, 1e4])
+    with mpmath.workdps(60):
+        points = [mpmath.mpf(float(v)) for v in x]
+        if name == "erfcx":
+            values = [mpmath.exp(z * z) * mpmath.erfc(z) for z in points]
+            slopes = [2 * z * y - 2 / mpmath.sqrt(mpmath.pi) for z, y in zip(points, values, strict=True)]
+            bends = [2 * y + 2 * z * s for z, y, s in zip(points, values, slopes, strict=True)]
+        else:
+            values = [mpmath.sqrt(mpmath.pi) / 2 * mpmath.exp(-z * z) * mpmath.erfi(z) for z in points]
+            slopes = [1 - 2 * z * y for z, y in zip(points, values, strict=True)]
+            bends = [-2 * y - 2 * z * s for z, y, s in zip(points, values, slopes, strict=True)]
+    f = getattr(mj.special, name)
+    slope = lambda x: mj.grad(lambda x: f(x).sum())(x)
+    np.testing.assert_allclose(slope(x), np.array(slopes, float), rtol=1e-11)
+    np.testing.assert_allclose(mj.grad(lambda x: slope(x).sum())(x), np.array(bends, float), rtol=1e-8)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import re
 import sys
 import threading
 import weakref
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -513,3 +515,31 @@ def test_dropped_functions_are_let_go_of_at_once():
         assert held() is None
     finally:
         gc.enable()
+
+
+# --- methods and copies ---------------------------------------------------------------------------------------------
+
+
+class Scaled:
+    def __init__(self, by=1.0):
+        self.by = by * np.ones(X.shape[1])
+
+    @mj.compile
+    def step(self, x):
+        return x * self.by
+
+
+def test_a_compiled_method_keeps_its_instance():
+    np.testing.assert_array_equal(Scaled(3.0).step(X), 3.0 * X)
+    step = Scaled(2.0).step
+    gc.collect()
+    np.testing.assert_array_equal(step(X), 2.0 * X)
+    assert step.__name__ == "step" and step.cache_info().misses == 1
+
+
+def test_a_copy_of_a_compiled_function_has_recorded_nothing():
+    sine = mj.compile(np.sin)
+    sine(X)
+    for other in (deepcopy(sine), pickle.loads(pickle.dumps(sine))):
+        assert other.cache_info().misses == 0
+        np.testing.assert_array_equal(other(X), np.sin(X))

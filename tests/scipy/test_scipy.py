@@ -126,6 +126,24 @@ def test_linear_algebra(pair):
     close(J, mj.jacobian(lambda x: f(linalg, x), batch_axis=None)(x))
 
 
+OF_SAMPLES = {
+    "block_diag": lambda la, x: la.block_diag(x, 2.0 * x[..., :1, :]),
+    "toeplitz": lambda la, x: la.toeplitz(x[..., 0], x[..., 1]),
+    "circulant": lambda la, x: la.circulant(x[..., 0]),
+    "companion": lambda la, x: la.companion(1.0 + x[..., 0]),
+    "leslie": lambda la, x: la.leslie(x[..., 0], x[..., 1:, 1]),
+    "fiedler": lambda la, x: la.fiedler(x[..., 0]),
+}
+
+
+@pytest.mark.parametrize("f", OF_SAMPLES.values(), ids=OF_SAMPLES.keys())
+def test_special_matrices_of_samples_are_those_of_each(f):
+    x = np.stack([A, S, A.T])
+    close(f(linalg, x), np.stack([f(scipy.linalg, each) for each in x]))
+    one = mj.jacobian(lambda x: f(linalg, x), batch_axis=None)
+    close(mj.jacobian(lambda x: f(linalg, x))(x), np.stack([one(each) for each in x]))
+
+
 G = S + np.tril(A, -1)  # of which the upper triangle is that of a positive definite matrix, the lower is not
 ASSUMED = ("diagonal", "tridiagonal", "banded", "upper triangular", "lower triangular", "sym", "her", "pos", "gen")
 

@@ -26,7 +26,7 @@ from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
 from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded
 from .ir import Program
 from .loops import unrolled
-from .methods import Method, Static, static_names, through_class, unmarked
+from .methods import Bound, Method, Static, static_names, through_class, unmarked
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
 
@@ -183,7 +183,12 @@ class Compiled:
         self._warned = False
         update_wrapper(self, fn, updated=())  # not its attributes, which may have our names
 
-    def __get__(self, instance: Any, owner: Any = None) -> Compiled:
+    def __reduce__(self) -> Any:
+        """A copy is of the same function, and has recorded nothing."""
+        names = tuple(name for name in self._static if isinstance(name, str))
+        return Compiled, (self._fn, self._maxsize, self._tf32, names)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Compiled | Bound:
         """The method of one instance, compiled for it: what its attributes hold is captured."""
         if instance is None:
             return self
@@ -193,7 +198,7 @@ class Compiled:
             method = Method(self._fn, weakref.ref(instance, lambda _: self._bound.pop(key, None)))
             static = [name for name in self._static if isinstance(name, str)]
             found = self._bound[key] = method.instance, Compiled(method, self._maxsize, self._tf32, static)
-        return found[1]
+        return Bound(instance, found[1])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = args

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["Method", "Static", "static_names", "through_class", "unmarked"]
+__all__ = ["Bound", "Method", "Static", "static_names", "through_class", "unmarked"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,20 @@ class Method:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(self.instance(), *args, **kwargs)
+
+
+class Bound:
+    """A compiled method as its instance has it: it keeps the instance, and is else what was compiled for it."""
+
+    def __init__(self, instance: Any, compiled: Callable[..., Any]) -> None:
+        self.__self__ = instance
+        self.__wrapped__ = compiled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
 
 
 def static_names(fn: Callable[..., Any], names: Sequence[str]) -> frozenset[Any]:

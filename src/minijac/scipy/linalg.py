@@ -438,31 +438,34 @@ def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
 
 
 def block_diag(*arrs: Any) -> Any:
-    """Matrices along a diagonal, zeros elsewhere."""
+    """Matrices along a diagonal, zeros elsewhere. Each (..., m, n)."""
     blocks = [np.atleast_2d(asarray(a)) for a in arrs]
-    width = sum(a.shape[1] for a in blocks)
+    lead = np.broadcast_shapes(*(a.shape[:-2] for a in blocks))
+    width = sum(a.shape[-1] for a in blocks)
     rows, start = [], 0
     for a in blocks:
-        stop = start + a.shape[1]
-        rows.append(np.pad(a, ((0, 0), (start, width - stop))))
+        stop = start + a.shape[-1]
+        row = np.pad(a, (*[(0, 0)] * (a.ndim - 1), (start, width - stop)))
+        rows.append(np.broadcast_to(row, (*lead, *row.shape[-2:])))
         start = stop
-    return np.concatenate(rows, axis=0)
+    return np.concatenate(rows, axis=-2)
 
 
 def toeplitz(c: Any, r: Any = None) -> Any:
-    """Constant along diagonals: `c` is the first column, ``r[1:]`` the rest of the first row. c: (m,), r: (n,)."""
+    """Constant along diagonals: c (..., m) is the first column, ``r[1:]`` of r (..., n) the rest of the first row."""
     c = asarray(c)
     r = np.conj(c) if r is None else asarray(r)
-    entries = np.concatenate([c[::-1], r[1:]])
-    m, n = c.shape[0], r.shape[0]
-    return entries[np.arange(m - 1, -1, -1)[:, None] + np.arange(n)]
+    lead, (m, n) = np.broadcast_shapes(c.shape[:-1], r.shape[:-1]), (c.shape[-1], r.shape[-1])
+    parts = c[..., ::-1], r[..., 1:]
+    entries = np.concatenate([np.broadcast_to(x, (*lead, x.shape[-1])) for x in parts], axis=-1)
+    return entries[..., np.arange(m - 1, -1, -1)[:, None] + np.arange(n)]
 
 
 def circulant(c: Any) -> Any:
-    """Each column the one before, moved down by one. c: (n,)."""
+    """Each column the one before, moved down by one. c: (..., n)."""
     c = asarray(c)
-    n = c.shape[0]
-    return c[(np.arange(n)[:, None] - np.arange(n)) % n]
+    n = c.shape[-1]
+    return c[..., (np.arange(n)[:, None] - np.arange(n)) % n]
 
 
 def hankel(c: Any, r: Any = None) -> Any:
@@ -473,22 +476,24 @@ def hankel(c: Any, r: Any = None) -> Any:
 
 
 def companion(a: Any) -> Any:
-    """Its eigenvalues are the roots of the polynomial with the coefficients a: (n,)."""
+    """Its eigenvalues are the roots of the polynomial with the coefficients a: (..., n)."""
     a = asarray(a)
-    n = a.shape[0]
-    return np.concatenate([(-a[1:] / a[0])[None], np.eye(n - 2, n - 1, dtype=a.dtype)])
+    n = a.shape[-1]
+    below = np.broadcast_to(np.eye(n - 2, n - 1, dtype=a.dtype), (*a.shape[:-1], n - 2, n - 1))
+    return np.concatenate([(-a[..., 1:] / a[..., :1])[..., None, :], below], axis=-2)
 
 
 def leslie(f: Any, s: Any) -> Any:
-    """Fecundities f: (n,) in the first row, survivals s: (n - 1,) below the diagonal."""
-    s = asarray(s)
-    return np.concatenate([asarray(f)[None], np.pad(np.diag(s), ((0, 0), (0, 1)))])
+    """Fecundities f: (..., n) in the first row, survivals s: (..., n - 1) below the diagonal."""
+    f, s = asarray(f), asarray(s)
+    below = np.pad(s[..., None] * np.eye(s.shape[-1], dtype=s.dtype), (*[(0, 0)] * s.ndim, (0, 1)))
+    return np.concatenate([f[..., None, :], below], axis=-2)
 
 
 def fiedler(a: Any) -> Any:
-    """Distances between the entries of a: (n,)."""
+    """Distances between the entries of a: (..., n)."""
     a = asarray(a)
-    return np.abs(a[:, None] - a)
+    return np.abs(a[..., :, None] - a[..., None, :])
 
 
 def khatri_rao(a: Any, b: Any) -> Any:

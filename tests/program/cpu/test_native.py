@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -335,3 +337,22 @@ def test_reductions_along_any_axes(shape, dtype):
                 for command in written.commands:
                     command()
                 np.testing.assert_allclose(out, function.reduce(x, axes), rtol=1e-5, atol=1e-5)
+
+
+ENDS = """
+import gc
+from minijac.program.cpu.native.llvm import compiled
+
+text = "define i32 @f(ptr %a, ptr %b) {{\\n ret i32 {}\\n}}\\n"
+for _ in range(2):
+    functions = [compiled(text.format(k), "f", 2) for k in range(50)]
+    assert functions[7](None, None) == 7
+    compiled.cache_clear()
+    del functions
+    gc.collect()
+"""
+
+
+def test_machine_code_ends_one_by_one():
+    """In a process of its own: what is freed twice ends it."""
+    subprocess.run([sys.executable, "-c", ENDS], check=True)

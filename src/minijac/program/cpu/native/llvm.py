@@ -11,7 +11,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 __all__ = ["address_of", "available", "compiled", "library_function", "vector_bytes"]
@@ -54,15 +54,15 @@ def vector_bytes() -> int:
 
 
 @cache
-def _target() -> Any:
+def _target() -> Callable[[], Any]:
+    """What makes target machines: each engine owns one, and ends with it."""
     from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_default_triple()
-    return target.create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=_features().flatten(), opt=2, jit=True
-    )
+    cpu, features = binding.get_host_cpu_name(), _features().flatten()
+    return partial(target.create_target_machine, cpu=cpu, features=features, opt=2, jit=True)
 
 
 @lru_cache(4096)
@@ -73,7 +73,7 @@ def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) 
     """
     from llvmlite import binding
 
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(text), _target())
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(text), _target()())
     engine.finalize_object()
     kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2)]
     function = ctypes.CFUNCTYPE(result, *kinds)(engine.get_function_address(name))
