@@ -11,6 +11,7 @@ nn, F = torch.nn, torch.nn.functional
 
 import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
+from minijac.torch.aten.registry import aten  # noqa: E402
 
 DOUBLE = torch.float64
 
@@ -498,6 +499,11 @@ def test_arrays_of_what_is_followed_are_refused(convert):
 def test_an_operation_without_counterpart_is_named():
     with pytest.raises(mj.UnsupportedOperationError, match=r"aten.*test_what_torch_code_does"):
         mt.jacobian(lambda x: x.to_sparse())(x_of(2, 3))
+
+
+def test_an_operation_that_torch_has_no_more_is_no_key_of_the_table():
+    assert aten.sin is torch.ops.aten.sin
+    assert aten.no_such_operation is None
 
 
 def test_an_operation_can_be_registered():

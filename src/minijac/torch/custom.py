@@ -118,7 +118,10 @@ class Custom:
         return edge
 
 
-def _applied(original: Callable[..., Any]) -> Callable[..., Any]:
+def _applied(descriptor: Any) -> Callable[..., Any]:
+    def original(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return descriptor.__get__(None, cls)(*args, **kwargs)
+
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         run = current()
         at = [k for k, x in enumerate(args) if isinstance(x, Tensor) and run is not None and run.follows_one(x)]
@@ -150,7 +153,8 @@ def _applied(original: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
-_original = torch.autograd.Function.apply.__func__
+_original: Any = vars(torch.autograd.Function)["apply"]
+"""A class method, in Python or in C."""
 
 
 @contextmanager
@@ -165,7 +169,7 @@ def followed() -> Iterator[None]:
         with _lock:
             _depth[0] -= 1
             if not _depth[0]:
-                torch.autograd.Function.apply = classmethod(_original)
+                torch.autograd.Function.apply = _original
 
 
 around.append(followed)

@@ -30,7 +30,15 @@ __all__ = [
     "register",
 ]
 
-aten = torch.ops.aten
+
+class _Aten:
+    """torch's operations by name; None for one that the installed torch has no more, which nothing will ask for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.ops.aten, name, None)
+
+
+aten = _Aten()
 TABLE: dict[Any, Callable[..., Any]] = {}
 """For a packet of torch's, or one of its overloads: a function of values, with the arguments of torch's schema."""
 VIEWS: set[Any] = set()
