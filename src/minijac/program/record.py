@@ -182,17 +182,7 @@ kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = (
-        "_captured",
-        "_numbers",
-        "_replaced",
-        "arrays",
-        "bounded",
-        "given",
-        "instructions",
-        "shaping",
-        "values",
-    )
+    __slots__ = ("_captured", "_numbers", "_replaced", "arrays", "bounded", "instructions", "shaping", "values")
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,10 +193,8 @@ class Recorder(Trace):
         self._numbers: dict[Any, Symbol] = {}
         self._replaced: dict[int, int] = {}
         """Values that were computed once more since, by what computes no more than is needed of them."""
-        self.given: dict[int, Symbol] = {}
-        """Arguments and captured arrays, by number;"""
         self.arrays: list[Any] = []
-        """the arrays themselves, for where they live."""
+        """Arguments and captured arrays, for where they live."""
         self.bounded = False
         """Whether a bound on memory was asked for: loops, which keep rows of all steps, are then not looked for."""
         self.shaping: list[tuple[Any, Any]] = []
@@ -217,7 +205,6 @@ class Recorder(Trace):
         super().close()
         self.program = None
         self._captured.clear()
-        self.given.clear()
         self._numbers.clear()
         self.shaping = []
 
@@ -235,7 +222,6 @@ class Recorder(Trace):
         self.arrays.append(value)
         symbol = self._symbol(value, "input")
         symbol.link = FIXED
-        self.given[symbol.index] = symbol
         return symbol
 
     def constant(self, value: Any) -> Symbol:
@@ -280,7 +266,6 @@ class Recorder(Trace):
             found = self._symbol(array, "captured", array), _checksum(array), user_line()
             found[0].link = FIXED
             self._captured[id(array)] = found
-            self.given[found[0].index] = found[0]
         return found[0]
 
     def looked_at(self, array: Any) -> None:
