@@ -29,7 +29,6 @@ import minijac as mj
 from minijac.ops import REGISTRY
 from minijac.program.compiled import record
 from minijac.program.gpu.executor import GraphExecutor
-from minijac.program.loops import unrolled
 
 
 class Program(NamedTuple):
@@ -241,7 +240,7 @@ def test_by_generated_kernels(group):
     numbers = [list(each) for each in zip(*(calls(case) for case in group), strict=True)]
     with np.errstate(all="ignore"):
         program = record(lambda operands: together(group, operands), (numbers[0],), {}).program
-        run = GraphExecutor(unrolled(program), Emulated())
+        run = GraphExecutor(program, Emulated())
         for operands in numbers:
             found = iter(run.run(*optree.tree_leaves(operands)))
             for case, results in zip(group, together(group, operands), strict=True):

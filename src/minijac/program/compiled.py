@@ -25,7 +25,6 @@ from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
 from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded
 from .ir import Program
-from .loops import unrolled
 from .methods import Bound, Method, Static, static_names, through_class, unmarked
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
@@ -93,7 +92,7 @@ class Entry:
             from .gpu import executor as cuda
             from .gpu import runtime as cuda_runtime
 
-            return cuda.GraphExecutor(unrolled(self.program), cuda_runtime.CupyRuntime(self.device), self.tf32)
+            return cuda.GraphExecutor(self.program, cuda_runtime.CupyRuntime(self.device), self.tf32)
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         try:  # without a call

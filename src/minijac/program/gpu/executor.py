@@ -15,6 +15,7 @@ import numpy as np
 
 from ...strides import View
 from ..ir import Program
+from ..loops import unrolled
 from ..passes.expand import expanded
 from .gemm import Gemm
 from .kernels import Kernel, module_source, scalars_kernel
@@ -132,7 +133,7 @@ class GraphExecutor:
     def __init__(self, program: Program, runtime: CupyRuntime, tf32: bool = False) -> None:
         self.runtime = runtime
         with runtime.device():
-            program = expanded(program, runtime.empty, simpler)
+            program = expanded(unrolled(program), runtime.empty, simpler)
             self.schedule = scheduled(program, lambda array: strides_of(array, runtime.address(array)))
             self.memory = DeviceMemory(program, self.schedule, runtime)
             self._launcher = Launcher(self.schedule, self.memory, runtime, tf32)

@@ -6,7 +6,8 @@ a launch is saved. Nothing changes what is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -31,7 +32,10 @@ class Fusion:
         self.made = made
         self.values = values
         self.outputs = outputs
-        self._known: dict[int, set[int]] | None = None
+        self._reads: list[tuple[int, ...]] = [()] * len(steps)
+        self._readers: defaultdict[int, set[int]] = defaultdict(set)
+        """For a value the positions of the steps that read its memory."""
+        self._read_anew(range(len(steps)))
 
     def carry_out(self) -> None:
         for each in (self._into_reduction, self._into_later_runs, self._into_readers):
@@ -42,22 +46,22 @@ class Fusion:
         """What of a run's values something else needs."""
         step = self.steps[position]
         members = step.members if isinstance(step, Run) else ()
-        return {n for n in members if n in self.outputs or self._readers(n) - {position}}
+        return {n for n in members if n in self.outputs or self._readers[n] - {position}}
 
-    def _readers(self, n: int) -> set[int]:
-        """The positions of the steps that read a value's memory."""
-        if self._known is None:
-            self._known = {}
-            for position, step in enumerate(self.steps):
-                for m in step.reads:
-                    self._known.setdefault(m, set()).add(position)
-        return self._known.get(n, set())
-
-    def _changed(self, *positions: int) -> None:
-        self._known = None
+    def _read_anew(self, positions: Iterable[int]) -> None:
+        """Note what these steps read now."""
         for position in positions:
-            self.steps[position].keep(self.stored(position))  # type: ignore[union-attr]
-        self._known = None
+            for n in self._reads[position]:
+                self._readers[n].discard(position)
+            self._reads[position] = self.steps[position].reads
+            for n in self._reads[position]:
+                self._readers[n].add(position)
+
+    def _moved(self, maker: int, *readers: int) -> None:
+        """Drop from a run what is computed by its readers now."""
+        self._read_anew((maker, *readers))
+        self.steps[maker].keep(self.stored(maker))  # type: ignore[union-attr]
+        self._read_anew((maker,))
 
     def _fresh(self, names: Sequence[int], size: int) -> set[int]:
         """Values as large as a run, which cost something to read."""
@@ -77,16 +81,16 @@ class Fusion:
             return
         chain = needed_for(run.points, {root})
         alone = self.stored(maker) == {root}
-        if self._readers(root) == {position} and (alone or len(self._fresh(reads_of(chain), run.size)) <= 2):
+        if self._readers[root] == {position} and (alone or len(self._fresh(reads_of(chain), run.size)) <= 2):
             self.steps[position] = step.become(chain)
-            self._changed(maker)
+            self._moved(maker, position)
 
     def _into_later_runs(self, maker: int) -> None:
         """What a run computes for one later run alone is computed there, where less is then written and read."""
         run = self.steps[maker]
         if not isinstance(run, Run):
             return
-        for position in sorted({k for point in run.points for k in self._readers(point.out)}):
+        for position in sorted({k for point in run.points for k in self._readers[point.out]}):
             target = self.steps[position]
             if isinstance(target, Run) and target.size == run.size:
                 self._move(run, maker, target, position)
@@ -95,12 +99,12 @@ class Fusion:
         moved: list[Point] = []
         for point in reversed(run.points):
             inside = {other.out for other in run.points if Register(point.out) in other.operands}
-            readers = self._readers(point.out)
+            readers = self._readers[point.out]
             elsewhere = readers - {position} or point.out in self.outputs
             if not elsewhere and (inside or readers) and inside <= {other.out for other in moved}:
                 moved.insert(0, point)
         names = {point.out for point in moved}
-        handed = {n for n in names if self._readers(n)}
+        handed = {n for n in names if self._readers[n]}
         fits = len(moved) + len(target.points) <= MOST_POINTS and len(run.touched | target.touched) <= MOST_READS
         if not fits or not self._is_read_in_place(handed, target):
             return
@@ -116,7 +120,7 @@ class Fusion:
         run.become(rest)
         target.become([*moved, *own])
         self.made |= dict.fromkeys(names, position)
-        self._changed(maker)
+        self._moved(maker, position)
 
     def _is_read_in_place(self, names: set[int], target: Run) -> bool:
         """Whether a run reads values at its own positions and nowhere else."""
@@ -129,7 +133,7 @@ class Fusion:
         if not isinstance(run, Run):
             return
         for n in [point.out for point in run.points]:
-            readers = self._readers(n)
+            readers = sorted(self._readers[n])
             if not readers or n in self.outputs or n not in run.members:
                 continue
             chain = needed_for(run.points, {n})
@@ -141,7 +145,7 @@ class Fusion:
             if all(self._may_repeat(n, chain, run, target, len(readers)) for target in targets):
                 for position, target in zip(readers, targets, strict=True):
                     self.steps[position] = target.become(with_operands(target.points, computed))  # type: ignore[union-attr]
-                self._changed(maker)
+                self._moved(maker, *readers)
 
     def _may_repeat(self, n: int, chain: Sequence[Point], run: Run, target: Any, readers: int) -> bool:
         if not isinstance(target, Run | Reduce) or not target.points:

@@ -119,8 +119,8 @@ def in_c(scalar: Scalar, dtype: np.dtype[Any], operands: Sequence[str]) -> tuple
     if template is None:
         raise Unsupported(f"a loop of {dtype}")
     text = template.format(*operands, T=CTYPE[dtype.name], t=dtype.name, f="f" if dtype == np.float32 else "")
-    functions = C_FUNCTIONS[dtype.kind]
-    return text, {(each, dtype.name) for each in functions if re.search(rf"\b{each}_{dtype.name}\(", text)}
+    called = re.findall(rf"\b(\w+)_{dtype.name}\(", text)
+    return text, {(each, dtype.name) for each in called if each in C_FUNCTIONS[dtype.kind]}
 
 
 def literal(value: Any, dtype: Any) -> str:

@@ -33,7 +33,7 @@ class Register(Operand):
     n: int
 
     def read(self, body: Body, dtype: Any) -> tuple[str, Any]:
-        return f"v{self.n}", body.values[self.n].dtype
+        return body.name(self.n), body.values[self.n].dtype
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Computed(Operand):
         n = self.points[-1].out
         before = body.pointers, body.reads_directly
         body.pointers, body.reads_directly = set(), True
-        lines = [*map(body.line, self.points), f"return v{n};"]
+        lines = [*map(body.line, self.points), f"return {body.name(n)};"]
         inner = sorted(body.pointers)
         body.pointers, body.reads_directly = before[0] | body.pointers, before[1]
         parameters = "".join(f", const {body.type(m)}* {body.reads[m]}" for m in inner)
@@ -162,8 +162,9 @@ class Body:
         self.called: set[tuple[str, str]] = set()
         self.pointers: set[int] = set()  # of those, the ones that the body itself reads through
         self.reads_directly = False
+        self._names: dict[int, str] = {}
         self._inner: list[str] = []  # functions that the body calls
-        lines = [*map(self.line, points), *(f"*y{k} = v{n};" for k, n in enumerate(stored))]
+        lines = [*map(self.line, points), *(f"*y{k} = {self.name(n)};" for k, n in enumerate(stored))]
         parameters = [f"{self.index} i"]
         parameters += [f"{self.type(access.root)} {name}" for access, name in self.loads.items()]
         parameters += [f"const {self.type(n)}* {self.reads[n]}" for n in sorted(self.pointers)]
@@ -185,6 +186,10 @@ class Body:
 
     def type(self, n: int) -> str:
         return CTYPE[self.values[n].dtype.name]
+
+    def name(self, n: int) -> str:
+        """The variable of a value: counted anew in each body, so that equal bodies are the same text."""
+        return self._names.setdefault(n, f"v{len(self._names)}")
 
     def pointer(self, n: int) -> str:
         return self.reads.setdefault(n, f"p{len(self.reads)}")
@@ -212,4 +217,4 @@ class Body:
         else:
             text, called = expression(point.step, self.values, lambda k, dtype: operands[k].read(self, dtype))
             self.called |= called
-        return f"{self.type(point.out)} v{point.out} = {text};"
+        return f"{self.type(point.out)} {self.name(point.out)} = {text};"
