@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 import minijac as mj
 from minijac.accumulation import plan, results
-from minijac.accumulation.plan import Plan, candidates, chain_of, coarse_chain, mixed_plan, plan_for, price
+from minijac.accumulation.plan import Plan, chain_of, coarse_chain, mixed_plan, plan_for, price
 from minijac.accumulation.recording import Prepared, prepare
 from minijac.accumulation.shadow import Ledger, Shadow
 from minijac.arguments import Options
 from minijac.strides import View, in_common_order
+from minijac.views.plan import candidates
 from minijac.ways import replay
 
 

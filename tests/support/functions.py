@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers import (
@@ -10,6 +12,8 @@ from helpers import (
     tensor,
     torch_net,
 )
+
+import minijac as mj
 
 
 def widening(x):
@@ -96,3 +100,37 @@ def shared(x):
 
 STRUCTURED = {**{name: pair[0] for name, pair in PAIRS.items()}, "elementwise": elementwise, "shared": shared}
 structured = pytest.mark.parametrize("f", STRUCTURED.values(), ids=STRUCTURED.keys())
+
+
+def function_of_all_kinds(W: Any, V: Any) -> Any:
+    """Products by shared matrices and by a sample's own, sums, extremes, copies, masks."""
+
+    def f(x):
+        h = np.tanh(x @ W)
+        own = h[:, :, None] * x[:, None, :] + 1.0
+        both = (own @ np.swapaxes(own, 1, 2)) @ V
+        padded = np.pad(h, ((0, 0), (1, 2)))
+        picked = np.where(h > 0.1, h, x[:, :1])
+        return [
+            both.sum(1),
+            np.max(own, (1, 2)),
+            padded[:, ::-1] * 2.0,
+            picked.mean(1),
+            np.concatenate([h, x], 1).sum(1),
+        ]
+
+    return f
+
+
+def function_of_rarer_kinds(x):
+    """Expansions, truth values, windows, powers."""
+    flags = np.logical_and(x > 0, np.isfinite(x)) | ~(x < 1.0)
+    windows = mj.nn.conv1d(x[:, None], np.ones((2, 1, 3), x.dtype))
+    return [
+        mj.nn.logsumexp(x, 1),
+        mj.nn.softmax(x, 1),
+        np.where(flags, x * 2.0, x),
+        np.sign(x) * x**3.0,
+        windows,
+        np.where(flags, x, 0.0).max(1),
+    ]

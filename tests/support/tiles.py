@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
-from minijac.program.cpu import regions, tiling
+from minijac.program.cpu import executor, regions, tiling
 from minijac.program.cpu.native import commands
 
 
 def tile_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However small; on two threads, at the smallest tile size, in shuffled order, with all addresses looked at."""
+    """However small; on two threads, at the smallest tile size, in shuffled order, with all addresses looked at.
+
+    What is in no tile is machine code too, where it can be.
+    """
     monkeypatch.setattr(commands, "CHECKED", True)
     monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(executor, "MANY", 0)
     monkeypatch.setattr(regions, "SETTLE", 0.0)
     monkeypatch.setattr(regions, "SECONDS", 0.0)
     monkeypatch.setattr(regions, "threads", lambda: 2)

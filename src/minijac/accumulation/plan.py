@@ -25,7 +25,7 @@ from ..prices import MATMUL, MOVE
 from .graph import Graph
 from .shadow import Cost, Ledger, ShadowGraph
 
-__all__ = ["Candidate", "Cost", "Plan", "accumulate", "candidates", "chain_of", "plan_for", "price", "structure_of"]
+__all__ = ["Cost", "Plan", "accumulate", "chain_of", "mixed_plan", "plan_for", "price", "structure_of"]
 
 Order = Any
 """How to multiply a chain of segments, numbered from the input's side: a segment's number, ``("reverse", number)`` for
@@ -152,13 +152,6 @@ def _either_way(
 
 
 # -- the choice --------------------------------------------------------------------------------------------------------
-class Candidate(NamedTuple):
-    """A plan with its price."""
-
-    plan: Plan
-    cost: Cost
-
-
 def accumulate(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequence[int], one: Any) -> dict[Any, Block]:
     """The block of each (output, input) pair of nodes, in the order of the plan."""
     result: dict[Any, Block] = {}
@@ -184,12 +177,6 @@ def accumulate(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequenc
 
 def _identity(graph: Graph, i: int, one: Any) -> Block:
     return Block.identity(graph.nodes[i].out.shape, one)
-
-
-def candidates(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> list[Candidate]:
-    """Forward, reverse and mixed, each with its predicted cost."""
-    plans = [Plan("forward"), Plan("reverse"), mixed_plan(graph, inputs, outputs)]
-    return [Candidate(plan, price(graph, plan, inputs, outputs)) for plan in plans]
 
 
 def mixed_plan(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Plan:
@@ -265,6 +252,10 @@ REHEARSED = 256
 """Local derivatives up to which candidates are priced whatever that costs, and a replay is made: not a long loop's."""
 REHEARSAL = 3e6
 """Nanoseconds that pricing the candidates takes for each local derivative, all in all."""
+BRIEF = 32
+"""Local derivatives up to which pricing is soon done."""
+NARROW = 12
+"""Seeds, and numbers of each sample, up to which structure among them saves no time that is worth to look for it."""
 
 
 def edge_count(graph: Graph) -> int:
@@ -277,10 +268,18 @@ def is_short(graph: Graph) -> bool:
     return not graph.steps and edge_count(graph) <= REHEARSED
 
 
+def is_narrow(graph: Graph, seeds: tuple[int, int]) -> bool:
+    """Whether all is arithmetic on a few numbers of each sample: a sweep takes as long as it has seeds."""
+    nodes = [graph.nodes[i] for i in graph.order]
+    sizes = [node.out.size for node in nodes if node.out.size] or [1]
+    few = max(*seeds, max(sizes) // min(sizes)) <= NARROW
+    return few and edge_count(graph) > BRIEF and not any(isinstance(node.op, Multilinear) for node in nodes)
+
+
 def worth_rehearsing(graph: Graph, seeds: tuple[int, int]) -> bool:
     """Whether the candidates are priced in less time than the plainest accumulation takes: by sizes alone."""
     if graph.steps or (is_short(graph) and not graph.by_positions):  # done once, unless shapes follow numbers
-        return not graph.steps
+        return not graph.steps and not is_narrow(graph, seeds)
     entries = 0.0
     for i in graph.order:
         sizes = [graph.nodes[i].out.size, *(getattr(arg, "size", 1) for arg in graph.nodes[i].args)]

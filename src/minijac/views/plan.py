@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..accumulation.plan import Candidate, Order, Plan, candidates, chain_of, coarse_chain, price, segment
+from ..accumulation.graph import Graph
+from ..accumulation.plan import Order, Plan, chain_of, coarse_chain, mixed_plan, price, segment
 from ..accumulation.recording import Prepared, prepare, sample_places
 from ..accumulation.results import batch_first
-from ..accumulation.shadow import Ledger, ShadowGraph
+from ..accumulation.shadow import Cost, Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..arguments import checked_options, some_primals
 from ..backend import at_home
@@ -42,6 +43,19 @@ class Step(NamedTuple):
     """Of the data that the block holds."""
     cut: str
     """``"cut"`` where the chain is cut behind the node, ``"meet"`` where products from both sides meet there."""
+
+
+class Candidate(NamedTuple):
+    """A plan with its price."""
+
+    plan: Plan
+    cost: Cost
+
+
+def candidates(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> list[Candidate]:
+    """Forward, reverse and mixed, each with its predicted cost."""
+    plans = [Plan("forward"), Plan("reverse"), mixed_plan(graph, inputs, outputs)]
+    return [Candidate(plan, price(graph, plan, inputs, outputs)) for plan in plans]
 
 
 class Explanation:

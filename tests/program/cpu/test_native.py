@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from functions import function_of_all_kinds, function_of_rarer_kinds
 from tiles import run
 
 import minijac as mj
@@ -199,40 +200,6 @@ def test_a_program_with_all_of_them(monkeypatch):
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------
-def function_of_all_kinds(W: Any, V: Any) -> Any:
-    """Products by shared matrices and by a sample's own, sums, extremes, copies, masks."""
-
-    def f(x):
-        h = np.tanh(x @ W)
-        own = h[:, :, None] * x[:, None, :] + 1.0
-        both = (own @ np.swapaxes(own, 1, 2)) @ V
-        padded = np.pad(h, ((0, 0), (1, 2)))
-        picked = np.where(h > 0.1, h, x[:, :1])
-        return [
-            both.sum(1),
-            np.max(own, (1, 2)),
-            padded[:, ::-1] * 2.0,
-            picked.mean(1),
-            np.concatenate([h, x], 1).sum(1),
-        ]
-
-    return f
-
-
-def function_of_rarer_kinds(x):
-    """Expansions, truth values, windows, powers."""
-    flags = np.logical_and(x > 0, np.isfinite(x)) | ~(x < 1.0)
-    windows = mj.nn.conv1d(x[:, None], np.ones((2, 1, 3), x.dtype))
-    return [
-        mj.nn.logsumexp(x, 1),
-        mj.nn.softmax(x, 1),
-        np.where(flags, x * 2.0, x),
-        np.sign(x) * x**3.0,
-        windows,
-        np.where(flags, x, 0.0).max(1),
-    ]
-
-
 def test_expansions_and_truth_values_in_a_region(monkeypatch):
     monkeypatch.setattr(tiling, "WORTH", 0)
     monkeypatch.setattr(commands, "CHECKED", True)

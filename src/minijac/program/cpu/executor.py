@@ -26,6 +26,7 @@ from .memory import Memory, take
 from .native.bound import bound
 from .native.commands import Commands, NotNative, Slot, Tile
 from .native.llvm import available
+from .native.mixed import Mixed
 from .regions import Binders, Tiles, blas
 from .steps import Repeated, Steps, with_loops
 from .tiling import Region, stages
@@ -34,6 +35,8 @@ __all__ = ["Executor"]
 
 COPIED = 1 << 16
 """Inputs of up to so many bytes of which views are taken are copied, so that the views are made once."""
+MANY = 500
+"""Steps above which those on small arrays are machine code, which takes a moment to make."""
 NARROW = 1024
 """Entries of an array below which it is read across its rows as it is."""
 
@@ -100,7 +103,7 @@ class Binding:
     ) -> None:
         self.program, self.values, self.stages = program, program.values, with_loops(stages)
         self.memory, self.tiles = Memory(), list[Tiles | Steps]()
-        self.code = code or Code(copyto=np.copyto, empty=np.empty, take=take)
+        self.code = code or _code(len(self.stages))
         self._into, self._sizes = into, sizes
         self._static: dict[int, Any] = {}  # values whose array is known now
         self._dynamic: dict[int, str] = {}  # values whose array is another in every call
@@ -205,8 +208,7 @@ class Binding:
                 given.append(place if n in self._results else place.contiguous())
         self.code(bound(loop.dtype, shape, spelled_steps(loop), arrays, len(made(loop))), *given)
 
-    def _bind_made(self, stage: Stage) -> None:
-        """Arrays for what a stage makes: none of them is one that it reads."""
+    def _bind_made(self, stage: Stage) -> None:  # in arrays of which it reads none
         for n in made(stage):
             if n in self._results:
                 self._bind_result(n)
@@ -336,7 +338,15 @@ class Binding:
         operands = [self.values[m] for m in step.args]
         weak = [v.number if v.number in (int, float) else v.dtype for v in operands]
         dtype = step.op.value.resolve_dtypes((*weak, None))[step.args.index(n)]  # type: ignore[attr-defined]
-        return Place(self.code, self.code.name(np.asarray(value.content, dtype)), (), dtype)
+        x = np.asarray(value.content, dtype)
+        return Place(self.code, self.code.name(x), (), dtype, x)
+
+
+def _code(stages: int) -> Code:
+    """What so many stages are written into."""
+    long = stages >= MANY and available() and fusion.ENABLED
+    kind: Callable[..., Code] = partial(Mixed, blas().libraries()) if long else Code
+    return kind(copyto=np.copyto, empty=np.empty, take=take)
 
 
 def _last_uses(stages: Sequence[Stage], root: Sequence[int], outputs: Sequence[int]) -> dict[int, int]:
@@ -370,7 +380,9 @@ class NativeBinding(Binding):
         for k in range(back):
             given, made = self._slots[k].array, self._output(k)
             self.code(np.copyto, *(Place(self.code, "", x.shape, x.dtype, x) for x in (given, made)))
-        return Tile(self._commands, self._slots, self.memory.nbytes)
+        text = "\n".join(["# machine code:", *self._commands.texts, ""])
+        known = [value.content for value in self.values if isinstance(value.content, np.ndarray)]
+        return Tile(self._commands.commands, text, self._slots, known, self.memory.nbytes)
 
     def _bind_input(self, n: int, viewed: bool) -> None:
         if self.values[n].number is not None:

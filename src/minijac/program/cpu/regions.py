@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ...ops.families import Multilinear
 from ..ir import Program, Value
 from .native.commands import Slot, Tile, carried_out
 from .tiling import Region, Rows, tile_program
@@ -26,11 +27,13 @@ SMALL = 1 << 17
 ROUNDS, ENOUGH = 3, 0.05
 """Each candidate is timed so often, or for so many seconds, after a first call; the median tells."""
 CANDIDATES, SECONDS = 3, 0.2
-"""So many candidates are tried at least, if there are, and more until their calls have taken so many seconds."""
+"""So many candidates are tried at least, if there are, and more until they have taken so many seconds."""
 LARGE = 1 << 24
 """Bytes of all intermediate values above which a tile is made smaller before one is tried."""
 ALIKE = 1.05
 """Candidates that take no more than so many times as long as the best are timed once more."""
+SOON = 2e-3
+"""Seconds within which one thread may be done as soon as several."""
 TOO_SLOW = 1.3
 """A tile size that takes so many times as long as the best ends the search for smaller ones."""
 SETTLE = 0.12
@@ -310,15 +313,17 @@ class Tiles:
             time.sleep(SETTLE)
         size = self._largest(-(-batch // count))
         while size and (seen < CANDIDATES or spent < SECONDS):
-            schedule = self._scheduled(size, count)
             start = time.perf_counter()
-            new = self._timed(schedule, arrays)
+            new = self._timed(self._scheduled(size, count), arrays)
             spent, seen = spent + time.perf_counter() - start, seen + 1
             tried = sorted([*tried, new], key=_time)[:2]  # the others are let go of
             if new[0] > TOO_SLOW * tried[0][0] or self._is_small(new[1]):
                 break
             size //= 2
-        if count > 1:  # last: BLAS's threads disturb what comes after
+        # last, as BLAS's threads disturb what comes after: whole products on these, or all that is soon done on one
+        if count > 1 and (
+            tried[0][0] < SOON or any(isinstance(each.step.op, Multilinear) for each in self._region.steps)
+        ):
             tried = sorted([*tried, self._timed(self._scheduled(batch, 1), arrays)], key=_time)
         alike = [schedule for seconds, schedule in tried if seconds <= ALIKE * tried[0][0]]
         if len(alike) == 1 or spent > SECONDS:
@@ -347,7 +352,7 @@ class Tiles:
     def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
         if (first := self._native(size, size)) is not None:
-            tiles = [first, *(self._native(size, size) for _ in range(count - 1))]
+            tiles = [first, *(first.again() for _ in range(count - 1))]
             return NativeSchedule(self._region, size, tiles, self._native(rest, size) if rest else None, self._given)  # type: ignore[arg-type]
         executors = [self._executor(size) for _ in range(count)]
         return Schedule(self._region, size, executors, self._executor(rest) if rest else None, self._given)

@@ -12,7 +12,10 @@ import numpy as np
 from .llvm import address_of, compiled
 from .loops import Loop, Operand, lanes_of, text_of
 
-__all__ = ["Axes", "Bound", "Spelled", "bound", "merged"]
+__all__ = ["Axes", "Bound", "Spelled", "bound", "merged", "whole"]
+
+LINE = 64
+"""Bytes of a cache line."""
 
 Axes = Sequence[tuple[int, int]]
 Spelled = Sequence[tuple[str, tuple[int, ...], int]]
@@ -43,9 +46,38 @@ class Bound:
         if self.function(places, numbers, *given):
             self.exact()(places, numbers, *given)
 
+    def moved(self, places: dict[int, Any]) -> Bound:
+        """The same on other memory: where an array has its memory is known, or is added."""
+        addresses = self.addresses.copy()
+        arrays = list(self.arrays)
+        for k, array in enumerate(arrays):
+            root = whole(array)
+            arrays[k] = places[id(root)] if id(root) in places else places.setdefault(id(root), _elsewhere(root))
+            addresses[k] += arrays[k].ctypes.data - root.ctypes.data
+        return Bound(self.function, addresses, self.table, arrays, self.axes, self._loop)
+
     def exact(self) -> Callable[..., int]:
         """The function that takes any argument."""
         return self.function if self._loop is None else function_of(self._loop._replace(exact=True))
+
+
+def whole(array: Any) -> Any:
+    """The array whose memory a view shows."""
+    while (base := array.base) is not None:
+        base = base if isinstance(base, np.ndarray) else getattr(base, "base", None)  # of what as_strided makes
+        if not isinstance(base, np.ndarray):
+            break
+        array = base
+    return array
+
+
+def _elsewhere(array: Any) -> Any:
+    """The same bytes in other memory, as far from the beginning of a cache line."""
+    raw = np.empty(array.nbytes + LINE, np.uint8)
+    start = (array.ctypes.data - raw.ctypes.data) % LINE
+    copy = raw[start : start + array.nbytes]
+    copy[...] = array.ravel("K").view(np.uint8)
+    return copy
 
 
 def bound(
@@ -65,20 +97,35 @@ def bound(
         results: How many of them are results.
         again: Whether one of them is also read, at the same places.
     """
-    layouts = [_layout(array, shape) for array in arrays]
+    kinds = tuple([(*x, None) if isinstance(x, tuple) else (x.shape, x.dtype, x.strides) for x in arrays])
+    loop, table, axes = _loop(dtype, shape, tuple(steps), kinds, results, again)
+    known = [None if isinstance(x, tuple) else x for x in arrays]
+    addresses = np.array([0 if x is None else x.__array_interface__["data"][0] for x in known], np.intp)
+    return Bound(function_of(loop), addresses, np.array(table), known, axes, loop)
+
+
+@lru_cache(4096)
+def _loop(
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    steps: tuple[Any, ...],
+    kinds: tuple[Any, ...],
+    results: int,
+    again: bool,
+) -> tuple[Loop, Any, Callable[[Any], Sequence[Axes]]]:
+    """The loop, the sizes and strides of its table, and how these are read: by shapes, dtypes and strides alone."""
+    layouts = [_layout(own, kind, strides, shape) for own, kind, strides in kinds]
     sizes, strides = merged(shape, [stride for _, stride in layouts])
     operands = tuple(
         Operand(
             kind.char, "".join(_axis(step, kind.itemsize, k == len(sizes) - 1) for k, step in enumerate(own)), given
         )
-        for (kind, _), own, given in zip(layouts, strides, [isinstance(x, tuple) for x in arrays], strict=True)
+        for (kind, _), own, given in zip(layouts, strides, [strides is None for *_, strides in kinds], strict=True)
     )
     lanes, masked = lanes_of(dtype, sizes[-1], again)
-    loop = Loop(dtype, tuple(steps), operands, len(arrays) - results, lanes, masked)
-    known = [None if isinstance(x, tuple) else x for x in arrays]
-    addresses = np.array([0 if x is None else x.ctypes.data for x in known], np.intp)
+    loop = Loop(dtype, steps, operands, len(kinds) - results, lanes, masked)
     table = np.array([*sizes, *(step for own in strides for step in own)], np.int64)
-    return Bound(function_of(loop), addresses, table, known, partial(_axes, len(sizes)), loop)
+    return loop, table, partial(_axes, len(sizes))
 
 
 def _axes(depth: int, table: Any) -> Sequence[Axes]:
@@ -92,13 +139,12 @@ def function_of(loop: Loop) -> Callable[..., int]:
     return compiled(text_of(loop), "loop", 2 + sum(operand.given for operand in loop.operands))
 
 
-def _layout(array: Any, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _layout(
+    own: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None, shape: tuple[int, ...]
+) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """The dtype, and the bytes from one entry to the next along each axis of the loop: 0 where it has one for all."""
-    if isinstance(array, tuple):
-        own, dtype = array
+    if strides is None:
         strides = tuple(dtype.itemsize * prod(own[k + 1 :]) for k in range(len(own)))
-    else:
-        own, dtype, strides = array.shape, array.dtype, array.strides
     used = [stride if size > 1 else 0 for size, stride in zip(own, strides, strict=True)]
     return dtype, (*(0,) * (len(shape) - len(own)), *used)
 

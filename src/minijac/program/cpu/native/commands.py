@@ -15,7 +15,7 @@ import numpy as np
 
 from ....ops.scalars import SCALARS, TRUTHS
 from ..code import Place
-from .bound import Axes, Bound, bound
+from .bound import Axes, Bound, bound, whole
 from .llvm import address_of
 from .reductions import STARTS, reduced
 from .runner import gemm, work
@@ -249,10 +249,12 @@ def _axes(size: int, table: Any) -> Sequence[Axes]:
 class Tile:
     """The commands of a tile's program, for one thread."""
 
-    def __init__(self, commands: Commands, slots: Sequence[Slot], nbytes: int) -> None:
-        self.nbytes = nbytes
-        self.source = "\n".join(["# machine code:", *commands.texts, ""])
-        self._commands = commands.commands
+    def __init__(
+        self, commands: Sequence[Bound], source: str, slots: Sequence[Slot], known: Sequence[Any], nbytes: int
+    ) -> None:
+        """Put commands together; `known` are the arrays, beside the slots', that they only read."""
+        self.nbytes, self.source = nbytes, source
+        self._commands, self._slots, self._known = commands, slots, known
         self._exact: list[Any] = []
         patches: list[int] = []
         bounds = [np.lib.array_utils.byte_bounds(slot.array) for slot in slots]
@@ -267,6 +269,12 @@ class Tile:
         self._table = np.array([len(self._commands), len(patches) // 4, *patches, *entries], np.int64)
         self.address = self._table.ctypes.data
 
+    def again(self) -> Tile:
+        """The same for another thread: with memory of its own for what the commands write."""
+        places = {id(root): root for root in map(whole, [*self._known, *(slot.array for slot in self._slots)])}
+        commands = [command.moved(places) for command in self._commands]
+        return Tile(commands, self.source, self._slots, self._known, self.nbytes)
+
     def checked(self, t: int, arrays: Sequence[Any]) -> None:
         """Carry out tile `t` with every address looked at: RuntimeError where memory of no array would be touched."""
         first = len(self._table) - 4 * len(self._commands)
@@ -276,7 +284,7 @@ class Tile:
         for command in self._commands:
             for k, axes in enumerate(command.axes(command.table)):
                 slot, offset = starts.get(command.addresses.ctypes.data + 8 * k, (None, 0))
-                array = _whole(command.arrays[k]) if slot is None else arrays[slot]
+                array = whole(command.arrays[k]) if slot is None else arrays[slot]
                 if slot is not None:
                     command.addresses[k] = array.ctypes.data + offset
                 low, high = np.lib.array_utils.byte_bounds(array)
@@ -295,13 +303,6 @@ class Tile:
         for k, command in enumerate(self._commands):
             self._exact.append(command.exact())
             self._table[first + 4 * k + 3] = address_of(self._exact[-1])
-
-
-def _whole(array: Any) -> Any:
-    """The array whose memory a view shows."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def carried_out(

@@ -1,0 +1,76 @@
+"""Long programs on small arrays: what can be machine code is, between lines of Python, and gives what NumPy gives."""
+
+from __future__ import annotations
+
+import random
+
+import fuzz
+import numpy as np
+import pytest
+from functions import function_of_all_kinds, function_of_rarer_kinds
+from programs import inverse_dynamics
+
+import minijac as mj
+from minijac.program.cpu import executor
+from minijac.program.cpu.native import commands, llvm
+
+pytestmark = pytest.mark.skipif(not llvm.available(), reason="llvmlite is not installed")
+
+
+@pytest.fixture(autouse=True)
+def everything_is_mixed(monkeypatch):
+    monkeypatch.setattr(executor, "MANY", 0)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_programs_of_all_kinds(monkeypatch, dtype, checked):
+    monkeypatch.setattr(commands, "CHECKED", checked)
+    rng = np.random.default_rng(0)
+    x, W, V = (rng.normal(size=shape).astype(dtype) for shape in ((50, 4), (4, 5), (5, 3)))
+    for f in (function_of_all_kinds(W, V), function_of_rarer_kinds):
+        compiled = mj.compile(f)
+        for argument in (x, x * 2, np.asfortranarray(x), x[::-1]):
+            for found, expected in zip(compiled(argument), f(argument), strict=True):
+                assert found.dtype == expected.dtype
+                np.testing.assert_allclose(found, expected, rtol=3e-5 if dtype is np.float32 else 1e-12, atol=1e-5)
+
+
+def test_results_are_not_written_again():
+    """Each call makes its results anew, and reads arguments and captured arrays as they are then."""
+    W = np.full((4, 3), 0.5)
+    f = mj.compile(lambda x: [np.tanh(x @ W) * 2.0, x, x.T, np.exp(x.sum(1))])
+    first = f(np.ones((5, 4)))
+    kept = [y.copy() for y in first]
+    W[0] = 3.0
+    second = f(np.full((5, 4), 2.0))
+    for y, before in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(y, before)
+    np.testing.assert_allclose(second[0], np.tanh(np.full((5, 4), 2.0) @ W) * 2.0)
+
+
+def test_arguments_beyond_what_a_function_takes():
+    f = lambda x: np.sin(x * 3.0) * np.cos(x) + np.exp(x)
+    compiled = mj.compile(f)
+    for scale in (1.0, 1e15, 1.0):
+        x = np.random.default_rng(0).normal(size=40) * scale
+        with np.errstate(all="ignore"):
+            np.testing.assert_allclose(compiled(x), f(x), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_random_programs(n):
+    fuzz.check(fuzz.build(random.Random(f"mixed/{n}").choice))
+
+
+def test_a_robots_inverse_dynamics_are_a_few_lines_of_python(monkeypatch):
+    """Thousands of operations on a few numbers of each sample; without a word from the test."""
+    monkeypatch.undo()
+    x = np.random.default_rng(0).normal(size=(7, 18))
+    compiled = mj.compile(mj.jacobian(lambda x: inverse_dynamics(np, x)))
+    for data in (x, x * 0.3):
+        np.testing.assert_allclose(
+            compiled(data), mj.jacobian(lambda x: inverse_dynamics(np, x))(data), rtol=1e-11, atol=1e-12
+        )
+    lines = [line for line in compiled.source(x).splitlines() if not line.strip().startswith("#")]
+    assert len(lines) < 60
