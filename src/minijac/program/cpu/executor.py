@@ -18,6 +18,7 @@ import numpy as np
 from ...ops.families import Elementwise
 from ...tape.op import Op
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value
+from ..passes.columns import Columns, columns
 from ..passes.expand import expanded
 from . import fusion
 from .code import Code, Place
@@ -35,6 +36,8 @@ __all__ = ["Executor"]
 
 COPIED = 1 << 16
 """Inputs of up to so many bytes of which views are taken are copied, so that the views are made once."""
+COLUMNS = 4
+"""Entries that a tile computes for each that it reads or writes, from which on it pays to write it in columns."""
 MANY = 500
 """Steps above which those on small arrays are machine code, which takes a moment to make."""
 NARROW = 1024
@@ -367,33 +370,55 @@ class NativeBinding(Binding):
     """The program of a tile written as commands of machine code, on arrays that stand for the tile's parts."""
 
     def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
-        commands = Commands(blas().libraries())
-        program = expanded(program, np.empty, _simpler)
+        program, self._first = expanded(program, np.empty, _simpler), len(program.inputs)
+        ends = [slot.array for slot in slots]
+        self._copied: list[tuple[Any, Any]] = []
+        if (found := _in_columns(program, slots)) is not None:
+            program, slots, ends = found.program, *self._apart(found, slots)
         steps = fused(program.instructions, program.values, program.outputs, every=True)
-        into = [slot.array.flags.c_contiguous for slot in slots[len(program.inputs) :]]
-        super().__init__(program, steps, into, {}, commands)
-        self._slots, self._commands = slots, commands
+        outs = zip(program.outputs, ends[len(program.inputs) :], strict=True)
+        into = [x.flags.c_contiguous if found is None else x.shape == program.values[n].shape for n, x in outs]
+        self._commands, self._slots, self._ends = Commands(blas().libraries()), slots, ends
+        super().__init__(program, steps, into, {}, self._commands)
+
+    def _apart(self, found: Columns, slots: Sequence[Slot]) -> tuple[list[Slot], list[Any]]:
+        """The slots, and the columns of their arrays: in an order of their own where they may lie in any."""
+        placed, ends = list[Slot](), list[Any]()
+        for slot, layout in zip(slots, found.layouts, strict=True):
+            array = slot.array
+            if slot.free:
+                array = layout.like(array)
+                slot = slot._replace(array=array)
+            elif len(placed) >= self._first and layout.moves(array.shape):
+                array = layout.like(array)  # a loop that scatters what it makes takes long to compile
+                self._copied.append((slot.array, array))
+            placed.append(slot)
+            ends += layout.columns(array)
+        return placed, ends
 
     def tile(self, back: int) -> Tile:
         """The commands; NotNative where some step is none. The first outputs become the first inputs at the end."""
         self._written()
-        for k in range(back):
-            given, made = self._slots[k].array, self._output(k)
-            self.code(np.copyto, *(Place(self.code, "", x.shape, x.dtype, x) for x in (given, made)))
+        arrays = [slot.array for slot in self._slots]
+        for pair in (*self._copied, *zip(arrays[:back], arrays[self._first :], strict=False)):
+            order = np.argsort([-stride for stride in pair[0].strides])  # as it lies in memory
+            places = [Place(self.code, "", x.shape, x.dtype, x) for x in (y.transpose(order) for y in pair)]
+            self.code(np.copyto, *places)
         text = "\n".join(["# machine code:", *self._commands.texts, ""])
         known = [value.content for value in self.values if isinstance(value.content, np.ndarray)]
-        return Tile(self._commands.commands, text, self._slots, known, self.memory.nbytes)
+        held = self.memory.nbytes + sum(x.nbytes for _, x in self._copied)
+        return Tile(self._commands.commands, text, self._slots, known, held)
 
     def _bind_input(self, n: int, viewed: bool) -> None:
         if self.values[n].number is not None:
             raise NotNative("a number that is another one in every call")
-        self._static[n] = self._slots[self.program.inputs.index(n)].array
+        self._static[n] = self._ends[self.program.inputs.index(n)]
 
     def _bind_result(self, n: int) -> None:
         self._static[n] = self._output(self._results[n]).reshape(self.values[n].shape)
 
     def _output(self, k: int) -> Any:
-        return self._slots[len(self.program.inputs) + k].array
+        return self._ends[len(self.program.inputs) + k]
 
     def _returned(self, k: int) -> str:
         n = self.program.outputs[k]
@@ -401,6 +426,20 @@ class NativeBinding(Binding):
             out = self._output(k)
             self.code(np.copyto, Place(self.code, "", out.shape, out.dtype, out), self._place(n))
         return ""
+
+
+def _in_columns(program: Program, slots: Sequence[Slot]) -> Columns | None:
+    """The program in columns, where it is one that computes more than it costs to read and write arrays in columns."""
+    found = columns(program)
+    if found is None:
+        return None
+    moved = sum(
+        slot.array.size
+        for slot, layout in zip(slots, found.layouts, strict=True)
+        if not slot.free and layout.moves(slot.array.shape)
+    )
+    made = sum(found.program.values[step.out].size for step in found.program.instructions)
+    return found if made >= COLUMNS * moved else None
 
 
 def native_tile(program: Program, slots: Sequence[Slot], back: int = 0) -> Tile | None:

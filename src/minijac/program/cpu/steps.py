@@ -53,12 +53,18 @@ class Steps:
         loop = self._loop = stage.loop
         self._place = {result: place for place, (result, _) in enumerate(stage.picks)}
         made = [loop.body.values[n] for n in loop.body.outputs]
-        self._buffers = [tuple(np.empty(value.shape, value.dtype) for _ in "ab") for value in made[: loop.carries]]
+        self._buffers: list[tuple[Any, ...]] = [
+            tuple(np.empty(value.shape, value.dtype) for _ in "ab") for value in made[: loop.carries]
+        ]
         unread = [k for k in range(loop.carries, len(made)) if k not in self._place]
         self._unread = {k: np.empty(loop.result(k).shape, made[k].dtype) for k in unread}
         given = [loop.body.values[n] for n in loop.body.inputs]
         self._numbers = [value.number in PYTHON_NUMBERS for value in given[loop.carries : loop.carries + loop.rows]]
         self._tile = self._native(bind)
+        if self._tile is not None:  # which has them in an order of its own
+            own = [slot.array for slot in self._tile.slots]
+            self._buffers = list(zip(own, own[len(loop.body.inputs) :], strict=False))[: loop.carries]
+            self._same = own[loop.carries + loop.rows : len(loop.body.inputs)]
         self._executor: Any = self._tile or bind.calls(loop.body, [True for _ in loop.body.outputs], 1.0)
 
     @property
@@ -97,8 +103,9 @@ class Steps:
     def _with_machine_code(self, tile: Tile, state: Any, given: Sequence[Any], ends: dict[int, Any], ys: Any) -> None:
         for (buffer, _), x in zip(self._buffers, state, strict=True):
             np.copyto(buffer, x)
-        given = [np.ascontiguousarray(x, dtype) for x, dtype in zip(given, self._dtypes, strict=True)]
-        arrays = [*(a for a, _ in self._buffers), *given, *(b for _, b in self._buffers), *ys]
+        rows = [np.ascontiguousarray(x, dtype) for x, dtype in zip(given, self._dtypes, strict=False)]
+        same = [_placed(x, own) for x, own in zip(given[len(rows) :], self._same, strict=True)]
+        arrays = [*(a for a, _ in self._buffers), *rows, *same, *(b for _, b in self._buffers), *ys]
         bases = np.array([x.ctypes.data for x in arrays], np.int64)
         carried_out(tile, None, self._loop.length, np.zeros(1, np.int64), bases, arrays, in_order=True)
         for k, end in ends.items():
@@ -114,12 +121,20 @@ class Steps:
             if len(met) != 1 or any(dtype.kind != "f" for dtype in met):
                 return None
             values[n] = Value((), met.pop(), "input")
-        self._dtypes = [values[n].dtype for n in body.inputs[loop.carries :]]
-        moving = [False] * loop.carries + [True] * loop.rows + [False] * (len(body.inputs) - loop.carries - loop.rows)
+        self._dtypes = [values[n].dtype for n in body.inputs[loop.carries : loop.carries + loop.rows]]
+        same = len(body.inputs) - loop.carries - loop.rows
+        moving = [*(False,) * loop.carries, *(True,) * loop.rows, *(False,) * (same + loop.carries), *loop.stacked]
         slots = []
-        for n, moves in zip(
-            (*body.inputs, *body.outputs), (*moving, *(False,) * loop.carries, *loop.stacked), strict=True
-        ):
+        for k, (n, moves) in enumerate(zip((*body.inputs, *body.outputs), moving, strict=True)):
             array = np.empty(values[n].shape, values[n].dtype)
-            slots.append(Slot(array, array.nbytes if moves else 0))
+            own = not moves and k < len(body.inputs) + loop.carries
+            slots.append(Slot(array, array.nbytes if moves else 0, own))
         return bind.native(body._replace(values=tuple(values)), slots, loop.carries)
+
+
+def _placed(x: Any, like: Any) -> Any:
+    """An array that lies in memory as another one does: itself, or a copy in that one."""
+    if like.flags.c_contiguous:
+        return np.ascontiguousarray(x, like.dtype)
+    np.copyto(like, x)
+    return like

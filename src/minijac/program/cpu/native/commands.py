@@ -46,6 +46,8 @@ class Slot(NamedTuple):
 
     array: Any
     step: int
+    free: bool = False
+    """Whether its axes may lie in memory in any order."""
 
 
 class Commands:
@@ -253,8 +255,8 @@ class Tile:
         self, commands: Sequence[Bound], source: str, slots: Sequence[Slot], known: Sequence[Any], nbytes: int
     ) -> None:
         """Put commands together; `known` are the arrays, beside the slots', that they only read."""
-        self.nbytes, self.source = nbytes, source
-        self._commands, self._slots, self._known = commands, slots, known
+        self.nbytes, self.source, self.slots = nbytes, source, slots
+        self._commands, self._known = commands, known
         self._exact: list[Any] = []
         patches: list[int] = []
         bounds = [np.lib.array_utils.byte_bounds(slot.array) for slot in slots]
@@ -271,9 +273,9 @@ class Tile:
 
     def again(self) -> Tile:
         """The same for another thread: with memory of its own for what the commands write."""
-        places = {id(root): root for root in map(whole, [*self._known, *(slot.array for slot in self._slots)])}
+        places = {id(root): root for root in map(whole, [*self._known, *(slot.array for slot in self.slots)])}
         commands = [command.moved(places) for command in self._commands]
-        return Tile(commands, self.source, self._slots, self._known, self.nbytes)
+        return Tile(commands, self.source, self.slots, self._known, self.nbytes)
 
     def checked(self, t: int, arrays: Sequence[Any]) -> None:
         """Carry out tile `t` with every address looked at: RuntimeError where memory of no array would be touched."""
