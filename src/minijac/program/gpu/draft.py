@@ -5,6 +5,7 @@ Views cost nothing, and elementwise operations join a run that reads or makes on
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -105,20 +106,21 @@ class Draft:
         first = max((self.made[n] for n in reads if n in self.made), default=0)
         # what has nothing in common with a run joins it where a launch costs more, or where it only moves entries
         alone = size * value.dtype.itemsize <= CHEAP or not any(isinstance(x, Load | Register) for x in operands)
-        for position in self.runs.get(size, ()):
+        open_ = self.runs.setdefault(size, [])  # in order; those that are full are left out
+        for position in open_[bisect_left(open_, first) :]:
             run = self.steps[position]
             assert isinstance(run, Run)
-            if position < first or len(run.points) >= MOST_POINTS:
-                continue
             own = [_in_run(operand, run) for operand in operands]
             related = alone or reads & run.members or reads & run.touched
             if None in own or not related or len(run.touched | reads) > MOST_READS:
                 continue
             run.add(point._replace(operands=tuple(own)))  # type: ignore[arg-type]
+            if len(run.points) == MOST_POINTS:
+                open_.remove(position)
             self.made[out] = position
             self.views[out] = View.whole(value.shape, out)
             return self.views[out]
-        self.runs.setdefault(size, []).append(len(self.steps))
+        open_.append(len(self.steps))
         return self.define(out, Run(size, point))
 
 

@@ -96,14 +96,19 @@ class Fusion:
                 self._move(run, maker, target, position)
 
     def _move(self, run: Run, maker: int, target: Run, position: int) -> None:
-        moved: list[Point] = []
+        inside: defaultdict[int, set[int]] = defaultdict(set)
+        for point in run.points:
+            for x in point.operands:
+                if isinstance(x, Register):
+                    inside[x.n].add(point.out)
+        moved, names = list[Point](), set[int]()
         for point in reversed(run.points):
-            inside = {other.out for other in run.points if Register(point.out) in other.operands}
-            readers = self._readers[point.out]
+            inner, readers = inside[point.out], self._readers[point.out]
             elsewhere = readers - {position} or point.out in self.outputs
-            if not elsewhere and (inside or readers) and inside <= {other.out for other in moved}:
-                moved.insert(0, point)
-        names = {point.out for point in moved}
+            if not elsewhere and (inner or readers) and inner <= names:
+                moved.append(point)
+                names.add(point.out)
+        moved.reverse()
         handed = {n for n in names if self._readers[n]}
         fits = len(moved) + len(target.points) <= MOST_POINTS and len(run.touched | target.touched) <= MOST_READS
         if not fits or not self._is_read_in_place(handed, target):

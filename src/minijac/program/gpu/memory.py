@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,19 +31,18 @@ def arranged(lives: dict[int, tuple[int, int, int]]) -> tuple[dict[int, int], in
 
     The largest first, each at the lowest place that no other buffer holds while it lives.
     """
-    placed: list[tuple[int, int, int, int]] = []  # start, end, first step, last step
+    placed = np.empty((4, len(lives)), np.int64)  # start, end, first step, last step
     offsets: dict[int, int] = {}
     for n, (first, last, nbytes) in sorted(lives.items(), key=lambda item: (-item[1][2], item[1][0], item[0])):
-        size, start = aligned(nbytes), 0
-        for other, end, begins, ends in placed:
-            if begins > last or ends < first or end <= start:
-                continue
+        size, start, known = aligned(nbytes), 0, placed[:, : len(offsets)]
+        beside = known[:2, (known[2] <= last) & (known[3] >= first)]
+        for other, end in sorted(beside.T.tolist()):
             if other >= start + size:
                 break
-            start = end
+            start = max(start, end)
+        placed[:, len(offsets)] = start, start + size, first, last
         offsets[n] = start
-        insort(placed, (start, start + size, first, last))
-    return offsets, max((end for _, end, _, _ in placed), default=0)
+    return offsets, int(placed[1].max(initial=0))
 
 
 class Layout(NamedTuple):
