@@ -22,7 +22,7 @@ from ..passes.columns import Columns, columns
 from ..passes.expand import expanded
 from . import fusion
 from .code import Code, Place
-from .fusion import Fused, Stage, fused, made, read, spelled_steps
+from .fusion import LANES, Fused, Stage, effort, fused, made, read, spelled_steps
 from .memory import Memory, take
 from .native.bound import bound
 from .native.commands import Commands, NotNative, Slot, Tile
@@ -36,8 +36,8 @@ __all__ = ["Executor"]
 
 COPIED = 1 << 16
 """Inputs of up to so many bytes of which views are taken are copied, so that the views are made once."""
-COLUMNS = 4
-"""Entries that a tile computes for each that it reads or writes, from which on it pays to write it in columns."""
+COLUMNS, REARRANGED = 2.0, 2
+"""How many times less effort a tile has to be in columns, in which an entry that is rearranged counts so often."""
 MANY = 500
 """Steps above which those on small arrays are machine code, which takes a moment to make."""
 NARROW = 1024
@@ -373,9 +373,11 @@ class NativeBinding(Binding):
         program, self._first = expanded(program, np.empty, _simpler), len(program.inputs)
         ends = [slot.array for slot in slots]
         self._copied: list[tuple[Any, Any]] = []
-        if (found := _in_columns(program, slots)) is not None:
-            program, slots, ends = found.program, *self._apart(found, slots)
         steps = fused(program.instructions, program.values, program.outputs, every=True)
+        found = columns(program) if _worth_columns(steps, program.values, slots) else None
+        if found is not None:
+            program, slots, ends = found.program, *self._apart(found, slots)
+            steps = fused(program.instructions, program.values, program.outputs, every=True)
         outs = zip(program.outputs, ends[len(program.inputs) :], strict=True)
         into = [x.flags.c_contiguous if found is None else x.shape == program.values[n].shape for n, x in outs]
         self._commands, self._slots, self._ends = Commands(blas().libraries()), slots, ends
@@ -428,18 +430,11 @@ class NativeBinding(Binding):
         return ""
 
 
-def _in_columns(program: Program, slots: Sequence[Slot]) -> Columns | None:
-    """The program in columns, where it is one that computes more than it costs to read and write arrays in columns."""
-    found = columns(program)
-    if found is None:
-        return None
-    moved = sum(
-        slot.array.size
-        for slot, layout in zip(slots, found.layouts, strict=True)
-        if not slot.free and layout.moves(slot.array.shape)
-    )
-    made = sum(found.program.values[step.out].size for step in found.program.instructions)
-    return found if made >= COLUMNS * moved else None
+def _worth_columns(stages: Sequence[Stage], values: Sequence[Value], slots: Sequence[Slot]) -> bool:
+    """Whether stages would be less effort in columns: full vectors, once what is not in columns is rearranged."""
+    made = sum(len(stage.steps) * values[stage.outs[0]].size for stage in stages if isinstance(stage, Fused))
+    moved = sum(x.array.size for x in slots if not x.free and sum(size > 1 for size in x.array.shape) > 1)
+    return COLUMNS * (made / LANES + REARRANGED * moved) <= effort(stages, values)
 
 
 def native_tile(program: Program, slots: Sequence[Slot], back: int = 0) -> Tile | None:

@@ -21,7 +21,7 @@ from .native.llvm import available
 from .steps import Repeated
 from .tiling import Region
 
-__all__ = ["Fused", "Stage", "available", "fused", "made", "read", "spelled_steps"]
+__all__ = ["Fused", "Stage", "available", "effort", "fused", "made", "read", "spelled_steps"]
 
 WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
@@ -29,6 +29,8 @@ LEAST = 1 << 12
 """Bytes of a result, in all calls of a loop together, below which calls cost more than the arithmetic."""
 LONGEST = 200
 """Operations of one loop: compiling takes longer than in proportion to them."""
+LANES = 16
+"""Entries that a loop computes at once, about."""
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
 ENABLED = True
@@ -184,6 +186,20 @@ def _in_order(stages: list[tuple[int, Stage]]) -> list[Stage]:
             if not waits[other]:
                 heapq.heappush(ready, other)
     return result
+
+
+def effort(stages: Sequence[Stage], values: Sequence[Value]) -> float:
+    """What stages take, about: instructions of loops on vectors, which short rows do not fill, and entries moved."""
+    total = 0.0
+    for stage in stages:
+        if isinstance(stage, Fused):
+            shape = values[stage.outs[0]].shape
+            inner = prod(shape) if all(values[n].shape in (shape, ()) for n in stage.args) else shape[-1]
+            vectors = prod(shape) // inner * -(-inner // LANES)
+            total += vectors * (len(stage.steps) + 2 * (len(stage.args) + len(stage.outs)))
+        elif isinstance(stage, Instruction) and not stage.op.view:
+            total += sum(values[n].size for n in (*stage.args, stage.out))
+    return total
 
 
 def spelled_steps(loop: Fused) -> Spelled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import product
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..ir import Instruction, Program, Value
 
 __all__ = ["Layout", "Related", "layouts_of", "related"]
 
+SMALL = 32
+"""Products of one sample that a step sums at most: BLAS is faster for more."""
 Related = Sequence[Sequence[Part]]
 Place = tuple[int, int]
 """An axis: of which value, and which one."""
@@ -65,7 +68,8 @@ def related(step: Instruction, values: Sequence[Value]) -> Related | None:
     if isinstance(op, Structural) and op.relation is not None and (op.by_labels or op.view):
         found = [op.relation(k, out.shape, *shapes, **step.params) for k in range(len(shapes))]
     elif isinstance(op, Multilinear) and (one := op.labels(shapes, out.shape, step.params)) is not None:
-        found = [[part] for part in one]
+        sizes = [label.size for label in labels_in(tuple(axis for part in one for axis in (*part.out, *part.inp)))]
+        found = [[part] for part in one] if prod(sizes) <= SMALL * max(sizes, default=1) else None
     if found is None:
         return None
     return [[part._replace(out=without_ones(part.out), inp=without_ones(part.inp)) for part in own] for own in found]

@@ -27,8 +27,6 @@ __all__ = ["Columns", "columns"]
 
 MOST = 500
 """Steps of a program in columns, each of which takes up to a millisecond to compile."""
-SMALL = 32
-"""Products of one sample that a step sums at most: BLAS is faster for more."""
 TYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(bool))
 
 
@@ -39,8 +37,8 @@ class Columns(NamedTuple):
     layouts: tuple[Layout, ...]
 
 
-class _Unsuited(Exception):
-    """The program would have more steps than are worth it, or products that are not small."""
+class _TooMany(Exception):
+    """The program would have more steps than are worth it."""
 
 
 def columns(program: Program) -> Columns | None:
@@ -48,6 +46,8 @@ def columns(program: Program) -> Columns | None:
     values, steps, ends = program.values, program.instructions, (*program.inputs, *program.outputs)
     used = {n for step in steps for n in (*step.args, step.out)}.union(ends)
     if not all(_fits(values[n]) for n in used):
+        return None
+    if any(related(step, values) is None for step in steps if isinstance(step.op, Multilinear)):  # as of a network
         return None
     relations = [parts for step in steps if (parts := related(step, values)) is not None]
     if len(relations) < len(steps):
@@ -59,7 +59,7 @@ def columns(program: Program) -> Columns | None:
     try:
         for step, parts in zip(steps, relations, strict=True):
             writing.take(step, parts)
-    except _Unsuited:
+    except _TooMany:
         return None
     found = writing.result()
     single = sum(not found.values[step.out].shape for step in found.instructions)
@@ -127,7 +127,7 @@ class _Writing:
                 return self._new.constant(np.asarray(op.value(*(value.content for value in values), **params), dtype))
         shape = np.broadcast_shapes(*(value.shape for value in values))
         if len(self._new.steps) >= MOST:
-            raise _Unsuited
+            raise _TooMany
         return self._new.step(op, args, Value(shape, dtype, "computed"), **params)
 
     # -- sums ----------------------------------------------------------------------------------------------------------
@@ -154,10 +154,7 @@ class _Writing:
         """For all values of the labels that are taken apart, the place in the result, and the entries of operands."""
         given = [(out, axes), *operands]
         kept = {own[k][0] for n, own in given for k in self._layouts[n].kept}
-        named = labels_in(tuple(axis for _, own in given for axis in own))
-        if len(operands) > 1 and prod(x.size for x in named) > SMALL * max((x.size for x in kept), default=1):
-            raise _Unsuited
-        labels = [label for label in named if label not in kept]
+        labels = [label for label in labels_in(tuple(axis for _, own in given for axis in own)) if label not in kept]
         frame = self._frame(out)
         numbers = [np.arange(prod(frame)).reshape(frame), *(self._of(n) for n, _ in operands)]
         whole = [np.broadcast_to(x, self._values[n].shape) for x, (n, _) in zip(numbers, given, strict=True)]
