@@ -32,9 +32,10 @@ ARITHMETIC = {
 """Operations of IEEE arithmetic, whose results are NumPy's to the last bit; of 0.0 and -0.0 either may be larger."""
 BRANCH_FREE = {
     **{getattr(np, name, name): f"{name}({{}})" for name in (
-        "cos", "cosh", "erf", "exp", "expit", "expm1", "log", "log1p", "sin", "sinh", "tan", "tanh",
+        "arccos", "arcsin", "arctan", "cos", "cosh", "erf", "exp", "expit", "expm1", "log", "log1p", "sin", "sinh",
+        "tan", "tanh",
     )},
-    np.logaddexp: "logaddexp({}, {})", np.power: "power({}, {})",
+    np.arctan2: "arctan2({}, {})", np.logaddexp: "logaddexp({}, {})", np.power: "power({}, {})",
 }  # fmt: skip
 """Functions that loops of the CPU compute by schemes of their own, right to a few units in the last place."""
 CHEAP = {*ARITHMETIC, np.logical_and, np.logical_or, np.logical_not, np.isfinite, np.isinf, np.sign, "astype"} - {

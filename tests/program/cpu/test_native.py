@@ -42,6 +42,7 @@ def entries(dtype: type, seed: int) -> Any:
 EXACT = {
     "cos": mpmath.cos, "erf": mpmath.erf, "exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log,
     "log1p": mpmath.log1p, "sin": mpmath.sin, "tanh": mpmath.tanh, "sinh": mpmath.sinh, "cosh": mpmath.cosh,
+    "arctan": mpmath.atan, "arcsin": mpmath.asin, "arccos": mpmath.acos,
     "tan": mpmath.tan, "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
 }  # fmt: skip
 
@@ -74,7 +75,7 @@ def test_functions_are_right_to_a_few_units_in_the_last_place(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", ["exp", "expm1", "log1p", "sin", "sinh", "tan", "tanh", "erf"])
+@pytest.mark.parametrize("name", ["arcsin", "arctan", "exp", "expm1", "log1p", "sin", "sinh", "tan", "tanh", "erf"])
 def test_zeros_keep_their_sign(name, dtype):
     zeros = np.array([0.0, -0.0] * 40, dtype)
     expected = np.ones_like(zeros) if name == "exp" else zeros
@@ -89,6 +90,23 @@ def test_one_large_angle_leaves_the_others_as_they_are(dtype):
     beside = carried_out("sin({})", x)
     np.testing.assert_array_equal(np.delete(alone, 777), np.delete(beside, 777))
     np.testing.assert_allclose(beside[777], np.sin(x[777].astype(np.longdouble)).astype(dtype), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_angles_of_points_are_right_to_a_few_units_in_the_last_place(dtype):
+    """All quarters of the plane; on the axes, at zero and infinity they are NumPy's."""
+    y, x = (entries(dtype, seed)[np.random.default_rng(seed).permutation(816)] for seed in (1, 2))
+    for a, b, found in zip(y, x, carried_out("arctan2({}, {})", y, x), strict=True):
+        if 0 < abs(a) < np.inf and 0 < abs(b) < np.inf:
+            with mpmath.workprec(200):
+                exact = mpmath.atan2(mpmath.mpf(float(a)), mpmath.mpf(float(b)))
+            if abs(exact) > np.finfo(dtype).tiny:
+                assert abs(float(found - exact)) <= 3.0 * np.spacing(abs(dtype(float(exact)))), (a, b)
+    ends = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 2.0, -3.0], dtype)
+    y, x = (z.ravel() for z in np.meshgrid(ends, ends))
+    found, expected = carried_out("arctan2({}, {})", y, x), np.arctan2(y, x)
+    np.testing.assert_allclose(found, expected, rtol=2 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(np.signbit(found[~np.isnan(found)]), np.signbit(expected[~np.isnan(found)]))
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -1,4 +1,4 @@
-"""Functions of entries without branches: exponential, logarithm, trigonometric and hyperbolic functions, erf, powers.
+"""Functions of entries without branches: exponential, logarithm, angles, trigonometric functions, erf, powers.
 
 Each works on many entries at once, over the whole range, infinities, NaN and denormal numbers among them. Products are
 fused with sums (`fma`) where that is written, which the reductions below rely on. Sources:
@@ -7,6 +7,7 @@ fused with sums (`fma`) where that is written, which the reductions below rely o
   in two or three parts of full length, as products that are fused need no trailing zeros in them;
 - logarithm, sine and cosine: the polynomials of K. C. Ng and others, fdlibm (Sun Microsystems, 1993) in float64; in
   float32 those of S. L. Moshier, Cephes (1992), and, for the logarithm, of FreeBSD's msun;
+- angles: the polynomial and the rational function of Moshier's Cephes;
 - erf: W. J. Cody's form (1969) with the rational functions of Moshier's Cephes;
 - exponentials: Taylor's polynomial, whose next term is below rounding on the reduced range;
 - powers: the logarithm in two numbers after T. J. Dekker (1971), so that the exponent keeps its digits.
@@ -335,11 +336,66 @@ def erf(x: Entry) -> Entry:
     return where(a < 1.0, near, signed(1.0 - rest, x))
 
 
+# -- angles ------------------------------------------------------------------------------------------------------------
+ARCTAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+ARCTAN_NUMERATOR = (
+    -8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1, -1.228866684490136173410e2,
+    -6.485021904942025371773e1,
+)  # fmt: skip
+ARCTAN_DENOMINATOR = (
+    1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2, 4.853903996359136964868e2,
+    1.945506571482613964425e2,
+)  # fmt: skip
+
+
+def _below(x: Entry, turns: float, angle: Any) -> Entry:
+    """So many half turns of pi, less an angle."""
+    high, low, _ = of(x, *HALF_PI)
+    return (2.0 * turns * high - angle) + 2.0 * turns * low
+
+
+def _first(r: Entry) -> Entry:
+    """The angle of a slope from 0 to 1."""
+    far = r > of(r, 0.4142135623730950, 0.66)
+    z = where(far, (r - 1.0) / (r + 1.0), r)
+    s = z * z
+    if r.writer.format.bits == 32:
+        angle = fma(z * s, polynomial(s, ARCTAN), z)
+    else:
+        angle = fma(z, s * polynomial(s, ARCTAN_NUMERATOR) / polynomial(s, ARCTAN_DENOMINATOR), z)
+    return where(far, _below(r, 0.25, -angle), angle)
+
+
+def arctan(x: Entry) -> Entry:
+    a = abs(x)
+    steep = a > 1.0
+    angle = _first(where(steep, 1.0 / a, a))
+    return signed(where(steep, _below(x, 0.5, angle), angle), x)
+
+
+def arctan2(y: Entry, x: Entry) -> Entry:
+    a, b = abs(y), abs(x)
+    steep = a > b
+    low, high = where(steep, b, a), where(steep, a, b)
+    angle = _first(where(high == 0.0, 0.0, where(low == INFINITE, 1.0, low / high)))
+    angle = where(steep, _below(x, 0.5, angle), angle)
+    angle = where(signed(x.writer.entry(1.0, "F"), x) < 0.0, _below(x, 1.0, angle), angle)
+    return where((x != x) | (y != y), NAN, signed(angle, y))
+
+
+def arcsin(x: Entry) -> Entry:
+    return arctan2(x, root((1.0 - x) * (1.0 + x)))
+
+
+def arccos(x: Entry) -> Entry:
+    return 2.0 * arctan2(root(1.0 - x), root(1.0 + x))
+
+
 ULPS: dict[Callable[..., Any], float] = {
-    cos: 1.5, cosh: 2.5, erf: 2.5, exp: 1.0, expit: 2.0, expm1: 1.5, log: 1.0, log1p: 1.5, sin: 1.5, sinh: 3.0,
-    tan: 3.5, tanh: 2.5,
+    arccos: 3.0, arcsin: 3.0, arctan: 2.0, cos: 1.5, cosh: 2.5, erf: 2.5, exp: 1.0, expit: 2.0, expm1: 1.5, log: 1.0,
+    log1p: 1.5, sin: 1.5, sinh: 3.0, tan: 3.5, tanh: 2.5,
 }  # fmt: skip
 """Units in the last place that a result may be wrong by."""
-CALLED: Sequence[Any] = (abs, logaddexp, power, root, where, *ULPS)
+CALLED: Sequence[Any] = (abs, arctan2, logaddexp, power, root, where, *ULPS)
 FUNCTIONS: dict[str, Callable[..., Any]] = {function.__name__: function for function in CALLED}
 """What the spelling of an operation (`ops/scalars.py`) may call."""
