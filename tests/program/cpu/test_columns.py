@@ -275,3 +275,9 @@ def test_columns_pay_where_more_is_computed_than_rearranged(monkeypatch, rounds,
 
     mj.compile(f)(np.ones((500, 3)))
     assert bool(asked) == pays
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_loops_over_no_sample_and_over_one(size):
+    f, x = mj.jacobian(repeated(random_step(3), 12)), data(size, np.float64)
+    np.testing.assert_allclose(mj.compile(f)(x), f(x), rtol=1e-11)

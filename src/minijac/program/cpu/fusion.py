@@ -194,8 +194,9 @@ def effort(stages: Sequence[Stage], values: Sequence[Value]) -> float:
     for stage in stages:
         if isinstance(stage, Fused):
             shape = values[stage.outs[0]].shape
-            inner = prod(shape) if all(values[n].shape in (shape, ()) for n in stage.args) else shape[-1]
-            vectors = prod(shape) // inner * -(-inner // LANES)
+            whole = all(values[n].shape in (shape, ()) for n in stage.args)
+            rows, inner = (1, prod(shape)) if whole else (prod(shape[:-1]), shape[-1])
+            vectors = rows * -(-inner // LANES)
             total += vectors * (len(stage.steps) + 2 * (len(stage.args) + len(stage.outs)))
         elif isinstance(stage, Instruction) and not stage.op.view:
             total += sum(values[n].size for n in (*stage.args, stage.out))
