@@ -60,7 +60,7 @@ class Steps:
         self._unread = {k: np.empty(loop.result(k).shape, made[k].dtype) for k in unread}
         given = [loop.body.values[n] for n in loop.body.inputs]
         self._numbers = [value.number in PYTHON_NUMBERS for value in given[loop.carries : loop.carries + loop.rows]]
-        self._tile = self._native(bind)
+        self._tile, self._same = self._native(bind), list[Any]()
         if self._tile is not None:  # which has them in an order of its own
             own = [slot.array for slot in self._tile.slots]
             self._buffers = list(zip(own, own[len(loop.body.inputs) :], strict=False))[: loop.carries]
@@ -69,7 +69,8 @@ class Steps:
 
     @property
     def nbytes(self) -> int:
-        own: int = sum(buffer.nbytes for pair in self._buffers for buffer in pair)
+        copies = [x for x in self._same if not x.flags.c_contiguous]
+        own: int = sum(buffer.nbytes for pair in (*self._buffers, copies) for buffer in pair)
         return own + int(self._executor.nbytes)
 
     @property
