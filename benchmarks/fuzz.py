@@ -1,5 +1,7 @@
 """Random programs, NumPy's, complex and such that write in place, in every way to a Jacobian against torch or NumPy.
 
+"further" ones are NumPy's within bounds on memory, with samples on another axis, and in second order.
+
 Run `python benchmarks/fuzz.py --programs 1000 --seed 7`; see benchmarks/README.md. The programs are those of
 `tests/support`: `fuzz.py`, `complex_programs.py`, `writing_programs.py`. Each that is wrong is printed.
 """
@@ -26,9 +28,10 @@ import writing_programs
 
 import minijac as mj
 
-Check = Callable[[Any], Any]
+Check = Callable[[Any, int | None], Any]
 KINDS: dict[str, tuple[Callable[[int, int], Any], Check, Callable[[Any], object]]] = {
     "numpy": (lambda seed, n: fuzz.build(random.Random(f"{seed}/{n}").choice), fuzz.check, str),
+    "further": (lambda seed, n: fuzz.build(random.Random(f"{seed}/{n}/further").choice), fuzz.check_further, str),
     "complex": (
         lambda seed, n: complex_programs.build(random.Random(f"{seed}/{n}").choice),
         complex_programs.check,
@@ -39,14 +42,14 @@ KINDS: dict[str, tuple[Callable[[int, int], Any], Check, Callable[[Any], object]
 """How a program is made of a seed and a number, how it is checked, and how it is told."""
 
 
-def ended(kind: str, seed: int, n: int) -> str:
+def ended(kind: str, seed: int, n: int, by_turns: bool) -> str:
     """How a program ended: "right", how it was refused, or "wrong", which is printed."""
     make, check, told = KINDS[kind]
     program = make(seed, n)
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            return check(program) or "right"
+            return check(program, n if by_turns else None) or "right"
     except Exception as error:
         named = isinstance(error, mj.MinijacError)
         print(f"--- {kind} {n} of seed {seed}\n{told(program)}\n{traceback.format_exc(limit=-3)}", flush=True)
@@ -58,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--programs", type=int, default=300, help="how many of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--by-turns", action="store_true", help="each program in one way, the next in the next one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after as many")
     options = parser.parse_args(arguments)
     start, ends = time.perf_counter(), {kind: Counter[str]() for kind in options.kinds}
@@ -65,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         if time.perf_counter() - start > options.seconds:
             break
         for kind, counts in ends.items():
-            counts[ended(kind, options.seed, n)] += 1
+            counts[ended(kind, options.seed, n, options.by_turns)] += 1
         if n % 500 == 499:
             print(f"{n + 1} of each kind, {time.perf_counter() - start:.0f} s: {ends}", flush=True)
     for kind, counts in ends.items():
