@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..backend import astype, is_array, namespace, on_host, placed
+from ..backend import array_of, astype, is_array, namespace, on_host, placed
 from ..errors import InputError
 from ..lines import user_line
 from ..ops import indexing, structural
@@ -39,9 +39,26 @@ def getitem(x: Any, index: Any) -> Any:
     if not picks:
         return looked(x, basic)
     found = x._detached(_picked(x, basic, picks), (x,))
+    _lay_picked(found, picks)
     if is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
         found.home.masked[found.index] = full[0], x.index
     return found
+
+
+def _lay_picked(y: Any, picks: dict[int, Any]) -> None:
+    """Have what was picked along inner axes lie as NumPy's does, these outermost."""
+    first, count = min(picks), max(positions.ndim for positions in picks.values())
+    if first and count and max(picks) - first < len(picks):
+        own = range(first, first + count)
+        _lay(y, [*own, *(k for k in range(y.ndim) if k not in own)])
+
+
+def _lay(y: Any, axes: Sequence[int]) -> None:
+    """Have a value lie in memory with its axes in that order: on it depends what views of it are."""
+    while isinstance(y.value, Traced):
+        y.value = y.value.fresh()  # which others may stand for too
+        y = y.value
+    y.value = namespace(y.value).ascontiguousarray(y.value.transpose(*axes)).transpose(*np.argsort(axes))
 
 
 def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
@@ -142,7 +159,10 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
 def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     """Equal entries stay in their order, and each derivative goes with its entry."""
     a, axis = (ravel(a), 0) if axis is None else (a, axis)
-    return take_along_axis(a, np.argsort(a, axis, kind="stable"), axis)
+    y, strides = take_along_axis(a, np.argsort(a, axis, kind="stable"), axis), array_of(a).strides
+    if isinstance(y, Traced) and not array_of(a).flags.c_contiguous:
+        _lay(y, sorted(range(y.ndim), key=lambda k: -abs(strides[k])))
+    return y
 
 
 @implements(np.partition)
