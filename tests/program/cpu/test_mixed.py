@@ -58,6 +58,24 @@ def test_arguments_beyond_what_a_function_takes():
             np.testing.assert_allclose(compiled(x), f(x), rtol=1e-13, atol=1e-15)
 
 
+def test_arguments_beyond_what_a_function_takes_in_place():
+    """The sine is written over the sum that it is of, the product over what Python made; in the first call too."""
+
+    def f(x):
+        b = np.sort(x, 1) * 2.0
+        y = np.sin(b * 1e12) + b
+        for _ in range(20):
+            y = np.tanh(y * y[:, ::-1]) + b
+        return np.cumsum(np.sin(np.cumsum(x, 1)), 1), y
+
+    compiled = mj.compile(f)
+    x = np.random.default_rng(0).normal(size=(40, 5))
+    x[-1, 0] = 1e12
+    for _ in range(3):
+        for found, expected in zip(compiled(x), f(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("n", range(6))
 def test_random_programs(n):
     fuzz.check(fuzz.build(random.Random(f"mixed/{n}").choice))

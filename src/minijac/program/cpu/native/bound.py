@@ -46,6 +46,11 @@ class Bound:
         if self.function(places, numbers, *given):
             self.exact()(places, numbers, *given)
 
+    @property
+    def leaves(self) -> bool:
+        """Whether it may end in the middle, as an argument is beyond what it takes."""
+        return self._loop is not None and bool(self.function.leaves)  # type: ignore[attr-defined]
+
     def moved(self, places: dict[int, Any]) -> Bound:
         """The same on other memory: where an array has its memory is known, or is added."""
         addresses = self.addresses.copy()
@@ -136,7 +141,10 @@ def _axes(depth: int, table: Any) -> Sequence[Axes]:
 @lru_cache(4096)
 def function_of(loop: Loop) -> Callable[..., int]:
     """One function for all programs that have the loop: it depends on no sizes and no numbers."""
-    return compiled(text_of(loop), "loop", 2 + sum(operand.given for operand in loop.operands))
+    text = text_of(loop)
+    function = compiled(text, "loop", 2 + sum(operand.given for operand in loop.operands))
+    function.leaves = "\nbeyond:" in text  # type: ignore[attr-defined]  # may, where an argument is beyond what it takes
+    return function
 
 
 def _layout(

@@ -104,7 +104,13 @@ class Commands:
             return
         again = any(np.may_share_memory(out, x) for x in operands)
         step = (spelling, tuple(range(len(operands))), len(operands))
-        self.commands.append(bound(dtype, out.shape, [step], [*operands, out], 1, again))
+        found = bound(dtype, out.shape, [step], [*operands, out], 1, again)
+        if again and found.leaves:  # when its operands are to be there still
+            apart = np.empty(out.shape, out.dtype)
+            self._entries(apart, spelling, *operands)
+            self._entries(out, "({})", apart)
+        else:
+            self.commands.append(found)
 
     def _copied(self, out: Any, x: Any, casting: str = "same_kind", where: Any = None) -> None:
         x = np.asarray(x)
