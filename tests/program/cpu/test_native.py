@@ -62,6 +62,9 @@ def expected_of(function: Any, x: float) -> Any:
 @pytest.mark.parametrize("name", [function.__name__ for function in ULPS])
 def test_functions_are_right_to_a_few_units_in_the_last_place(name, dtype):
     x = entries(dtype, seed=len(name))
+    if name.startswith("arc"):  # where polynomials meet they are furthest off
+        x = np.concatenate([x, np.random.default_rng(0).uniform(-0.7, 0.7, 2000).astype(dtype)])
+        x = np.concatenate([x, np.array([-0.44177, 0.56602, -0.41486], dtype)])
     found, ulps = carried_out(f"{name}({{}})", x), ULPS[FUNCTIONS[name]]
     with np.errstate(over="ignore"):
         for a, b in zip(x, found, strict=True):
