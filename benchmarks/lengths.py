@@ -23,6 +23,21 @@ import minijac as mj
 from minijac.memo import Memo
 
 RESULTS = Path(__file__).resolve().parent / "results" / "lengths-cpu.json"
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "pictures" / "lengths.png"
+PANELS = {
+    "A plain Python loop, eager": {
+        "forward sweep alone": "loop, forward alone", "first call": "loop, eager, first",
+        "second": "loop, eager, second", "third": "loop, eager, third",
+    },
+    "First calls, compiled": {
+        "plain loop": "loop, compile, first", "mj.scan": "scan, compile, first", "JAX, lax.scan": "JAX, scan, first",
+        "JAX, plain loop": "JAX, unrolled, first",
+    },
+    "Later calls, compiled": {
+        "plain loop": "loop, replay", "mj.scan": "scan, replay", "JAX, lax.scan": "JAX, scan, next",
+        "JAX, plain loop": "JAX, unrolled, next",
+    },
+}  # fmt: skip
 BATCH, H = 256, 0.01
 OPERATIONS = 85
 """Of one step, about."""
@@ -132,8 +147,30 @@ def with_jax(count: int, y: np.ndarray) -> dict[str, float]:
     return found
 
 
+def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
+    """Microseconds for each operation, by their number, into a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(4.2 * len(PANELS), 3.4), layout="constrained")
+    for ax, (title, ways) in zip(axes, PANELS.items(), strict=True):
+        for style, (label, way) in zip(("o-", "s-", "^--", "v--"), ways.items(), strict=True):
+            points = [
+                (int(n) * OPERATIONS, 1e6 * row[way] / (int(n) * OPERATIONS)) for n, row in rows.items() if way in row
+            ]
+            if points:
+                ax.plot(*zip(*points, strict=True), style, label=label, markersize=4.5, linewidth=1.4)
+        ax.set(xscale="log", yscale="log", xlabel="operations of the program", ylabel="microseconds for each")
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.legend(fontsize=8)
+        ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
-    """Measure all lengths, print microseconds for each operation, store seconds."""
+    """Measure all lengths, print microseconds for each operation, store seconds and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the three shortest lengths, not stored")
     given = parser.parse_args()
@@ -151,6 +188,7 @@ def main() -> None:
         print("bytes held in reverse, by steps: " + "  ".join(f"{n:,}: {b:,}" for n, b in bytes_held.items()))
         stored = {"operations": OPERATIONS, "seconds": rows, "bytes held in reverse": bytes_held}
         RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+        draw(json.loads(RESULTS.read_text())["seconds"], PICTURE)
 
 
 if __name__ == "__main__":

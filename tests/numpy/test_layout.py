@@ -8,6 +8,18 @@ import pytest
 import minijac as mj
 
 X = np.random.default_rng(0).uniform(-1, 1, (3, 4, 5))
+
+
+def changed(y):
+    y[:, 1] = y[:, 0] * 2.0
+    return y
+
+
+def halved(y):
+    y *= 0.5
+    return y
+
+
 PICKED = {
     "inner": lambda x: x[:, np.arange(4)],
     "innermost": lambda x: x[..., [1, 0, 3]],
@@ -19,6 +31,8 @@ PICKED = {
     "outer": lambda x: x[[2, 0, 1]],
     "of a slice": lambda x: x[:, ::2, [1, 0]],
     "sorted": lambda x: np.sort(x.transpose(2, 0, 1), 1),
+    "written": lambda x: changed(x[:, [1, 0, 3]]),
+    "written as a whole": lambda x: halved(x[:, [1, 0, 3]]),
     "twice": lambda x: np.sin(x[:, [1, 0]])[:, [0, 1]],
 }
 SEEN = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -28,7 +28,7 @@ from .positions import (
 )
 from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, plain, recorded
 from .shape import along, ravel
-from .writing import assign, looked, overwrite, refuse_plain, writable
+from .writing import assign, lay, looked, overwrite, refuse_plain, writable
 
 
 # -- x[index] ----------------------------------------------------------------------------------------------------------
@@ -50,15 +50,7 @@ def _lay_picked(y: Any, picks: dict[int, Any]) -> None:
     first, count = min(picks), max(positions.ndim for positions in picks.values())
     if first and count and max(picks) - first < len(picks):
         own = range(first, first + count)
-        _lay(y, [*own, *(k for k in range(y.ndim) if k not in own)])
-
-
-def _lay(y: Any, axes: Sequence[int]) -> None:
-    """Have a value lie in memory with its axes in that order: on it depends what views of it are."""
-    while isinstance(y.value, Traced):
-        y.value = y.value.fresh()  # which others may stand for too
-        y = y.value
-    y.value = namespace(y.value).ascontiguousarray(y.value.transpose(*axes)).transpose(*np.argsort(axes))
+        lay(y, [*own, *(k for k in range(y.ndim) if k not in own)])
 
 
 def _picked(x: Any, basic: tuple[Any, ...], picks: dict[int, Any]) -> Any:
@@ -161,7 +153,7 @@ def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, 
     a, axis = (ravel(a), 0) if axis is None else (a, axis)
     y, strides = take_along_axis(a, np.argsort(a, axis, kind="stable"), axis), array_of(a).strides
     if isinstance(y, Traced) and not array_of(a).flags.c_contiguous:
-        _lay(y, sorted(range(y.ndim), key=lambda k: -abs(strides[k])))
+        lay(y, sorted(range(y.ndim), key=lambda k: -abs(strides[k])))
     return y
 
 

@@ -55,7 +55,7 @@ class Writes:
         """`y` with the pieces in their places."""
         y.__class__ = type(y).ordinary
         pieces, self.pieces = self.pieces, {}
-        y.moved(together(y, pieces))
+        y.moved(_lain(together(y, pieces), y))
         return y
 
 
@@ -368,19 +368,27 @@ def overwrite(y: Traced, value: Any) -> None:
         y.link = Writes()
     y.link.pieces = {}
     y.link.version += 1
-    y.moved(_laid_out(value))
+    y.__class__ = type(y).ordinary
+    y.moved(_lain(value, y))
 
 
-def _contiguous(y: Traced) -> bool:
-    return y.ndim < 2 or bool(array_of(y).flags.c_contiguous)
-
-
-def _laid_out(value: Traced) -> Traced:
-    """The value in the order of memory that a buffer has."""
-    if _contiguous(value):
+def _lain(value: Traced, y: Traced) -> Traced:
+    """The value in the order of memory that the buffer `y` has."""
+    strides = array_of(y).strides
+    axes = sorted(range(y.ndim), key=lambda k: -abs(strides[k]))
+    if y.ndim < 2 or array_of(value).transpose(*axes).flags.c_contiguous:
         return value
-    flat = structural.reshape(value, shape=(value.size,))
-    return structural.reshape(flat, shape=value.shape)
+    value = value.fresh()
+    lay(value, axes)
+    return value
+
+
+def lay(y: Traced, axes: Sequence[int]) -> None:
+    """Have a value lie in memory with its axes in that order: on it depends what views of it are."""
+    while isinstance(y.value, Traced):
+        y.value = y.value.fresh()  # which others may stand for too
+        y = y.value
+    y.value = namespace(y.value).ascontiguousarray(y.value.transpose(*axes)).transpose(*np.argsort(axes))
 
 
 # -- putting together --------------------------------------------------------------------------------------------------
