@@ -52,8 +52,9 @@ PAGE = """# Plans
 
 A Jacobian is a product of local derivatives along a tape, and a mode is the order in which it is multiplied:
 *forward* from the inputs' side, *reverse* from the outputs' side, *mixed* from several places at once. minijac prices
-all three on labels and sizes alone, without touching data, and `mode="auto"` takes the one of least predicted time. A
-plan is made once for each structure (operations, shapes, dtypes) and kept.
+all three on labels and sizes alone, without touching data, and `mode="auto"` takes the one of least predicted time;
+where pricing would take longer than a sweep, as of long programs, the side with fewer entries. A plan is
+made once for each structure (operations, shapes, dtypes) and kept.
 
 ```python
 print(mj.explain(f, x))  # the table below

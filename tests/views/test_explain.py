@@ -145,3 +145,17 @@ def test_the_page_of_examples_is_up_to_date():
     spec.loader.exec_module(module)
     for path, text in module.files().items():
         assert path.read_text() == text, f"{path.name} is out of date: run python docs/make_plans.py"
+
+
+def test_where_nothing_is_priced_the_choice_is_by_seeds():
+    """Long arithmetic on a few numbers of each sample: what is dearer by its prices is not called the cheapest."""
+
+    def f(x):
+        y = np.tanh(x)
+        for _ in range(30):
+            y = np.sin(y) * x[:, :1] + y
+        return y.sum(1)[:, None] * np.ones((1, 5))
+
+    text = str(mj.explain(f, np.ones((4, 3))))
+    assert "chosen: forward, from where seeds are fewer" in text
+    assert "least predicted" not in text

@@ -4,7 +4,7 @@ A mode is a contraction order. *Forward* multiplies blocks from the inputs' side
 *Mixed* cuts the graph at the nodes that every path crosses, takes each segment as one block, and multiplies the chain
 of segments in the order that costs least.
 
-Prices come from running the accumulation on shadows (`minijac.shadow`).
+Prices come from running the accumulation on shadows (`shadow.py`).
 """
 
 from __future__ import annotations

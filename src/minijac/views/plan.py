@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accumulation.graph import Graph
-from ..accumulation.plan import Order, Plan, chain_of, coarse_chain, mixed_plan, price, segment
+from ..accumulation.plan import Order, Plan, chain_of, coarse_chain, mixed_plan, price, segment, worth_rehearsing
 from ..accumulation.recording import Prepared, prepare, sample_places
 from ..accumulation.results import batch_first
 from ..accumulation.shadow import Cost, Ledger, ShadowGraph
@@ -75,6 +75,8 @@ class Explanation:
         self.plan: Plan = ready.plan(mode)
         if not isinstance(mode, str):
             self.candidates.append(Candidate(self.plan, price(ready.graph, self.plan, inputs, nodes)))
+        self.priced = worth_rehearsing(ready.graph, ready.seeds)
+        """Whether ``"auto"`` looks at prices, or goes from the side with fewer entries."""
         self.held = held_bytes(ready, args)
         self.orders: list[str] = []
         self.result: list[str] = []
@@ -178,7 +180,8 @@ class Explanation:
         prices = ", ".join(f"{_time(found.cost.nanoseconds)} {found.plan.mode}" for found in others)
         taken = f"{_time(chosen.cost.nanoseconds)} against {prices}"
         if self.asked == "auto":
-            return f"chosen: {chosen.plan.mode}, the least predicted time, {taken}"
+            why = "the least predicted time" if self.priced else "from where seeds are fewer, as pricing takes long"
+            return f"chosen: {chosen.plan.mode}, {why}, {taken}"
         return f"chosen: {chosen.plan.mode}, as asked for ({self.asked}); predicted time {taken}"
 
     # -- as a picture --------------------------------------------------------------------------------------------------
