@@ -160,12 +160,12 @@ def test_steps_are_carried_out_by_one_program():
     assert len({stretch.structure for stretch in found}) == 1
     mj.jacobian(runge_kutta(100), mode="forward")(X)
     recorded = [entry for _, entry in repeats._PROGRAMS.items() if not isinstance(entry, str)]
-    assert len(recorded) == 1
+    assert len([stretch for stretch in recorded if stretch.entry.executors]) == 1  # not those at the ends
 
 
 def test_large_arrays_are_left_alone(monkeypatch):
     monkeypatch.setattr(repeats, "MOST_BYTES", 1)
-    monkeypatch.setattr(repeats, "record", lambda *args: pytest.fail("recorded"))
+    monkeypatch.setattr(repeats, "carried_out", lambda *args: pytest.fail("recorded"))
     Memo.clear_all()
     mj.jacobian(runge_kutta(30))(X)
 

@@ -9,6 +9,8 @@ from helpers import random
 
 import minijac as mj
 from minijac.memo import Memo
+from minijac.program import compiled
+from minijac.transforms import first
 from minijac.ways import replay
 
 RNG = np.random.default_rng(0)
@@ -44,7 +46,7 @@ def _forgotten():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_replay_gives_what_was_carried_out(name, structured):
     f, found = FUNCTIONS[name], []
-    for n in range(4):  # carried out, recorded, replayed twice
+    for n in range(4):  # recorded, made a program, replayed twice
         x = np.random.default_rng(n).normal(size=(3, 6))
         J = mj.jacobian(f, structured=structured)(x)
         replay_free = mj.jacobian(f, structured=structured, chunk_size=10**6)(x)  # chunks are never replayed
@@ -58,6 +60,42 @@ def test_a_replay_gives_what_was_carried_out(name, structured):
             np.testing.assert_allclose(J.T @ y, expected.T @ y, rtol=1e-12, atol=1e-14)
             J, expected = J.todense(), expected.todense()
         np.testing.assert_allclose(J, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_first_call_makes_no_program_and_no_call_accumulates_after_it(name, monkeypatch):
+    """So no call takes longer than the first."""
+    work, done = [], []
+    for owner, part in ((replay, "assemble"), (first, "assemble"), (compiled, "optimised")):
+        known = getattr(owner, part)
+        counted = lambda *args, known=known, part=part: (work.append(part), known(*args))[1]
+        monkeypatch.setattr(owner, part, counted)
+    for n in range(4):
+        mj.jacobian(FUNCTIONS[name])(np.random.default_rng(n).normal(size=(3, 6)))
+        done.append(tuple(work))
+        work.clear()
+    assert done == [("assemble",), ("optimised",), (), ()]
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_results_of_the_first_call_are_arrays_of_their_own(structured):
+    W = RNG.normal(size=(6, 6))
+    functions = (lambda x: x @ W, lambda x: x * W[:3], lambda x: (x, x), lambda x: x.reshape(3, 2, 3))
+    for f in functions:
+        x = RNG.normal(size=(3, 6))
+        leaves = mj.jacobian(f, structured=structured)(x)
+        leaves = leaves if isinstance(leaves, tuple) else (leaves,)
+        for J in leaves:
+            arrays = [f.array for part in J.parts for t in part.terms for f in t.factors] if structured else [J]
+            for array in arrays:
+                assert not any(np.shares_memory(array, other) for other in (x, W))
+        dense = [J.todense() if structured else J for J in leaves]
+        assert all(J.flags.writeable for J in dense)
+        before = [J.copy() for J in dense]
+        np.multiply(W, 3.0, out=W)
+        np.multiply(x, 2.0, out=x)
+        for J, expected in zip(leaves, before, strict=True):
+            np.testing.assert_array_equal(J.todense() if structured else J, expected)
 
 
 def test_structured_and_dense_results_of_one_structure_are_told_apart():

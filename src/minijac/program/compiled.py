@@ -56,11 +56,11 @@ class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
     __slots__ = (
-        "arrays", "device", "executors", "lifted", "other", "parts", "plain", "program", "shaping", "sizes", "tf32",
-        "tree", "watched",
+        "_program", "_recorded", "arrays", "device", "executors", "lifted", "loops", "other", "parts", "plain",
+        "shaping", "sizes", "tf32", "tree", "watched",
     )  # fmt: skip
 
-    def __init__(self, program: Program, tree: Any, parts: Any, how: How, device: int | None) -> None:
+    def __init__(self, recorded: Program, tree: Any, parts: Any, how: How, device: int | None, loops: bool) -> None:
         self.watched: list[Held] = []
         """Captured arrays that a name may be bound anew of; with names, numbers and other plain values that the code
         names, and arrays that something was computed from beforehand."""
@@ -72,7 +72,8 @@ class Entry:
         """Arrays that say what the program does, with copies of what they held."""
         self.other: Held | None = None
         """What is another now, and no input, where that is why the program is not the function's any more."""
-        self.program = program
+        self._recorded: Program | None = recorded
+        self.loops = loops
         self.plain = how.plain
         self.tf32 = how.tf32
         self.sizes: dict[int, tuple[int, int]] = {}
@@ -81,6 +82,16 @@ class Entry:
         """How results make the leaves of the tree, where those are not arrays alone."""
         self.tree = None if tree == LEAF else tree
         self.executors: list[Any] = []
+
+    @property
+    def program(self) -> Program:
+        """What was recorded, after all passes: they are done when it is first asked for."""
+        recorded = self._recorded
+        if recorded is not None:
+            with uncollected():
+                self._program = released(optimised(recorded, self.loops))
+            self._recorded = None
+        return self._program
 
     def executor(self) -> Any:
         """An executor that nobody uses, bound now if there is none."""
@@ -411,6 +422,18 @@ def record(
         return entry
 
 
+def carried_out(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Entry, Any]:
+    """A function of a list of arrays, recorded, to be bound with little effort; and its result, for which it ran."""
+    made: list[Any] = []
+
+    def noted(symbols: list[Any]) -> Any:
+        made.append(fn(symbols))
+        return made[0]
+
+    entry = record(noted, (arrays,), {}, How(plain=True))
+    return entry, optree.tree_map(lambda x: x.value if isinstance(x, Symbol) else x, made[0], namespace=DATA)
+
+
 def _watched(
     fn: Callable[..., Any], found: Sequence[Held], captured: set[int], lifted: Any, shaping: Sequence[tuple[Any, Any]]
 ) -> Iterator[Held]:
@@ -454,8 +477,8 @@ def _recorded(
     program = recorder.recorded(inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
-    found = released(optimised(program.verify(), not how.plain and not recorder.bounded))
-    entry = Entry(found, output_tree, None if alone else parts, how, device)
+    loops = not how.plain and not recorder.bounded
+    entry = Entry(program.verify(), output_tree, None if alone else parts, how, device, loops)
     entry.arrays = [k for k in without_axes if program.values[numbers[k]].number is not None]
     return entry, captured, shaping
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from math import prod
@@ -62,6 +63,11 @@ class Instruction(NamedTuple):
         plain = isinstance(value, np.ufunc) and value.signature is None and value.nout == 1
         return plain and value.nin == len(self.args) and not self.params
 
+    def reading(self, stands: Mapping[int, int]) -> Instruction:
+        """The same with the values that stand in place of others as operands; itself where none does."""
+        args = tuple([stands.get(n, n) for n in self.args])
+        return self if args == self.args else self._replace(args=args)
+
     @property
     def overwritable(self) -> tuple[int, ...]:
         """Operands in whose array the result may be written."""
@@ -105,6 +111,11 @@ class Program(NamedTuple):
     def _typed(self, n: int) -> str:
         value = self.values[n]
         return f"{self._name(n)}: {value.dtype}{list(value.shape)}"
+
+    def does(self, other: Program) -> bool:
+        """Whether it has the very instructions and outputs of another one."""
+        a, b = self.instructions, other.instructions
+        return len(a) == len(b) and self.outputs == other.outputs and all(map(operator.is_, a, b))
 
     def verify(self, before: Program | None = None) -> Program:
         """Check that every value is made once, before it is read, and in the shape that its operands give it.

@@ -79,12 +79,6 @@ class Rewriting:
         self.steps.append(Instruction(op, tuple(args), params, self.added(value)))
         return len(self.values) - 1
 
-    def taken(self, step: Instruction) -> Instruction:
-        """A step on what stands in place of its operands."""
-        if self.same.keys().isdisjoint(step.args):
-            return step
-        return Instruction(step.op, tuple([self.same.get(n, n) for n in step.args]), step.params, step.out)
-
     def loop(self, loop: Loop, args: Sequence[int]) -> list[int]:
         """Add a loop, and its results."""
         several = self.step(LOOP, args, SEVERAL, loop=loop)
@@ -161,7 +155,7 @@ def unrolled(program: Program, which: Callable[[Loop], bool] = lambda loop: True
     new = Rewriting(program)
     results: dict[int, list[int]] = {}
     for step in program.instructions:
-        step = new.taken(step)
+        step = step.reading(new.same)
         if step.op is LOOP:
             loop = step.params["loop"]
             flat = replace(loop, body=unrolled(loop.body, which), structure=None)

@@ -32,7 +32,6 @@ from ..program.ir import Instruction, Program, Value, interpreted
 from ..program.loops import Loop, Rewriting
 from ..program.passes import rolling
 from ..program.passes.rolling import rolled, structure
-from ..program.passes.simplify import optimised
 from ..program.passes.totals import ADD
 from ..program.record import Foreign, Recorder, Symbol
 from ..tape.trace import THREAD, Node, Trace, running
@@ -153,7 +152,7 @@ def _entry(loop: Loop, args: Sequence[Any]) -> Entry:
     inputs = [new.added(Value(x.shape, x.dtype, "input")) for x in args]
     outputs = new.loop(loop, inputs)
     program = new.result()._replace(inputs=tuple(inputs), outputs=tuple(outputs))
-    return Entry(optimised(program.verify()), flatten([0] * len(outputs))[1], None, How(), None)
+    return Entry(program.verify(), flatten([0] * len(outputs))[1], None, How(), None, loops=True)
 
 
 _ENTRIES = Memo[Entry](64)

@@ -1,13 +1,14 @@
 """Repetition: stretches of a long tape that do the same, as the steps of a loop do, and what they do to blocks.
 
-Much of what a stretch costs is Python: labels matched, terms composed. The second stretch of a structure, on blocks of
-a structure, is recorded as a program, and those that follow are carried out by it. Nothing is approximated: what could
-differ between two stretches is part of the key or an operand of the program.
+Much of what a stretch costs is Python: labels matched, terms composed. The first stretch of a structure, on blocks of
+a structure, is recorded while it is carried out, and those that follow are carried out by the program of that. Nothing
+is approximated: what could differ between two stretches is part of the key or an operand of the program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ..algebra.terms import Term
 from ..backend import array_of
 from ..errors import MutationError, TraceError
 from ..memo import Memo
-from ..program.compiled import Entry, How, record
+from ..program.compiled import Entry, carried_out
 from ..program.ir import interpreted
 from ..program.loops import Loop
 from ..program.passes.periods import period_of
@@ -147,16 +148,23 @@ def _stretch(
 
 
 # -- carrying it out ---------------------------------------------------------------------------------------------------
-class _Recorded(NamedTuple):
+class _Recorded:
     """The program of a stretch, and the blocks that its results make."""
 
-    entry: Entry
-    blocks: dict[int, Any]
-    call: Loop
-    """The program as one that is carried out once, in programs; of the arrays that it reads."""
-    read: list[int]
-    like: list[Any]
-    """Results, for their shapes and dtypes."""
+    def __init__(self, entry: Entry, blocks: dict[int, Any]) -> None:
+        self.entry, self.blocks = entry, blocks
+
+    @cached_property
+    def _call(self) -> tuple[Loop, list[int], list[Any]]:
+        """The program as one that is carried out once, in programs; the arrays that it reads; and its results, for
+        their shapes and dtypes."""
+        program = self.entry.program
+        outputs = [program.values[n] for n in program.outputs]
+        used = {n for step in program.instructions for n in step.args} | set(program.outputs)
+        read = [k for k, n in enumerate(program.inputs) if n in used]
+        body = program._replace(inputs=tuple([program.inputs[k] for k in read]))
+        like = [np.broadcast_to(np.zeros((), value.dtype), value.shape) for value in outputs]
+        return Loop(body, 1, stacked=(False,) * len(like)), read, like
 
     def results(self, arrays: Sequence[Any]) -> list[Any]:
         if all(type(array) is np.ndarray for array in arrays):
@@ -164,12 +172,13 @@ class _Recorded(NamedTuple):
             return found
         recorder = next((x.home for x in arrays if isinstance(x, Symbol)), None)
         if isinstance(recorder, Recorder) and recorder.follows_all(arrays):
-            return list(recorder.call(self.call, [arrays[k] for k in self.read], self.like))
+            call, read, like = self._call
+            return list(recorder.call(call, [arrays[k] for k in read], like))
         return interpreted(self.entry.program, arrays)
 
 
 _PROGRAMS = Memo[_Recorded | str](128)
-"""By structure: "once" after the first time, then what was recorded, or "never"."""
+"""By structure: what was recorded; "once" after the first time on arrays that a trace follows; or "never"."""
 
 
 def _carried_out(stretch: Stretch, graph: Graph, given: Mapping[int, Block], backward: bool) -> dict[int, Block]:
@@ -181,15 +190,18 @@ def _carried_out(stretch: Stretch, graph: Graph, given: Mapping[int, Block], bac
     nodes = tuple([_held(graph.nodes[i], arrays) for i in (*stretch.operands, *stretch.nodes)])
     key = backward, stretch.structure, structure, nodes, arrays.described()
     found = _PROGRAMS.seen(key)
-    if found is None:  # in a program all stretches are to be alike
-        found = _PROGRAMS.put(key, "once" if arrays.small else "never")
-        found = found if isinstance(next((x for x in arrays.all if type(x) is not np.ndarray), None), Symbol) else None
-    if found == "once":
-        found = _PROGRAMS.put(key, _recorded(stretch, graph, given, arrays, backward) or "never")
+    followed = next((x for x in arrays.all if type(x) is not np.ndarray), None)
+    results = None
+    if found is None and followed is not None and not isinstance(followed, Symbol):
+        _PROGRAMS.put(key, "once" if arrays.small else "never")
+    elif found in (None, "once"):
+        found, results = _recorded(stretch, graph, given, arrays, backward) if arrays.small else ("never", None)
+        _PROGRAMS.put(key, found)
     if not isinstance(found, _Recorded):
         part = _between(graph, stretch)
         return part.reverse(given) if backward else part.forward(given)
-    results = found.results(arrays.all)
+    if results is None or followed is not None:
+        results = found.results(arrays.all)
     there = {n: i for i, n in local.items()}
     one = next(iter(given.values())).one
     return {there[n]: _block(described, results, one) for n, described in found.blocks.items()}
@@ -246,8 +258,8 @@ def _held(node: Node, arrays: _Arrays) -> Any:
 
 def _recorded(
     stretch: Stretch, graph: Graph, given: Mapping[int, Block], arrays: _Arrays, backward: bool
-) -> _Recorded | None:
-    """The program of a stretch; None where a local derivative looks at numbers."""
+) -> tuple[_Recorded | str, list[Any] | None]:
+    """The program of a stretch and what it computes; "never" where a local derivative looks at numbers."""
     local = {i: n for n, i in enumerate((*stretch.operands, *stretch.nodes))}
     blocks: dict[int, Any] = {}
 
@@ -281,15 +293,10 @@ def _recorded(
         return results
 
     try:
-        entry = record(carried, ([array_of(x) for x in arrays.all],), {}, How(plain=True))
+        entry, results = carried_out(carried, [array_of(x) for x in arrays.all])
     except (TraceError, MutationError, Foreign):
-        return None
-    program = entry.program
-    like = [np.broadcast_to(np.zeros((), program.values[n].dtype), program.values[n].shape) for n in program.outputs]
-    used = {n for step in program.instructions for n in step.args} | set(program.outputs)
-    read = [k for k, n in enumerate(program.inputs) if n in used]
-    body = program._replace(inputs=tuple([program.inputs[k] for k in read]))
-    return _Recorded(entry, blocks, Loop(body, 1, stacked=(False,) * len(like)), read, like)
+        return "never", None
+    return _Recorded(entry, blocks), results
 
 
 def on_arrays(block: Block, at: Callable[[Any], Any]) -> Block:

@@ -1,11 +1,12 @@
 """Jacobians of a structure seen before: their accumulation is replayed as a program.
 
 Much of what a Jacobian costs is Python: labels matched, terms composed, the same in every call on the same operations
-and shapes. So on the second call with a structure the accumulation is recorded (as `minijac.compile` would record it),
-and from then on only its array operations are carried out. `f` itself still runs on the tape in every call. Whatever
-could differ between two calls of one structure is part of the key or an operand of the program. What programs hold
-between calls is bounded (`MOST_HELD`), and one that works on large arrays is not kept: there, Python is not the cost.
-Nor is one of a long program, which it would take longer to record than many calls: compile those.
+and shapes. So the first call with a structure is recorded while it is carried out (as `minijac.compile` would record
+it), the second makes a program of that, and from then on only its array operations are carried out: no call takes
+longer than the first. `f` itself still runs on the tape in every call. Whatever could differ between two calls of one
+structure is part of the key or an operand of the program. What programs hold between calls is bounded (`MOST_HELD`),
+and one that works on large arrays is not kept: there, Python is not the cost. Nor is one of a long program, which it
+would take longer to record than many calls: compile those.
 Nothing of it is held under `max_bytes`.
 """
 
@@ -16,17 +17,18 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import optree
 
 from ..accumulation.graph import Graph
 from ..accumulation.plan import Plan, is_short
 from ..accumulation.recording import Prepared
 from ..accumulation.results import assemble
 from ..algebra.labels import labels_in
-from ..arguments import Options
+from ..arguments import DATA, Options
 from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..operator.jacobian import Jacobian
-from ..program.compiled import Entry, How, record
+from ..program.compiled import Entry, carried_out
 from ..program.ir import Program
 from ..program.record import Foreign
 from ..tape.trace import Node
@@ -45,6 +47,8 @@ MOST_WHOLE = 2**22
 class _Met:
     """What is known of a structure: recorded or not, whether to try, and what its program holds between calls."""
 
+    recorded: Entry | None = None
+    """What the last call recorded, of which no program was made yet."""
     entry: Entry | None = None
     never: bool = False
     held: int = 0
@@ -62,40 +66,52 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
         return None
     if not is_short(ready.graph):  # to record takes several accumulations
         return None
-    operands = _operands(ready)
-    if operands is None:
+    found = _operands(ready)
+    if found is None:
         return None
-    arrays, numbers, positions = operands
-    if _result_bytes(ready) > MOST_WHOLE:
+    arrays, numbers, positions = found
+    large = _result_bytes(ready) > MOST_WHOLE
+    if large:
         options = replace(options, structured=True)
     mode = options.mode if isinstance(options.mode, str) else str(plan)
     how = mode, options.on_mixing, options.structured
     key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), how
     met = _MET.seen(key)
     if met is None:
-        _MET.put(key, _Met(positions=_copies(positions)))
-    if met is None or met.never:
+        met = _MET.put(key, _Met(positions=_copies(positions)))
+        if large:  # written where they belong, not copied
+            return None
+    if met.never:
         return None
     if positions and any(not np.array_equal(at, met.positions[where]) for where, at in positions.items()):  # type: ignore[index]
-        met.entry, met.positions = None, _copies(positions)
+        met.recorded, met.entry, met.positions = None, None, _copies(positions)
         return None
-    if met.entry is None:
+    entry = met.entry or _kept(met)
+    if met.never:
+        return None
+    if entry is not None:
+        result = entry(list(arrays.values()))
+        _account(met, entry.buffer_bytes())
+    else:
         try:
             accumulation = _accumulation(ready, plan, options, met.positions)  # type: ignore[arg-type]
-            entry = record(accumulation, (list(arrays.values()),), {}, How(plain=True))
+            met.recorded, result = carried_out(accumulation, list(arrays.values()))
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
-        met.never = live_bytes(entry.program) > MOST_LIVE
-        if met.never:
-            return None
-        met.entry = entry
-    entry = met.entry
-    result = entry(list(arrays.values()))
-    _account(met, entry.buffer_bytes())
+        result = optree.tree_map(np.array, result, namespace=DATA)  # which nothing else holds
     if options.structured and not wanted.structured:
         return [[_dense(J) for J in row] for row in result]
     return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
+
+
+def _kept(met: _Met) -> Entry | None:
+    """What was recorded, to be replayed from now on, unless it works on large arrays."""
+    recorded, met.recorded = met.recorded, None
+    if recorded is not None:
+        met.never = live_bytes(recorded.program) > MOST_LIVE
+        met.entry = None if met.never else recorded
+    return met.entry
 
 
 def _result_bytes(ready: Prepared) -> int:

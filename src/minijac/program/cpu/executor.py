@@ -53,11 +53,11 @@ class Executor:
         """Bind a program: where it pays, tile by tile and with loops.
 
         Args:
-            plain: Neither tiles nor loops, whose making costs more than a few calls.
+            plain: Neither tiles, loops nor machine code, whose making costs more than a few calls.
             sizes: Of each region the tile size and number of threads that another executor found, and this one adds.
         """
         whole = program.instructions if plain else fused(stages(program), program.values, program.outputs)
-        self._bind(Binding(program, whole, None, {} if sizes is None else sizes))
+        self._bind(Binding(program, whole, None, {} if sizes is None else sizes, _code(0) if plain else None))
 
     @classmethod
     def of_tile(cls, program: Program, into: Sequence[bool], times: float) -> Executor:

@@ -45,7 +45,7 @@ class _Expansion:
 
     def add(self, step: Instruction) -> None:
         """Keep a step, or in its place what it is made of, in simpler operations in turn."""
-        step = step._replace(args=tuple([self.same.get(n, n) for n in step.args]))
+        step = step.reading(self.same)
         recorder, start = self.recorder, len(self.recorder.instructions)
         found = self._recorded(step)
         made = recorder.instructions[start:]

@@ -138,7 +138,7 @@ def _rows_apart(program: Program) -> tuple[Program, dict[int, Instruction]]:
     given = {n for n, value in enumerate(program.values) if value.kind != "computed"}
     new = Rewriting(program)
     new.same = {n: first for n, first in same.items() if n != first}
-    steps = [new.taken(step) for step in program.instructions]
+    steps = [step.reading(new.same) for step in program.instructions]
     views: dict[Any, set[Any]] = {}
     for step in steps:
         if step.op.view and step.args[0] in given:
@@ -246,7 +246,7 @@ def _written(program: Program, loops: Mapping[int, _Writer], apart: Mapping[int,
                 if (place, step.out) in writer.summed:
                     gone, sums = writer.summed[place, step.out]
                     step = step._replace(args=(*(n for n in step.args if n not in gone), *sums))
-            new.steps.append(new.taken(step))
+            new.steps.append(step.reading(new.same))
     return new.result()
 
 
@@ -543,7 +543,7 @@ def _restacked(program: Program) -> Program:
                 new.same[step.out] = args[0]
                 continue
             step = step._replace(args=tuple(args))
-        new.steps.append(new.taken(step))
+        new.steps.append(step.reading(new.same))
     return new.result()
 
 

@@ -27,7 +27,7 @@ def signs_carried(program: Program) -> Program:
     """
     signs = _Signs(program)
     for step in program.instructions:
-        signs.take(step._replace(args=tuple([signs.same.get(n, n) for n in step.args])))
+        signs.take(step.reading(signs.same))
     outputs = tuple([signs.same.get(n, n) for n in program.outputs])
     return program._replace(values=tuple(signs.values), instructions=tuple(signs.kept), outputs=outputs)
 

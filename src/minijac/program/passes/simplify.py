@@ -53,8 +53,17 @@ def _inside(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each(passes: Sequence[Callable[[Program], Program]], program: Program) -> Program:
+    """Passes one after the other, but for those that left the program as it still is."""
+    vain: set[Any] = set()
     for each in passes:
-        program = each(program).verify(program)
+        if each in vain:
+            continue
+        after = each(program)
+        if after.does(program):
+            vain.add(each)
+        else:
+            program = after.verify(program)
+            vain.clear()
     return program
 
 
@@ -76,11 +85,10 @@ def without_repetition(program: Program) -> Program:
     seen: dict[Any, int] = {}
     kept = []
     for step in program.instructions:
-        args = tuple([same.get(n, n) for n in step.args])
-        key = step.op, args, frozen_params(step)
-        first = seen.setdefault(key, step.out)
+        step = step.reading(same)
+        first = seen.setdefault((step.op, step.args, frozen_params(step)), step.out)
         if first == step.out:
-            kept.append(step._replace(args=args))
+            kept.append(step)
         same[step.out] = first
     return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
 
@@ -91,8 +99,7 @@ def simplified(program: Program) -> Program:
     kept = []
     makers: dict[int, Instruction] = {}
     for step in program.instructions:
-        step = step._replace(args=tuple([same.get(n, n) for n in step.args]))
-        step = _shortened(step, program.values, makers)
+        step = _shortened(step.reading(same), program.values, makers)
         source = _unchanged(program, step)
         if source is None:
             kept.append(step)

@@ -17,7 +17,7 @@ def tightened(program: Program) -> Program:
     new = Rewriting(program)
     index: dict[int, dict[int, int]] = {}
     for step in program.instructions:
-        step = new.taken(step)
+        step = step.reading(new.same)
         if step.op is LOOP:
             loop, args, index[step.out] = _pruned(step.params["loop"], step.args, picked.get(step.out, set()))
             loop, args = _hoisted(loop, args, new)

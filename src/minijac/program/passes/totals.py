@@ -59,7 +59,7 @@ def without_totals(program: Program) -> Program:
         return program
     new = Rewriting(program)
     for step in program.instructions:
-        step = new.taken(step)
+        step = step.reading(new.same)
         if step.op is LOOP:
             loop = step.params["loop"]
             step = step._replace(params={"loop": replace(loop, body=without_totals(loop.body), structure=None)})

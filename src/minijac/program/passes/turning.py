@@ -75,7 +75,7 @@ def _turned_at(program: Program, out: int) -> Program | None:
     same: dict[int, int] = {}
     for step in program.instructions:
         if step.out != out:
-            turner.steps.append(step._replace(args=tuple([same.get(n, n) for n in step.args])))
+            turner.steps.append(step.reading(same))
         elif _is_transpose(step):
             same[out] = turner.turned(step.args[0])
         else:
