@@ -81,8 +81,6 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
         met = _MET.put(key, _Met(positions=_copies(positions)))
         if large:  # written where they belong, not copied
             return None
-    if met.never:
-        return None
     if positions and any(not np.array_equal(at, met.positions[where]) for where, at in positions.items()):  # type: ignore[index]
         met.recorded, met.entry, met.positions = None, None, _copies(positions)
         return None
