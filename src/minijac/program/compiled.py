@@ -25,6 +25,7 @@ from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
 from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded
 from .ir import Program
+from .loops import LOOP
 from .methods import Bound, Method, Static, static_names, through_class, unmarked
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
@@ -92,6 +93,11 @@ class Entry:
                 self._program = released(optimised(recorded, self.loops))
             self._recorded = None
         return self._program
+
+    @property
+    def computed(self) -> bool:
+        """Whether all was computed that was recorded, of which no program was made yet: what loops make is not."""
+        return self._recorded is not None and all(step.op is not LOOP for step in self._recorded.instructions)
 
     def executor(self) -> Any:
         """An executor that nobody uses, bound now if there is none."""
@@ -423,7 +429,10 @@ def record(
 
 
 def carried_out(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Entry, Any]:
-    """A function of a list of arrays, recorded, to be bound with little effort; and its result, for which it ran."""
+    """A function of a list of arrays, recorded, to be bound with little effort; and its result, for which it ran.
+
+    Where it calls loops, which are not carried out while it is recorded, the result is that of the program.
+    """
     made: list[Any] = []
 
     def noted(symbols: list[Any]) -> Any:
@@ -431,6 +440,8 @@ def carried_out(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Entr
         return made[0]
 
     entry = record(noted, (arrays,), {}, How(plain=True))
+    if not entry.computed:
+        return entry, entry(arrays)
     return entry, optree.tree_map(lambda x: x.value if isinstance(x, Symbol) else x, made[0], namespace=DATA)
 
 
