@@ -23,7 +23,7 @@ from ..memo import uncollected
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .gpu import eager as _eager  # noqa: F401 - fills the hook of traces
-from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded
+from .held import GONE, PLAIN, Held, drawn_from, held, unchanged, unseeded, watcher
 from .ir import Program
 from .loops import LOOP
 from .methods import Bound, Method, Static, static_names, through_class, unmarked
@@ -57,7 +57,7 @@ class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
     __slots__ = (
-        "_program", "_recorded", "arrays", "device", "executors", "lifted", "loops", "other", "parts", "plain",
+        "_program", "_recorded", "arrays", "device", "executors", "fresh", "lifted", "loops", "other", "parts", "plain",
         "shaping", "sizes", "tf32", "tree", "watched",
     )  # fmt: skip
 
@@ -65,6 +65,8 @@ class Entry:
         self.watched: list[Held] = []
         """Captured arrays that a name may be bound anew of; with names, numbers and other plain values that the code
         names, and arrays that something was computed from beforehand."""
+        self.fresh: Callable[[], bool] = bool
+        """Whether nothing has to be looked at further, as in nearly every call."""
         self.lifted: list[list[Held]] = []
         """Arrays whose names were bound anew before: inputs behind the arguments, each under all its names."""
         self.arrays: list[int] = []
@@ -130,12 +132,6 @@ class Entry:
         None where the program is still that of the function.
         """
         try:
-            for read, value, _ in self.watched:
-                if read() is not value:
-                    break
-            else:
-                if not self.lifted and not self.shaping:  # as in nearly every call
-                    return None
             if not all(_same(read(), content) for read, content, _ in self.shaping):
                 return []
             anew = [each for each in self.watched if not unchanged(each)]
@@ -236,12 +232,16 @@ class Compiled:
             except Foreign:
                 return self._fn(*map(unmarked, args), **{name: unmarked(x) for name, x in kwargs.items()})
         else:
-            stale = entry.stale()
-            if stale is not None:
+            try:
+                fresh = entry.fresh()
+            except GONE:
+                fresh = False
+            stale = None if fresh else entry.stale()
+            if stale is None:
+                self._hits += 1
+            else:
                 self._note_change(entry)
                 entry = self._recorded(signature, args, kwargs, stale, entry)
-            else:
-                self._hits += 1
         return entry([*arguments, *(same[0].read() for same in entry.lifted)] if entry.lifted else arguments)
 
     def _recorded(
@@ -425,6 +425,8 @@ def record(
                 entry.shaping += [Held(each.read, each.value.copy()) for each in named]
                 if all(each.value is not array for each in named):
                     entry.shaping.append(Held(partial(_last, known, content), content))
+        if not entry.lifted and not entry.shaping:
+            entry.fresh = watcher(entry.watched)
         return entry
 
 

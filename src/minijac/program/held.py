@@ -8,11 +8,12 @@ import secrets
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from itertools import islice
+from keyword import iskeyword
 from numbers import Number
 from operator import getitem, is_
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
@@ -25,7 +26,7 @@ from numpy.random import bit_generator
 from ..backend import is_array
 from ..lines import of_library
 
-__all__ = ["GONE", "PLAIN", "Held", "drawn_from", "held", "unchanged", "unseeded"]
+__all__ = ["GONE", "PLAIN", "Held", "drawn_from", "held", "unchanged", "unseeded", "watcher"]
 
 MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
@@ -125,9 +126,11 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
         for key, inner in list(value.items()):
             within = names if isinstance(inner, dict) else ()
             any_key = ANY if isinstance(inner, tuple | set | frozenset) else ()  # as for plain values
-            yield _step(read, key), inner, (*any_key, str(key), *within)
+            yield partial(_item, read, key), inner, (*any_key, str(key), *within)
     elif isinstance(value, list | tuple | deque):
-        yield from ((_step(read, k), inner, (None, *names) if k < MOST_ITEMS else ()) for k, inner in enumerate(value))
+        yield from (
+            (partial(_item, read, k), inner, (None, *names) if k < MOST_ITEMS else ()) for k, inner in enumerate(value)
+        )
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
         attributes = getattr(value, "__dict__", {})
         yield from ((partial(_attribute, read, name), inner, (name,)) for name, inner in list(attributes.items()))
@@ -242,6 +245,8 @@ class Content:
     def __init__(self, read: Callable[[], Any], look: Callable[[Any], list[Any]], found: Any) -> None:
         self.read, self.look, self.last = read, look, look(found)
         of_set = isinstance(found, set | frozenset)
+        self.of_extent = look is _extent and not of_set
+        """Whether it is looked at for its type and length alone."""
         self.key: Callable[[Any], Any] = _exact if look is _plain_in else _unordered if of_set else _same
 
     def __call__(self) -> Any:
@@ -278,6 +283,45 @@ def _unordered(items: list[Any]) -> Any:
     return frozenset(map(_exact, items))
 
 
+MOST_SPELLED = 256
+"""Names above which each is read by a call: a long text takes a while to compile."""
+
+
+def watcher(watched: Sequence[Held]) -> Callable[[], bool]:
+    """One function that tells whether all that is watched is the very same as before; it may raise any of `GONE`.
+
+    It is asked in each call of a compiled function, so it is written as one expression.
+    """
+    if len(watched) > MOST_SPELLED:
+        return lambda: all(read() is value for read, value, _ in watched)
+    names: dict[str, Any] = {}
+
+    def name(x: Any) -> str:
+        names[f"x{len(names)}"] = x
+        return f"x{len(names) - 1}"
+
+    checks = []
+    for read, value, _ in watched:
+        if isinstance(read, Content) and read.of_extent:
+            kind, length = read.last
+            at = _spelled(read.read, name)
+            checks.append(f"type({at}) is {name(kind)} and len({at}) == {length}")
+        else:
+            checks.append(f"{_spelled(read, name)} is {name(value)}")
+    fresh: Callable[[], bool] = eval(f"lambda: {' and '.join(checks) or True}", names)
+    return fresh
+
+
+def _spelled(read: Callable[[], Any], name: Callable[[Any], str]) -> str:
+    """The expression that reads what a call reads."""
+    func, args = (read.func, read.args) if isinstance(read, partial) else (None, ())
+    if func in (getattr, _attribute) and args[1].isascii() and args[1].isidentifier() and not iskeyword(args[1]):
+        return f"{name(args[0]) if func is getattr else _spelled(args[0], name)}.{args[1]}"
+    if func in (getitem, _item):
+        return f"{name(args[0]) if func is getitem else _spelled(args[0], name)}[{name(args[1])}]"
+    return name(args[0]) if func is _same else f"{name(read)}()"
+
+
 def unchanged(each: Held) -> bool:
     """Whether a name stands for what it did."""
     try:
@@ -289,8 +333,8 @@ def unchanged(each: Held) -> bool:
     return now is value or (isinstance(value, PLAIN) and bool(_exact(now) == _exact(value)))
 
 
-def _step(read: Callable[[], Any], key: Any) -> Callable[[], Any]:
-    return lambda: read()[key]
+def _item(read: Callable[[], Any], key: Any) -> Any:
+    return read()[key]
 
 
 def _attribute(read: Callable[[], Any], name: str) -> Any:
