@@ -22,7 +22,6 @@ import scipy.sparse
 from numpy.testing import assert_array_equal
 
 import minijac as mj
-from minijac.program import held as program_held
 
 X = np.arange(6.0).reshape(2, 3) / 7
 WEIGHTS = np.ones(3)
@@ -585,35 +584,3 @@ def test_keywords_written_into_a_partial_are_seen(wrapped):
     misses = fn.cache_info().misses
     fn(x)
     assert fn.cache_info().misses == misses
-
-
-@pytest.mark.parametrize("many", [0, 300])
-def test_the_quick_look_sees_each_name_that_stands_for_another(many: int) -> None:
-    """Whatever the names are called, and however many there are: it agrees with reading them one by one."""
-    inner = SimpleNamespace(**{"plain": np.ones(3), "class": np.ones(3), "ﬁx": np.ones(3), "two words": np.ones(3)})
-    held: dict[Any, Any] = {"a": [np.ones(3), (np.ones(3), 2.5)], 3: np.ones(3), "inner": inner, "few": {1, 2}}
-    held |= {f"more{k}": np.ones(1) for k in range(many)}
-
-    def f(x: Any) -> Any:
-        return x * held["a"][0] + held["a"][1][0] * held[3] + inner.plain, held["few"]
-
-    found = program_held.held(f)
-    fresh = program_held.watcher(found)
-    changes: list[tuple[Any, Any]] = [
-        *((functools.partial(setattr, inner, name), getattr(inner, name)) for name in vars(inner)),
-        (functools.partial(held.__setitem__, 3), held[3]),
-        (functools.partial(held["a"].__setitem__, 0), held["a"][0]),
-        (functools.partial(held.__setitem__, "few"), held["few"]),
-    ]
-    for change, value in changes:
-        assert fresh()
-        change(np.zeros(3))
-        assert not fresh() and not all(each.read() is each.value for each in found)
-        change(value)
-    held["a"].append(1)
-    assert not fresh()
-    held["a"].pop()
-    assert fresh()
-    del held["a"]
-    with pytest.raises(KeyError):
-        fresh()
