@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from gpu import Device, no_device
@@ -19,10 +20,20 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
+EVERY = 500
+"""Tests after which what is still there is taken for what stays: caches, modules."""
+_run = count(1)
+
+
 def pytest_collection_finish() -> None:
     """Collections of garbage look at what the tests make, not at modules and at some 28,000 tests each time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown() -> None:
+    if next(_run) % EVERY == 0:
+        pytest_collection_finish()
 
 
 @pytest.fixture(params=["stand-in", *([] if no_device() else [pytest.param("cupy", marks=pytest.mark.gpu)])])

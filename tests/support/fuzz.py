@@ -101,7 +101,7 @@ ELEMENTWISE = {
     "abs({0})": "abs({0})",
     "-{0}": "-{0}",
     "1.0 / (2.0 + np.cos({0}))": "1.0 / (2.0 + torch.cos({0}))",
-    "np.maximum({0}, 0.0)": "torch.clamp_min({0}, 0.0)",
+    "np.maximum({0}, 0.0)": "torch.maximum({0}, torch.zeros_like({0}))",
     "np.clip({0}, -0.7, 0.9)": "torch.clamp({0}, -0.7, 0.9)",
     "mj.nn.sigmoid({0})": "torch.sigmoid({0})",
     "mj.nn.softplus({0})": "torch.nn.functional.softplus({0}, threshold=100.0)",
