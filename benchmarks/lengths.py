@@ -1,4 +1,4 @@
-"""How cost grows with a program's length: time for each operation, from tens of operations to twenty thousand.
+"""How cost grows with a program's length: time for each operation, from twenty operations to twenty thousand.
 
 Run `python benchmarks/lengths.py`; see benchmarks/README.md. Runge-Kutta steps of four chemical species, as a plain
 Python loop and as `mj.scan`: the Jacobian of the end by the start, eager in its first, second and third call and as a
@@ -39,9 +39,10 @@ PANELS = {
     },
 }  # fmt: skip
 BATCH, H = 256, 0.01
-OPERATIONS = 85
-"""Of one step, about."""
-STEPS = (1, 3, 12, 60, 236)
+OPERATIONS, EULER = 85, 20
+"""Of one step, about, and of one of Euler's."""
+STEPS = (0, 1, 3, 12, 60, 236)
+"""None: one of Euler's."""
 LONGEST_UNROLLED = 12
 """Steps up to which JAX compiles the plain loop."""
 ROUNDS = 3
@@ -63,17 +64,29 @@ def step(y: Any, xp: Any = np) -> Any:
     return y + H / 6 * (k1 + 2 * k2 + 2 * k3 + rate(y + H * k3, xp))
 
 
+def euler(y: Any, xp: Any = np) -> Any:
+    return y + H * rate(y, xp)
+
+
+def operations(count: int) -> int:
+    """Of so many steps."""
+    return OPERATIONS * count or EULER
+
+
 def loop(count: int) -> Callable[[Any], Any]:
+    one = step if count else euler
+
     def f(y: Any) -> Any:
-        for _ in range(count):
-            y = step(y)
+        for _ in range(count or 1):
+            y = one(y)
         return y
 
     return f
 
 
 def scan(count: int) -> Callable[[Any], Any]:
-    return lambda y: mj.scan(lambda y, _: (step(y), None), y, None, count)[0]
+    one = step if count else euler
+    return lambda y: mj.scan(lambda y, _: (one(y), None), y, None, count or 1)[0]
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -126,13 +139,13 @@ def with_jax(count: int, y: np.ndarray) -> dict[str, float]:
         return {}
     jax.config.update("jax_enable_x64", True)
     jnp = jax.numpy
-    one = lambda y: step(y[None], jnp)[0]
+    one = lambda y: (step if count else euler)(y[None], jnp)[0]
 
     def scanned(y: Any) -> Any:
-        return jax.lax.scan(lambda y, _: (one(y), None), y, None, count)[0]
+        return jax.lax.scan(lambda y, _: (one(y), None), y, None, count or 1)[0]
 
     def unrolled(y: Any) -> Any:
-        for _ in range(count):
+        for _ in range(count or 1):
             y = one(y)
         return y
 
@@ -157,9 +170,8 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(4.2 * len(PANELS), 3.4), layout="constrained")
     for ax, (title, ways) in zip(axes, PANELS.items(), strict=True):
         for style, (label, way) in zip(("o-", "s-", "^--", "v--"), ways.items(), strict=True):
-            points = [
-                (int(n) * OPERATIONS, 1e6 * row[way] / (int(n) * OPERATIONS)) for n, row in rows.items() if way in row
-            ]
+            lengths = {operations(int(n)): row for n, row in rows.items()}
+            points = [(length, 1e6 * row[way] / length) for length, row in lengths.items() if way in row]
             if points:
                 ax.plot(*zip(*points, strict=True), style, label=label, markersize=4.5, linewidth=1.4)
         ax.set(xscale="log", yscale="log", xlabel="operations of the program", ylabel="microseconds for each")
@@ -172,17 +184,16 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
 def main() -> None:
     """Measure all lengths, print microseconds for each operation, store seconds and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the three shortest lengths, not stored")
+    parser.add_argument("--quick", action="store_true", help="the four shortest lengths, not stored")
     given = parser.parse_args()
     y = np.random.default_rng(0).random((BATCH, 4))
-    rows = {count: measured(count, y) for count in (STEPS[:3] if given.quick else STEPS)}
+    rows = {count: measured(count, y) for count in (STEPS[:4] if given.quick else STEPS)}
     for name in {name: None for row in rows.values() for name in row}:
         cells = [
-            f"{1e6 * row[name] / (count * OPERATIONS):10.1f}" if name in row else " " * 10
-            for count, row in rows.items()
+            f"{1e6 * row[name] / operations(count):10.1f}" if name in row else " " * 10 for count, row in rows.items()
         ]
         print(f"{name:24}" + "".join(cells))
-    print(f"{'microseconds for each of':24}" + "".join(f"{count * OPERATIONS:10d}" for count in rows))
+    print(f"{'microseconds for each of':24}" + "".join(f"{operations(count):10d}" for count in rows))
     if not given.quick:
         bytes_held = {part**2: held(part) for part in PARTS}
         print("bytes held in reverse, by steps: " + "  ".join(f"{n:,}: {b:,}" for n, b in bytes_held.items()))

@@ -18,3 +18,4 @@ def test_it_counts_its_operations():
     y = np.random.default_rng(0).random((3, 4))
     one, two = (len(mj.trace(lengths.loop(count), y).nodes) for count in (1, 2))
     assert abs(two - one - lengths.OPERATIONS) < 5
+    assert abs(len(mj.trace(lengths.loop(0), y).nodes) - lengths.operations(0)) < 5
