@@ -253,6 +253,24 @@ def test_reductions_are_scipys():
     close(sign, expected[1])
 
 
+@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
+@pytest.mark.parametrize("way", [lambda J: J, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("inner, slope", [(np.sqrt, lambda x: 0.5 / np.sqrt(x)), (np.log, lambda x: 1 / x)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_has_weight_0_has_no_derivative_however_steep_it_is(dtype, inner, slope, way, mode):
+    x, weights = np.array([[0.0, 1.0, 2.0], [0.0, 3.0, 1.0]], dtype), np.array([0.0, 1.0, 2.0], dtype)
+    J = way(mj.jacobian(lambda x: special.logsumexp(inner(x), axis=1, b=weights), mode=mode))(x)
+    share = weights * np.exp(inner(x))
+    expected = share / share.sum(1, keepdims=True) * np.where(x > 0, slope(np.where(x > 0, x, 1)), 0)
+    np.testing.assert_allclose(J, expected, rtol=1e-5)
+
+
+def test_a_weight_of_0_has_the_derivative_of_its_term():
+    a, b = np.array([[0.3, 0.2, 0.1]]), np.array([[0.0, 1.0, 2.0]])
+    J = mj.jacobian(lambda b: special.logsumexp(a, axis=1, b=b))(b)
+    np.testing.assert_allclose(J, np.exp(a) / (b * np.exp(a)).sum())
+
+
 def test_reductions_over_the_batch_mix_samples():
     for f in (special.softmax, special.log_softmax, lambda x: special.logsumexp(x, axis=0)):
         with pytest.raises(mj.BatchMixingError):

@@ -38,7 +38,8 @@ def _several(ops: tuple[Any, ...]) -> Callable[..., tuple[Any, ...]]:
 def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     """``log(sum(b * exp(a)))`` along `axis`, without overflow; with `return_sign`, of the absolute value, and the sign.
 
-    The derivative is the softmax. Where the largest entries are infinite, of either sign, they share it evenly.
+    The derivative is the softmax. Where the largest entries are infinite, of either sign, they share it evenly; those
+    of weight 0, in a plain array of weights, are left out.
 
     >>> import minijac as mj
     >>> mj.grad(logsumexp)(np.array([0.0, 0.0, -np.inf]))
@@ -47,7 +48,9 @@ def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, r
     axes = normalised(axis, np.ndim(a))
     if b is None and not return_sign:
         return _ops.logsumexp(a, axis=axes, keepdims=keepdims)
-    shift = _ops.peak(a if b is None else np.where(b != 0, a, -np.inf), axis=axes)
+    weighty = a if b is None else np.where(b != np.zeros_like(a), a, -np.inf)
+    shift = _ops.peak(weighty, axis=axes)
+    a = a if isinstance(b, _Traced) else weighty  # the derivative for a weight is that of its term, where it is 0 too
     terms = np.exp(a - shift) if b is None else b * np.exp(a - shift)
     total = terms.sum(axis=axes, keepdims=True)
     sign = np.sign(total)

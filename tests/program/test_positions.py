@@ -10,6 +10,7 @@ from helpers import random
 import minijac as mj
 
 X, OTHER = random(4, 3, seed=1), random(4, 3, seed=2)
+OWN = np.arange(4)[:, None]
 TABLE, KNOTS = random(4, 3, seed=3), np.linspace(-1.0, 1.0, 4)
 WAYS = {
     "forward": lambda f: mj.jacobian(f, mode="forward"),
@@ -17,7 +18,32 @@ WAYS = {
     "hessian": mj.hessian,
     "laplacian": mj.laplacian,
 }
+
+
+def written(index):
+    def f(x):
+        y = x.copy()
+        index(y, x**2)
+        return y
+
+    return f
+
+
+def with_gaps(x):
+    return np.where(x > 0.3, np.nan, x)
+
+
 LOOKUPS = {
+    "nanargmax": lambda x: np.take_along_axis(x**2, np.nanargmax(with_gaps(x), 1)[:, None], 1),
+    "nanargmin": lambda x: np.take_along_axis(x**2, np.nanargmin(with_gaps(x), axis=1, keepdims=True), 1),
+    "lexsort": lambda x: np.take_along_axis(x, np.lexsort((x, np.round(x)), axis=1), 1) ** 2,
+    "nanmedian": lambda x: np.nanmedian(with_gaps(x) ** 2, 1),
+    "nanquantile": lambda x: np.nanquantile(with_gaps(x) ** 2, 0.3, axis=1, method="weibull"),
+    "nanquantile of ties": lambda x: np.nanquantile(np.round(with_gaps(x)) * 0 + x[:, :1] ** 2, [0.3, 0.7], axis=1).T,
+    "put_along_axis": written(lambda y, v: np.put_along_axis(y, np.argsort(v, 1)[:, :2], v[:, 1:], 1)),
+    "positions that come twice": written(lambda y, v: y.__setitem__((OWN, np.argsort(v, 1) // 2), v)),
+    "added at positions": written(lambda y, v: np.add.at(y, (OWN, np.argsort(v, 1) // 2), v)),
+    "one position of each": written(lambda y, v: y.__setitem__((OWN[:, 0], np.argmax(v, 1)), v[:, 0])),
     "take_along_axis": lambda x: np.take_along_axis(TABLE.astype(x.dtype), np.argmax(x, 1)[:, None], 1) * x**2,
     "take_along_axis of all": lambda x: (
         np.take_along_axis(TABLE.ravel(), np.argsort(x, 1).ravel(), None).reshape(4, 3) * x**2

@@ -33,6 +33,37 @@ FOREIGN: dict[str, Callable[[Any], Any]] = {
     "structured": lambda x: x * np.zeros(2, dtype=[("a", float)]),
     "text": lambda x: x * np.array(["1", "2"]),
 }
+
+
+def _written(value: Any, write: Callable[[Any, Any], None]) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        y = x.copy()
+        write(y, value)
+        return y
+
+    return f
+
+
+_WRITES: dict[str, Callable[[Any, Any], None]] = {
+    "written": lambda y, value: y.__setitem__(slice(1), value),
+    "written at positions": lambda y, value: y.__setitem__([0], value),
+    "put": lambda y, value: np.put(y, [0], value),
+    "placed": lambda y, value: np.place(y, np.array([[True, False], [False, False]]), value),
+    "added at positions": lambda y, value: np.add.at(y, (slice(None), 0), value),
+}
+_VALUES = {
+    "longdouble": np.longdouble(2),
+    "float16": np.float16(2),
+    "masked": MASKED[:1],
+    "a matrix": np.matrix([[1.0]]),
+    "a date": np.datetime64("2020", "s"),
+    "structured": np.zeros(1, dtype=[("a", float)]),
+    "an object array": np.array([decimal.Decimal(2)]),
+}
+FOREIGN |= {
+    f"{name}, {how}": _written(value, write) for name, value in _VALUES.items() for how, write in _WRITES.items()
+}
+FOREIGN |= {f"filled, {name}": lambda x, value=value: np.full_like(x, value) * x for name, value in _VALUES.items()}
 WAYS: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
     "jacobian": lambda f: mj.jacobian(f, batch_axis=None),
     "jvp": lambda f: lambda x: mj.jvp(f, (x,), (x,)),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..backend import array_of, astype, is_array, namespace, on_host, placed
+from ..backend import array_of, astype, check_operand, is_array, namespace, on_host, placed, value_of
 from ..errors import InputError
 from ..lines import user_line
 from ..ops import indexing, structural
@@ -26,7 +27,7 @@ from .positions import (
     split_index,
     without_traces,
 )
-from .protocol import FUNCTIONS, METHODS, as_array, as_arrays, axis_of, implements, plain, recorded
+from .protocol import FUNCTIONS, METHODS, absent, as_array, as_arrays, axis_of, implements, plain, recorded
 from .shape import along, ravel
 from .writing import assign, lay, looked, overwrite, refuse_plain, writable
 
@@ -165,9 +166,38 @@ def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect"
 
 for _function, _op in indexing.SEARCHES.items():
     FUNCTIONS[_function] = METHODS[_function.__name__] = recorded(_op, _function)
-for _name in ("argwhere", "nonzero", "flatnonzero", "nanargmax", "nanargmin", "isin", "lexsort"):
+for _name in ("argwhere", "nonzero", "flatnonzero", "isin"):
     FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
 METHODS["nonzero"] = plain(np.nonzero)
+
+
+def _past_nan(function: Any, search: Any, last: float) -> Any:
+    """`function`, and in a program that is being recorded `search` with NaN as the number that is found last."""
+    names = signature(function)
+
+    def found(*args: Any, **kwargs: Any) -> Any:
+        keywords = {key: value for key, value in names.bind(*args, **kwargs).arguments.items() if not absent(value)}
+        a = value_of(keywords.pop("a"))
+        return function(a, **keywords) if not isinstance(a, Traced) else search(np.where(a == a, a, last), **keywords)
+
+    return found
+
+
+FUNCTIONS[np.nanargmax] = _past_nan(np.nanargmax, np.argmax, -np.inf)
+FUNCTIONS[np.nanargmin] = _past_nan(np.nanargmin, np.argmin, np.inf)
+
+
+@implements(np.lexsort)
+def lexsort(keys: Any, axis: int = -1) -> Any:
+    """Sorted by each key in turn, the first of all first."""
+    first, *others = [value_of(key) for key in keys]
+    if not any(isinstance(key, Traced) for key in (first, *others)):
+        return np.lexsort((first, *others), axis)
+    order = np.argsort(first, axis, kind="stable")
+    for key in others:
+        again = np.argsort(take_along_axis(key, order, axis), axis, kind="stable")
+        order = take_along_axis(order, again, axis)
+    return order
 
 
 @implements(np.searchsorted, method="searchsorted")
@@ -215,6 +245,8 @@ def put(x: Any, index: Any, values: Any) -> Any:
     if whole is not None:
         return np.where(mask, whole, x)
     new, full = _placed(x, index, values, once=True)
+    if any(isinstance(item, Traced) for item in full):  # of a program that is being recorded
+        return np.where(_placed(np.zeros_like(x), full, 1.0, once=False)[0] != 0, new, x)
     hit = namespace(x).zeros(x.shape, bool)
     hit[full] = True
     return np.where(hit, new, x)
@@ -246,9 +278,6 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
         raise InputError(f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}.")
     values = astype(values, x.dtype, x)
     full = full_index(index, x)
-    for item in full:
-        if isinstance(item, Traced):
-            item._refuse("an update at positions")
     full = tuple(placed(item, x) if is_array(item) else item for item in full)
     basic, picks = split_index(full, x.shape)
     if not picks:
@@ -257,7 +286,7 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     whole = all(item == WHOLE for item in basic)
     positions, passing = flat_positions(x.shape if whole else xp.empty(x.shape, bool)[basic].shape, picks, x)
     if not whole:
-        positions = xp.arange(x.size).reshape(x.shape)[full]
+        positions = _picked(xp.arange(x.size).reshape(x.shape), basic, picks)
     values = np.broadcast_to(values, positions.shape)
     if once:
         values = np.where(_last(positions, xp), values, 0.0)
@@ -280,6 +309,11 @@ def _kept_axes(basic: tuple[Any, ...]) -> dict[int, int]:
 def _last(positions: Any, xp: Any) -> Any:
     """Which of the positions that come more than once is the last."""
     flat = positions.reshape(-1)
+    if isinstance(flat, Traced):
+        order = np.argsort(flat, kind="stable")
+        in_order = take(flat, order)
+        last = np.concatenate([in_order[1:] != in_order[:-1], np.ones(min(flat.size, 1), bool)])
+        return take(last, np.argsort(order)).reshape(positions.shape)
     _, first = xp.unique(flat[::-1], return_index=True)
     last = xp.zeros(flat.size, bool)
     last[flat.size - 1 - first] = True
@@ -390,7 +424,7 @@ def put_by_mask(x: Any, mask: Any, values: Any) -> Any:
 def put_in_turn(x: Any, mask: Any, vals: Any) -> Any:
     """The values one after the other where the mask says, over and over."""
     (positions,) = np.reshape(_plain_index(mask, x), (-1,)).nonzero()
-    return _put_flat(x, positions, np.resize(array(vals), positions.shape))
+    return _put_flat(x, positions, np.resize(_numbers(vals), positions.shape))
 
 
 @_in_place(np.put, method="put")
@@ -398,7 +432,7 @@ def put_by_position(x: Any, ind: Any, v: Any, mode: str = "raise") -> Any:
     positions = np.reshape(_plain_index(ind, x), (-1,))
     if mode != "raise":
         positions = positions % x.size if mode == "wrap" else np.clip(positions, 0, x.size - 1)
-    return _put_flat(x, positions, np.resize(array(v), positions.shape))
+    return _put_flat(x, positions, np.resize(_numbers(v), positions.shape))
 
 
 def _put_flat(x: Any, positions: Any, values: Any) -> Any:
@@ -426,7 +460,7 @@ def with_diagonal(a: Any, val: Any, wrap: bool = False) -> Any:
     hit = placed(hit.reshape(a.shape), a)
     if np.ndim(val) == 0:
         return np.where(hit, val, a)
-    return _put_flat(a, positions, np.resize(array(val), positions.shape))
+    return _put_flat(a, positions, np.resize(_numbers(val), positions.shape))
 
 
 @_in_place(method="fill")
@@ -444,14 +478,21 @@ def partitioned(x: Any, kth: Any, axis: int = -1, kind: str = "introselect", ord
     return partition(x, kth, axis)
 
 
+def _numbers(values: Any) -> Any:
+    """What is written somewhere, as an array; an array that is none of numbers alone, such as a masked one, raises."""
+    if is_array(values):
+        check_operand("assignment", values)
+    return array(values)
+
+
 def add_in_place(y: Any, index: Any, values: Any) -> None:
     """``np.add.at``"""
     if not isinstance(y, Traced):
         refuse_plain("numpy.add.at")
     writable(y)
-    overwrite(y, add_at(y.fresh(), index, array(values)))
+    overwrite(y, add_at(y.fresh(), index, _numbers(values)))
 
 
 def subtract_in_place(y: Any, index: Any, values: Any) -> None:
     """``np.subtract.at``"""
-    add_in_place(y, index, -array(values))
+    add_in_place(y, index, -_numbers(values))

@@ -8,7 +8,7 @@ from warnings import warn
 
 import numpy as np
 
-from ..backend import array_of, value_of
+from ..backend import array_of, check_operand, value_of
 from ..errors import MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise
@@ -251,6 +251,7 @@ FUNCTIONS[np.empty_like] = _like(np.zeros_like)  # no NaNs of the memory where a
 @implements(np.full_like)
 def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
     if not isinstance(fill_value, Traced):
+        check_operand("full_like", fill_value)
         return _like(np.full_like)(a, fill_value, dtype, **kwargs)
     ones = _like(np.ones_like)(a, dtype, **kwargs)
     return (ones * fill_value).astype(ones.dtype)

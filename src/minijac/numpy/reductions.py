@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, on_host
+from ..backend import namespace, on_host, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
@@ -323,6 +323,9 @@ def _one_quantile(x: Any, q: Any, method: str, skip_nan: bool) -> Any:
         return low + (place - start) * (high - low)
     ranks: Any = np.quantile
     missing = np.isnan(x)
+    if skip_nan and isinstance(missing, Traced):
+        return _recorded_quantile(x, n - missing.sum(-1), [ranks(np.arange(float(k or 1)), q, method=method)
+                                                           for k in range(n + 1)])  # fmt: skip
     if skip_nan and missing.any():
         present = n - missing.sum(-1)
         counts = np.unique(present[present > 0]).tolist()
@@ -340,6 +343,18 @@ def _one_quantile(x: Any, q: Any, method: str, skip_nan: bool) -> Any:
         upper = indexing.order_statistic(x, rank=_rank(np.ceil(place).astype(int)), axis=x.ndim - 1)
         result = (1 - share) * result + share * upper
     return np.where(empty, np.nan, result) if _maybe(empty) else result
+
+
+def _recorded_quantile(x: Any, present: Any, places: Any) -> Any:
+    """A quantile of what is not NaN in a program that is being recorded, where it lies in `places` of each number."""
+    place = indexing.gather(np.array(places), present, passing=())
+    low, high = np.floor(place), np.ceil(place)
+    in_order, result = np.sort(value_of(x), axis=-1), 0.0
+    for rank, share in ((low, 1.0 - (place - low)), (high, place - low)):
+        y = np.take_along_axis(in_order, rank.astype(int)[..., None], -1)
+        hit = np.equal(value_of(x), y)  # ties are split evenly
+        result = result + share.astype(x.dtype) * (np.sum(x, -1, where=hit) / hit.sum(-1).astype(x.dtype))
+    return np.where(present == 0, np.nan, result)
 
 
 def _lower(rank: int, n: int) -> int:

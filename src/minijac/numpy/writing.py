@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..backend import array_of, is_array, namespace, placed
+from ..backend import array_of, check_operand, is_array, namespace, placed
 from ..errors import ConversionError, InputError, MutationError
 from ..lines import user_line
 from ..ops import structural
@@ -264,6 +264,8 @@ def assign(y: Traced, basic: tuple[Any, ...], value: Any) -> None:
 
 def _fitted(y: Traced, value: Any, shape: tuple[int, ...]) -> Traced:
     """A value as it is written to `y`: of its dtype, of `shape`, and not changed by what is written later."""
+    if is_array(array_of(value)):
+        check_operand("assignment", array_of(value))
     value = value.fresh() if isinstance(value, Traced) else _own(y, value)
     if value.dtype != y.dtype:
         value = value.astype(y.dtype)
