@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 import optree
-from table import geometric_mean, largest_error, number, reference
+from table import geometric_mean, number, reference
 from ways import Call, Workload
+from workers import largest_error
 from workloads import WORKLOADS
 
 import minijac as mj

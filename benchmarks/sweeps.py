@@ -12,21 +12,23 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from networks import BURGERS, batch_of, mlp_workload
-from table import COMPILED, EAGER, NUMPY_ALONE, check_and_time, number, opening, parsed, summary, ways_of
-from ways import Workload, jacobian_workload, result_only
+from table import Conductor, conductor, number, opening, parsed
+from ways import Call, Workload, jacobian_workload, result_only
+from workers import COMPILED, EAGER, NUMPY_ALONE, STRUCTURED, serve
+
+import minijac as mj
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "sweeps-cpu.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "sweeps.png"
 ROUNDS = 7
 QUICK_POINTS = 2
-STRUCTURED = ", structured"
+LIBRARIES = ("minijac", "torch", "JAX")
 Row = Mapping[str, Any]
 
 
@@ -39,8 +41,6 @@ class Sweep:
     quantity: str
     values: tuple[int, ...]
     workload: Callable[[int], Workload]
-    structured: Callable[[int], Workload] | None = None
-    """The same Jacobian as an operator, which only minijac has: two more ways at each point."""
 
 
 def network(batch: int = 256, size: int = 16, width: int = 128, depth: int = 2) -> Workload:
@@ -48,9 +48,15 @@ def network(batch: int = 256, size: int = 16, width: int = 128, depth: int = 2) 
     return mlp_workload("network", batch, (size, *(width,) * depth, size))
 
 
-def stencil(n: int, structured: bool = False) -> Workload:
+def stencil(n: int) -> Workload:
+    """Dense, and as an operator, which only minijac has: two more ways."""
     return jacobian_workload(
-        "burgers", f"Burgers, n={n}, B=64", batch_of(64, n), BURGERS, result_only(64 * n * n), structured=structured
+        "burgers",
+        f"Burgers, n={n}, B=64",
+        batch_of(64, n),
+        BURGERS,
+        result_only(64 * n * n),
+        structured_too=lambda d: Call(mj.jacobian(BURGERS[0](d), structured=True), (d["x"],)),
     )
 
 
@@ -71,24 +77,14 @@ SWEEPS: dict[str, Sweep] = {
         "grid points n",
         (32, 64, 128, 256, 512, 1024),
         stencil,
-        structured=partial(stencil, structured=True),
     ),
 }
 
 
+POINTS = {f"{name} {value}": sweep.workload(value) for name, sweep in SWEEPS.items() for value in sweep.values}
+
+
 # -- one point ---------------------------------------------------------------------------------------------------------
-def measure(sweep: Sweep, value: int, options: argparse.Namespace, rates: Mapping[str, float]) -> dict[str, Any]:
-    """A point's row, as table.py has it; structured ways are checked against the same dense truth."""
-    workload = sweep.workload(value)
-    data = workload.data()
-    ways = [way for way in ways_of(workload, data, torch_compile=False) if way.name != NUMPY_ALONE]
-    if sweep.structured:
-        also = ways_of(sweep.structured(value), data, torch_compile=False)
-        ways += [replace(way, name=way.name + STRUCTURED) for way in also if way.name in (EAGER, COMPILED)]
-    seconds = check_and_time(ways, workload, data, options)
-    return {"value": value} | summary(workload, data, ways, rates) | seconds
-
-
 def own_ways(rows: Iterable[Row]) -> list[str]:
     """minijac's ways in these rows."""
     return list(dict.fromkeys(name for row in rows for name, way in row["ways"].items() if way["library"] == "minijac"))
@@ -211,27 +207,36 @@ def label_ends(ax: Any, ends: Mapping[str, float]) -> None:
         )
 
 
+def sweep_once(name: str, orchestra: Conductor, record: dict[str, Any], most: int | None) -> list[str]:
+    """A sweep's points, into the record; returns those on which minijac failed."""
+    sweep, rows, failed = SWEEPS[name], [], []
+    record["sweeps"][name] = rows
+    print(f"{name}: {sweep.title}; {sweep.quantity}")
+    for value in sweep.values[:most]:
+        point = f"{name} {value}"
+        try:
+            rows.append({"value": value} | orchestra.measure(point, POINTS[point], record["rates"]))
+        except Exception as error:  # the reference failed: said in the end, and the other points still run
+            print(f"  {value:>5}  {type(error).__name__}: {error}")
+            failed.append(point)
+            continue
+        print_point(rows[-1])
+        failed += [point] * any(median(rows[-1], way) is None for way in own_ways(rows[-1:]))
+    return failed
+
+
 def main() -> None:
     """Check, time, print, store, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options = parsed(parser, SWEEPS, ROUNDS, RESULTS, PICTURE)
     start = time.perf_counter()
     record = opening(options.quick) | {"sweeps": {}}
-    failed = []
-    for name in options.only or SWEEPS:
-        sweep = SWEEPS[name]
-        print(f"{name}: {sweep.title}; {sweep.quantity}")
-        rows: list[dict[str, Any]] = []
-        record["sweeps"][name] = rows
-        for value in sweep.values[:QUICK_POINTS] if options.quick else sweep.values:
-            try:
-                rows.append(measure(sweep, value, options, record["rates"]))
-            except Exception as error:  # minijac's own failure: said in the end, and the other points still run
-                print(f"  {value:>5}  {type(error).__name__}: {error}")
-                failed.append(f"{name} {value}")
-                continue
-            print_point(rows[-1])
-            failed += [f"{name} {value}"] * any(median(rows[-1], way) is None for way in own_ways(rows[-1:]))
+    with conductor(Path(__file__).resolve(), LIBRARIES, options, left_out=(NUMPY_ALONE,)) as orchestra:
+        failed = [
+            point
+            for name in options.only or SWEEPS
+            for point in sweep_once(name, orchestra, record, QUICK_POINTS if options.quick else None)
+        ]
     record["seconds"] = time.perf_counter() - start
     print(f"\n{record['seconds']:.0f} s in all")
     if record["busy"]:
@@ -246,4 +251,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--worker"]:
+        serve(sys.argv[2], POINTS)
+    else:
+        main()

@@ -1,7 +1,7 @@
 """One table: minijac, eager and compiled, beside every way of torch and of jitted JAX, on the workloads of this folder.
 
-Run `python benchmarks/table.py`; see benchmarks/README.md. Every result is checked against float64 before it is timed;
-what is wrong is reported, and not timed.
+Run `python benchmarks/table.py`; see benchmarks/README.md. Each library has a process of its own, and all sleep but the
+one whose turn it is. Every result is checked against float64 before it is timed; what is wrong is reported, not timed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 import math
 import os
 import platform
-import subprocess
+import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,148 +28,142 @@ import numpy as np
 import optree
 from thread import cpu_name
 from threadpoolctl import threadpool_info
-from ways import TRUTHS, Call, Workload
+from ways import TRUTHS, Workload
+from workers import (
+    COMPILED,
+    EAGER,
+    LIBRARIES,
+    NUMPY_ALONE,
+    Turn,
+    Worker,
+    WorkerError,
+    hide_avx512,
+    in_torch,
+    instructions,
+    largest_error,
+    leaves_of,
+    serve,
+    workers,
+)
 from workloads import WORKLOADS
 
 import minijac as mj
 from minijac.demo import forum
-from minijac.program.cpu import fusion
 
-# Jitted reductions of JAX 0.10.2 are wrong on some workloads (a quarter off) without this; read when JAX is imported.
-XLA_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
 TOLERANCE = 1e-4  # of the largest entry of each array: float32 rounding, through normalisations and second derivatives
 TRUTH_TOLERANCE = 1e-9  # of the float64 reference, against torch's reverse mode
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "table-cpu.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "benchmarks.png"
-EAGER, COMPILED, NUMPY_ALONE = "minijac", "minijac compiled", "minijac compiled, NumPy alone"
 SCREEN = 3  # a way that takes this many times the fastest of its library is not timed further
-COMPILE_SECONDS = 300  # that torch.compile may take for one way
+REST = 0.5  # seconds before each turn
+STEADY = 0.05  # seconds of calls in a turn, after the cold one
+MOST = 4.0  # seconds that the calls of one way may take in all; a slow one has fewer turns
 
-Turn = Callable[[], Any]
 
-
-# -- the ways, each as a call without arguments ------------------------------------------------------------------------
+# -- one row -----------------------------------------------------------------------------------------------------------
 @dataclass
 class Way:
-    """One way to a workload's derivative."""
+    """One way to a workload's derivative, and what its library's process found."""
 
     name: str
     library: str
     """minijac, torch, JAX, or "by hand", which is shown and not counted."""
-    make: Callable[[], Turn]
-    """The call, compiled where it is; its first call is the caller's."""
+    worker: Worker
     status: str = "ok"
-    turn: Turn | None = None
     first_call_s: float | None = None
-    second_call_s: float = 0.0
+    once_s: float = 0.0
     relative_error: float | None = None
-    median_ms: float | None = None
+    steady_s: list[float] = field(default_factory=list)
+    cold_s: list[float] = field(default_factory=list)
     calls: int = 0
+
+    @property
+    def median_ms(self) -> float | None:
+        """Of steady calls; where a way had no turn, of its first ones; None where it is wrong or failed."""
+        seconds = statistics.median(self.steady_s) if self.steady_s else self.once_s
+        return 1e3 * seconds if self.status.startswith("ok") else None
 
     def row(self) -> dict[str, Any]:
         return {
             "library": self.library,
             "status": self.status,
             "median_ms": self.median_ms,
-            "calls": self.calls,
+            "cold_ms": 1e3 * statistics.median(self.cold_s) if self.cold_s else None,
+            "calls": self.calls or 1,
             "relative_error": self.relative_error,
             "first_call_s": self.first_call_s,
         }
 
 
-def ways_of(workload: Workload, data: Any, torch_compile: bool) -> list[Way]:
-    """minijac first, then the peers."""
-    call = workload.minijac(data)
-    ways = [
-        Way(EAGER, "minijac", lambda: partial(call.function, *call.arguments)),
-        Way(COMPILED, "minijac", lambda: partial(mj.compile(call.function), *call.arguments)),
-        Way(NUMPY_ALONE, "minijac", partial(numpy_alone, call)),
-    ]
-    tensors = in_torch(data)
-    for name, way in workload.torch(tensors).items():
-        ways.append(Way(f"torch {name}", "torch", partial(partial, way.function, *way.arguments)))
-        if torch_compile and name in workload.compiled:
-            ways.append(Way(f"torch.compile {name}", "torch", partial(probed, workload, name, way)))
-    for name, way in workload.torch_by_hand(tensors).items():
-        ways.append(Way(f"torch {name}", "by hand", partial(partial, way.function, *way.arguments)))
-        if torch_compile:
-            ways.append(Way(f"torch.compile {name}", "by hand", partial(probed, workload, name, way)))
-    arrays = in_jax(data)
-    for library, calls in (("JAX", workload.jax(arrays)), ("by hand", workload.jax_by_hand(arrays))):
-        for name, way in calls.items():
-            ways.append(Way(f"JAX {name}", library, partial(jitted, way)))
-    return ways
+@dataclass(frozen=True)
+class Conductor:
+    """Who asks the libraries' processes, and how much."""
+
+    workers: Sequence[Worker]
+    folder: Path
+    """Where the truth lies for all of them to read."""
+    rounds: int
+    rest: float
+    steady: float
+    left_out: Collection[str] = ()
+    """Ways that nobody wants to see."""
+
+    def measure(self, name: str, workload: Workload, rates: Mapping[str, float]) -> dict[str, Any]:
+        """A workload's row: every way checked, and timed where it is right."""
+        start = time.perf_counter()
+        data = workload.data()
+        truth = self.folder / "truth.npz"
+        np.savez(truth, *reference(workload, data))
+        ways, failed = self.ways_of(name)
+        for way in ways:
+            check(way, name, truth)
+        fast = [way for way in ways if way.status == "ok" and within_reach(way, ways)]
+        for way in ways:
+            if way.status == "ok" and way not in fast:
+                way.status = "ok, but slow within its library: timed once"
+        checks = time.perf_counter() - start
+        self.time(fast, name)
+        row = summary(workload, data, ways, rates) | {"failed": failed}
+        return row | {"check_s": checks, "time_s": time.perf_counter() - start - checks}
+
+    def ways_of(self, name: str) -> tuple[list[Way], dict[str, str]]:
+        """minijac's first, then the peers'; and which libraries could not say."""
+        ways, failed = [], {}
+        for worker in self.workers:
+            try:
+                found = worker.ask("ways", workload=name)
+            except WorkerError as error:  # its other workloads, and the other libraries, go on
+                failed[worker.library] = str(error)
+                continue
+            ways += [Way(way, library, worker) for way, library in found.items() if way not in self.left_out]
+        return ways, failed
+
+    def time(self, ways: Sequence[Way], name: str) -> None:
+        """All in turn, A B C, A B C; before each a rest, in which the threads of the one before go to sleep."""
+        for turn in range(self.rounds):
+            for way in ways:
+                if way.status != "ok" or turn > MOST / (2 * way.once_s + self.steady):
+                    continue
+                time.sleep(self.rest)
+                try:
+                    found = way.worker.ask("turn", workload=name, way=way.name, seconds=self.steady)
+                except WorkerError as error:
+                    way.status = f"failed: {error}"
+                    continue
+                way.steady_s.append(found["steady_s"])
+                way.cold_s.append(found["cold_s"])
+                way.calls += found["calls"]
 
 
-def numpy_alone(call: Call) -> Turn:
-    """Compiled as where llvmlite is not installed."""
-    compiled = mj.compile(call.function)
-    fusion.ENABLED = False
-    try:
-        compiled(*call.arguments)
-    finally:
-        fusion.ENABLED = True
-    return partial(compiled, *call.arguments)
-
-
-def in_torch(data: Any) -> Any:
-    return optree.tree_map(forum.torch.from_numpy, data)
-
-
-def in_jax(data: Any) -> Any:
-    if "jax" not in sys.modules and XLA_FLAG not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAG}".strip()
-    import jax
-
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return optree.tree_map(jax.numpy.asarray, data)
-
-
-def jitted(call: Call) -> Turn:
-    import jax
-
-    function, arguments, wait = jax.jit(call.function), call.arguments, jax.block_until_ready
-    return lambda: wait(function(*arguments))
-
-
-def probed(workload: Workload, name: str, call: Call) -> Turn:
-    """torch.compile of a way that has survived it in a process of its own, which also fills its cache on disk."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--probe", workload.name, name]
-    try:
-        found = subprocess.run(command, timeout=COMPILE_SECONDS, capture_output=True, text=True)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"torch.compile takes more than {COMPILE_SECONDS} s") from None
-    if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"torch.compile ends its process with {found.returncode}: {last[:160]}")
-    return partial(forum.torch.compile(call.function, dynamic=False), *call.arguments)
-
-
-def probe(name: str, way: str) -> None:
-    """Compile and call one way, three times."""
-    workload = WORKLOADS[name]
-    tensors = in_torch(workload.data())
-    call = {**workload.torch(tensors), **workload.torch_by_hand(tensors)}[way]
-    turn = partial(forum.torch.compile(call.function, dynamic=False), *call.arguments)
-    for _ in range(3):
-        turn()
-
-
-# -- checks ------------------------------------------------------------------------------------------------------------
-def leaves_of(result: Any, arrange: Callable[[Any], Any] = lambda leaf: leaf) -> list[Any]:
-    """The arrays of a result of any library, dense."""
-    leaves = optree.tree_leaves(result)
-    arrays = [leaf.todense() if isinstance(leaf, mj.Jacobian) else leaf for leaf in leaves]
-    return [arrange(a.detach().numpy() if hasattr(a, "detach") else np.asarray(a)) for a in arrays]
-
-
-def largest_error(found: Sequence[Any], truth: Sequence[Any]) -> float:
-    """Largest error in any array, relative to its largest entry."""
-    if [a.shape for a in found] != [a.shape for a in truth]:
-        raise ValueError(f"shapes {[a.shape for a in found]} in place of {[a.shape for a in truth]}")
-    errors = [float(np.max(np.abs(a - b))) / float(np.max(np.abs(b))) for a, b in zip(found, truth, strict=True)]
-    return math.nan if any(map(math.isnan, errors)) else max(errors)
+@contextmanager
+def conductor(
+    script: Path, libraries: Collection[str], options: argparse.Namespace, left_out: Collection[str] = ()
+) -> Iterator[Conductor]:
+    """With a process for each of these libraries, which end with the block; `script` serves in them."""
+    rest, steady = (0.05, 0.01) if options.quick else (REST, STEADY)
+    with tempfile.TemporaryDirectory() as name, workers(script, libraries, Path(name)) as found:
+        yield Conductor(found, Path(name), options.rounds, rest, steady, left_out)
 
 
 def reference(workload: Workload, data: Any) -> list[Any]:
@@ -183,76 +178,25 @@ def reference(workload: Workload, data: Any) -> list[Any]:
     return found
 
 
-def checked(way: Way, workload: Workload, truth: list[Any]) -> None:
-    """Make the call, call it for the first time, compare; what fails is said in `status`."""
+def check(way: Way, workload: str, truth: Path) -> None:
+    """Its first calls; what is wrong or fails is said in `status`."""
     try:
-        start = time.perf_counter()
-        way.turn = way.make()
-        result = way.turn()
-        way.first_call_s = time.perf_counter() - start
-        found = leaves_of(result, workload.arrange)
-        way.relative_error = largest_error(found, truth)
-        start = time.perf_counter()
-        result = way.turn()  # a replay is another code path
-        way.second_call_s = time.perf_counter() - start
-        again = largest_error(leaves_of(result, workload.arrange), truth)
-        way.relative_error = math.nan if math.isnan(again) else max(way.relative_error, again)
-        if not way.relative_error < TOLERANCE:
-            way.status = f"wrong by {way.relative_error:.1e}"
-    except Exception as error:  # a peer's compiler may raise anything, and the table goes on
-        message = str(error).strip().splitlines() or [""]
-        way.status = f"failed: {type(error).__name__}: {message[0][:200]}"
-
-
-# -- times -------------------------------------------------------------------------------------------------------------
-def measure(workload: Workload, options: argparse.Namespace, rates: Mapping[str, float]) -> dict[str, Any]:
-    """A workload's row: every way checked, and timed where it is right."""
-    if options.torch_compile:
-        forum.torch.compiler.reset()  # after some shapes of one function torch compiles no more of them
-    data = workload.data()
-    ways = ways_of(workload, data, options.torch_compile)
-    seconds = check_and_time(ways, workload, data, options)
-    return summary(workload, data, ways, rates) | seconds
-
-
-def check_and_time(ways: list[Way], workload: Workload, data: Any, options: argparse.Namespace) -> dict[str, float]:
-    """Check, leave out what is slow within its library, time the rest in turn; returns what both took."""
-    start = time.perf_counter()
-    truth = reference(workload, data)
-    for way in ways:
-        checked(way, workload, truth)
-    del truth
-    for way in ways:
-        if way.status == "ok":
-            way.median_ms, way.calls = screened(way) * 1e3, 1
-    fast = [way for way in ways if way.status == "ok" and within_reach(way, ways)]
-    for way in ways:
-        if way.status == "ok" and way not in fast:
-            way.status = "ok, but slow within its library: timed once"
-    checks = time.perf_counter() - start
-    turns = {way.name: way.turn for way in fast if way.turn is not None}
-    seconds = 0.05 if options.quick else 1.2
-    timings = forum.interleaved(turns, rounds=options.rounds, seconds_each=seconds, most_calls=100)
-    for way in fast:
-        way.median_ms, way.calls = timings[way.name].median * 1e3, timings[way.name].calls
-    return {"check_s": checks, "time_s": time.perf_counter() - start - checks}
-
-
-def screened(way: Way) -> float:
-    """Least time of three calls; of the second call, where that took long."""
-    assert way.turn is not None
-    if way.second_call_s > 0.5:
-        return way.second_call_s
-    time.sleep(0.01)  # for the previous library's threads to go to sleep
-    return min(forum.seconds_of(way.turn) for _ in range(3))
+        found = way.worker.ask("check", workload=workload, way=way.name, truth=str(truth))
+    except WorkerError as error:
+        way.status = f"failed: {error}"
+        return
+    way.first_call_s, way.relative_error, way.once_s = (
+        found[key] for key in ("first_call_s", "relative_error", "once_s")
+    )
+    if not found["relative_error"] < TOLERANCE:
+        way.status = f"wrong by {found['relative_error']:.1e}"
 
 
 def within_reach(way: Way, ways: list[Way]) -> bool:
     """Whether a way may be the best of its library; minijac's own and those by hand always are."""
     if way.library in ("minijac", "by hand"):
         return True
-    rivals = [w.median_ms for w in ways if w.library == way.library and w.status == "ok" and w.median_ms is not None]
-    return way.median_ms is not None and way.median_ms <= SCREEN * min(rivals)
+    return way.once_s <= SCREEN * min(w.once_s for w in ways if w.library == way.library and w.status == "ok")
 
 
 def summary(workload: Workload, data: Any, ways: list[Way], rates: Mapping[str, float]) -> dict[str, Any]:
@@ -273,6 +217,7 @@ def summary(workload: Workload, data: Any, ways: list[Way], rates: Mapping[str, 
         "title": workload.title,
         "batch": len(data["x"]),
         "ways": {way.name: way.row() for way in ways},
+        "libraries": list(dict.fromkeys(way.worker.library for way in ways if way.status.startswith("ok"))),
         EAGER: eager,
         COMPILED: compiled,
         NUMPY_ALONE: timed.get(NUMPY_ALONE),
@@ -325,6 +270,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        "instructions": instructions(),
         "system": f"{platform.system()} {platform.machine()}",
         "torch_threads": forum.torch.get_num_threads(),
         "blas": [
@@ -378,10 +324,22 @@ def print_workload(name: str, row: Mapping[str, Any]) -> None:
         "-" if share is None else f"{100 * share:.0f}% {row['limit_by']}",
     )
     print_row(cells)
+    print_apart(row)
+    sys.stdout.flush()
+
+
+def print_apart(row: Mapping[str, Any]) -> None:
+    """First and cold calls of the ways that the table names, who took part, and whatever failed."""
+    named = {"compiled": COMPILED} | {k: row[f"best {k}"][0] for k in ("torch", "JAX") if row[f"best {k}"]}
+    ways = {short: row["ways"][name] for short, name in named.items() if name in row["ways"]}
+    first = ", ".join(f"{short} {number(way['first_call_s'], 2)}" for short, way in ways.items())
+    cold = ", ".join(f"{short} {number(way['cold_ms'])}" for short, way in ways.items())
+    print(f"    first call, s: {first};  cold: {cold};  of {', '.join(row['libraries'])}")
     for way, found in row["ways"].items():
         if found["status"].startswith(("wrong", "failed")):
             print(f"    {way}: {found['status']}")
-    sys.stdout.flush()
+    for library, error in row["failed"].items():
+        print(f"    {library}: failed: {error}")
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
@@ -427,13 +385,15 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--torch-compile",
-        action=argparse.BooleanOptionalAction,
-        help="whether torch.compile takes part, which adds ten minutes of compiling (default: unless --quick)",
-    )
-    parser.add_argument("--probe", nargs=2, help=argparse.SUPPRESS)
-    options = parsed(parser, WORKLOADS, 25, RESULTS, PICTURE)
+    for name, value in (("--with-torch-compile", True), ("--without-torch-compile", False)):
+        parser.add_argument(
+            name,
+            dest="torch_compile",
+            action="store_const",
+            const=value,
+            help="whether torch.compile takes part, which takes minutes to compile (default: unless --quick)",
+        )
+    options = parsed(parser, WORKLOADS, 7, RESULTS, PICTURE)
     if options.torch_compile is None:
         options.torch_compile = not options.quick
     return options
@@ -444,13 +404,16 @@ def parsed(
 ) -> argparse.Namespace:
     """The command line, with the options that a benchmark of several parts has; a complete run is stored and drawn."""
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of: {', '.join(names)}")
-    parser.add_argument("--rounds", type=int, help=f"interleaved rounds at most (default: {rounds})")
+    parser.add_argument("--rounds", type=int, help=f"turns of each way at most (default: {rounds})")
     parser.add_argument("--quick", action="store_true", help="checks, and times in two rounds that say little")
+    parser.add_argument("--avx512", action="store_true", help="AVX-512 where the CPU has it (default: AVX2 alone)")
     parser.add_argument("--json", type=Path, help=f"where results go (default, for a complete run: {results.name})")
     parser.add_argument(
         "--plot", type=Path, help=f"where the picture goes (default, for a complete run: {picture.name})"
     )
     options = parser.parse_args()
+    if not options.avx512:
+        hide_avx512()
     options.rounds = options.rounds or (2 if options.quick else rounds)
     if not options.quick and not options.only:
         options.json = options.json or results
@@ -469,31 +432,32 @@ def opening(quick: bool) -> dict[str, Any]:
         "rates": machine_rates(quick),
     }
     rates, where = record["rates"], record["machine"]
-    print(f"{where['cpu']}, {where['cores']} cores; {', '.join(f'{k} {v}' for k, v in record['versions'].items())}")
-    print(f"sgemm {rates['sgemm_flops'] / 1e9:.0f} Gflop/s, copy {rates['copy_bytes'] / 1e9:.1f} GB/s; medians in ms\n")
+    cores = f"{where['cores']} cores, {where['instructions']}"
+    print(f"{where['cpu']}, {cores}; {', '.join(f'{k} {v}' for k, v in record['versions'].items())}")
+    print(f"sgemm {rates['sgemm_flops'] / 1e9:.0f} Gflop/s, copy {rates['copy_bytes'] / 1e9:.1f} GB/s")
+    print("medians of steady calls in ms\n")
     return record
 
 
 def main() -> None:
     """Check, time, print, store, draw."""
     options = arguments()
-    if options.probe:
-        probe(*options.probe)
-        return
     start = time.perf_counter()
     record = opening(options.quick) | {"torch_compile": options.torch_compile, "workloads": {}}
     print_row(HEAD)
     failed = []
-    for name in options.only or WORKLOADS:
-        try:
-            row = measure(WORKLOADS[name], options, record["rates"])
-        except Exception as error:  # minijac's own failure: said in the end, and the other workloads still run
-            print(f"{name}: {type(error).__name__}: {error}")
-            failed.append(name)
-            continue
-        record["workloads"][name] = row
-        print_workload(name, row)
-        failed += [name] * any(not row["ways"][way]["status"].startswith("ok") for way in (EAGER, COMPILED))
+    libraries = [name for name in LIBRARIES if options.torch_compile or name != "torch.compile"]
+    with conductor(Path(__file__).resolve(), libraries, options) as orchestra:
+        for name in options.only or WORKLOADS:
+            try:
+                row = orchestra.measure(name, WORKLOADS[name], record["rates"])
+            except Exception as error:  # the reference failed: said in the end, and the other workloads still run
+                print(f"{name}: {type(error).__name__}: {error}")
+                failed.append(name)
+                continue
+            record["workloads"][name] = row
+            print_workload(name, row)
+            failed += [name] * any(row[way] is None for way in (EAGER, COMPILED))
     for ratio in ("ratio compiled", "ratio eager"):
         values = [row[ratio] for row in record["workloads"].values() if row[ratio] is not None]
         record[f"geometric mean of {ratio}"] = geometric_mean(values)
@@ -514,4 +478,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--worker"]:
+        serve(sys.argv[2], WORKLOADS)
+    else:
+        main()

@@ -67,6 +67,8 @@ class Workload:
     arrange: Function = field(default=lambda leaf: leaf)
     """What a variant returns, as the dense array that it stands for."""
     per_sample: bool = True
+    structured_too: Callable[[Data], Call] | None = None
+    """minijac's Jacobian as an operator, beside the dense one."""
 
 
 class _Lazy:
