@@ -293,7 +293,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 HEAD = ("workload", "eager", "compiled", "NumPy only", "torch", "", "JAX", "", "by hand", "c/peer", "e/peer", "limit")
-WIDTHS = (23, 8, 8, 8, 8, 30, 8, 24, 8, 6, 6, 12)
+WIDTHS = (23, 8, 8, 8, 8, 36, 8, 32, 8, 6, 6, 12)
 
 
 def print_row(cells: Sequence[str]) -> None:

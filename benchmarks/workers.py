@@ -354,7 +354,7 @@ def hide_avx512() -> None:
     disabled = " ".join(name for name in wider if features.get(name))
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa=AVX2".strip()
     os.environ.update(AVX2 | {"NPY_DISABLE_CPU_FEATURES": disabled, "XLA_FLAGS": flags})
-    os.execv(sys.executable, [sys.executable, *sys.argv])
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def instructions() -> str:
