@@ -430,7 +430,7 @@ def record(
         return entry
 
 
-def carried_out(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Entry, Any]:
+def run_recorded(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Entry, Any]:
     """A function of a list of arrays, recorded, to be bound with little effort; and its result, for which it ran.
 
     Where it calls loops, which are not carried out while it is recorded, the result is that of the program.

@@ -22,7 +22,7 @@ from ..algebra.terms import Term
 from ..backend import array_of
 from ..errors import MutationError, TraceError
 from ..memo import Memo
-from ..program.compiled import Entry, carried_out
+from ..program.compiled import Entry, run_recorded
 from ..program.ir import interpreted
 from ..program.loops import Loop
 from ..program.passes.periods import period_of
@@ -293,7 +293,7 @@ def _recorded(
         return results
 
     try:
-        entry, results = carried_out(carried, [array_of(x) for x in arrays.all])
+        entry, results = run_recorded(carried, [array_of(x) for x in arrays.all])
     except (TraceError, MutationError, Foreign):
         return "never", None
     return _Recorded(entry, blocks), results

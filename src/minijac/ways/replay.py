@@ -28,7 +28,7 @@ from ..arguments import DATA, Options
 from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..operator.jacobian import Jacobian
-from ..program.compiled import Entry, carried_out
+from ..program.compiled import Entry, run_recorded
 from ..program.ir import Program
 from ..program.record import Foreign
 from ..tape.trace import Node
@@ -93,7 +93,7 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
     else:
         try:
             accumulation = _accumulation(ready, plan, options, met.positions)  # type: ignore[arg-type]
-            met.recorded, result = carried_out(accumulation, list(arrays.values()))
+            met.recorded, result = run_recorded(accumulation, list(arrays.values()))
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
