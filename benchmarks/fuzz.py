@@ -1,6 +1,8 @@
 """Random programs, NumPy's, complex and such that write in place, in every way to a Jacobian against torch or NumPy.
 
-"further" ones are NumPy's within bounds on memory, with samples on another axis, and in second order.
+"further" ones are NumPy's within bounds on memory, with samples on another axis, and in second order. Of four programs,
+three are compiled in tiles of a few samples, on 1, 2 and 4 threads, as machine code where they can be; all that this
+will reach is looked at before it is called, and tiles are taken in shuffled order.
 
 Run `python benchmarks/fuzz.py --programs 1000 --seed 7`; see benchmarks/README.md. The programs are those of
 `tests/support`: `fuzz.py`, `complex_programs.py`, `writing_programs.py`. Each that is wrong is printed.
@@ -20,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 import complex_programs
 import fuzz
+import tiles
 import writing_programs
 
 import minijac as mj
+from minijac.program.cpu.native import checks
 
 Check = Callable[[Any, int | None], Any]
 KINDS: dict[str, tuple[Callable[[int, int], Any], Check, Callable[[Any], object]]] = {
@@ -40,6 +45,8 @@ KINDS: dict[str, tuple[Callable[[int, int], Any], Check, Callable[[Any], object]
     "writing": (lambda seed, n: 1_000_000 * seed + n, writing_programs.check, writing_programs.build),
 }
 """How a program is made of a seed and a number, how it is checked, and how it is told."""
+TILES: tuple[tuple[int, int] | None, ...] = (None, (1, 1), (2, 2), (3, 4))
+"""Samples of a tile, and threads; or as small programs are carried out."""
 
 
 def ended(kind: str, seed: int, n: int, by_turns: bool) -> str:
@@ -47,7 +54,10 @@ def ended(kind: str, seed: int, n: int, by_turns: bool) -> str:
     make, check, told = KINDS[kind]
     program = make(seed, n)
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with np.errstate(all="ignore"), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checks, "CHECKED", True)
+            if (tile := TILES[n // 8 % 4]) is not None:  # eight ways take turns
+                tiles.tile_everything(patch, *tile)
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             return check(program, n if by_turns else None) or "right"
     except Exception as error:

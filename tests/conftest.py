@@ -11,6 +11,7 @@ from gpu import Device, no_device
 from hypothesis import HealthCheck, settings
 
 from minijac.memo import Memo
+from minijac.program.cpu.native import checks
 from minijac.program.gpu import runtime
 
 # no deadline: a test that is slow once, on a busy machine, is not wrong
@@ -23,6 +24,14 @@ settings.load_profile("suite")
 EVERY = 500
 """Tests after which what is still there is taken for what stays: caches, modules."""
 _run = count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--checked", action="store_true", help="tiles in shuffled order; all that machine code reaches")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    checks.CHECKED = config.getoption("--checked")
 
 
 def pytest_collection_finish() -> None:

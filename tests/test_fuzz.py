@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 import complex_programs
 import fuzz
+import tiles
 
+from minijac.program.cpu.native import checks
 from minijac.program.passes import rolling
 from minijac.ways import looping
+
+
+@pytest.fixture(autouse=True)
+def checked(monkeypatch):
+    """Tiles, if there are any, in shuffled order, and all that machine code will reach is looked at."""
+    monkeypatch.setattr(checks, "CHECKED", True)
 
 
 @st.composite
@@ -29,8 +37,14 @@ def test_random_programs(program):
     fuzz.check(program)
 
 
+TILES = {3: (3, 1), 4: (2, 4)}
+"""By which parts are carried out tile by tile: samples of a tile, and threads."""
+
+
 @pytest.mark.parametrize("part", range(5))
-def test_deep_random_programs(part):
+def test_deep_random_programs(monkeypatch, part):
+    if part in TILES:
+        tiles.tile_everything(monkeypatch, *TILES[part])
     for n in range(15):
         program = fuzz.build(random.Random(f"{part}/{n}").choice)
         try:

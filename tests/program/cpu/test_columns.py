@@ -14,7 +14,7 @@ from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, Multilinear, Structural
 from minijac.program.compiled import record
 from minijac.program.cpu import executor, regions, tiling
-from minijac.program.cpu.native import commands, llvm
+from minijac.program.cpu.native import checks, llvm
 from minijac.program.ir import Instruction, Program, Value
 from minijac.program.passes.columns import columns
 
@@ -174,7 +174,7 @@ def repeated(f: Any, count: int) -> Any:
 @pytest.mark.parametrize("size", [2, 17, 131])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_loops_in_columns_are_the_plain_loops(monkeypatch, applied, dtype, size, checked):
-    monkeypatch.setattr(commands, "CHECKED", checked)
+    monkeypatch.setattr(checks, "CHECKED", checked)
     for seed in (3, 4):
         for function in (repeated(random_step(seed), 12), mj.jacobian(repeated(random_step(seed), 12))):
             compiled = mj.compile(function)
@@ -189,7 +189,7 @@ def test_loops_in_columns_are_the_plain_loops(monkeypatch, applied, dtype, size,
 @needs_llvm
 @pytest.mark.parametrize("checked", [False, True])
 def test_what_steps_are_given_and_make_is_read_and_written_in_place(monkeypatch, applied, checked):
-    monkeypatch.setattr(commands, "CHECKED", checked)
+    monkeypatch.setattr(checks, "CHECKED", checked)
     rng = np.random.default_rng(0)
     scale = rng.normal(size=(23, 3))
 
@@ -214,7 +214,7 @@ def test_what_steps_are_given_and_make_is_read_and_written_in_place(monkeypatch,
 @pytest.mark.parametrize("dtype", TYPES)
 def test_tiles_in_columns_are_the_plain_ones(monkeypatch, applied, dtype, size, threads):
     monkeypatch.setattr(tiling, "WORTH", 0)
-    monkeypatch.setattr(commands, "CHECKED", True)
+    monkeypatch.setattr(checks, "CHECKED", True)
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, threads), arrays))
     for seed in (1, 2, 5):
         f = repeated(random_step(seed), 2)

@@ -12,7 +12,7 @@ from programs import inverse_dynamics
 
 import minijac as mj
 from minijac.program.cpu import executor
-from minijac.program.cpu.native import commands, llvm
+from minijac.program.cpu.native import checks, llvm
 
 pytestmark = pytest.mark.skipif(not llvm.available(), reason="llvmlite is not installed")
 
@@ -25,7 +25,7 @@ def everything_is_mixed(monkeypatch):
 @pytest.mark.parametrize("checked", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_programs_of_all_kinds(monkeypatch, dtype, checked):
-    monkeypatch.setattr(commands, "CHECKED", checked)
+    monkeypatch.setattr(checks, "CHECKED", checked)
     rng = np.random.default_rng(0)
     x, W, V = (rng.normal(size=shape).astype(dtype) for shape in ((50, 4), (4, 5), (5, 3)))
     for f in (function_of_all_kinds(W, V), function_of_rarer_kinds):

@@ -13,7 +13,7 @@ from tiles import run
 
 import minijac as mj
 from minijac.program.cpu import fusion, regions, tiling
-from minijac.program.cpu.native import bound, commands, llvm, loops
+from minijac.program.cpu.native import bound, checks, commands, llvm, loops
 from minijac.program.cpu.native.functions import FUNCTIONS, LIMITS, ULPS
 
 mpmath = pytest.importorskip("mpmath")
@@ -223,7 +223,7 @@ def test_a_program_with_all_of_them(monkeypatch):
 # -- regions -----------------------------------------------------------------------------------------------------------
 def test_expansions_and_truth_values_in_a_region(monkeypatch):
     monkeypatch.setattr(tiling, "WORTH", 0)
-    monkeypatch.setattr(commands, "CHECKED", True)
+    monkeypatch.setattr(checks, "CHECKED", True)
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(16, 2), arrays))
     x = np.random.default_rng(0).normal(size=(50, 6))
     x[3] = 0.0
@@ -243,7 +243,7 @@ def native_of(compiled: Any, *args: Any) -> int:
 @pytest.mark.parametrize("checked", [False, True])
 def test_regions_at_any_size_and_number_of_threads(monkeypatch, dtype, size, threads, checked):
     monkeypatch.setattr(tiling, "WORTH", 0)
-    monkeypatch.setattr(commands, "CHECKED", checked)
+    monkeypatch.setattr(checks, "CHECKED", checked)
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, threads), arrays))
     random = np.random.default_rng(0)
     x, W, V = (random.normal(size=shape).astype(dtype) for shape in ((50, 4), (4, 5), (5, 3)))
@@ -274,7 +274,7 @@ def test_a_table_that_is_wrong_is_caught_before_it_is_used(monkeypatch):
     compiled = mj.compile(mj.jacobian(lambda x: np.tanh(x @ np.ones((4, 5))).sum(1)))
     x = np.ones((50, 4))
     compiled(x)
-    monkeypatch.setattr(commands, "CHECKED", True)
+    monkeypatch.setattr(checks, "CHECKED", True)
     compiled(x)
     (entry,) = compiled._entries.values()
     for k in range(3):

@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from ...ops.families import Multilinear
 from ..ir import Program, Value
+from .native import checks
 from .native.commands import Slot, Tile, carried_out
 from .tiling import Region, Rows, tile_program
 
@@ -192,7 +193,7 @@ class Schedule:
 
     def _shared(self, arrays: Sequence[Any]) -> tuple[Any, Any]:
         """What the threads of a call share: the tiles that are left, of which each takes the next, and the arrays."""
-        return iter(self._parts), arrays  # `next` is atomic
+        return iter([self._parts[k] for k in checks.order(self._count)]), arrays  # `next` is atomic
 
     def _spread(self, parts: Any, arrays: Any) -> None:
         count, allowed, others = len(self.executors), _allowed(), []
@@ -222,10 +223,9 @@ class Schedule:
     def _work(self, executor: Any, place: set[int], parts: Any, arrays: Any) -> None:
         """Carry out tiles until none is left."""
         _stay_on(place)
-        run, last = executor.run, None if self._rest is None else self._parts[-1]
+        rest, last = (executor, None) if self._rest is None else (self._rest, self._parts[-1])
         for part in parts:
-            if part is last:
-                run = self._rest.run  # type: ignore[union-attr]
+            run = rest.run if part is last else executor.run
             run(*[x if index is ... else x[index] for x, index in zip(arrays, part, strict=True)])
 
     @property

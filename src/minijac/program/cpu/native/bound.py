@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from . import checks
+from .checks import Axes
 from .llvm import address_of, compiled
 from .loops import Loop, Operand, lanes_of, text_of
 
-__all__ = ["Axes", "Bound", "Spelled", "bound", "merged", "whole"]
+__all__ = ["Bound", "Spelled", "bound", "merged", "whole"]
 
 LINE = 64
 """Bytes of a cache line."""
 
-Axes = Sequence[tuple[int, int]]
 Spelled = Sequence[tuple[str, tuple[int, ...], int]]
 
 
@@ -37,11 +38,29 @@ class Bound:
     ) -> None:
         self.function, self.addresses, self.table, self.arrays, self._loop = function, addresses, table, arrays, loop
         self.axes = axes
-        """Of its table, for each array what it is read or written along: pairs of a size and bytes."""
+        """Of its table, for each array what it is read or written along."""
         self.entry = address_of(function), addresses.ctypes.data, table.ctypes.data, 0
         """Addresses: of the function, its tables, and of what is called where an argument is beyond what it takes."""
 
+    def __repr__(self) -> str:
+        steps = () if self._loop is None else self._loop.steps
+        return f"{self.function.__name__}({'; '.join(spelling for spelling, *_ in steps)})"
+
     def __call__(self, *given: Any) -> None:
+        if checks.CHECKED:
+            operands = () if self._loop is None else self._loop.operands
+            numbers = [k for k, operand in enumerate(operands) if operand.given]
+            self.check({k: (x, x.ctypes.data) for k, x in zip(numbers, given, strict=True)})
+        self.run(*given)
+
+    def check(self, others: Mapping[int, tuple[Any, int]]) -> None:
+        """RuntimeError where memory of no array would be touched; of some, others stand in their places, and where."""
+        for k, axes in enumerate(self.axes(self.table)):
+            array, start = others.get(k) or (whole(self.arrays[k]), int(self.addresses[k]))
+            checks.inside(f"operand {k} of {self}", array, start, axes)
+
+    def run(self, *given: Any) -> None:
+        """Carry it out, unchecked."""
         _, places, numbers, _ = self.entry
         if self.function(places, numbers, *given):
             self.exact()(places, numbers, *given)
@@ -130,12 +149,21 @@ def _loop(
     lanes, masked = lanes_of(dtype, sizes[-1], again)
     loop = Loop(dtype, steps, operands, len(kinds) - results, lanes, masked)
     table = np.array([*sizes, *(step for own in strides for step in own)], np.int64)
-    return loop, table, partial(_axes, len(sizes))
+    return loop, table, partial(_axes, loop)
 
 
-def _axes(depth: int, table: Any) -> Sequence[Axes]:
-    sizes, *strides = np.reshape(table, (-1, depth)).tolist()
-    return [list(zip(sizes, own, strict=True)) for own in strides]
+def _axes(loop: Loop, table: Any) -> Sequence[Axes]:
+    """As the text goes along them: in whole vectors where there is no mask, and what is read as soon as it can be."""
+    sizes, *strides = np.reshape(table, (-1, len(loop.operands[0].axes))).tolist()
+    if not loop.masked and sizes[-1]:
+        sizes[-1] = max(sizes[-1], loop.lanes)
+    found = []
+    for k, (operand, own) in enumerate(zip(loop.operands, strides, strict=True)):
+        size = np.dtype(operand.char).itemsize
+        steps = [{"0": 0, "1": size, "s": step}[kind] for kind, step in zip(operand.axes, own, strict=True)]
+        depth = operand.depth if k < loop.reads else len(sizes)
+        found.append([*zip(sizes[:depth], steps, strict=False), (size, 1)])
+    return found
 
 
 @lru_cache(4096)

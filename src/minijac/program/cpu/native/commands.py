@@ -15,7 +15,9 @@ import numpy as np
 
 from ....ops.scalars import SCALARS, TRUTHS
 from ..code import Place
-from .bound import Axes, Bound, bound, whole
+from . import checks
+from .bound import Bound, bound, whole
+from .checks import Axes
 from .llvm import address_of
 from .reductions import STARTS, reduced
 from .runner import gemm, work
@@ -26,8 +28,6 @@ FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 NUMBER = "where({{{}}}, T(1.0), T(0.0))"
 """The number that a truth value is."""
 
-CHECKED = False
-"""For tests: tiles in shuffled order, and every address looked at before machine code is given it."""
 _LOCK = threading.Lock()
 
 
@@ -251,7 +251,7 @@ def _axes(size: int, table: Any) -> Sequence[Axes]:
         [(shape[0], ld * size), (shape[1], size)] if kind == 111 else [(shape[1], ld * size), (shape[0], size)]
         for shape, kind, ld in rows
     ]
-    return [[(count, step), *own] for step, own in zip(steps, matrices, strict=True)]
+    return [[(count, step), *own, (size, 1)] for step, own in zip(steps, matrices, strict=True)]
 
 
 class Tile:
@@ -290,20 +290,14 @@ class Tile:
             int(cell): (slot, offset + t * step) for cell, slot, offset, step in self._table[2:first].reshape(-1, 4)
         }
         for command in self._commands:
-            for k, axes in enumerate(command.axes(command.table)):
+            others = {}
+            for k in range(len(command.addresses)):
                 slot, offset = starts.get(command.addresses.ctypes.data + 8 * k, (None, 0))
-                array = whole(command.arrays[k]) if slot is None else arrays[slot]
                 if slot is not None:
-                    command.addresses[k] = array.ctypes.data + offset
-                low, high = np.lib.array_utils.byte_bounds(array)
-                ends = [(size - 1) * stride for size, stride in axes]
-                start = int(command.addresses[k])
-                reach = start + sum(min(end, 0) for end in ends), start + sum(max(end, 0) for end in ends)
-                if min((size for size, _ in axes), default=1) and not low <= reach[0] <= reach[1] < high:
-                    raise RuntimeError(
-                        f"minijac: operand {k} of {command.function} reaches {reach} outside {low, high}"
-                    )
-            command()
+                    command.addresses[k] = arrays[slot].ctypes.data + offset
+                    others[k] = arrays[slot], int(command.addresses[k])
+            command.check(others)
+            command.run()
 
     def make_exact(self) -> None:
         """Have the exact forms of functions at hand."""
@@ -317,8 +311,8 @@ def carried_out(
     tile: Tile, rest: Tile | None, count: int, counter: Any, bases: Any, arrays: Sequence[Any], in_order: bool = False
 ) -> None:
     """Take tiles until none is left: from `counter`, which all threads share. `bases` are where the arrays begin."""
-    if CHECKED:
-        order = list(range(count)) if in_order else np.random.default_rng(count).permutation(count).tolist()
+    if checks.CHECKED:
+        order = range(count) if in_order else checks.order(count)
         while (t := _taken(counter)) < count:
             (rest if rest is not None and order[t] == count - 1 else tile).checked(order[t], arrays)
         return

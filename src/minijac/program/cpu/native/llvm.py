@@ -77,6 +77,7 @@ def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) 
     engine.finalize_object()
     kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2)]
     function = ctypes.CFUNCTYPE(result, *kinds)(engine.get_function_address(name))
+    function.__name__ = name  # type: ignore[attr-defined]
     function.engine = engine  # type: ignore[attr-defined]  # which holds the code
     return function
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .bound import Axes, Bound, merged
+from .bound import Bound, merged
+from .checks import Axes
 from .llvm import compiled
 from .loops import lanes_of
 
@@ -52,13 +53,16 @@ def reduced(function: np.ufunc, x: Any, out: Any) -> Bound | None:
     form = Reduction(function, x.dtype.char, len(kept), len(gone_sizes), along, lanes, masked or along)
     table = np.array([*kept, *gone_sizes, *of_x, *of_gone, *of_out], np.int64)
     addresses = np.array([x.ctypes.data, out.ctypes.data], np.intp)
-    return Bound(_function(form), addresses, table, (x, out), partial(_axes, len(kept), len(gone_sizes)))
+    return Bound(_function(form), addresses, table, (x, out), partial(_axes, form))
 
 
-def _axes(kept: int, gone: int, table: Any) -> Sequence[Axes]:
-    sizes, strides = table[: kept + gone].tolist(), table[kept + gone :].tolist()
-    of_x, of_out = strides[: kept + gone], strides[kept + gone :]
-    return [[*zip(sizes, of_x, strict=True)], [*zip(sizes, of_out, strict=False)]]
+def _axes(form: Reduction, table: Any) -> Sequence[Axes]:
+    count = form.kept + form.gone
+    sizes, strides = table[:count].tolist(), table[count:].tolist()
+    if not form.masked:
+        sizes[form.kept - 1] = max(sizes[form.kept - 1], form.lanes)
+    entry = np.dtype(form.char).itemsize, 1
+    return [[*zip(sizes, strides[:count], strict=True), entry], [*zip(sizes, strides[count:], strict=False), entry]]
 
 
 def _strides(x: Any) -> tuple[int, ...]:
@@ -67,7 +71,7 @@ def _strides(x: Any) -> tuple[int, ...]:
 
 @lru_cache(1024)
 def _function(form: Reduction) -> Callable[..., int]:
-    return compiled(_Text(form).text(), "loop", 2)
+    return compiled(_Text(form).text(), "reduction", 2)
 
 
 class _Text:
@@ -153,7 +157,7 @@ class _Text:
             f"declare void @llvm.masked.store.{suffix}({self.vector}, ptr, i32, {self.mask})\n"
         )
         body = "\n".join(self.lines)
-        return f"{declared}define i32 @loop(ptr %p, ptr %s) nounwind {{\n{body}\nret i32 0\n}}\n"
+        return f"{declared}define i32 @reduction(ptr %p, ptr %s) nounwind {{\n{body}\nret i32 0\n}}\n"
 
     def _kept(self, axis: int, x: str, out: str) -> None:
         form = self.form
