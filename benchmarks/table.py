@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +43,6 @@ from workers import (
     largest_error,
     leaves_of,
     serve,
-    workers,
 )
 from workloads import WORKLOADS
 
@@ -162,8 +161,11 @@ def conductor(
 ) -> Iterator[Conductor]:
     """With a process for each of these libraries, which end with the block; `script` serves in them."""
     rest, steady = (0.05, 0.01) if options.quick else (REST, STEADY)
-    with tempfile.TemporaryDirectory() as name, workers(script, libraries, Path(name)) as found:
-        yield Conductor(found, Path(name), options.rounds, rest, steady, left_out)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        workers = [Worker(library, script, Path(name)) for library in libraries]
+        for worker in workers:
+            stack.callback(worker.end)
+        yield Conductor(workers, Path(name), options.rounds, rest, steady, left_out)
 
 
 def reference(workload: Workload, data: Any) -> list[Any]:
@@ -375,7 +377,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     ax.set_yticks(range(len(names)), [rows[name]["title"] for name in names], fontsize=8)
     ax.grid(axis="both", alpha=0.25)
     cores = record["machine"]["cores"]
-    ax.set_xlabel("milliseconds, median; right: best peer's time / minijac compiled")
+    ax.set_xlabel("milliseconds, median of steady calls; right: best peer's time / minijac compiled")
     ax.set_title(f"float32, {record['machine']['cpu']}, {cores} cores, {record['date'][:10]}", fontsize=9, loc="left")
     ax.legend(fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.05), borderaxespad=0)
     path.parent.mkdir(parents=True, exist_ok=True)

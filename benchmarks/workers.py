@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -250,10 +250,13 @@ class WorkerError(Exception):
 class Worker:
     """A library's process, begun when it is first asked, and again after it has died."""
 
-    def __init__(self, library: str, script: Path, settings: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, library: str, script: Path, folder: Path) -> None:
         self.library = library
         self.command = [sys.executable, str(script), "--worker", library]
-        self.environment = {**os.environ, **settings}
+        # torch's compiler finds nothing of an earlier run
+        self.environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+        if library == "JAX":
+            self.environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAG}".strip()
         self.process: subprocess.Popen[str] | None = None
         self.words = folder / f"{library}.txt"
         """What the process writes beside its answers."""
@@ -315,19 +318,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     """It, and all that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-@contextmanager
-def workers(script: Path, libraries: Collection[str], folder: Path) -> Iterator[list[Worker]]:
-    """One for each of these libraries, ended in the end; torch's compiler finds nothing of an earlier run."""
-    settings = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
-    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAG}".strip()}
-    found = [Worker(name, script, settings | (flags if name == "JAX" else {}), folder) for name in libraries]
-    try:
-        yield found
-    finally:
-        for worker in found:
-            worker.end()
 
 
 # -- the instructions that all of them may use -------------------------------------------------------------------------
