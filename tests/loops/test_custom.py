@@ -191,3 +191,59 @@ def test_misuse_is_named(make, message):
 def test_no_samples_and_no_features_give_empty_jacobians(given, shape):
     rule = {"jvp": lambda p, t: np.cos(p[0]) * t[0], "vjp": lambda p, t: np.cos(p[0]) * t}[given]
     assert mj.jacobian(mj.custom(np.sin, **{given: rule}))(np.zeros(shape)).shape == (*shape, *shape[1:])
+
+
+class Solver:
+    """Keeps what the solution needs for the derivative, as solvers keep a factor."""
+
+    def solve(self, a: Any) -> Any:
+        self.root = np.sqrt(a)
+        return self.root
+
+    def slope(self, a: Any) -> Any:
+        assert type(self.root) is type(a) is np.ndarray
+        return (0.5 / self.root)[:, :, None] * np.eye(a.shape[1])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_derivatives_are_of_what_the_function_kept_in_the_same_call(compiled: bool) -> None:
+    solver = Solver()
+    J = mj.jacobian(mj.custom(solver.solve, jacobian=solver.slope))
+    J = mj.compile(J) if compiled else J
+    for n in range(5):
+        a = np.full((2, 3), 1.0 + n)
+        np.testing.assert_allclose(J(a), np.broadcast_to(0.5 / np.sqrt(1.0 + n) * np.eye(3), (2, 3, 3)))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("given", ["jacobian", "jvp", "vjp"])
+def test_what_derivatives_capture_is_read_in_every_call(given: str, compiled: bool) -> None:
+    """Once, in a loop, in a scan and in second order."""
+    k = 1.0
+    derivatives = {
+        "jacobian": lambda x: (2 * k * x)[:, :, None] * np.eye(2),
+        "jvp": lambda primals, tangents: 2 * k * primals[0] * tangents[0],
+        "vjp": lambda primals, cotangent: 2 * k * primals[0] * cotangent,
+    }
+    h = mj.custom(lambda x: k * x * x, **{given: derivatives[given]})
+
+    def looped(x: Any) -> Any:
+        for _ in range(200):
+            x = h(x)
+        return x.sum()
+
+    scanned = lambda x: mj.scan(lambda c, _: (h(c), None), x, None, 20)[0]
+    calls = [mj.jacobian(h), mj.grad(looped), mj.jacobian(scanned), mj.hessian(lambda x: h(x).sum(1))]
+    calls = [mj.compile(call) for call in calls] if compiled else calls
+    for n in range(4):
+        k, x = 1.0 + n * 1e-3, np.full((1, 2), 1.0)
+        first, loop, scan, second = (np.ravel(call(x))[0] for call in calls)
+        np.testing.assert_allclose((first, second), (2 * k, 2 * k))
+        for found, count in ((loop, 200), (scan, 20)):
+            logs = [np.log(2 * k)]  # of the slopes 2 k x_i, where x_i = k x_{i-1}^2
+            value = 0.0
+            for _ in range(count - 1):
+                value = np.log(k) + 2 * value
+                logs.append(np.log(2 * k) + value)
+            if abs(value) < 600 and sum(logs) < 600:
+                np.testing.assert_allclose(found, np.exp(sum(logs)), rtol=1e-8)

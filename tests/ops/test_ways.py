@@ -27,7 +27,7 @@ from torch_ops import COMPLEX
 
 import minijac as mj
 from minijac.ops import REGISTRY
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.gpu.executor import GraphExecutor
 
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from helpers import random
 
 import minijac as mj
 from minijac.memo import Memo
-from minijac.program import compiled
+from minijac.program import entry
 from minijac.transforms import first
 from minijac.ways import replay
 
@@ -66,7 +68,7 @@ def test_a_replay_gives_what_was_carried_out(name, structured):
 def test_the_first_call_makes_no_program_and_no_call_accumulates_after_it(name, monkeypatch):
     """So no call takes longer than the first."""
     work, done = [], []
-    for owner, part in ((replay, "assemble"), (first, "assemble"), (compiled, "optimised")):
+    for owner, part in ((replay, "assemble"), (first, "assemble"), (entry, "optimised")):
         known = getattr(owner, part)
         counted = lambda *args, known=known, part=part: (work.append(part), known(*args))[1]
         monkeypatch.setattr(owner, part, counted)
@@ -75,6 +77,55 @@ def test_the_first_call_makes_no_program_and_no_call_accumulates_after_it(name, 
         done.append(tuple(work))
         work.clear()
     assert done == [("assemble",), ("optimised",), (), ()]
+
+
+def test_a_call_is_not_recorded_where_numbers_are_others_in_each(monkeypatch):
+    recorded = []
+    known = replay.run_recorded
+    monkeypatch.setattr(replay, "run_recorded", lambda *args: recorded.append(1) or known(*args))
+    x = RNG.normal(size=(3, 6))
+    for n in range(6):
+        J = mj.jacobian(lambda x, t=1.0 + n: np.sin(t * x))(x)
+        np.testing.assert_allclose(np.diagonal(J, axis1=1, axis2=2), (1.0 + n) * np.cos((1.0 + n) * x), 1e-13)
+    assert len(recorded) == 1
+    for _ in range(3):
+        mj.jacobian(lambda x: np.sin(6.0 * x))(x)
+    assert len(recorded) == 2
+
+
+def test_a_memory_map_is_read_in_every_call(tmp_path):
+    held = np.memmap(tmp_path / "held.bin", dtype=float, mode="w+", shape=(1500,))
+    for n in range(5):
+        held[:], held[700] = 1.0, n
+        for structured in (False, True):
+            J = mj.jacobian(lambda x: (x * held).sum(1), structured=structured)(np.ones((2, 1500)))
+            assert (J.todense() if structured else J)[0, 700] == n
+
+
+def test_threads_with_positions_of_their_own_do_not_disturb_each_other():
+    x, right = np.random.default_rng(0).normal(size=(3, 40)), []
+
+    def work(seed):
+        at = np.random.default_rng(seed % 2).integers(0, 40, size=40)
+        for k in range(80):
+            y = mj.jacobian(lambda x: x[:, at] ** 2, structured=True)(x) @ x
+            right.append(np.allclose(y, 2 * x[:, at] ** 2))
+            time.sleep(1e-3 * (k % (2 + seed)))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(right) == 320 and all(right)
+
+
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+def test_dense_results_lie_in_memory_in_the_same_way_in_every_call(mode):
+    at, W = np.array([3, 0, 3]), RNG.normal(size=(6, 6))
+    for f in (lambda x: np.tanh(x) @ W, lambda x: np.cumsum(np.sin(x), 1), lambda x: x[:, at]):
+        for B in (1, 3):
+            assert all(mj.jacobian(f, mode=mode)(RNG.normal(size=(B, 6))).flags.c_contiguous for _ in range(4))
 
 
 @pytest.mark.parametrize("structured", [False, True])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from contextlib import suppress
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..numpy.protocol import as_arrays
 from ..ops.edges import Edge, Part
 from ..ops.families import labelled
 from ..ops.maps import linear_map
+from ..program.record import Symbol
 from ..tape.op import Op
 from ..tape.trace import Node, apply
 from ..tape.traced import Traced
@@ -72,7 +74,7 @@ def custom(
     def black_box(*args: Any, **kwargs: Any) -> Any:
         if kwargs:
             raise InputError(
-                f"custom: expected the arguments of {label} by position, as its derivative is given them, got "
+                f"custom: expected the arguments of {given.label} by position, as its derivative is given them, got "
                 f"{', '.join(kwargs)}=. For what is no argument of both, let functions capture it."
             )
         return apply(op, tuple(as_arrays(*args)), {})
@@ -105,7 +107,8 @@ class _Given:
     def edge(self, node: Node, k: int) -> Edge:
         x, y = node.args[k], node.out
         if self.jacobian is not None:
-            return self._block(node, k, self._asked("jacobian", lambda *args: self._one_of(node, k, args), *node.args))
+            one = partial(self._one_of, [x.dtype.kind for x in node.args], k)
+            return self._block(node, k, self._asked("jacobian", one, node.out, *node.args))
         push, pull = self._pushed(node, k), self._pulled(node, k)
         alike = bool(x.ndim and y.ndim) and x.shape[0] == y.shape[0]
         paired = alike and not self._mixes(node, k)
@@ -146,17 +149,17 @@ class _Given:
                 self._known[key] = bool(off > MIXED * size)
         return self._known[key]
 
-    def _one_of(self, node: Node, k: int, args: Sequence[Any]) -> Any:
+    def _one_of(self, kinds: Sequence[str], k: int, *args: Any) -> Any:
         """The Jacobian by argument `k`, of those that were given."""
         found: Any = self.jacobian(*args)  # type: ignore[misc]
         found = found if isinstance(found, tuple | list) else (found,)
-        floats = [n for n, x in enumerate(node.args) if x.dtype.kind == "f"]
-        if len(found) not in (len(node.args), len(floats)):
+        floats = [n for n, kind in enumerate(kinds) if kind == "f"]
+        if len(found) not in (len(kinds), len(floats)):
             raise InputError(
                 f"custom: expected jacobian of {self.label} to return one array for each of {len(floats)} arguments of "
                 f"floats, got {len(found)}."
             )
-        return found[k] if len(found) == len(node.args) else found[floats.index(k)]
+        return found[k] if len(found) == len(kinds) else found[floats.index(k)]
 
     def _block(self, node: Node, k: int, J: Any) -> Edge:
         shape, out_shape = node.args[k].shape, node.out.shape
@@ -181,7 +184,7 @@ class _Given:
             def one(v: Any, *args: Any) -> Any:
                 return self.jvp(args, tuple([v if n == k else np.zeros_like(x) for n, x in enumerate(args)]))  # type: ignore[misc]
 
-            return self._stacked("jvp", node.out, [self._asked("jvp", one, v, *node.args) for v in seeds])
+            return self._stacked("jvp", node.out, [self._asked("jvp", one, node.out, v, *node.args) for v in seeds])
 
         return push
 
@@ -193,7 +196,7 @@ class _Given:
                 found = self.vjp(args, v)  # type: ignore[misc]
                 return found[k] if isinstance(found, tuple | list) else found
 
-            return self._stacked("vjp", node.args[k], [self._asked("vjp", one, v, *node.args) for v in seeds])
+            return self._stacked("vjp", node.args[k], [self._asked("vjp", one, node.out, v, *node.args) for v in seeds])
 
         return pull
 
@@ -205,22 +208,27 @@ class _Given:
                 raise InputError(f"custom: expected {name} of {self.label} to return shape {like.shape}, got {got}.")
         return np.stack(found) if found else zeros((0, *like.shape), like.dtype, like)
 
-    def _asked(self, name: str, function: Function, *operands: Any) -> Any:
-        """What was given, called: with traced values if it takes them, else as a black box of its own."""
+    def _asked(self, name: str, function: Function, y: Any, *operands: Any) -> Any:
+        """What was given, called: with traced values if it takes them, else as a black box of its own.
+
+        In a program it is one that is called in every replay, after the function itself, which made `y`: it may look at
+        what that kept.
+        """
         if not any(isinstance(x, Traced) for x in operands):
             return function(*operands)
-        try:
-            return function(*operands)
-        except Exception:  # whatever a black box says to what is no array
-            line = user_line()
+        if any(isinstance(x, Traced) and not isinstance(x, Symbol) for x in operands):
+            with suppress(Exception):  # whatever a black box says to what is no array
+                return function(*operands)
+        line = user_line()
 
-            def none_given(node: Node, k: int) -> Edge:
-                raise UnsupportedOperationError(
-                    f"custom at {line}: a second derivative of {self.label} was asked for, and its {name} is a black "
-                    f"box. Write {name} in NumPy, or make it by minijac.custom with a derivative of its own."
-                ) from None
+        def none_given(node: Node, k: int) -> Edge:
+            raise UnsupportedOperationError(
+                f"custom at {line}: a second derivative of {self.label} was asked for, and its {name} is a black "
+                f"box. Write {name} in NumPy, or make it by minijac.custom with a derivative of its own."
+            ) from None
 
-            return apply(Op(f"custom {self.label} {name}", function, none_given), operands, {})
+        op = Op(f"custom {self.label} {name}", lambda y, *operands: function(*operands), none_given)
+        return apply(op, (y, *operands), {})
 
 
 def _transposed(of_units: Function, source: Any) -> Function:

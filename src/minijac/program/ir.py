@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from math import prod
@@ -19,7 +19,7 @@ from ..tape.trace import apply
 
 PYTHON_NUMBERS = (bool, int, float, complex)
 
-__all__ = ["PYTHON_NUMBERS", "Instruction", "Program", "Value", "interpreted", "without_dead_code"]
+__all__ = ["PYTHON_NUMBERS", "Instruction", "Program", "Value", "carried_out", "interpreted", "without_dead_code"]
 
 
 class Value(NamedTuple):
@@ -160,14 +160,21 @@ def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
     return None
 
 
-def interpreted(program: Program, arguments: Sequence[Any]) -> list[Any]:
-    """The results of a program, operation by operation: on values that traces follow."""
+def interpreted(program: Program, arguments: Sequence[Any], apply: Callable[..., Any] = apply) -> list[Any]:
+    """The results of a program, operation by operation: on values that traces follow, or as `apply` has it."""
     values: list[Any] = [value.content for value in program.values]
     for n, argument in zip(program.inputs, arguments, strict=True):
         values[n] = argument
     for step in program.instructions:
         values[step.out] = apply(step.op, tuple([values[n] for n in step.args]), step.params)
     return [values[n] for n in program.outputs]
+
+
+def carried_out(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """An operation on plain arrays, as when it was recorded."""
+    if not op.takes_numbers(len(args)):
+        args = tuple([np.asarray(x) if type(x) in PYTHON_NUMBERS else x for x in args])
+    return op.value(*args, **params)
 
 
 def without_dead_code(program: Program) -> Program:

@@ -26,7 +26,7 @@ from ..lines import caller, user_line
 from ..memo import Memo
 from ..ops.structural import getitem_basic
 from ..places import Owners, Place, Where
-from ..program.compiled import Entry, How
+from ..program.entry import Entry, How
 from ..program.held import drawn_from, held, unseeded
 from ..program.ir import Instruction, Program, Value, interpreted
 from ..program.loops import Loop, Rewriting

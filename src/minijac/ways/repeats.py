@@ -22,7 +22,7 @@ from ..algebra.terms import Term
 from ..backend import array_of
 from ..errors import MutationError, TraceError
 from ..memo import Memo
-from ..program.compiled import Entry, run_recorded
+from ..program.entry import Entry, run_recorded
 from ..program.ir import interpreted
 from ..program.loops import Loop
 from ..program.passes.periods import period_of

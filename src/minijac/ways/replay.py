@@ -2,17 +2,18 @@
 
 Much of what a Jacobian costs is Python: labels matched, terms composed, the same in every call on the same operations
 and shapes. So the first call with a structure is recorded while it is carried out (as `minijac.compile` would record
-it), the second makes a program of that, and from then on only its array operations are carried out: no call takes
-longer than the first. `f` itself still runs on the tape in every call. Whatever could differ between two calls of one
-structure is part of the key or an operand of the program. What programs hold between calls is bounded (`MOST_HELD`),
-and one that works on large arrays is not kept: there, Python is not the cost. Nor is one of a long program, which it
-would take longer to record than many calls: compile those.
+it), the second makes a program of that, the third binds it to arrays, and from then on only its array operations are
+carried out: no call takes longer than the first. `f` itself still runs on the tape in every call. Whatever could differ
+between two calls of one structure is part of the key or an operand of the program. What programs hold between calls is
+bounded (`MOST_HELD`), and one that works on large arrays is not kept: there, Python is not the cost. Nor is one of a
+long program, which it would take longer to record than many calls: compile those.
 Nothing of it is held under `max_bytes`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -28,7 +29,7 @@ from ..arguments import DATA, Options
 from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..operator.jacobian import Jacobian
-from ..program.compiled import Entry, run_recorded
+from ..program.entry import Entry, run_recorded
 from ..program.ir import Program
 from ..program.record import Foreign
 from ..tape.trace import Node
@@ -39,6 +40,7 @@ MOST_LIVE = 2**24
 """Bytes that one program may need at once. Above, the arithmetic takes longer than Python, and memory counts."""
 MOST_HELD = 2**26
 """Bytes that all of them may hold between calls: buffers, and results that the caller let go of."""
+NUMBERS = (bool, int, float, complex, np.generic, type(None))
 MOST_WHOLE = 2**22
 """Bytes of results that programs make whole. Larger ones are written from their terms after the replay."""
 
@@ -47,16 +49,18 @@ MOST_WHOLE = 2**22
 class _Met:
     """What is known of a structure: recorded or not, whether to try, and what its program holds between calls."""
 
-    recorded: Entry | None = None
-    """What the last call recorded, of which no program was made yet."""
+    positions: dict[Any, Any]
+    """What structure depends on beside shapes: positions, where entries are listed."""
     entry: Entry | None = None
+    called: int = 0
+    """Calls since it was recorded."""
     never: bool = False
     held: int = 0
-    positions: dict[Any, Any] | None = None
-    """What structure depends on beside shapes: the positions of the last call, where entries are listed."""
 
 
 _MET = Memo[_Met](128)
+_NUMBERS = Memo[object](1024)
+"""By all else that is known of a structure, the numbers among its operands in the last call."""
 
 
 def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | None:
@@ -69,47 +73,50 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
     found = _operands(ready)
     if found is None:
         return None
-    arrays, numbers, positions = found
+    arrays, dtypes, numbers, positions = found
     large = _result_bytes(ready) > MOST_WHOLE
     if large:
         options = replace(options, structured=True)
     mode = options.mode if isinstance(options.mode, str) else str(plan)
     how = mode, options.on_mixing, options.structured
-    key = ready.structure, numbers, tuple(ready.in_axes), tuple(ready.out_axes), how
-    met = _MET.seen(key)
-    if met is None:
-        met = _MET.put(key, _Met(positions=_copies(positions)))
-        if large:  # written where they belong, not copied
+    key = ready.structure, dtypes, tuple(ready.in_axes), tuple(ready.out_axes), how
+    met = _MET.seen((key, numbers))
+    if met is None or (positions and not _are(met.positions, positions)):
+        others = met is not None or _NUMBERS.seen(key) is not None
+        met = _MET.put((key, numbers), _Met({where: at.copy() for where, at in positions.items()}))
+        _NUMBERS.put(key, numbers)
+        if large or others:  # written where it belongs, not copied; or other ones in each call, perhaps
             return None
-    if positions and any(not np.array_equal(at, met.positions[where]) for where, at in positions.items()):  # type: ignore[index]
-        met.recorded, met.entry, met.positions = None, None, _copies(positions)
-        return None
-    entry = met.entry or _kept(met)
     if met.never:
         return None
-    if entry is not None:
-        result = entry(list(arrays.values()))
-        _account(met, entry.buffer_bytes())
-    else:
+    operands, entry = list(arrays.values()), met.entry
+    if entry is None:
         try:
-            accumulation = _accumulation(ready, plan, options, met.positions)  # type: ignore[arg-type]
-            met.recorded, result = run_recorded(accumulation, list(arrays.values()))
+            met.entry, result = run_recorded(_accumulation(ready, plan, options, met.positions), operands)
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
-        result = optree.tree_map(np.array, result, namespace=DATA)  # which nothing else holds
+        result = _copied(result)
+    else:
+        met.called += 1
+        if met.called == 1 and live_bytes(entry.program) > MOST_LIVE:
+            met.entry, met.never = None, True
+            return None
+        once = met.called == 1 and not entry.executors and made_bytes(entry.program) <= MOST_LIVE
+        result = _copied(entry.unbound(operands)) if once else entry(operands)
+        _account(met, entry.buffer_bytes())
     if options.structured and not wanted.structured:
         return [[_dense(J) for J in row] for row in result]
     return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
 
 
-def _kept(met: _Met) -> Entry | None:
-    """What was recorded, to be replayed from now on, unless it works on large arrays."""
-    recorded, met.recorded = met.recorded, None
-    if recorded is not None:
-        met.never = live_bytes(recorded.program) > MOST_LIVE
-        met.entry = None if met.never else recorded
-    return met.entry
+def _are(known: dict[Any, Any], positions: dict[Any, Any]) -> bool:
+    return all(np.array_equal(at, known[where]) for where, at in positions.items())
+
+
+def _copied(result: Any) -> Any:
+    """Arrays that nothing else holds."""
+    return optree.tree_map(partial(np.array, order="C"), result, namespace=DATA)
 
 
 def _result_bytes(ready: Prepared) -> int:
@@ -118,6 +125,11 @@ def _result_bytes(ready: Prepared) -> int:
         return 0
     entries = sum([y.size for y in ready.outputs]) * sum([x.size for x in ready.sources])
     return entries // (ready.batch or 1) * max([array.itemsize for array in (*ready.outputs, *ready.sources)])
+
+
+def made_bytes(program: Program) -> int:
+    """What all of a program's computed values take together."""
+    return sum([program.values[step.out].nbytes for step in program.instructions if not step.op.view])
 
 
 def live_bytes(program: Program) -> int:
@@ -180,19 +192,16 @@ def _account(met: _Met, held: int) -> None:
         other.never = True  # recorded again and again, they would push each other out
 
 
-def _copies(positions: dict[Any, Any]) -> dict[Any, Any]:
-    return {where: at.copy() for where, at in positions.items()}
+def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...], tuple[Any, ...], dict[Any, Any]] | None:
+    """Arrays that the accumulation may read, by node or by node and operand; their dtypes, with the outputs' shapes;
+    the numbers among its operands; and the arrays of positions that its structure depends on, where entries are listed.
 
-
-def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...], dict[Any, Any]] | None:
-    """Arrays that the accumulation may read, by node or by node and operand; what else is part of the key; and the
-    arrays of positions that its structure depends on, where entries are listed.
-
-    None where the case follows an outer transformation, or has parameters that are arrays.
+    None where the case follows an outer transformation, or has operands or parameters that are neither.
     """
     nodes = ready.graph.nodes
     arrays: dict[Any, Any] = {}
     numbers: list[Any] = []
+    dtypes: list[Any] = []
     positions: dict[Any, Any] = {}
     for i in (*ready.run.inputs, *ready.graph.order):
         node = nodes[i]
@@ -203,8 +212,10 @@ def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...], dict[An
                 if type(arg) is np.ndarray:
                     listed = ready.graph.listed and k in node.op.inert and arg.dtype.kind == "i"  # type: ignore[union-attr]
                     (positions if listed else arrays)[i, k] = arg
-                else:
+                elif isinstance(arg, NUMBERS):
                     numbers.append((i, k, type(arg), repr(arg)))  # 0.0 and -0.0 are equal, and not the same
+                else:
+                    return None
             elif p not in arrays:
                 arrays[p] = node.args[k]
         for value in node.params.values():
@@ -212,12 +223,12 @@ def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...], dict[An
                 return None
     for n, (o, y) in enumerate(zip(ready.run.output_nodes, ready.outputs, strict=True)):
         arrays[("output", n) if o is None else o] = y
-        numbers.append((o, y.shape))
+        dtypes.append((o, y.shape))
     for array in arrays.values():
         if type(array) is not np.ndarray:
             return None
-        numbers.append(array.dtype)
-    return arrays, tuple(numbers), positions
+        dtypes.append(array.dtype)
+    return arrays, tuple(dtypes), tuple(numbers), positions
 
 
 def _accumulation(ready: Prepared, plan: Plan, options: Options, positions: dict[Any, Any]) -> Any:

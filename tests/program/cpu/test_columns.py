@@ -12,9 +12,9 @@ from tiles import run
 import minijac as mj
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, Multilinear, Structural
-from minijac.program.compiled import record
 from minijac.program.cpu import executor, regions, tiling
 from minijac.program.cpu.native import checks, llvm
+from minijac.program.entry import record
 from minijac.program.ir import Instruction, Program, Value
 from minijac.program.passes.columns import columns
 

@@ -11,7 +11,7 @@ from emulated import COMPILER, WHY_NOT, Device
 from helpers import close, random
 
 import minijac as mj
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.gpu.executor import GraphExecutor
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minijac as mj
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.gpu.executor import GraphExecutor
 from minijac.program.gpu.memory import ALIGNMENT, SMALL, arranged
 from minijac.program.gpu.steps import CupyCall

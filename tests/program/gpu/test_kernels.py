@@ -18,7 +18,7 @@ from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, elementwise, multilinear
 from minijac.ops.scalars import SCALARS
 from minijac.ops.special import FADDEEVA, PAIRS, SPECIAL
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.gpu.access import accessed
 from minijac.program.gpu.executor import GraphExecutor
 from minijac.program.gpu.kernels import map_kernel, module_source

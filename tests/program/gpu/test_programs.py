@@ -15,7 +15,7 @@ from emulated import COMPILER, WHY_NOT, Device
 from nvrtc import compiles
 
 import minijac as mj
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.gpu.executor import GraphExecutor
 
 pytest.importorskip("torch")

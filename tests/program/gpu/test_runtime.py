@@ -21,7 +21,7 @@ from emulated import COMPILER, WHY_NOT, compiled, gemm_strided_batched
 from helpers import net, random
 
 import minijac as mj
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.gpu import runtime as seam
 from minijac.program.gpu.executor import GraphExecutor
 from minijac.program.gpu.gemm import Gemm

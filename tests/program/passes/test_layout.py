@@ -6,7 +6,7 @@ import pytest
 import minijac as mj
 from minijac.ops.multilinear import matmul
 from minijac.ops.structural import reshape, transpose
-from minijac.program.compiled import record
+from minijac.program.entry import record
 from minijac.program.passes.layout import products_in_order
 
 SIZES = {"b": 5, "c": 10, "h": 8, "s": 12, "k": 9, "o": 3}
