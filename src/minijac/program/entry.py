@@ -18,7 +18,7 @@ from ..foreign import kind_of, remedy_for
 from ..memo import uncollected
 from ..tape.traced import Traced
 from .cpu.executor import Executor
-from .held import GONE, PLAIN, Held, held, unchanged, watcher
+from .held import GENERATORS, GONE, Held, held, unchanged, watcher
 from .ir import Program, carried_out, interpreted
 from .loops import LOOP
 from .methods import Static, unmarked
@@ -133,6 +133,8 @@ class Entry:
             self.other = next((each for each in anew if each.name), None)
             if self.other is not None:
                 return []
+            for each in anew:  # which may be gone
+                each.read()
             for first, *rest in self.lifted:
                 array = first.read()
                 if not _alike(array, first.value) or any(each.read() is not array for each in rest):
@@ -230,10 +232,10 @@ def _watched(
     shapes = [known() for known, _ in shaping]
     before = {id(each.value) for each in found}
     for each in (*found, *(each for each in held(fn) if is_array(each.value) and id(each.value) not in before)):
-        if isinstance(each.value, (*PLAIN, tuple, list)):
-            if unchanged(each):
+        if not is_array(each.value):
+            if not isinstance(each.value, GENERATORS) and unchanged(each):
                 yield each
-        elif not is_array(each.value) or id(each.value) in lifted:
+        elif id(each.value) in lifted:
             continue
         elif id(each.value) in captured:
             with suppress(*GONE):

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import partial
 from itertools import islice
@@ -26,7 +26,7 @@ from numpy.random import bit_generator
 from ..backend import is_array
 from ..lines import of_library
 
-__all__ = ["GONE", "PLAIN", "Held", "drawn_from", "held", "unchanged", "unseeded", "watcher"]
+__all__ = ["GENERATORS", "GONE", "PLAIN", "Held", "drawn_from", "held", "unchanged", "unseeded", "watcher"]
 
 MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
@@ -98,6 +98,9 @@ def held(fn: Callable[..., Any]) -> list[Held]:
                 plain.append((names, Held(partial(_still, read, kept := [value]), kept)))
         elif not atom:
             seen[id(value)] = read
+            if not fixed and not isinstance(value, (*FOLLOWED, *COLLECTIONS, tuple)):
+                by_itself = _function_like(value)
+                plain.append((names, Held(read, value) if by_itself else Held(partial(_type, read), type(value))))
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 known.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value, names)
@@ -319,6 +322,8 @@ def _spelled(read: Callable[[], Any], name: Callable[[Any], str]) -> str:
         return f"{name(args[0]) if func is getattr else _spelled(args[0], name)}.{args[1]}"
     if func in (getitem, _item):
         return f"{name(args[0]) if func is getitem else _spelled(args[0], name)}[{name(args[1])}]"
+    if func is _type:
+        return f"type({_spelled(args[0], name)})"
     return name(args[0]) if func is _same else f"{name(read)}()"
 
 
@@ -330,7 +335,22 @@ def unchanged(each: Held) -> bool:
         return False
     if isinstance(value, tuple):  # its items are watched one by one
         return type(now) is type(value) and tuple.__len__(now) == tuple.__len__(value)
-    return now is value or (isinstance(value, PLAIN) and bool(_exact(now) == _exact(value)))
+    if now is value or is_array(value) or isinstance(value, COLLECTIONS):
+        return now is value
+    if isinstance(value, PLAIN):
+        return bool(_exact(now) == _exact(value))
+    with suppress(Exception):  # an equality of the user's
+        return type(now) is type(value) and bool(now == value)
+    return False
+
+
+def _function_like(value: Any) -> bool:
+    """Whether another object of its type does something else, whatever both hold."""
+    return hasattr(value, "__name__") or not hasattr(value, "__dict__")
+
+
+def _type(read: Callable[[], Any]) -> type:
+    return type(read())
 
 
 def _item(read: Callable[[], Any], key: Any) -> Any:
