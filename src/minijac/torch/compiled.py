@@ -172,14 +172,32 @@ def _filled(cell: Any) -> bool:
 
 
 def _state(captured: Sequence[Any]) -> Iterator[Any]:
-    """What a recording depends on: modes of modules, which tensors they hold, the numbers of those of integers."""
+    """What a recording depends on: kinds and modes of modules, which tensors they hold, the numbers of those of
+    integers."""
     for x in captured:
         for module in x.modules() if isinstance(x, torch.nn.Module) else ():
+            yield type(module)
             yield module.training
             for t in (*module._parameters.values(), *module._buffers.values()):
                 yield _identity(t)
         if isinstance(x, Tensor):
             yield _identity(x)
+
+
+def _settings(captured: Sequence[Any]) -> list[tuple[dict[str, Any], str, Any]]:
+    """Numbers, strings and functions that are attributes of modules, each with where it stands."""
+    modules = [module for x in captured if isinstance(x, torch.nn.Module) for module in x.modules()]
+    places = [(vars(module), name, value) for module in modules for name, value in vars(module).items()]
+    return [place for place in places if isinstance(place[2], SETTINGS)]
+
+
+def _stands(place: tuple[dict[str, Any], str, Any]) -> bool:
+    attributes, name, value = place
+    now = attributes.get(name)
+    return now is value or (type(now) is type(value) and bool(now == value))
+
+
+SETTINGS = (int, float, str, types.FunctionType, types.BuiltinFunctionType)
 
 
 def _identity(t: Any) -> Any:
@@ -194,7 +212,9 @@ class Entry:
 
     def __init__(self, fn: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
         self.at = [k for k, leaf in enumerate(leaves) if _is_input(leaf)]
+        settings = _settings(modules_of(fn))
         self.captured, self.constants, scalar = _captured(fn, leaves, tree)
+        self.settings = [place for place in settings if _stands(place)]  # but for what the function itself counts
         self.tree: Any = None
         fixed = [None if _is_input(leaf) else leaf for leaf in leaves]
 
@@ -216,8 +236,9 @@ class Entry:
         self.program = Program(on_arrays, scalar)
 
     def holds(self) -> bool:
-        """Whether the tensors that were taken for constants hold what they held."""
-        return all(t._version == version and t.data_ptr() == place for t, version, place in self.constants)
+        """Whether the tensors that were taken for constants hold what they held, and attributes are what they were."""
+        same = all(t._version == version and t.data_ptr() == place for t, version, place in self.constants)
+        return same and all(map(_stands, self.settings))
 
     def __call__(self, leaves: list[Any]) -> Any:
         captured = [halves(t) if _apart(t) else t for t in self.captured]
