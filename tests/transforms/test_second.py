@@ -211,6 +211,59 @@ def test_memory_grows_as_the_samples(transformation, f):
     assert peaks[1] < 9 * peaks[0]
 
 
+def electrons(n):
+    """A determinant whose rows are of one electron each."""
+    weights, orbitals = np.ones((3, 8)) * np.arange(8), np.sin(np.arange(8.0 * n)).reshape(8, n)
+    return lambda r: np.linalg.slogdet(np.tanh(r.reshape(-1, n, 3) @ weights) @ orbitals + np.eye(n))[1]
+
+
+@pytest.mark.parametrize("way", [lambda f: f, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_determinants_of_electrons_have_the_trace_of_their_hessian(dtype, way):
+    f, x = electrons(4), RNG.normal(size=(3, 12))
+    H = np.einsum("bii->bi", mj.hessian(f)(x))
+    rtol = 2e-3 if dtype is np.float32 else 1e-9
+    np.testing.assert_allclose(way(mj.laplacian(f))(x.astype(dtype)), H.sum(1), rtol=rtol)
+    np.testing.assert_allclose(way(mj.hessian_diagonal(f))(x.astype(dtype)), H, rtol=rtol, atol=rtol)
+
+
+def test_the_laplacian_of_a_determinant_takes_memory_as_its_entries_and_not_as_those_of_each_input():
+    peaks = []
+    for n in (8, 64):
+        x = RNG.normal(size=(16, 3 * n))
+        mj.laplacian(electrons(n))(x)
+        tracemalloc.start()
+        mj.laplacian(electrons(n))(x)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 64 * peaks[0]  # eight times the inputs would make 512
+
+
+SECOND = {
+    "hessian": (mj.hessian, lambda H: H),
+    "hessian_diagonal": (mj.hessian_diagonal, lambda H: np.einsum("bii->bi", H)),
+    "laplacian": (mj.laplacian, lambda H: np.einsum("bii->b", H)),
+    "partials": (lambda f: lambda x: np.stack(mj.partials(f, [(0, 0), (0, 3)])(x), 1), lambda H: H[:, 0, [0, 3]]),
+}
+
+
+@pytest.mark.parametrize("way", [lambda f: f, mj.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("name", SECOND)
+def test_singular_matrices_that_a_where_drops_have_no_second_derivative(name, way):
+    transformation, of_hessian = SECOND[name]
+    x = np.random.default_rng(5).normal(size=(4, 4))
+    x[1], x[3] = [1, 2, 2, 4], 0
+
+    def f(x):
+        a = x.reshape(-1, 2, 2)
+        singular = np.abs(mj.stop_gradient(a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] * a[:, 1, 0])) < 1e-9
+        return np.where(singular, 0.0, np.linalg.slogdet(a)[1] ** 2)
+
+    expected = np.zeros((4, 4, 4))
+    expected[[0, 2]] = mj.hessian(lambda x: np.linalg.slogdet(x.reshape(-1, 2, 2))[1] ** 2)(x[[0, 2]])
+    np.testing.assert_allclose(way(transformation(f))(x), of_hessian(expected), rtol=1e-9)
+
+
 def test_a_block_that_touches_two_inputs_costs_two(monkeypatch):
     x = RNG.normal(size=(6, 50))
     sizes = []

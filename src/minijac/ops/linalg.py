@@ -13,10 +13,11 @@ import numpy as np
 
 from ..algebra.factors import Factor, conjugated, is_complex
 from ..algebra.labels import Axes, Label
+from ..algebra.terms import Term
 from ..backend import namespace
 from ..tape.op import Op
 from ..tape.trace import Node
-from .edges import Edge, Linear, Part
+from .edges import Edge, Linear, Part, without_ones
 from .families import Example, define, labelled, opaque
 from .maps import linear_map
 
@@ -295,11 +296,24 @@ inverse_transposed = define(
 )
 """The derivative of the logarithm of the determinant's absolute value."""
 
+
+def _logabsdet_curved(node: Node) -> Term:
+    """``-trace(inv(a) x inv(a) y)``: where each row of x is of its own inputs, as electrons are, few entries meet."""
+    t, shape = inverse_transposed(node.args[0]), node.args[0].shape
+    if node.live is not None:
+        t = np.where(node.live[..., None, None], t, 0.0)
+    *lead, i, j, k, l = labels_of(*shape, *shape[-2:])
+    out, inp = axes_of(lead), axes_of([*lead, i, j, *lead, k, l])
+    factors = (factor_of(t, [*lead, k, j]), factor_of(t, [*lead, i, l]))
+    return Term(without_ones(out), without_ones(inp), factors, -1.0)
+
+
 logabsdet = define(
     "logabsdet",
     lambda a: namespace(a).linalg.slogdet(a)[1],
     _per_matrix(lambda node: inverse_transposed(node.args[0])),
     SQUARE,
+    curved=_logabsdet_curved,
 )
 
 

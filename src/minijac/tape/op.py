@@ -68,6 +68,8 @@ class Op:
     """Whether a zero of its derivative tells that it does not look at an entry: it chooses, or stops at a bound."""
     unbounded: bool | Literal["pole"] = False
     """Whether its derivative may be infinite, or not a number, at finite operands; `pole`: where it is so itself."""
+    curved: Callable[[Any], Any] | None = None
+    """``curved(node)``: its second derivative by its operand, a bilinear form, where that is known in factors."""
     complex: bool = False
     """Whether it takes complex numbers: its derivative is then the one of a holomorphic function."""
     conjugate: float | builtins.complex = 0.0
@@ -93,10 +95,7 @@ class Op:
     prebound: bool = False
     """Whether it is cheaper where the operand's array is the same in every call."""
     expansion: Callable[..., Any] | None = None
-    """The same in simpler operations, where calls cost more than they: takes what `value` takes.
-
-    NotImplemented where there is nothing simpler.
-    """
+    """The same in simpler operations, where calls cost more than they; NotImplemented where nothing is simpler."""
     strided: Callable[..., Any] | None = None
     """``strided(view, out_shape, **params)``: the view (`strides.View`) that it makes of any operand; None: a copy."""
     picks: Callable[..., tuple[Any, int]] | None = None

@@ -26,7 +26,8 @@ def slope(node: Node, args: Sequence[Any], y: Any, directions: Mapping[int, Bloc
     moved.live = node.live
     total = None
     for k, direction in directions.items():
-        part = node.op.edge(moved, k).after(direction)  # type: ignore[union-attr, misc]
+        edge = node.op.edge(moved, k)  # type: ignore[union-attr, misc]
+        part = (edge if node.live is None else edge.without_dead(node.live)).after(direction)
         total = part if total is None else total + part
     assert total is not None
     return total.dense(node.out.dtype, y)

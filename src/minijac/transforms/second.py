@@ -80,7 +80,7 @@ def second_order(
             given = dict(operands)
             for (k, l), form in _forms(node, i, list(given), forms).items():
                 parts.append(bilinear(form, first[given[k]], first[given[l]], node.out.shape, kept))
-            if not node.op.flat and not isinstance(node.op, Elementwise | Multilinear):  # type: ignore[union-attr]
+            if _outright(node):
                 parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], kept))
             parts = [part for part in parts if part.terms]
             if parts:
@@ -120,9 +120,17 @@ def _forms(
     return {pair: form for pair in pairs if (form := known[(i, *pair)]) is not None}
 
 
+def _outright(node: Node) -> bool:
+    """Whether its second derivative is that of its slope along curves, and no bilinear form."""
+    op = node.op
+    return op is not None and op.curved is None and not op.flat and not isinstance(op, Elementwise | Multilinear)
+
+
 def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
     """The second derivative by operands `k` and `l` as a bilinear form, both orders counted; None where it is zero."""
     assert node.op is not None
+    if node.op.curved is not None:
+        return node.op.curved(node)
     both = 1.0 if k == l else 2.0
     if partials is not None:
         partial = partials((k, l))
@@ -189,7 +197,7 @@ def _curved_bytes(graph: Graph, seeds: int) -> int:
     """What the second derivatives of operations hold: those of entries, kept, and the others for so many seeds."""
     curved = [node for i in graph.order if not (node := graph.nodes[i]).op.flat]  # type: ignore[union-attr]
     entrywise = [node.out.nbytes for node in curved if isinstance(node.op, Elementwise)]
-    outright = [node.out.nbytes for node in curved if not isinstance(node.op, Elementwise | Multilinear)]
+    outright = [node.out.nbytes for node in curved if _outright(node)]
     return sum(entrywise) + 4 * max(entrywise, default=0) + 2 * max(outright, default=0) * seeds**2
 
 
