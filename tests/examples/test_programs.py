@@ -1,4 +1,4 @@
-"""Short programs of practitioners' kind run unchanged through `adapt`, in every mode and compiled."""
+"""Short programs of practitioners' kind run unchanged through `adapt`: every mode, compiled, as machine code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import close
+from tiles import tile_everything
 
 import minijac as mj
 
@@ -46,7 +47,7 @@ def test_there_are_twenty():
 
 
 @pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.stem)
-def test_a_program_runs_as_it_is_written(file):
+def test_a_program_runs_as_it_is_written(monkeypatch, file):
     program = loaded(file)
     x, f = program.POINT, mj.adapt(program.f)
     expected = truth(program.f, x, getattr(program, "SCALE", 1.0))
@@ -56,6 +57,7 @@ def test_a_program_runs_as_it_is_written(file):
         close(mj.jacobian(f, batch_axis=None, mode=mode)(x), expected, 1e-7, 1e-7 * size)
     for mode in ("forward", "reverse"):
         close(mj.compile(mj.jacobian(f, batch_axis=None, mode=mode))(x), expected, 1e-7, 1e-7 * size)
+        tile_everything(monkeypatch)  # the second is machine code, as far as it can be
     one = mj.jacobian(f, batch_axis=None)
     step = mj.jvp(one, (x,), (x,))[1]
     close(mj.jvp(mj.jacobian(f, batch_axis=None, mode="forward"), (x,), (x,))[1], step, 1e-9, 1e-9 * np.abs(step).max())

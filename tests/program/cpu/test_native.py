@@ -187,7 +187,9 @@ def test_truth_values_are_read_with_any_layout():
         np.testing.assert_array_equal(out, np.where(c, x, y))
 
 
-def test_no_entries():
+@pytest.mark.parametrize("checked", [False, True])
+def test_no_entries(monkeypatch, checked):
+    monkeypatch.setattr(checks, "CHECKED", checked)
     for shape in ((0,), (3, 0), (0, 3), (0, 100)):
         bound.bound(np.dtype(float), shape, [("exp({})", (0,), 1)], [np.empty(shape), np.empty(shape)], 1)()
 

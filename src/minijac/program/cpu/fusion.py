@@ -138,8 +138,6 @@ def _kind(step: Instruction, values: Sequence[Value]) -> Any:
     scalar = step.op.spelling if isinstance(step.op, Elementwise) and not step.params else None
     if scalar is None or scalar.loop is None or out.number is not None or not out.shape:
         return None
-    if not out.size:  # what does not depend on the empty axis would be read nevertheless
-        return None
     if scalar.chooses and args.pop(0).dtype != bool:
         return None
     types = {value.dtype for value in args if not value.weak or value.dtype.kind == "c"}

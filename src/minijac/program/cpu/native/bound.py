@@ -178,10 +178,13 @@ def function_of(loop: Loop) -> Callable[..., int]:
 def _layout(
     own: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None, shape: tuple[int, ...]
 ) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """The dtype, and the bytes from one entry to the next along each axis of the loop: 0 where it has one for all."""
+    """The dtype, and the bytes from one entry to the next along each axis of the loop: 0 where it has one for all.
+
+    Where it has none they are not 0: it is read inside of the loop along that axis, which is over nothing.
+    """
     if strides is None:
         strides = tuple(dtype.itemsize * prod(own[k + 1 :]) for k in range(len(own)))
-    used = [stride if size > 1 else 0 for size, stride in zip(own, strides, strict=True)]
+    used = [stride if size > 1 else 0 if size else dtype.itemsize for size, stride in zip(own, strides, strict=True)]
     return dtype, (*(0,) * (len(shape) - len(own)), *used)
 
 
