@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -48,12 +47,12 @@ def caller(depth: int = 2) -> Line | None:
     module: Any = None
     while frame is not None:
         code = frame.f_code
-        below, public, package = _kind(code.co_filename)
-        if public:
+        kind = _KINDS[code.co_filename]
+        if kind is _PUBLIC_HERE:
             function = code.co_name
-        elif not below:
-            if not package:
-                return Line(code.co_filename, frame.f_lineno, function, module)
+        elif kind is _USERS:
+            return Line(code.co_filename, frame.f_lineno, function, module)
+        elif kind is _PACKAGES:
             installed = installed or (frame, function)
             if module is None and MODULES and code is MODULES[0]:
                 module = frame.f_locals["self"]
@@ -61,12 +60,24 @@ def caller(depth: int = 2) -> Line | None:
     return installed and Line(installed[0].f_code.co_filename, installed[0].f_lineno, installed[1], module)
 
 
-@lru_cache(4096)
-def _kind(file: str) -> tuple[bool, bool, bool]:
-    """Whether a file is minijac's or NumPy's, one of public functions, and of an installed package or Python's own."""
-    public = file.startswith(_PUBLIC) and not file.endswith("protocol.py")
-    package = "site-packages" in file or file.startswith(_STANDARD)
-    return file.startswith(_LIBRARIES) and not file.startswith(_PROGRAM), public, package
+_USERS, _BELOW, _PUBLIC_HERE, _PACKAGES = "the user's", "minijac's or NumPy's", "of public functions", "a package's"
+
+
+class _Kinds(dict[str, str]):
+    """Whose code a file is, found once for each: another package's or Python's own are a package's."""
+
+    def __missing__(self, file: str) -> str:
+        if file.startswith(_PUBLIC) and not file.endswith("protocol.py"):
+            kind = _PUBLIC_HERE
+        elif file.startswith(_LIBRARIES) and not file.startswith(_PROGRAM):
+            kind = _BELOW
+        else:
+            kind = _PACKAGES if "site-packages" in file or file.startswith(_STANDARD) else _USERS
+        self[file] = kind
+        return kind
+
+
+_KINDS = _Kinds()
 
 
 def of_library(file: str) -> bool:

@@ -11,6 +11,7 @@ torch.Size([8, 5])
 """
 
 from . import aten as _aten  # noqa: F401 - importing fills the tables
+from . import binding as _binding  # noqa: F401
 from . import custom as _custom  # noqa: F401
 from . import functions as _functions  # noqa: F401
 from .aten.registry import register

@@ -314,6 +314,9 @@ class Compiled:
         self._hits += 1
         return entry(leaves)
 
+    def __reduce__(self) -> Any:
+        return Compiled, (self._fn, self._maxsize)  # a copy records anew, for its own modules
+
     def cache_info(self) -> CacheInfo:
         """Hits, misses, and the number of programs held."""
         return CacheInfo(self._hits, self._misses, len(self._entries), self._maxsize)

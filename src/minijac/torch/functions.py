@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,9 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
         run = current()
         if run is None or run.autograd or not torch.is_grad_enabled():
             return NotImplemented
-        values = []
-        for arg in args:
-            if isinstance(arg, Tensor):
-                arg = run.value(arg)
-            elif type(arg) in (list, tuple) and arg and isinstance(arg[0], Tensor):
-                arg = run.values(arg)
-            values.append(arg)
-        kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
+        values = run.values(args)
+        if kwargs:
+            kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
         result = function(*values, **kwargs)
         return NotImplemented if result is NotImplemented else run.result(result)
 
@@ -77,6 +73,26 @@ def einsum(equation: Any, *operands: Any) -> Any:
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
     return np.einsum(equation, *operands) if _same_dtype(*operands) else NotImplemented
+
+
+def layer_norm(x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    return (
+        TABLE[aten.native_layer_norm](x, shape, weight, bias, eps)[0]
+        if _same_dtype(x, weight, bias)
+        else NotImplemented
+    )
+
+
+def _activation(packet: Any, *names: str) -> Callable[..., Any]:
+    """One of torch.nn.functional, of the operand, what `names` say, and whether to write to the operand."""
+    function = of_reals(packet, TABLE[packet])
+
+    def activation(x: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
+        if len(args) > len(names):
+            *args, inplace = args  # type: ignore[assignment]
+        return NotImplemented if inplace else function(x, *args, **kwargs)
+
+    return _whole(activation)
 
 
 def attention(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
@@ -218,6 +234,14 @@ def item(x: Any, index: Any) -> Any:
     return None if place is None else (x.read()[index], place)
 
 
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    shape = x.place.shape
+    if not shape or not (-len(shape) <= start_dim < len(shape) and -len(shape) <= end_dim < len(shape)):
+        return None
+    start, end = start_dim % len(shape), end_dim % len(shape)
+    return reshape(x, *shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]) if start < end else None
+
+
 def unsqueeze(x: Any, dim: int) -> Any:
     ndim = len(x.place.shape) + 1
     return item(x, (slice(None),) * (dim % ndim) + (None,)) if -ndim <= dim < ndim else None
@@ -236,7 +260,8 @@ _OPERATORS = {
 _VIEWS: dict[Callable[..., Any], tuple[Any, ...]] = {
     reshape: (Tensor.view, Tensor.reshape, torch.reshape), permute: (Tensor.permute, torch.permute),
     transpose: (Tensor.transpose, torch.transpose), unsqueeze: (Tensor.unsqueeze, torch.unsqueeze),
-    item: (Tensor.__getitem__,), lambda x: permute(x, 1, 0): (Tensor.t, torch.t),
+    item: (Tensor.__getitem__,), lambda x: permute(x, 1, 0): (Tensor.t, torch.t, Tensor.T.__get__),
+    flatten: (Tensor.flatten, torch.flatten), lambda x: transpose(x, -1, -2): (Tensor.mT.__get__,),
 }  # fmt: skip
 _NAMED = {
     aten.cat: "dim", aten.stack: "dim", aten.cumsum: "dim", aten.softmax: "dim", aten.sum: "dim keepdim",
@@ -275,6 +300,10 @@ TracedTensor.functions.update(
         Tensor.__matmul__: _whole(matmul),
         Tensor.__rmatmul__: _whole(reversed_matmul),
         torch.einsum: _whole(einsum),
+        F.layer_norm: _whole(layer_norm),
+        **{getattr(F, packet.__name__): _activation(packet) for packet in (aten.relu, aten.silu, aten.mish, aten.selu)},
+        F.elu: _activation(aten.elu, "alpha"),
+        F.leaky_relu: _activation(aten.leaky_relu, "negative_slope"),
         F.scaled_dot_product_attention: attention_in_parts,
         torch.autograd.grad: with_autograd,
         torch.autograd.backward: with_autograd,

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -18,12 +18,13 @@ from ..errors import InputError, MinijacError, MutationError, TraceError, Unsupp
 from ..lines import user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
-from .tensors import TracedTensor, array_of, tensor_of, torch_dtype
+from .tensors import TracedTensor, array_of, laid_out, tensor_of, torch_dtype
 from .views import Place
 
 __all__ = ["Restart", "Run", "current", "entered"]
 
 Tensor = torch.Tensor
+_SEQUENCES = (list, tuple)
 _active = threading.local()
 
 
@@ -94,7 +95,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
                     f"{user_line()}: got a tensor of a transformation of minijac.torch that has returned. Return it "
                     "from the function (or as aux with has_aux=True) instead of storing it."
                 )
-            return tensor.read()
+            return tensor.held if tensor.root is None else tensor.read()
         shadow = self.shadow(tensor) if self.shadows else None
         if shadow is not None:
             return shadow.read()
@@ -172,13 +173,19 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if isinstance(value, Wrapped):
             return TracedTensor(value, self)
         if is_array(value):
-            return tensor_of(value)
+            with torch._C._DisableTorchDispatch():
+                plain = tensor_of(value)
+            if self.made is not None:
+                self.made[plain.untyped_storage()._cdata] = plain
+            return plain
         if isinstance(value, tuple | list):
             return tuple([self.tensor(part) for part in value])
         return value
 
     def result(self, value: Any) -> Any:
         """Tensors for what an operation gave. Those of floats torch's autograd may take for differentiable."""
+        if isinstance(value, Wrapped) and torch.is_grad_enabled():
+            return TracedTensor(value, self)
         if self.insists or not torch.is_grad_enabled():
             return self.tensor(value if self.insists else _stopped(value))
         if isinstance(value, tuple | list):
@@ -187,7 +194,9 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
 
     def values(self, args: Any) -> list[Any]:
         return [
-            self.value(arg) if isinstance(arg, Tensor) else self.values(arg) if type(arg) in (list, tuple) else arg
+            self.value(arg)
+            if type(arg) is TracedTensor or isinstance(arg, Tensor)
+            else (self.values(arg) if type(arg) in _SEQUENCES else arg)
             for arg in args
         ]
 
@@ -216,11 +225,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         if not self.follows(types, args, kwargs) or (func is _DETACH and type(args[0]) is not TracedTensor):
             return self.plain(func, args, kwargs)
-        handler = RESOLVED.get(func)
-        if handler is None:
-            handler = RESOLVED[func] = _resolved(func)
         try:
-            return handler(self, func, args, kwargs)
+            return _handler(func)(self, func, args, kwargs)
         except MinijacError as error:
             self.failed = error
             raise
@@ -283,6 +289,23 @@ _DETACH = torch.ops.aten.detach.default
 Handler = Callable[[Run, Any, Any, Any], Any]
 
 
+def _handler(func: Any) -> Handler:
+    handler = RESOLVED.get(func)
+    if handler is None:
+        handler = RESOLVED[func] = _resolved(func)
+    return handler
+
+
+def handler_of(func: Any, args: Any) -> Handler | None:
+    """How an operation is carried out that needs nothing of torch for it: one of the table, a view of a followed
+    tensor, a write to one; else None."""
+    handler = _handler(func)
+    kind, own = getattr(handler, "func", None), type(args[0]) is TracedTensor
+    if kind is _functional or (own and (kind is _view or (kind is _write and not handler.args[1]))):  # type: ignore[attr-defined]
+        return handler
+    return None
+
+
 def _resolved(func: Any) -> Handler:
     packet, schema = func.overloadpacket, func._schema
     if func in EXACT:
@@ -307,10 +330,7 @@ def _resolved(func: Any) -> Handler:
 
 
 def _functional(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: Any) -> Any:
-    values = [
-        run.value(arg) if isinstance(arg, Tensor) else run.values(arg) if type(arg) in (list, tuple) else arg
-        for arg in args
-    ]
+    values = run.values(args)
     if kwargs:
         kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
     return run.result(function(*values, **kwargs))
@@ -322,15 +342,24 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
         if run.shadows and run.shadow(base) is not None:
             return func(*args, **kwargs)  # lies in the same storage
         return _functional(function, run, func, args, kwargs)
+    rest = tuple([tuple(arg) if isinstance(arg, list) else arg for arg in args[1:]])
+    place = _place_of_view(func, base.held.dtype, base.place, rest, tuple(kwargs.items()))
     value = function(run.value(base), *args[1:], **kwargs)
-    meta = func(base.meta(), *args[1:], **kwargs)
     stopped = not (run.insists or torch.is_grad_enabled())
     value = _stopped(value) if stopped else value
     if func.overloadpacket in BESIDE:
         return base.beside(value, stopped)
-    if isinstance(meta, tuple | list):
-        return [base.viewed(v, place_of(m), stopped) for v, m in zip(value, meta, strict=True)]
-    return base.viewed(value, place_of(meta), stopped)
+    if isinstance(place, list):
+        return [base.viewed(v, p, stopped) for v, p in zip(value, place, strict=True)]
+    return base.viewed(value, place, stopped)
+
+
+@lru_cache(4096)
+def _place_of_view(func: Any, dtype: Any, place: Place, args: Any, kwargs: Any) -> Place | list[Place]:
+    """Where a view of a tensor lies, or several: torch finds out on one without data."""
+    with torch._C._DisableTorchDispatch():
+        meta = func(laid_out(dtype, place), *args, **dict(kwargs))
+    return [place_of(m) for m in meta] if isinstance(meta, tuple | list) else place_of(meta)
 
 
 def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
@@ -402,22 +431,23 @@ def _written(func: Any) -> Handler:
     if function is None:
         return _missing
 
-    def handle(run: Run, func: Any, args: Any, kwargs: Any) -> Any:
-        wanted = [kwargs[key] for key in outs] if outs else [args[0]]
-        rest = {key: value for key, value in kwargs.items() if key not in outs}
-        values = run.values(args)
-        result = function(*values, **{k: run.value(v) if isinstance(v, Tensor) else v for k, v in rest.items()})
-        for target, value in zip(wanted, result if isinstance(result, tuple | list) else [result], strict=True):
-            own = target if type(target) is TracedTensor else run.adopt(target)
-            if outs and own.read().shape != value.shape:
-                raise MutationError(
-                    f"out= at {user_line()}: expected a tensor of shape {value.shape} to write into, got "
-                    f"{own.read().shape}."
-                )
-            own.write(value)
-        return wanted[0] if len(wanted) == 1 else tuple(wanted)
+    return partial(_write, function, outs)
 
-    return handle
+
+def _write(function: Any, outs: list[str], run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    wanted = [kwargs[key] for key in outs] if outs else [args[0]]
+    rest = {key: value for key, value in kwargs.items() if key not in outs}
+    values = run.values(args)
+    result = function(*values, **{k: run.value(v) if isinstance(v, Tensor) else v for k, v in rest.items()})
+    for target, value in zip(wanted, result if isinstance(result, tuple | list) else [result], strict=True):
+        own = target if type(target) is TracedTensor else run.adopt(target)
+        if outs and own.read().shape != value.shape:
+            raise MutationError(
+                f"out= at {user_line()}: expected a tensor of shape {value.shape} to write into, got "
+                f"{own.read().shape}."
+            )
+        own.write(value)
+    return wanted[0] if len(wanted) == 1 else tuple(wanted)
 
 
 def _decomposed(func: Any) -> Handler:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from .views import Layout, Place, contiguous, layout_of
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["DTYPES", "TracedTensor", "array_of", "tensor_of", "torch_dtype"]
+__all__ = ["DTYPES", "TracedTensor", "array_of", "laid_out", "tensor_of", "torch_dtype"]
 
 DTYPES: dict[Any, Any] = {
     torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64), torch.bool: np.dtype(bool),
@@ -40,6 +39,16 @@ def torch_dtype(dtype: Any) -> Any:
 
 def array_of(tensor: Any) -> Any:
     """The tensor as an array in the same memory, or InputError."""
+    try:
+        with _DisableTorchDispatch():  # what is followed is not concerned, and torch would go through Python for it
+            array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    except (RuntimeError, TypeError):
+        return _array_of(tensor)
+    return array if array.dtype in _TORCH else _array_of(tensor)
+
+
+def _array_of(tensor: Any) -> Any:
+    """Of a tensor that is not simply memory of the host, if there is one."""
     if tensor.is_nested or tensor.device.type not in ("cpu", "cuda"):
         what = "a nested one" if tensor.is_nested else f"one on {tensor.device}"
         raise InputError(
@@ -52,20 +61,20 @@ def array_of(tensor: Any) -> Any:
             f"a tensor of shape {tuple(tensor.shape)}: expected a dense one of float32, float64, integers or bools, "
             f"got {what}. Cast it, and the module, with .float() or .double(); switch autocast off."
         )
-    if tensor.requires_grad or tensor.is_neg() or tensor.is_conj():
-        with _DisableTorchDispatch():
-            tensor = tensor.detach().resolve_neg().resolve_conj()
-    if tensor.device.type != "cpu":
-        import cupy
-
-        return cupy.from_dlpack(tensor)
     try:
-        return tensor.numpy()
+        with _DisableTorchDispatch():
+            if tensor.requires_grad or tensor.is_neg() or tensor.is_conj():
+                tensor = tensor.detach().resolve_neg().resolve_conj()
+            if tensor.device.type == "cpu":
+                return tensor.numpy()
     except RuntimeError as error:  # a class of its own that hides where its numbers are
         raise InputError(
             f"a tensor of shape {tuple(tensor.shape)}: expected a plain one, got {kind_of(tensor)}, of which torch "
             "makes no array. Pass the plain tensors in it (for a MaskedTensor, x.get_data() and x.get_mask())."
         ) from error
+    import cupy
+
+    return cupy.from_dlpack(tensor)
 
 
 def tensor_of(array: Any) -> Any:
@@ -76,6 +85,12 @@ def tensor_of(array: Any) -> Any:
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)
+
+
+def laid_out(dtype: Any, place: Place) -> Any:
+    """A tensor without data that lies so."""
+    with _DisableTorchDispatch():
+        return torch.empty(0, dtype=_TORCH[dtype], device="meta").as_strided(*place)
 
 
 class TracedTensor(torch.Tensor):  # type: ignore[misc]
@@ -97,6 +112,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     a write."""
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
+    called: ClassVar[Callable[..., Any]]
+    """What is done with all others, and by minijac.torch.binding."""
 
     @staticmethod
     def __new__(cls, value: Any, run: Run) -> TracedTensor:
@@ -127,8 +144,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def meta(self) -> Any:
         """A tensor without data of the same layout, on which torch works out what a view looks like."""
-        with _DisableTorchDispatch():
-            return torch.empty(0, dtype=_TORCH[self.held.dtype], device="meta").as_strided(*self.place)
+        return laid_out(self.held.dtype, self.place)
 
     def layout_in_root(self) -> Layout:
         if self.layout_ is None:
@@ -183,14 +199,13 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         function = cls.functions.get(func)
         if function is None:
-            function = cls.functions[func] = _without_look(func)
-        result = function(func, args, kwargs)
+            function = cls.functions[func] = cls.called(func)
+        result = function(func, args, kwargs or {})
         if result is NotImplemented:
             with _DisableFunctions():
-                return func(*args, **kwargs)
+                return func(*args, **kwargs or {})
         return result
 
     @classmethod
@@ -241,31 +256,6 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self.clone()
-
-
-def _without_look(func: Any) -> Callable[..., Any]:
-    """How a function that nothing else is known of is called: without torch's look for classes like ours.
-
-    Those of torch's that are written in Python are copied without it; what they call has it. Not so methods, which call
-    their own kind in C++, and would come back here.
-    """
-    code = func.__code__ if isinstance(func, FunctionType) else None
-    if code is None or func.__module__ not in ("torch.nn.functional", "torch.functional"):
-        return _not_implemented
-    if "handle_torch_function" not in code.co_names:
-        return _not_implemented
-    nothing = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no)
-    copy = FunctionType(code, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
-    return lambda func, args, kwargs: copy(*args, **kwargs)
-
-
-def _not_implemented(func: Any, args: Any, kwargs: Any) -> Any:
-    return NotImplemented
-
-
-def _no(*_: Any) -> bool:
-    return False
 
 
 def _as_dtype(new: Any, old: Any) -> Any:

@@ -107,7 +107,12 @@ def power(a: Any, b: Any) -> Any:
     return np.power(a, b)
 
 
+_BOUNDS = (int, float, type(None))
+
+
 def clamp(x: Any, low: Any = None, high: Any = None) -> Any:
+    if x.dtype.kind == "f" and type(low) in _BOUNDS and type(high) in _BOUNDS:
+        return np.clip(x, low, high)
     bounds = [bound for bound in (low, high) if bound is not None]
     x, *bounds = promoted(x, *bounds)
     low = bounds.pop(0) if low is not None else None

@@ -16,6 +16,7 @@ from ..tensors import DTYPES
 __all__ = [
     "ALIKE",
     "BESIDE",
+    "CALLS",
     "COMPLEX",
     "EXACT",
     "FACTORIES",
@@ -53,6 +54,8 @@ FACTORIES: set[Any] = set()
 """Those that look at shapes alone."""
 RESOLVED: dict[Any, Callable[..., Any]] = {}
 """How an operation is carried out, as was found when it was first met."""
+CALLS: dict[Any, Any] = {}
+"""Of functions of torch's, with kinds of arguments, likewise."""
 EXACT: dict[Any, Callable[..., Any]] = {}
 """Those that handle tensors themselves: ``function(run, func, args, kwargs)``."""
 
@@ -73,6 +76,7 @@ def register(operation: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         TABLE[operation] = function
         RESOLVED.clear()
+        CALLS.clear()
         return function
 
     return decorate

@@ -1,0 +1,146 @@
+"""How a function of torch's is called on followed tensors: bound to its operation, without a way through torch.
+
+torch reads the arguments, goes through its dispatcher and comes back into Python, which takes longer than an operation.
+What the arguments become is the same for all calls with arguments of the same kinds, so it is found once for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from ..errors import MinijacError
+from .aten.registry import CALLS, aten
+from .run import current, handler_of
+from .tensors import TracedTensor
+
+__all__ = ["bound", "called"]
+
+Tensor = torch.Tensor
+_IN_C = ("builtin_function_or_method", "method_descriptor", "wrapper_descriptor")
+_OPERATORS = {
+    "__gt__": aten.gt, "__ge__": aten.ge, "__lt__": aten.lt, "__le__": aten.le, "__eq__": aten.eq, "__ne__": aten.ne,
+    "__mod__": aten.remainder, "__iadd__": aten.add_, "__isub__": aten.sub_, "__imul__": aten.mul_,
+    "__itruediv__": aten.div_,
+}  # fmt: skip
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (float, int), "bool": (bool,), "number": (float, int, bool, complex), "str": (str,),
+}  # fmt: skip
+_COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def called(func: Any) -> Callable[..., Any]:
+    """How a function that nothing else is known of is called: as its operation, if it is one, or by torch without a
+    look for classes like ours.
+
+    Those of torch's that are written in Python are copied without it; what they call has it. Not so methods, which call
+    their own kind in C++, and would come back here.
+    """
+    if type(func).__name__ in _IN_C:
+        return bound if _packet(func) is not None else _left
+    code = func.__code__ if isinstance(func, FunctionType) else None
+    if code is None or func.__module__ not in ("torch.nn.functional", "torch.functional"):
+        return _left
+    if "handle_torch_function" not in code.co_names:
+        return _left
+    nothing = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no)
+    copy = FunctionType(code, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return lambda func, args, kwargs: copy(*args, **kwargs)
+
+
+def _left(func: Any, args: Any, kwargs: Any) -> Any:
+    return NotImplemented
+
+
+def _no(*_: Any) -> bool:
+    return False
+
+
+# -- a call as that of an operation ------------------------------------------------------------------------------------
+def bound(func: Any, args: Any, kwargs: Any) -> Any:
+    """A call of a function written in C, as the operation that it is; NotImplemented where torch has to find out."""
+    run = current()
+    if run is None or run.autograd or not torch.is_grad_enabled():
+        return NotImplemented
+    kinds = func, *map(_kind, args), *[(name, _kind(arg)) for name, arg in kwargs.items()]
+    call = CALLS.get(kinds, ())
+    if call == ():
+        call = CALLS[kinds] = _call(func, args, kwargs)
+    if call is None:
+        return NotImplemented
+    handler, overload, single, named = call
+    if named:
+        args, kwargs = (*args, *[kwargs.get(name, default) for name, default in named]), dict(kwargs)
+        for name, _ in named:
+            kwargs.pop(name, None)
+    if single:
+        args = [[arg] if k in single else arg for k, arg in enumerate(args)]
+    try:
+        return handler(run, overload, args, kwargs)
+    except MinijacError as error:
+        run.failed = error
+        raise
+
+
+def _kind(arg: Any) -> Any:
+    kind = type(arg)
+    return (kind, *set(map(type, arg))) if kind is list or kind is tuple or kind is torch.Size else kind
+
+
+def _packet(func: Any) -> Any:
+    return _OPERATORS.get(func.__name__) or getattr(aten, func.__name__)
+
+
+def _call(func: Any, args: Any, kwargs: Any) -> Any:
+    """The handler, the overload, which arguments are a list's only entry, and the names and defaults of those that were
+    given by name and may be given by position; or None."""
+    packet, method = _packet(func), hasattr(func, "__objclass__")
+    for name in packet.overloads():
+        try:
+            overload = getattr(packet, name)
+            composed = torch._C._dispatch_has_kernel_for_dispatch_key(overload.name(), _COMPOSED)
+        except (AttributeError, RuntimeError):  # listed for TorchScript alone
+            continue
+        single = _singles(overload._schema, method, args, kwargs)
+        if single is not None:
+            handler = None if composed else handler_of(overload, args)
+            own = [arg for arg in overload._schema.arguments if not arg.kwarg_only]
+            last = max([k for k, arg in enumerate(own) if arg.name in kwargs], default=-1)
+            named = [(arg.name, arg.default_value) for arg in own[len(args) : last + 1]]
+            return handler and (handler, overload, single, named)
+    return None
+
+
+def _singles(schema: Any, method: bool, args: Any, kwargs: Any) -> frozenset[int] | None:
+    """Which of the arguments stand for a list of one, if they are those of a schema."""
+    own, rest = [arg for arg in schema.arguments if not arg.kwarg_only], schema.arguments[len(args) :]
+    if len(schema.returns) != 1 or str(schema.returns[0].type) != "Tensor" or not 0 < len(args) <= len(own):
+        return None
+    named = {arg.name: arg for arg in rest}
+    missing = any(not arg.has_default_value() and arg.name not in kwargs for arg in rest)
+    if missing or not kwargs.keys() <= named.keys() or (method and own[0].name != "self"):
+        return None
+    single = frozenset(k for k, (arg, x) in enumerate(zip(own, args, strict=False)) if arg.N and type(x) is int)
+    given = [(own[k], x) for k, x in enumerate(args) if k not in single] + [
+        (named[key], x) for key, x in kwargs.items()
+    ]
+    return single if all(_fits(str(arg.type), arg.name, x) for arg, x in given) else None
+
+
+def _fits(kind: str, name: str, x: Any) -> bool:
+    if kind.startswith("Optional["):
+        return x is None or _fits(kind[9:-1], name, x)
+    if kind.startswith("List["):
+        return isinstance(x, list | tuple) and all(_fits(kind[5:-1], name, part) for part in x)
+    if kind == "Tensor":
+        return isinstance(x, Tensor)
+    if name == "dtype":
+        return isinstance(x, torch.dtype)
+    return type(x) in _NUMBERS.get(kind, ())
+
+
+TracedTensor.called = called

@@ -1,0 +1,78 @@
+"""Calls of torch's functions, which are read above its dispatcher, and copies of what is compiled."""
+
+import copy
+
+import pytest
+
+from tests.support.torch_modules import per_sample
+
+torch = pytest.importorskip("torch")
+nn, F = torch.nn, torch.nn.functional
+
+import minijac.torch as mt  # noqa: E402
+from minijac.torch.aten.registry import TABLE, aten  # noqa: E402
+
+
+def x_of(*shape):
+    torch.manual_seed(1)
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def check(f, x):
+    wanted = per_sample(f, x).detach()
+    for transformed in (mt.jacobian(f, mode="forward"), mt.jacobian(f, mode="reverse"), mt.compile(mt.jacobian(f))):
+        torch.testing.assert_close(transformed(x).detach(), wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_an_operation_that_was_met_before_can_be_registered_anew():
+    f, x = lambda x: torch.atan2(x, x.new_ones(())), x_of(2, 3)
+    before = mt.jacobian(f)(x)
+    old = TABLE[aten.atan2]
+    try:
+        mt.register(aten.atan2)(lambda a, b: 2.0 * old(a, b))
+        assert not torch.allclose(mt.jacobian(f)(x), before)
+    finally:
+        mt.register(aten.atan2)(old)
+    torch.testing.assert_close(mt.jacobian(f)(x), before)
+
+
+def by_name_and_by_position(x):
+    y = x.clamp(max=0.5).roll(1, dims=1).flip(1).flip([0]).flip(0) + x.clamp(x.new_zeros(4)) + torch.flip(x, dims=(1,))
+    y = y.logsumexp(dim=1, keepdim=True) + y.std(1, keepdim=True) + y.amax(1, True) + x.prod(1, keepdim=True)
+    y = y * (x > 0) - (x.ge(0.1) & (x <= 1)) * x.sub(x, alpha=2).addcmul(x, x, value=0.5).lerp(x.sin(), 0.25)
+    y += F.elu(x, 0.5, False) + F.silu(x).add(F.relu(x, inplace=False), alpha=3) + F.leaky_relu(x, 0.1)
+    return torch.where(x > 0, y, x.new_tensor(2.0)) + F.layer_norm(x, (4,), eps=0.1) + x.T.mT.t().t()
+
+
+def test_calls_are_read_as_torch_reads_them():
+    check(by_name_and_by_position, x_of(3, 4))
+    check(nn.Sequential(nn.SiLU(), nn.ELU(0.5, True), nn.Flatten(), nn.LeakyReLU(0.2), nn.Mish()), x_of(2, 3, 2))
+
+
+def test_a_compiled_module_can_be_copied():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double()
+    compiled, x = mt.compile(net), x_of(2, 3)
+    wanted = compiled(x)
+    twin = copy.deepcopy(compiled)
+    with torch.no_grad():
+        net[0].weight.zero_()
+    torch.testing.assert_close(twin(x), wanted)
+    assert not torch.allclose(compiled(x), wanted)
+    assert twin.cache_info().misses == 1
+
+
+def test_a_module_that_holds_a_compiled_module_can_be_copied_and_trains():
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 2).double()
+            self.fast = mt.compile(self.net)
+
+        def forward(self, x):
+            return self.fast(x)
+
+    held, x = Held(), x_of(2, 3)
+    twin = copy.deepcopy(held)
+    twin(x).sum().backward()
+    assert twin.net.weight.grad is not None and held.net.weight.grad is None
+    torch.testing.assert_close(twin(x), held(x))
