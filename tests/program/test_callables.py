@@ -118,6 +118,14 @@ def test_an_object_of_another_class_or_value_is_seen() -> None:
     assert_array_equal(compiled(X), 9 * X)
 
 
+def test_an_attribute_that_was_not_there_is_seen() -> None:
+    net = Net()
+    compiled = mj.compile(lambda x: x * getattr(net, "factor", 2.0))
+    assert_array_equal(compiled(X), X * 2)
+    net.factor = 3.0  # type: ignore[attr-defined]
+    assert_array_equal(compiled(X), X * 3)
+
+
 def test_a_captured_array_that_is_gone_is_recorded_without() -> None:
     net = SimpleNamespace(b=np.ones(2))
     compiled = mj.compile(lambda x: x + net.b if hasattr(net, "b") else x * 5)

@@ -99,8 +99,11 @@ def held(fn: Callable[..., Any]) -> list[Held]:
         elif not atom:
             seen[id(value)] = read
             if not fixed and not isinstance(value, (*FOLLOWED, *COLLECTIONS, tuple)):
-                by_itself = _function_like(value)
-                plain.append((names, Held(read, value) if by_itself else Held(partial(_type, read), type(value))))
+                if _function_like(value):
+                    plain.append((names, Held(read, value)))
+                else:
+                    inside = Content(partial(_attribute, read, "__dict__"), _extent, value.__dict__)
+                    plain += [(names, Held(partial(_type, read), type(value))), (names, Held(inside, inside.last))]
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 known.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value, names)
