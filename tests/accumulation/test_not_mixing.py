@@ -313,3 +313,12 @@ def test_an_output_that_is_no_batch_of_samples_is_never_taken_for_one(f, mode):
 )
 def test_no_samples_mix_with_none(f):
     assert mj.jacobian(f)(random(3, 4, seed=7)[:0]).shape == (0, *f(random(3, 4, seed=7)).shape[1:], 4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch", [0, 1, 2, 5])
+@pytest.mark.parametrize("way", [lambda J: J, mj.compile], ids=["eager", "compiled"])
+def test_an_axis_of_length_one_before_the_samples_is_not_taken_for_theirs(way, batch, mode):
+    v, x = np.arange(1.0, 5.0)[:, None, None], np.arange(3.0 * batch).reshape(batch, 3)
+    J = way(mj.jacobian(lambda x: v * np.sin(x).reshape(1, len(x), 3), mode=mode))(x)
+    np.testing.assert_allclose(J, np.einsum("v,bi,ij->bvij", v.ravel(), np.cos(x), np.eye(3)))

@@ -243,8 +243,8 @@ def _output_axis(y: Any, place: Where, batch: int) -> int:
     if isinstance(place, Place) and place is not ANYWHERE:
         if place.stride == 1 and y.shape[place.axis] == batch:
             return place.axis
-    elif y.ndim and y.shape[0] == batch:
-        return 0
+    elif batch in y.shape and (y.shape[0] == batch or place is ANYWHERE):
+        return y.shape.index(batch)
     raise InputError(
         f"output of shape {y.shape}: expected its samples on an axis of their own, got none of length {batch} that "
         "follows the input's samples (a merged batch axis has to be split again; a constant output or one that mixes "

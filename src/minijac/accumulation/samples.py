@@ -84,7 +84,8 @@ def _carried(graph: Graph, i: int, k: int, place: Where, batch: int) -> Where:
         if isinstance(place, Owners):
             return place
         axis = place.axis + node.out.ndim - len(shape)
-        return Place(axis, place.stride) if shape[place.axis] == node.out.shape[axis] else None
+        whole = shape[place.axis] == node.out.shape[axis]  # else another's axis of length one was taken for theirs
+        return Place(axis, place.stride) if whole else ANYWHERE if batch == 1 else None
     if isinstance(place, Place):
         carried = graph.edge(i, k).carry(*place, batch)
         gone = carried is None or node.out.shape[carried[0]] != 1
