@@ -7,6 +7,7 @@ result is checked against torch in float64, sample by sample, before it is timed
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -136,8 +137,8 @@ def ways(f: Function) -> dict[str, tuple[str, Function]]:
     """Of each way its library and the Jacobian (B, *out, *in)."""
     one = lambda s: f(s[None])[0]
     by_sum = lambda x: func.jacrev(lambda x: f(x).sum(0))(x).movedim(f(x).ndim - 1, 0)
-    plain = {"vmap(jacrev)": func.vmap(func.jacrev(one)), "vmap(jacfwd)": func.vmap(func.jacfwd(one)),
-             "jacrev of the sum": by_sum}  # fmt: skip
+    plain = {"vmap(jacrev)": func.vmap(func.jacrev(one)), "jacrev of the sum": by_sum,
+             "vmap(jacfwd)": func.vmap(func.jacfwd(one))}  # fmt: skip
     return {
         "minijac": ("minijac", mt.jacobian(f)),
         "minijac compiled": ("minijac", mt.compile(mt.jacobian(f))),
@@ -191,7 +192,9 @@ def measured(candidates: dict[str, tuple[str, Function]], x: Any, reference: Any
         try:
             found = way(x)[: len(reference)]
         except Exception as error:  # what a peer cannot do
-            rows[name] = {"library": library, "status": f"{type(error).__name__}: {str(error).splitlines()[0]:.120}"}
+            failed = f"{type(error).__name__}: {str(error).splitlines()[0]:.120}"
+            rows[name] = {"library": library, "status": failed}
+            gc.collect()  # else what the traceback holds, states of torch's among it, is left at any time from now on
             continue
         first = time.perf_counter() - start
         way(x)

@@ -44,6 +44,13 @@ def by_name_and_by_position(x):
     return torch.where(x > 0, y, x.new_tensor(2.0)) + F.layer_norm(x, (4,), eps=0.1) + x.T.mT.t().t()
 
 
+def test_a_choice_between_numbers_has_the_dtype_that_torch_gives_it():
+    check(lambda x: x * torch.where(x > 0, 2, 3) + torch.where(x > 0.5, 2.0, 1) * x, x_of(2, 3))
+    check(lambda x: x * torch.where(x > 0, True, False), x_of(2, 3))
+    net = mt.compile(lambda x: (torch.where(x > 0, 2, 3), torch.where(x > 0, 2.0, 3), torch.where(x > 0, True, False)))
+    assert [y.dtype for y in net(x_of(2, 3))] == [torch.int64, torch.float32, torch.bool]
+
+
 def test_calls_are_read_as_torch_reads_them():
     check(by_name_and_by_position, x_of(3, 4))
     check(nn.Sequential(nn.SiLU(), nn.ELU(0.5, True), nn.Flatten(), nn.LeakyReLU(0.2), nn.Mish()), x_of(2, 3, 2))

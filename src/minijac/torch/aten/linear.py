@@ -129,6 +129,16 @@ def eigh(a: Any, uplo: str = "L", compute_v: bool = True) -> Any:
     return w, (v if compute_v else np.zeros(0, w.dtype))
 
 
+def eig(a: Any) -> Any:
+    """Complex, also where all eigenvalues are real."""
+    return tuple([x if x.dtype.kind == "c" else x + 0j for x in np.linalg.eig(a)])
+
+
+def eigvals(a: Any) -> Any:
+    w = np.linalg.eigvals(a)
+    return w if w.dtype.kind == "c" else w + 0j
+
+
 def svd(a: Any, full_matrices: bool = False, compute_uv: bool = True, driver: Any = None) -> Any:
     if not compute_uv:
         s = np.linalg.svd(a, compute_uv=False)
@@ -291,7 +301,8 @@ TABLE.update({
     aten.linalg_cholesky_ex: cholesky_ex, aten.cholesky: lambda a, upper=False: cholesky_ex(a, upper)[0],
     aten.cholesky_solve: cholesky_solve, aten.cholesky_inverse: lambda a, upper=False:
         cholesky_solve(np.broadcast_to(np.eye(a.shape[-1], dtype=a.dtype), a.shape), a, upper),
-    aten.linalg_qr: qr, aten._linalg_eigh: eigh, aten._linalg_svd: svd, aten.linalg_pinv: pinv,
+    aten.linalg_qr: qr, aten._linalg_eigh: eigh, aten.linalg_eig: eig,
+    aten.linalg_eigvals: eigvals, aten._linalg_eigvals: eigvals, aten._linalg_svd: svd, aten.linalg_pinv: pinv,
     aten.linalg_pinv.atol_rtol_tensor: pinv_tolerances, aten.linalg_pinv.atol_rtol_float: pinv_tolerances,
     aten.linalg_lu_factor_ex: lu_factor_ex, aten.linalg_lu: lu, aten.lu_unpack: lu_unpack,
     aten.linalg_lu_solve: lu_solve, aten.linalg_matrix_exp: matrix_exp,
@@ -301,6 +312,7 @@ TABLE.update({
 COMPLEX.update((
     aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot, aten.matmul, aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm,
     aten.einsum, aten.linalg_inv_ex, aten._linalg_solve_ex, aten.linalg_solve_triangular, aten.linalg_matrix_exp,
+    aten.linalg_eig, aten.linalg_eigvals, aten._linalg_eigvals,
 ))  # fmt: skip
 
 ALIKE.update((

@@ -244,6 +244,43 @@ EXACT.update({
 })  # fmt: skip
 
 
+# -- samples of a picture at places ------------------------------------------------------------------------------------
+def _folded(at: Any, n: int, align: bool) -> Any:
+    """Places outside of an axis of length `n` reflected into it."""
+    low, span = (0.0, n - 1.0) if align else (-0.5, float(n))
+    if not span:
+        return np.zeros_like(value_of(at))
+    outside = np.abs(at - low)
+    turns = np.floor(value_of(outside) / span)
+    part = outside - turns * span
+    return np.where(turns % 2 == 0, part, span - part) + low
+
+
+def grid_sampler(x: Any, grid: Any, mode: int, padding: int, align: bool) -> Any:
+    """x: (N, C, *sizes), grid: (N, *places, axes) with the last axis of x first; modes and paddings as torch numbers
+    them: linear or nearest; zeros, border or reflection."""
+    sizes, places = x.shape[2:], grid.shape[1:-1]
+    flat = np.reshape(grid, (len(grid), -1, len(sizes)))
+    axes = []
+    for k, n in enumerate(sizes):
+        at = flat[..., len(sizes) - 1 - k]
+        at = (at + 1.0) * ((n - 1) / 2) if align else ((at + 1.0) * n - 1.0) * 0.5
+        at = _folded(at, n, align) if padding == 2 else at
+        at = np.clip(at, 0.0, n - 1.0) if padding else at
+        low = (np.rint if mode else np.floor)(value_of(at)).astype(int)
+        part = value_of(at) * 0.0 if mode else at - low
+        axes.append([(low, 1.0 - part), (low + 1, part)][: 1 if mode else 2])
+    whole, result = np.reshape(x, (*x.shape[:2], -1)), 0.0
+    for corner in itertools.product(*axes):
+        weight: Any = 1.0
+        index: Any = 0
+        for (at, part), n in zip(corner, sizes, strict=True):
+            weight, index = weight * (part * np.logical_and(at >= 0, at < n)), index * n + np.clip(at, 0, n - 1)
+        taken = np.take_along_axis(whole, np.broadcast_to(index[:, None], (*x.shape[:2], index.shape[1])), 2)
+        result = result + taken * weight[:, None]
+    return np.reshape(result, (*x.shape[:2], *places))
+
+
 # -- interpolation: a constant matrix along each axis ------------------------------------------------------------------
 def _sources(n: int, size: int, align: bool, scale: Any) -> Any:
     """Where in an axis of length `n` each of `size` new entries lies."""
@@ -369,7 +406,8 @@ TABLE.update({
     **{getattr(aten, f"adaptive_max_pool{n}d"): _adaptive_max(n) for n in (2, 3)},
     **{getattr(aten, f"fractional_max_pool{n}d"): _fractional_max(n) for n in (2, 3)},
     aten.max_unpool2d: _unpool(2), aten.max_unpool3d: _unpool(3),
-    aten.native_layer_norm: layer_norm, aten.native_group_norm: group_norm, aten._fused_rms_norm: rms_norm,
+    aten.native_layer_norm: layer_norm, aten.native_group_norm: group_norm,
+    aten.grid_sampler_3d: grid_sampler, aten._fused_rms_norm: rms_norm,
     aten.upsample_linear1d: _interpolated(1, _linear_weights),
     aten.upsample_bilinear2d: _interpolated(2, _linear_weights),
     aten.upsample_trilinear3d: _interpolated(3, _linear_weights),

@@ -246,6 +246,36 @@ def renorm(x: Any, p: Any, dim: int, maxnorm: Any) -> Any:
     return x * np.where(sizes > maxnorm, maxnorm / (sizes + 1e-7), 1.0)
 
 
+def segment_reduce(x: Any, reduce: str, lengths: Any = None, indices: Any = None, offsets: Any = None, axis: int = 0,
+                   unsafe: bool = False, initial: Any = None) -> Any:  # fmt: skip
+    """Segments of an axis, one after another, each filled up to the longest one and reduced."""
+    counts = np.diff(value_of(offsets), axis=-1) if lengths is None else value_of(lengths)
+    steps = np.arange(max(counts.max(initial=0), 1))
+    inside = steps < counts[..., None]
+    at = np.where(inside, (np.cumsum(counts, -1) - counts)[..., None] + steps, 0)
+    rest = x.shape[axis + 1 :]
+    own = np.reshape(at, (*at.shape[:-2], -1, *[1] * len(rest)))
+    parts = np.take_along_axis(x, np.broadcast_to(own, (*own.shape[: axis + 1], *rest)), axis)
+    parts = np.reshape(parts, (*at.shape, *rest))
+    inside, counts = (np.reshape(a, (*a.shape, *[1] * len(rest))) for a in (inside, counts))
+    averaged = reduce == np.mean.__name__
+    reduction, neutral, join = _SEGMENTS[np.sum.__name__ if averaged else reduce]
+    result = reduction(np.where(inside, parts, neutral), axis=axis + 1)
+    result = result if initial is None else join(result, initial)
+    if not averaged:
+        return result
+    return np.where(counts > 0, result / np.maximum(counts, 1), np.nan if initial is None else initial)
+
+
+_SEGMENTS: dict[str, tuple[Any, float, Any]] = {
+    reduction.__name__: (reduction, neutral, join)
+    for reduction, neutral, join in (
+        (np.sum, 0.0, np.add), (np.prod, 1.0, np.multiply), (np.max, -np.inf, np.maximum),
+        (np.min, np.inf, np.minimum),
+    )
+}  # fmt: skip
+
+
 def scalar(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """``x.item()``: the number, which has no derivative, as in torch."""
     value = value_of(run.value(args[0]))
@@ -278,6 +308,7 @@ TABLE.update({
     aten.nansum: lambda x, dim=None, keepdim=False, dtype=None:
         sum_(np.where(np.isnan(x), 0.0, x), dim, keepdim, dtype),
     aten.count_nonzero: lambda x, dim=None: np.sum(value_of(x) != 0, axis=_dims(dim, x)),
+    aten.segment_reduce: segment_reduce,
     aten.linalg_vector_norm: vector_norm, aten.norm: norm, aten.norm.ScalarOpt_dtype:
         lambda x, p, dtype=None: norm(x, p, dtype=dtype), aten.renorm: renorm,
     aten.searchsorted: lambda a, v, out_int32=False, right=False, side=None, sorter=None:

@@ -137,6 +137,15 @@ def _array(x: Any) -> bool:
     return hasattr(x, "dtype")
 
 
+_NUMBER = (
+    lambda: np.dtype(bool),
+    lambda: np.dtype(np.int64),
+    default_float,
+    lambda: np.result_type(default_float(), "F"),
+)
+"""The dtype that torch gives a number, by its rank."""
+
+
 def promoted(*operands: Any) -> tuple[Any, ...]:
     """The operands with the dtype that torch gives the result: tensors with axes count before numbers of equal kind."""
     if len(operands) == 2:  # nearly always there is nothing to do
@@ -147,6 +156,8 @@ def promoted(*operands: Any) -> tuple[Any, ...]:
         elif hasattr(a, "dtype") and a.dtype == getattr(b, "dtype", None):
             return operands
     arrays = [x for x in operands if _array(x)]
+    if not arrays:
+        return tuple([np.asarray(x, _NUMBER[max(map(_rank, operands))]()) for x in operands])
     first = arrays[0].dtype
     if all(x.dtype == first for x in arrays) and all(_array(x) or _rank(x) <= _RANK[first.kind] for x in operands):
         return operands
@@ -164,11 +175,7 @@ def promoted(*operands: Any) -> tuple[Any, ...]:
     numbers = max([_rank(x) for x in operands if not _array(x)], default=-1)
     if numbers > rank:
         best = (
-            default_float()
-            if numbers == 2
-            else np.dtype(np.int64)
-            if numbers == 1
-            else np.result_type(first if first.kind == "f" else default_float(), np.complex64)
+            _NUMBER[numbers]() if numbers < 3 else np.result_type(first if first.kind == "f" else default_float(), "F")
         )
     return tuple([astype(x, best, x) if _array(x) else x for x in operands])
 
