@@ -190,8 +190,8 @@ FUNCTIONS[np.nanargmin] = _past_nan(np.nanargmin, np.argmin, np.inf)
 @implements(np.lexsort)
 def lexsort(keys: Any, axis: int = -1) -> Any:
     """Sorted by each key in turn, the first of all first."""
-    first, *others = [value_of(key) for key in keys]
-    if not any(isinstance(key, Traced) for key in (first, *others)):
+    first, *others = [as_array(value_of(key)) for key in keys]
+    if all(map(on_host, (first, *others))):
         return np.lexsort((first, *others), axis)
     order = np.argsort(first, axis, kind="stable")
     for key in others:
@@ -312,7 +312,7 @@ def _last(positions: Any, xp: Any) -> Any:
     if isinstance(flat, Traced):
         order = np.argsort(flat, kind="stable")
         in_order = take(flat, order)
-        last = np.concatenate([in_order[1:] != in_order[:-1], np.ones(min(flat.size, 1), bool)])
+        last = np.concatenate([in_order[1:] != in_order[:-1], xp.ones(min(flat.size, 1), bool)])
         return take(last, np.argsort(order)).reshape(positions.shape)
     _, first = xp.unique(flat[::-1], return_index=True)
     last = xp.zeros(flat.size, bool)

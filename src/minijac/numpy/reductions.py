@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, on_host, value_of
+from ..backend import namespace, on_host, placed, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
@@ -347,7 +347,7 @@ def _one_quantile(x: Any, q: Any, method: str, skip_nan: bool) -> Any:
 
 def _recorded_quantile(x: Any, present: Any, places: Any) -> Any:
     """A quantile of what is not NaN in a program that is being recorded, where it lies in `places` of each number."""
-    place = indexing.gather(np.array(places), present, passing=())
+    place = indexing.gather(placed(np.array(places), x), present, passing=())
     low, high = np.floor(place), np.ceil(place)
     in_order, result = np.sort(value_of(x), axis=-1), 0.0
     for rank, share in ((low, 1.0 - (place - low)), (high, place - low)):
