@@ -40,6 +40,7 @@ LOOKUPS = {
     "nanmedian": lambda x: np.nanmedian(with_gaps(x) ** 2, 1),
     "nanquantile": lambda x: np.nanquantile(with_gaps(x) ** 2, 0.3, axis=1, method="weibull"),
     "nanquantile of ties": lambda x: np.nanquantile(np.round(with_gaps(x)) * 0 + x[:, :1] ** 2, [0.3, 0.7], axis=1).T,
+    "a mask turned and in a row": lambda x: np.ravel((x > 0).T).reshape(3, 4).T * x**2,
     "put_along_axis": written(lambda y, v: np.put_along_axis(y, np.argsort(v, 1)[:, :2], v[:, 1:], 1)),
     "positions that come twice": written(lambda y, v: y.__setitem__((OWN, np.argsort(v, 1) // 2), v)),
     "added at positions": written(lambda y, v: np.add.at(y, (OWN, np.argsort(v, 1) // 2), v)),

@@ -133,7 +133,7 @@ if hasattr(np, "astype"):  # came with NumPy 2.1
 
 @implements(np.copy)
 def copy(x: Any, order: str = "K", subok: bool = False) -> Any:
-    return x.fresh() if array_of(x).flags.c_contiguous else np.positive(x)
+    return x.fresh() if array_of(x).flags.c_contiguous or x.dtype.kind == "b" else np.positive(x)
 
 
 @implements(method="copy")

@@ -42,7 +42,8 @@ def reshape_method(x: Any, *shape: Any, order: str = "C", copy: Any = None) -> A
 def ravel(x: Any, order: str = "C") -> Any:
     """A copy of what does not lie in one piece, unlike `reshape`, which has a view of that too, where it can."""
     y, flags = reshape(x, (-1,), order), array_of(x).flags
-    return y if (flags.f_contiguous if order == "F" else flags.c_contiguous) else np.positive(y)
+    whole = flags.f_contiguous if order == "F" else flags.c_contiguous
+    return y if whole or y.dtype.kind == "b" else np.positive(y)  # masks are not written
 
 
 @implements(method="flatten")
