@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from keyword import iskeyword
 from numbers import Number
@@ -274,8 +274,15 @@ def _extent(found: Any) -> list[Any]:
 
 def _plain_in(found: dict[Any, Any]) -> list[Any]:
     """The first plain values in a dict, whatever their keys, which may be computed."""
-    first = islice(found.values(), MOST_ITEMS)
-    return [inner for inner in first if type(inner) is not np.ndarray and isinstance(inner, PLAIN)]
+    return [inner for inner in islice(found.values(), MOST_ITEMS) if _plain_kind(_kind(inner))] if found else []
+
+
+_kind: Callable[[Any], Any] = type
+
+
+@lru_cache(1024)
+def _plain_kind(kind: type) -> bool:
+    return kind is not np.ndarray and issubclass(kind, PLAIN)
 
 
 def _exact(x: Any) -> Any:
