@@ -279,6 +279,16 @@ def test_whole_vectors_of_too_few_entries_are_caught(monkeypatch, n):
 
 
 @needs_llvm
+def test_a_rest_that_is_left_to_numpy_is_no_whole_tile(monkeypatch):
+    """The extremes of two rows of one entry are machine code, of one row they are NumPy's."""
+    monkeypatch.setattr(checks, "CHECKED", True)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(2, 1), arrays))
+    f = lambda x: np.sin(x.min(1)) * 2.0
+    x = RNG.normal(size=(3, 1))
+    np.testing.assert_allclose(mj.compile(f)(x), f(x), rtol=1e-14)
+
+
+@needs_llvm
 def test_a_loop_over_nothing_reads_nothing(monkeypatch):
     """Rows that do not depend on the empty axis would be read outside of the loop over it."""
     monkeypatch.setattr(checks, "CHECKED", True)

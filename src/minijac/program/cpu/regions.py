@@ -351,9 +351,10 @@ class Tiles:
 
     def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
-        if (first := self._native(size, size)) is not None:
+        first, last = self._native(size, size), self._native(rest, size) if rest else None
+        if first is not None and (last is not None or not rest):
             tiles = [first, *(first.again() for _ in range(count - 1))]
-            return NativeSchedule(self._region, size, tiles, self._native(rest, size) if rest else None, self._given)  # type: ignore[arg-type]
+            return NativeSchedule(self._region, size, tiles, last, self._given)  # type: ignore[arg-type]
         executors = [self._executor(size) for _ in range(count)]
         return Schedule(self._region, size, executors, self._executor(rest) if rest else None, self._given)
 
