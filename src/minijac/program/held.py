@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import lru_cache, partial
@@ -41,6 +41,10 @@ PLAIN = (*ATOMS, *FOLLOWED)
 """What a program is made for: it is recorded anew where the code names another one since."""
 MOST_ITEMS = 16
 """Plain values in a list, a tuple or a dict that are looked at, whatever their keys: those may be computed."""
+
+
+ELSEWHERE: list[tuple[type, Callable[[Any], Iterable[str]]]] = []
+"""Kinds of objects, and the names of the attributes of one that somebody else looks at. Filled by `minijac.torch`."""
 
 
 class Held(NamedTuple):
@@ -139,6 +143,8 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
         )
     elif not isinstance(value, type | ModuleType | str | bytes | int | float):
         attributes = getattr(value, "__dict__", {})
+        if elsewhere := [name for kind, names_of in ELSEWHERE if isinstance(value, kind) for name in names_of(value)]:
+            attributes = {name: inner for name, inner in attributes.items() if name not in elsewhere}
         yield from ((partial(_attribute, read, name), inner, (name,)) for name, inner in list(attributes.items()))
 
 
@@ -174,10 +180,10 @@ def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator
             function = _function(inner)
             if isinstance(function, FunctionType):
                 methods.add(name)
-                if kind not in kinds and name.startswith("__") and name not in (*MAKING, "__call__"):
+                if kind not in kinds and name.startswith("__") and name not in (*MAKING, *CALLED):
                     yield partial(_same, function), function, ANY
                 elif kind not in kinds:
-                    yield partial(_defined, kind, name), function, (name, None) if name == "__call__" else (name,)
+                    yield partial(_defined, kind, name), function, (name, None) if name in CALLED else (name,)
             elif not isinstance(inner, MemberDescriptorType):
                 yield partial(_attribute, read, name), inner, (name,)
             elif hasattr(value, name):
@@ -187,6 +193,8 @@ def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator
         yield partial(methods.isdisjoint, value.__dict__), methods.isdisjoint(value.__dict__), tuple(methods)
 
 
+CALLED = {"__call__"}
+"""Methods that are called where no code says their names; `minijac.torch` adds one."""
 MAKING = ("__init__", "__new__", "__post_init__")
 """Methods that no operator calls."""
 

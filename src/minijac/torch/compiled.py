@@ -16,6 +16,7 @@ from ..foreign import a_function
 from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
 from ..program.compiled import compile as compile_arrays
+from ..program.held import CALLED, ELSEWHERE
 from ..transforms.products import value_and_grad, vjp
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
@@ -172,16 +173,30 @@ def _filled(cell: Any) -> bool:
 
 
 def _state(captured: Sequence[Any]) -> Iterator[Any]:
-    """What a recording depends on: kinds and modes of modules, which tensors they hold, the numbers of those of
-    integers."""
+    """What a recording depends on: kinds and modes of modules, their hooks, which tensors they hold, the numbers of
+    those of integers."""
     for x in captured:
         for module in x.modules() if isinstance(x, torch.nn.Module) else ():
             yield type(module)
             yield module.training
+            yield tuple([len(getattr(module, name)) for name in _HOOKS])
             for t in (*module._parameters.values(), *module._buffers.values()):
                 yield _identity(t)
         if isinstance(x, Tensor):
             yield _identity(x)
+
+
+_OWN = frozenset(vars(torch.nn.Module())) - {"_modules"}
+_HOOKS = sorted(name for name in _OWN if name.endswith("_hooks") and "state_dict" not in name)
+
+
+def _watched(module: Any) -> list[str]:
+    """The attributes of a module of which `_state` tells all there is, so that programs need not look at them too."""
+    return [name for name in _OWN if name in ("_parameters", "_buffers", "training") or not getattr(module, name, None)]
+
+
+ELSEWHERE.append((torch.nn.Module, _watched))
+CALLED.add("forward")
 
 
 def _settings(captured: Sequence[Any]) -> list[tuple[dict[str, Any], str, Any]]:
@@ -244,6 +259,9 @@ class Entry:
         captured = [halves(t) if _apart(t) else t for t in self.captured]
         results = self.program([*[leaves[k] for k in self.at], *captured])
         return optree.tree_unflatten(self.tree, results)
+
+
+ELSEWHERE.append((Entry, vars))  # what it knows is no part of the function that it recorded
 
 
 def _apart(tensor: Any) -> bool:
