@@ -43,7 +43,7 @@ class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
     __slots__ = (
-        "_program", "_recorded", "arrays", "device", "executors", "fresh", "lifted", "loops", "other", "parts", "plain",
+        "_program", "arrays", "device", "executors", "fresh", "lifted", "loops", "other", "parts", "plain", "recorded",
         "shaping", "sizes", "tf32", "tree", "watched",
     )  # fmt: skip
 
@@ -61,7 +61,8 @@ class Entry:
         """Arrays that say what the program does, with copies of what they held."""
         self.other: Held | None = None
         """What is another now, and no input, where that is why the program is not the function's any more."""
-        self._recorded: Program | None = recorded
+        self.recorded: Program | None = recorded
+        """As long as no program was made of it."""
         self.loops = loops
         self.plain = how.plain
         self.tf32 = how.tf32
@@ -75,17 +76,12 @@ class Entry:
     @property
     def program(self) -> Program:
         """What was recorded, after all passes: they are done when it is first asked for."""
-        recorded = self._recorded
+        recorded = self.recorded
         if recorded is not None:
             with uncollected():
                 self._program = released(optimised(recorded, self.loops))
-            self._recorded = None
+            self.recorded = None
         return self._program
-
-    @property
-    def computed(self) -> bool:
-        """Whether all was computed that was recorded, of which no program was made yet: what loops make is not."""
-        return self._recorded is not None and all(step.op is not LOOP for step in self._recorded.instructions)
 
     def executor(self) -> Any:
         """An executor that nobody uses, bound now if there is none."""
@@ -112,7 +108,8 @@ class Entry:
 
     def unbound(self, arguments: Sequence[Any]) -> Any:
         """The results of one call, operation by operation: sooner there than an executor."""
-        return self._whole(interpreted(self.program, arguments, carried_out))
+        program = self.program
+        return _owned(self._whole(interpreted(program, arguments, carried_out)), arguments, program)
 
     def _whole(self, result: Sequence[Any]) -> Any:
         if self.arrays:
@@ -216,9 +213,25 @@ def run_recorded(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Ent
         return made[0]
 
     entry = record(noted, (arrays,), {}, How(plain=True))
-    if not entry.computed:
+    recorded = entry.recorded
+    if recorded is None or any(step.op is LOOP for step in recorded.instructions):
         return entry, entry(arrays)
-    return entry, optree.tree_map(lambda x: x.value if isinstance(x, Symbol) else x, made[0], namespace=DATA)
+    result = optree.tree_map(lambda x: x.value if isinstance(x, Symbol) else x, made[0], namespace=DATA)
+    return entry, _owned(result, arrays, recorded)
+
+
+def _owned(result: Any, arguments: Sequence[Any], program: Program) -> Any:
+    """A tree of results in memory of their own, in order: copies of what a program was given, or holds."""
+    theirs = {id(whole(x)) for x in (*arguments, *(value.content for value in program.values)) if type(x) is ndarray}
+
+    def own(x: Any) -> Any:
+        memory = whole(x) if type(x) is ndarray else None
+        if memory is None or id(memory) in theirs or memory.nbytes != x.nbytes or not x.flags.c_contiguous:
+            return np.array(x, order="C")
+        theirs.add(id(memory))
+        return x if x.flags.writeable else x.copy()
+
+    return optree.tree_map(own, result, namespace=DATA)
 
 
 def _watched(

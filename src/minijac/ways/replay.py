@@ -13,19 +13,17 @@ Nothing of it is held under `max_bytes`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
-import optree
 
 from ..accumulation.graph import Graph
 from ..accumulation.plan import Plan, is_short
 from ..accumulation.recording import Prepared
 from ..accumulation.results import assemble
 from ..algebra.labels import labels_in
-from ..arguments import DATA, Options
+from ..arguments import Options
 from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..operator.jacobian import Jacobian
@@ -96,14 +94,13 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
-        result = _copied(result)
     else:
         met.called += 1
         if met.called == 1 and live_bytes(entry.program) > MOST_LIVE:
             met.entry, met.never = None, True
             return None
         once = met.called == 1 and not entry.executors and made_bytes(entry.program) <= MOST_LIVE
-        result = _copied(entry.unbound(operands)) if once else entry(operands)
+        result = entry.unbound(operands) if once else entry(operands)
         _account(met, entry.buffer_bytes())
     if options.structured and not wanted.structured:
         return [[_dense(J) for J in row] for row in result]
@@ -112,11 +109,6 @@ def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | 
 
 def _are(known: dict[Any, Any], positions: dict[Any, Any]) -> bool:
     return all(np.array_equal(at, known[where]) for where, at in positions.items())
-
-
-def _copied(result: Any) -> Any:
-    """Arrays that nothing else holds."""
-    return optree.tree_map(partial(np.array, order="C"), result, namespace=DATA)
 
 
 def _result_bytes(ready: Prepared) -> int:
