@@ -133,8 +133,7 @@ def live_bytes(program: Program) -> int:
         if step.op.view:
             root[step.out] = root[step.args[0]]
         else:
-            value = program.values[step.out]
-            made[step.out] = prod(value.shape) * value.dtype.itemsize
+            made[step.out] = program.values[step.out].nbytes
         last.update((root[n], number) for n in (*step.args, step.out))
     last.update((root[n], len(program.instructions)) for n in program.outputs)
     live = most = 0
