@@ -15,7 +15,7 @@ from tiles import run, tile_everything
 
 import minijac as mj
 from minijac.program.cpu import executor, fusion, regions, tiling
-from minijac.program.cpu.native import bound, checks, commands, llvm
+from minijac.program.cpu.native import bound, checks, commands, llvm, products
 from minijac.program.cpu.regions import NativeSchedule, Tiles
 
 needs_llvm = pytest.mark.skipif(not llvm.available(), reason="llvmlite is not installed")
@@ -207,20 +207,15 @@ def wrong_loop(make: Any, columns: slice) -> Any:
     return made
 
 
-def wrong_product(make: Any, columns: slice) -> Any:
-    def made(self: Any, *args: Any, **keywords: Any) -> None:
-        make(self, *args, **keywords)
-        self.commands[-1].table[columns] *= 1000
-
-    return made
-
-
 PLANTS = {
     "loop": (executor, "bound", wrong_loop, lambda x: np.tanh(x[:, ::2]) * 2.0, r"loop\(.*tanh"),
     "copies": (commands, "bound", wrong_loop, lambda x: np.concatenate([x[:, ::2], x[:, :1]], 1), r"loop\("),
     "sum": (commands, "reduced", wrong_loop, lambda x: np.tanh(x).sum(1), "reduction"),
-    "product": (commands.Commands, "_product", wrong_product, lambda x: np.tanh(x @ W), "gemm"),
+    "product": (commands, "multiplied", wrong_loop, lambda x: np.tanh(x @ W), "product"),
+    "product by BLAS": (commands, "_by_blas", wrong_loop, lambda x: np.tanh(np.tile(x, (1, 10)) @ np.eye(40)), "gemm"),
 }  # fmt: skip
+COLUMNS = {"product": (slice(1, 2), slice(4, None)), "product by BLAS": (slice(2, 3), slice(5, 8))}
+"""Of a table: what is a size, and what are strides; else the first one is a size, and strides follow it."""
 
 
 @needs_llvm
@@ -231,9 +226,7 @@ def test_a_number_too_large_in_a_table_is_caught_before_it_is_used(monkeypatch, 
     module, function, wrong, f, what = PLANTS[name]
     monkeypatch.setattr(checks, "CHECKED", True)
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(7, 2), arrays))
-    columns = slice(2, 3) if name == "product" else slice(1)
-    if where == "strides":
-        columns = slice(5, 8) if name == "product" else slice(1, None)
+    columns = COLUMNS.get(name, (slice(1), slice(1, None)))[where == "strides"]
     inside = lambda x: f(x)
     if mixed:  # what is sorted is NumPy's
         monkeypatch.setattr(tiling, "WORTH", 1 << 60)
@@ -276,6 +269,20 @@ def test_whole_vectors_of_too_few_entries_are_caught(monkeypatch, n):
         else:
             with pytest.raises(RuntimeError, match="reaches"):
                 short()
+
+
+@needs_llvm
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_of_more_rows_or_columns_than_there_are_are_caught(monkeypatch, dtype):
+    monkeypatch.setattr(checks, "CHECKED", True)
+    made = lambda m, n: products.multiplied(*(np.ones((1, *own), dtype) for own in ((m, 3), (3, n), (m, n))))
+    long = made(6, 40)
+    long()
+    for m, n in ((5, 40), (6, 3), (1, 1)):
+        own = made(m, n)
+        own()
+        with pytest.raises(RuntimeError, match="reaches"):
+            bound.Bound(long.function, own.addresses, own.table, own.arrays, long.axes)()
 
 
 @needs_llvm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +14,7 @@ from tiles import run
 
 import minijac as mj
 from minijac.program.cpu import fusion, regions, tiling
-from minijac.program.cpu.native import bound, checks, commands, llvm, loops
+from minijac.program.cpu.native import bound, checks, commands, llvm, loops, products
 from minijac.program.cpu.native.functions import FUNCTIONS, LIMITS, ULPS
 
 mpmath = pytest.importorskip("mpmath")
@@ -294,9 +295,14 @@ PRODUCTS = [
 ]  # fmt: skip
 
 
+BY = {"its size": products.worthwhile, "machine code": lambda a, b: True, "BLAS": lambda a, b: False}
+
+
 @pytest.mark.parametrize("a, b", PRODUCTS)
 @pytest.mark.parametrize("dtype", TYPES)
-def test_products_of_any_shape_and_layout(a, b, dtype):
+@pytest.mark.parametrize("by", BY)
+def test_products_of_any_shape_and_layout(monkeypatch, a, b, dtype, by):
+    monkeypatch.setattr(commands, "worthwhile", BY[by])
     random = np.random.default_rng(0)
     layouts = [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, -1)[..., ::2], lambda x: x[..., ::-1]]
     for first in layouts:
@@ -308,6 +314,71 @@ def test_products_of_any_shape_and_layout(a, b, dtype):
             for command in written.commands:
                 command()
             np.testing.assert_allclose(out, np.matmul(x, y), rtol=1e-5, atol=1e-5)
+
+
+SIDES = [*range(1, 10), 15, 16, 17, 24, 33]
+OPERANDS: dict[str, Any] = {
+    "in rows": lambda x: np.ascontiguousarray(x),
+    "in columns": lambda x: np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2),
+    "with gaps": lambda x: np.repeat(np.repeat(x, 2, 1), 3, 2)[:, ::2, ::3],
+    "turned round": lambda x: np.ascontiguousarray(x[:, ::-1, ::-1])[:, ::-1, ::-1],
+    "one for all": lambda x: np.broadcast_to(x[:1], x.shape),
+}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("n", SIDES)
+@pytest.mark.parametrize("first", OPERANDS)
+def test_small_products_are_within_rounding_and_touch_nothing_beside(monkeypatch, first, n, dtype):
+    monkeypatch.setattr(checks, "CHECKED", True)
+    random, eps = np.random.default_rng(n), np.finfo(dtype).eps
+    for m, k, stack in [*itertools.product(SIDES, (1, 2, 3, 8), (1,)), (3, 3, 5), (8, 5, 2), (1, 40, 3), (13, 33, 2)]:
+        a, b = (random.normal(size=(stack, *shape)).astype(dtype) for shape in ((m, k), (k, n)))
+        around = np.full((stack, m + 1, n + 3), np.nan, dtype)
+        a, b, out = OPERANDS[first](a), np.repeat(b, 2, 1)[:, ::2] if m % 2 else b, around[:, :-1, :-3]
+        products.multiplied(a, b, out)()
+        exact, size = a.astype(np.longdouble) @ b, np.abs(a) @ np.abs(b)
+        assert (np.abs(out - exact) <= k * eps * size).all(), (m, k, stack)
+        assert np.isnan(around[:, -1]).all() and np.isnan(around[:, :, -3:]).all()
+
+
+def test_a_product_that_goes_beyond_its_arrays_is_caught_before_it_does(monkeypatch):
+    monkeypatch.setattr(checks, "CHECKED", True)
+    a, b, out = (np.ones(shape) for shape in ((2, 7, 3), (2, 3, 5), (2, 7, 5)))
+    for place in range(11):  # sizes and strides
+        command = products.multiplied(a, b, out)
+        command.table[place] *= 2
+        with pytest.raises(RuntimeError, match="reaches"):
+            command()
+
+
+@pytest.mark.parametrize("a, b", [((0, 3), (3, 4)), ((5, 0), (0, 4)), ((5, 3), (3, 0)), ((0, 3, 3), (0, 3, 3))])
+def test_products_over_nothing_are_numpys(a, b):
+    compiled = mj.compile(lambda x, y: np.tanh(x @ y) + 1.0)
+    x, y = np.ones(a), np.ones(b)
+    np.testing.assert_array_equal(compiled(x, y), np.tanh(x @ y) + 1.0)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size, threads", [(1, 1), (7, 2), (16, 3)])
+@pytest.mark.parametrize("checked", [False, True])
+def test_jacobians_of_small_products_of_each_sample(monkeypatch, dtype, size, threads, checked):
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(checks, "CHECKED", checked)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, threads), arrays))
+    seen = []
+    monkeypatch.setattr(commands, "multiplied", lambda *given: seen.append(given) or products.multiplied(*given))
+    W = np.random.default_rng(1).normal(size=(3, 5)).astype(dtype)
+
+    def f(x):
+        frames = np.sin(x[:, :, None] * W[:, :3])
+        return np.tanh((frames @ np.swapaxes(np.cos(frames), 1, 2)) @ W)
+
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(dtype)
+    compiled, expected = mj.compile(mj.jacobian(f)), mj.jacobian(f)(x)
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(x), expected, rtol=2e-4 if dtype is np.float32 else 1e-12, atol=1e-5)
+    assert seen and native_of(compiled, x)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -19,6 +19,7 @@ from . import checks
 from .bound import Bound, bound, whole
 from .checks import Axes
 from .llvm import address_of
+from .products import in_rows, multiplied, worthwhile
 from .reductions import STARTS, reduced
 from .runner import gemm, work
 
@@ -180,24 +181,26 @@ class Commands:
             b, out = b[:, None], out[..., None]
         lead = out.shape[:-2]
         a, b = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b))
-        (a, (ta, lda)), (b, (tb, ldb)), into = self._as_matrix(a), self._as_matrix(b), _orientation(out)
-        if into is None or into[0] != 111:
+        if (_orientation(out) or (0,))[0] != 111:
             raise NotNative("a product into a transposed array")
-        for a1, b1, c1, count, steps in _stacks(a, b, out):
-            (m, k), n = a1.shape, b1.shape[-1]
-            table = np.array([ta, tb, m, n, k, lda, ldb, into[1], count, *steps], np.int64)
-            addresses = np.array([x.ctypes.data for x in (a1, b1, c1)], np.intp)
-            self.commands.append(Bound(function, addresses, table, (a1, b1, c1), partial(_axes, a.itemsize)))
+        copies: dict[Any, Any] = {}
+        for a1, b1, c1 in _stacks(a, b, out):
+            if worthwhile(a1, b1):
+                found = multiplied(a1, b1 if in_rows(b1) else self._copy(b1, copies), c1)
+            else:
+                a1, b1 = (x if _orientation(x) else self._copy(x, copies) for x in (a1, b1))
+                found = _by_blas(function, a1, b1, c1)
+            self.commands.append(found)
 
-    def _as_matrix(self, x: Any) -> tuple[Any, tuple[int, int]]:
-        """The operand, or a copy of it, as BLAS takes it, and how that is."""
-        found = _orientation(x)
-        if found is not None:
-            return x, found
-        used = tuple(slice(None) if stride else slice(0, 1) for stride in x.strides[:-2])
-        copy = np.empty(x[used].shape, x.dtype)
-        self._entries(copy, "({})", x[used])
-        return np.broadcast_to(copy, x.shape), (111, copy.shape[-1])
+    def _copy(self, x: Any, copies: dict[Any, Any]) -> Any:
+        """The operand in rows, copied by a command, once for all parts of a product."""
+        key = x.ctypes.data, x.shape, x.strides
+        if key not in copies:
+            used = x if x.strides[0] else x[:1]
+            copy = np.empty(used.shape, x.dtype)
+            self._entries(copy, "({})", used)
+            copies[key] = np.broadcast_to(copy, x.shape)
+        return copies[key]
 
 
 def _known(x: Any) -> Any:
@@ -220,27 +223,34 @@ def _orientation(x: Any) -> tuple[int, int] | None:
 
 
 def _stacks(a: Any, b: Any, out: Any) -> Any:
-    """Products as few stacks of equal strides: their first matrices, how many there are, and the strides."""
+    """Products as few stacks of matrices, of three axes."""
     if out.ndim == 3 and not b.strides[0] and all(x.strides[0] == x.shape[1] * x.strides[1] for x in (a, out)):
-        a, out = (_joined(x) for x in (a, out))  # all rows by one matrix
-        b = b[0]
+        a, b, out = _joined(a), b[0], _joined(out)  # all rows by one matrix
     if out.ndim == 2:
-        yield a, b, out, 1, (0, 0, 0)
+        yield a[None], b[None], out[None]
         return
-    if out.ndim > 3:
-        flat = [x.strides[0] == x.strides[1] * x.shape[1] or x.shape[0] == 1 for x in (a, b, out)]
-        if all(flat):
-            yield from _stacks(*(_joined(x) for x in (a, b, out)))
-        else:
-            for each in zip(a, b, out, strict=True):
-                yield from _stacks(*each)
+    if out.ndim == 3:
+        yield a, b, out
         return
-    yield a[0], b[0], out[0], out.shape[0], tuple(x.strides[0] for x in (a, b, out))
+    if all(x.strides[0] == x.strides[1] * x.shape[1] or x.shape[0] == 1 for x in (a, b, out)):
+        yield from _stacks(_joined(a), _joined(b), _joined(out))
+        return
+    shortest = int(np.argmin(out.shape[:-2]))
+    for each in zip(*(np.moveaxis(x, shortest, 0) for x in (a, b, out)), strict=True):
+        yield from _stacks(*each)
 
 
 def _joined(x: Any) -> Any:
     """The first two axes as one."""
     return np.lib.stride_tricks.as_strided(x, (x.shape[0] * x.shape[1], *x.shape[2:]), x.strides[1:])
+
+
+def _by_blas(function: Any, a: Any, b: Any, out: Any) -> Bound:
+    (ta, lda), (tb, ldb), (_, ldc) = (_orientation(x) or (0, 0) for x in (a, b, out))
+    (count, m, k), n = a.shape, b.shape[-1]
+    table = np.array([ta, tb, m, n, k, lda, ldb, ldc, count, *(x.strides[0] for x in (a, b, out))], np.int64)
+    addresses = np.array([x.ctypes.data for x in (a, b, out)], np.intp)
+    return Bound(function, addresses, table, (a, b, out), partial(_axes, a.itemsize))
 
 
 def _axes(size: int, table: Any) -> Sequence[Axes]:

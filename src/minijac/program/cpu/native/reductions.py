@@ -16,6 +16,7 @@ from .bound import Bound, merged
 from .checks import Axes
 from .llvm import compiled
 from .loops import lanes_of
+from .text import Text
 
 __all__ = ["STARTS", "reduced"]
 
@@ -74,25 +75,12 @@ def _function(form: Reduction) -> Callable[..., int]:
     return compiled(_Text(form).text(), "reduction", 2)
 
 
-class _Text:
+class _Text(Text):
     """The text of a reduction."""
 
     def __init__(self, form: Reduction) -> None:
+        super().__init__(form.char, form.lanes)
         self.form = form
-        self.number = "float" if form.char == "f" else "double"
-        self.bits, self.size = (32, 4) if form.char == "f" else (64, 8)
-        self.vector = f"<{form.lanes} x {self.number}>"
-        self.mask = f"<{form.lanes} x i1>"
-        self.lines: list[str] = []
-        self._names = 0
-
-    def say(self, *lines: str) -> None:
-        self.lines += lines
-
-    def new(self, text: str) -> str:
-        self._names += 1
-        self.say(f"%v{self._names} = {text}")
-        return f"%v{self._names}"
 
     def combined(self, a: str, b: str) -> str:
         if self.form.function is np.add:
@@ -102,38 +90,14 @@ class _Text:
         first = self.new(f"or {self.mask} {better}, {odd}")
         return self.new(f"select {self.mask} {first}, {self.vector} {a}, {self.vector} {b}")
 
-    def splat(self, kind: str, value: str) -> str:
-        whole = f"<{self.form.lanes} x {kind}>"
-        one = self.new(f"insertelement {whole} poison, {kind} {value}, i32 0")
-        return self.new(f"shufflevector {whole} {one}, {whole} poison, <{self.form.lanes} x i32> zeroinitializer")
-
     def masked(self, left: str) -> str:
         numbers = ", ".join(f"i64 {lane}" for lane in range(self.form.lanes))
         return self.new(f"icmp ult <{self.form.lanes} x i64> <{numbers}>, {self.splat('i64', left)}")
 
-    def loop(self, name: str, size: str, step: int, body: Callable[[str, str], str], start: str = "") -> str:
-        """A loop, of which `body` takes the index and what is gathered so far, and gives what is from then on."""
-        self.say(f"br label %{name}p", f"{name}p:", f"br label %{name}h", f"{name}h:")
-        self.say(f"%{name} = phi i64 [0, %{name}p], [%{name}n, %{name}l]")
-        if start:
-            self.say(f"%{name}a = phi {self.vector} [{start}, %{name}p], [%{name}b, %{name}l]")
-        self.say(f"%{name}c = icmp ult i64 %{name}, {size}", f"br i1 %{name}c, label %{name}i, label %{name}e")
-        self.say(f"{name}i:")
-        result = body(f"%{name}", f"%{name}a")
-        self.say(f"br label %{name}l", f"{name}l:")
-        if start:
-            self.say(f"%{name}b = select i1 true, {self.vector} {result}, {self.vector} {result}")
-        self.say(f"%{name}n = add i64 %{name}, {step}", f"br label %{name}h", f"{name}e:")
-        return f"%{name}a"
-
-    def moved(self, address: str, index: str, stride: str) -> str:
-        offset = self.new(f"mul i64 {index}, {stride}")
-        return self.new(f"getelementptr i8, ptr {address}, i64 {offset}")
-
     def load(self, address: str, mask: str | None) -> str:
         if mask is None:
             return self.new(f"load {self.vector}, ptr {address}, align {self.size}")
-        name = f"@llvm.masked.load.v{self.form.lanes}f{self.bits}.p0"
+        name = f"@llvm.masked.load.{self.suffix}.p0"
         rest = f"i32 {self.size}, {self.mask} {mask}, {self.vector} %start"
         return self.new(f"call {self.vector} {name}(ptr {address}, {rest})")
 
@@ -144,17 +108,13 @@ class _Text:
             *(f"%x{k}" for k in range(form.kept)), *(f"%g{k}" for k in range(form.gone)),
             *(f"%o{k}" for k in range(form.kept)),
         ]  # fmt: skip
-        for k, name in enumerate(names):
-            self.say(f"{name}p = getelementptr i64, ptr %s, i64 {k}", f"{name} = load i64, ptr {name}p, align 8")
-        self.say("%x = load ptr, ptr %p, align 8", "%op = getelementptr ptr, ptr %p, i64 1")
-        self.say("%o = load ptr, ptr %op, align 8")
+        self.read(("%x", "%o"), names)
         start = f"{self.number} 0x{np.float64(STARTS[form.function]).view(np.uint64):016X}"
         self.say(f"%start = bitcast {self.vector} <{', '.join([start] * form.lanes)}> to {self.vector}")
         self._kept(0, "%x", "%o")
-        suffix = f"v{form.lanes}f{self.bits}.p0"
         declared = (
-            f"declare {self.vector} @llvm.masked.load.{suffix}(ptr, i32, {self.mask}, {self.vector})\n"
-            f"declare void @llvm.masked.store.{suffix}({self.vector}, ptr, i32, {self.mask})\n"
+            f"declare {self.vector} @llvm.masked.load.{self.suffix}.p0(ptr, i32, {self.mask}, {self.vector})\n"
+            f"declare void @llvm.masked.store.{self.suffix}.p0({self.vector}, ptr, i32, {self.mask})\n"
         )
         body = "\n".join(self.lines)
         return f"{declared}define i32 @reduction(ptr %p, ptr %s) nounwind {{\n{body}\nret i32 0\n}}\n"
@@ -163,9 +123,9 @@ class _Text:
         form = self.form
         if axis < form.kept - (not form.along):
 
-            def body(index: str, _: str) -> str:
+            def body(index: str, _: Sequence[str]) -> Sequence[str]:
                 self._kept(axis + 1, self.moved(x, index, f"%x{axis}"), self.moved(out, index, f"%o{axis}"))
-                return ""
+                return ()
 
             self.loop(f"kept{axis}", f"%n{axis}", 1, body)
         elif form.along:
@@ -177,22 +137,20 @@ class _Text:
         """The last axis of the result, by vectors, the last of which ends where it does."""
         form = self.form
 
-        def body(index: str, _: str) -> str:
+        def body(index: str, _: Sequence[str]) -> Sequence[str]:
             mask = None
             if form.masked:
                 mask = self.masked(self.new(f"sub i64 %n{axis}, {index}"))
             else:
-                end = self.new(f"sub i64 %n{axis}, {form.lanes}")
-                fits = self.new(f"icmp ult i64 {index}, {end}")
-                index = self.new(f"select i1 {fits}, i64 {index}, i64 {end}")
+                index = self.least(index, self.new(f"sub i64 %n{axis}, {form.lanes}"))
             result = self._gone(0, self.moved(x, index, f"%x{axis}"), "%start", mask)
             target = self.moved(out, index, f"%o{axis}")
             if mask is None:
                 self.say(f"store {self.vector} {result}, ptr {target}, align {self.size}")
             else:
-                name = f"@llvm.masked.store.v{form.lanes}f{self.bits}.p0"
+                name = f"@llvm.masked.store.{self.suffix}.p0"
                 self.say(f"call void {name}({self.vector} {result}, ptr {target}, i32 {self.size}, {self.mask} {mask})")
-            return ""
+            return ()
 
         self.loop(f"kept{axis}", f"%n{axis}", form.lanes, body)
 
@@ -201,16 +159,16 @@ class _Text:
         form = self.form
         last = axis == form.gone - 1
 
-        def body(index: str, gathered: str) -> str:
+        def body(index: str, gathered: Sequence[str]) -> Sequence[str]:
             place = self.moved(x, index, f"%g{axis}")
             if not last:
-                return self._gone(axis + 1, place, gathered, mask)
-            return self.combined(gathered, self.load(place, mask))
+                return (self._gone(axis + 1, place, gathered[0], mask),)
+            return (self.combined(gathered[0], self.load(place, mask)),)
 
         if not (last and form.along):
-            return self.loop(f"gone{axis}", f"%m{axis}", 1, body, sofar)
+            return self.loop(f"gone{axis}", f"%m{axis}", 1, body, [sofar])[0]
         full = self.new(f"and i64 %m{axis}, {-form.lanes}")
-        whole = self.loop(f"gone{axis}", full, form.lanes, body, sofar)
+        (whole,) = self.loop(f"gone{axis}", full, form.lanes, body, [sofar])
         left = self.new(f"sub i64 %m{axis}, {full}")
         rest = self.load(self.moved(x, full, f"%g{axis}"), self.masked(left))
         return self.combined(whole, rest)
