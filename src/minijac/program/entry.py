@@ -260,7 +260,7 @@ def _watched(
 def _recorded(
     fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How, lifted: Sequence[Any]
 ) -> tuple[Entry, set[int], list[tuple[Any, Any]]]:
-    recorder = Recorder()
+    recorder = Recorder(postpones=not how.plain)
     symbols = [
         unmarked(leaf) if isinstance(leaf, bool | str | np.bool_ | Static) else recorder.input(leaf) for leaf in leaves
     ]

@@ -22,6 +22,7 @@ from ..tape.trace import Trace
 from ..tape.traced import FIXED, Indexable, Traced
 from .ir import Instruction, Program, Value
 from .loops import LOOP, PICK, SEVERAL, Loop
+from .standing import Standing
 
 __all__ = [
     "Foreign",
@@ -182,10 +183,16 @@ kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
-    __slots__ = ("_captured", "_numbers", "_replaced", "arrays", "bounded", "instructions", "shaping", "values")
+    __slots__ = (
+        "_captured", "_numbers", "_replaced", "arrays", "bounded", "given", "instructions", "shaping", "standing",
+        "values",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, postpones: bool = False) -> None:
         super().__init__()
+        self.standing = Standing(postpones)
+        self.given: dict[int, Any] = {}
+        """Its inputs, by number."""
         self.program = self
         self.values: list[Value] = []
         self.instructions: list[Instruction] = []
@@ -206,6 +213,8 @@ class Recorder(Trace):
         self.program = None
         self._captured.clear()
         self._numbers.clear()
+        self.given.clear()
+        self.standing = Standing(False)
         self.shaping = []
 
     def _symbol(self, value: Any, kind: str, content: Any = None) -> Symbol:
@@ -221,6 +230,7 @@ class Recorder(Trace):
         check_operand("argument of a compiled function", value)
         self.arrays.append(value)
         symbol = self._symbol(value, "input")
+        self.given[symbol.index] = value
         symbol.link = FIXED
         return symbol
 
@@ -338,9 +348,11 @@ class Recorder(Trace):
                 value._refuse(f"{op.name} with a parameter that depends on values,")
         if not op.takes_numbers(len(args)):
             plain = [np.asarray(x) if is_number(x) else x for x in plain]
-        out = op.value(*plain, **params)
+        out, stands = self.standing.result(self, op, numbers, plain, params)
         check_operand(op.name, out)
         symbol = self._symbol(out, "computed")
+        if stands:
+            self.standing.note(symbol.index, out)
         self.instructions.append(Instruction(op, tuple(numbers), params, symbol.index))
         return symbol
 
@@ -357,5 +369,6 @@ class Recorder(Trace):
         results = []
         for k, array in enumerate(like):
             results.append(self._symbol(array, "computed"))
+            self.standing.note(results[-1].index, array)
             self.instructions.append(Instruction(PICK, (several,), {"index": k}, results[-1].index))
         return results

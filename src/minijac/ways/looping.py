@@ -79,7 +79,7 @@ def as_loop(step: Callable[[Any, Any], Any], carry: Any, xs: Any, count: int, pl
         finally:  # each step draws its own
             drew = drawn(undo=True)
         return None if drew or made else as_scan(closed, first, leaves, len(carries), count, plainly)
-    except (TraceError, MutationError, Foreign):  # as the loop itself says, or does without
+    except (TraceError, MutationError, Foreign, np.linalg.LinAlgError):  # as the loop itself says, or does without
         return None
 
 

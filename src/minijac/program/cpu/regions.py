@@ -27,6 +27,8 @@ SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
 ROUNDS, ENOUGH = 3, 0.05
 """Each candidate is timed so often, or for so many seconds, after a first call; the median tells."""
+LONG = 0.5
+"""Seconds of a first call that tell as much as those after it."""
 CANDIDATES, SECONDS = 3, 0.2
 """So many candidates are tried at least, if there are, and more until they have taken so many seconds."""
 LARGE = 1 << 24
@@ -343,8 +345,8 @@ class Tiles:
 
     @staticmethod
     def _timed(schedule: Schedule, arrays: Sequence[Any]) -> tuple[float, Schedule]:
-        schedule(arrays)
-        times: list[float] = []
+        first = _seconds(schedule, arrays)
+        times = [first] if first > LONG else []
         while len(times) < ROUNDS and sum(times) < ENOUGH:
             times.append(_seconds(schedule, arrays))
         return sorted(times)[(len(times) - 1) // 2], schedule
