@@ -26,7 +26,10 @@ from numpy.random import bit_generator
 from ..backend import is_array
 from ..lines import of_library
 
-__all__ = ["GENERATORS", "GONE", "PLAIN", "Held", "drawn_from", "held", "unchanged", "unseeded", "watcher"]
+__all__ = [
+    "GENERATORS", "GONE", "PLAIN", "Content", "Held", "drawn_from", "extent", "held", "same", "type_of", "unchanged",
+    "unseeded", "watcher",
+]  # fmt: skip
 
 MOST_VISITED = 10_000
 """Objects that are looked at, so that a function that holds a large collection is not searched for long."""
@@ -86,13 +89,13 @@ def held(fn: Callable[..., Any]) -> list[Held]:
         read, value, names = waiting.pop()
         if id(value) in seen and _one_call(read, seen[id(value)]):
             continue
-        atom, fixed = isinstance(value, ATOMS), isinstance(read, partial) and read.func is _same
+        atom, fixed = isinstance(value, ATOMS), isinstance(read, partial) and read.func is same
         if (atom or isinstance(value, FOLLOWED)) and not fixed:
             plain.append((names, Held(read, value)))
         elif isinstance(value, tuple):
             plain.append((names[:1], Held(read, value)))
         elif isinstance(value, COLLECTIONS):
-            looked = [(names[:1], Content(read, _extent, value))]
+            looked = [(names[:1], Content(read, extent, value))]
             looked += [(names, Content(read, _plain_in, value))] if isinstance(value, dict) else []
             plain += [(by, Held(content, content.last)) for by, content in looked]
         if isinstance(value, GENERATORS) or (is_array(value) and not atom):
@@ -106,8 +109,8 @@ def held(fn: Callable[..., Any]) -> list[Held]:
                 if _function_like(value):
                     plain.append((names, Held(read, value)))
                 else:
-                    inside = Content(partial(_attribute, read, "__dict__"), _extent, value.__dict__)
-                    plain += [(names, Held(partial(_type, read), type(value))), (names, Held(inside, inside.last))]
+                    inside = Content(partial(_attribute, read, "__dict__"), extent, value.__dict__)
+                    plain += [(names, Held(partial(type_of, read), type(value))), (names, Held(inside, inside.last))]
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
                 known.update(_names(value.__code__, strings=True))
             waiting += _inside(read, value, names)
@@ -127,9 +130,9 @@ def _inside(read: Callable[[], Any], value: Any, names: Names) -> Iterator[Reach
         yield from _of_function(read, value)
     elif isinstance(value, MethodType | partial):
         parts = (value.__self__, value.__func__) if isinstance(value, MethodType) else (value.func, *value.args)
-        yield from ((partial(_same, part), part, ANY) for part in parts)
+        yield from ((partial(same, part), part, ANY) for part in parts)
         if isinstance(value, partial):
-            yield partial(_attribute, partial(_same, value), "keywords"), value.keywords, ANY
+            yield partial(_attribute, partial(same, value), "keywords"), value.keywords, ANY
     elif isinstance(value, ReferenceType):
         yield value, value(), ANY
     elif isinstance(value, dict):
@@ -161,7 +164,7 @@ def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reach
         yield partial(getattr, value, "__code__"), value.__code__, (None, value.__name__)
         names = set(_names(value.__code__))
         if "random" in names:
-            yield from ((partial(_same, each), each, ANY) for each in GLOBAL)
+            yield from ((partial(same, each), each, ANY) for each in GLOBAL)
         yield from _named(value.__globals__, names)
         for part in ("__defaults__", "__dict__"):
             yield from _inside(partial(_attribute, read, part), getattr(value, part), ANY)
@@ -181,7 +184,7 @@ def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator
             if isinstance(function, FunctionType):
                 methods.add(name)
                 if kind not in kinds and name.startswith("__") and name not in (*MAKING, *CALLED):
-                    yield partial(_same, function), function, ANY
+                    yield partial(same, function), function, ANY
                 elif kind not in kinds:
                     yield partial(_defined, kind, name), function, (name, None) if name in CALLED else (name,)
             elif not isinstance(inner, MemberDescriptorType):
@@ -231,7 +234,7 @@ def _told(names: Names) -> str:
     return next((name for name in names if name), "a value without a name")
 
 
-def _same(value: Any) -> Any:
+def same(value: Any) -> Any:
     return value
 
 
@@ -259,9 +262,9 @@ class Content:
     def __init__(self, read: Callable[[], Any], look: Callable[[Any], list[Any]], found: Any) -> None:
         self.read, self.look, self.last = read, look, look(found)
         of_set = isinstance(found, set | frozenset)
-        self.of_extent = look is _extent and not of_set
+        self.of_extent = look is extent and not of_set
         """Whether it is looked at for its type and length alone."""
-        self.key: Callable[[Any], Any] = _exact if look is _plain_in else _unordered if of_set else _same
+        self.key: Callable[[Any], Any] = _exact if look is _plain_in else _unordered if of_set else same
 
     def __call__(self) -> Any:
         now, last = self.look(self.read()), self.last
@@ -270,7 +273,7 @@ class Content:
         return last if self.key(now) == self.key(last) else now
 
 
-def _extent(found: Any) -> list[Any]:
+def extent(found: Any) -> list[Any]:
     """The type of a collection and its length; of a set what is in it, or, of a large one, which it is."""
     if not isinstance(found, set | frozenset):
         return [type(found), len(found) if isinstance(found, COLLECTIONS) else None]
@@ -308,12 +311,12 @@ MOST_SPELLED = 256
 """Names above which each is read by a call: a long text takes a while to compile."""
 
 
-def watcher(watched: Sequence[Held]) -> Callable[[], bool]:
+def watcher(watched: Sequence[Held], most: int = MOST_SPELLED) -> Callable[[], bool]:
     """One function that tells whether all that is watched is the very same as before; it may raise any of `GONE`.
 
     It is asked in each call of a compiled function, so it is written as one expression.
     """
-    if len(watched) > MOST_SPELLED:
+    if len(watched) > most:
         return lambda: all(read() is value for read, value, _ in watched)
     names: dict[str, Any] = {}
 
@@ -340,9 +343,9 @@ def _spelled(read: Callable[[], Any], name: Callable[[Any], str]) -> str:
         return f"{name(args[0]) if func is getattr else _spelled(args[0], name)}.{args[1]}"
     if func in (getitem, _item):
         return f"{name(args[0]) if func is getitem else _spelled(args[0], name)}[{name(args[1])}]"
-    if func is _type:
+    if func is type_of:
         return f"type({_spelled(args[0], name)})"
-    return name(args[0]) if func is _same else f"{name(read)}()"
+    return name(args[0]) if func is same else f"{name(read)}()"
 
 
 def unchanged(each: Held) -> bool:
@@ -367,7 +370,7 @@ def _function_like(value: Any) -> bool:
     return hasattr(value, "__name__") or not hasattr(value, "__dict__")
 
 
-def _type(read: Callable[[], Any]) -> type:
+def type_of(read: Callable[[], Any]) -> type:
     return type(read())
 
 

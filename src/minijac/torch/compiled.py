@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import optree
@@ -16,8 +14,9 @@ from ..foreign import a_function
 from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
 from ..program.compiled import compile as compile_arrays
-from ..program.held import CALLED, ELSEWHERE
+from ..program.held import ELSEWHERE, GONE
 from ..transforms.products import value_and_grad, vjp
+from .captured import modules_of, settings_of, stands, state_of, watched
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
 from .tensors import array_of, tensor_of
@@ -38,8 +37,10 @@ class Program:
         self.derived: dict[Any, Any] = {}
         """What was compiled for derivatives: by the inputs that have one, and the outputs that have a cotangent."""
 
-    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
-        arrays = [array_of(t) if isinstance(t, Tensor) else t for t in tensors]
+    def __call__(self, tensors: Sequence[Any], arrays: Sequence[Any] = ()) -> list[Any]:
+        """The results for `tensors`, of which the last ones are `arrays`, if the caller has those already."""
+        first = tensors[: len(tensors) - len(arrays)]
+        arrays = [*[array_of(t) if isinstance(t, Tensor) else t for t in first], *arrays]
         wanted = tuple([k for k, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad])
         if not wanted or not torch.is_grad_enabled():
             return [_tensor(y) for y in self.replay(*arrays)]
@@ -128,108 +129,20 @@ class _Replay(torch.autograd.Function):  # type: ignore[misc]
         return None, None, *program([*inputs, *[cotangents[n].contiguous() for n in given]])
 
 
-# -- what a function captures ------------------------------------------------------------------------------------------
-def modules_of(f: Any) -> list[Any]:
-    """The modules, and tensors, that a function can be seen to use: itself, what it closes over, globals it names."""
-    found: dict[int, Any] = {}
-    seen: set[int] = set()
-    waiting = [f]
-    while waiting:
-        x = waiting.pop()
-        if id(x) in seen:
-            continue
-        seen.add(id(x))
-        if isinstance(x, torch.nn.Module | Tensor):
-            found[id(x)] = x
-        elif isinstance(x, functools.partial):
-            waiting += [x.func, *x.args, *x.keywords.values()]
-        elif isinstance(x, types.MethodType):
-            waiting += [x.__self__, x.__func__]
-        elif isinstance(x, types.FunctionType):
-            waiting += [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
-            waiting += [*(x.__defaults__ or ()), getattr(x, "__wrapped__", None)]
-            if (x.__module__ or "").split(".")[0] not in ("torch", "minijac"):
-                waiting += [x.__globals__[name] for name in x.__code__.co_names if name in x.__globals__]
-        elif isinstance(x, list | tuple) and len(x) < 100:
-            waiting += x
-        elif isinstance(x, dict) and len(x) < 100:
-            waiting += x.values()
-        elif _is_users(x):
-            waiting += vars(x).values()
-    return list(found.values())
-
-
-def _is_users(x: Any) -> bool:
-    """Whether it is an object of a class of the user's, whose attributes a method may use."""
-    library = type(x).__module__.split(".")[0] in ("torch", "numpy", "builtins", "minijac")
-    return not library and hasattr(x, "__dict__") and not isinstance(x, type | types.ModuleType)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
-
-
-def _state(captured: Sequence[Any]) -> Iterator[Any]:
-    """What a recording depends on: kinds and modes of modules, their hooks, which tensors they hold, the numbers of
-    those of integers."""
-    for x in captured:
-        for module in x.modules() if isinstance(x, torch.nn.Module) else ():
-            yield type(module)
-            yield module.training
-            yield tuple([len(getattr(module, name)) for name in _HOOKS])
-            for t in (*module._parameters.values(), *module._buffers.values()):
-                yield _identity(t)
-        if isinstance(x, Tensor):
-            yield _identity(x)
-
-
-_OWN = frozenset(vars(torch.nn.Module())) - {"_modules"}
-_HOOKS = sorted(name for name in _OWN if name.endswith("_hooks") and "state_dict" not in name)
-
-
-def _watched(module: Any) -> list[str]:
-    """The attributes of a module of which `_state` tells all there is, so that programs need not look at them too."""
-    return [name for name in _OWN if name in ("_parameters", "_buffers", "training") or not getattr(module, name, None)]
-
-
-ELSEWHERE.append((torch.nn.Module, _watched))
-CALLED.add("forward")
-
-
-def _settings(captured: Sequence[Any]) -> list[tuple[dict[str, Any], str, Any]]:
-    """Numbers, strings and functions that are attributes of modules, each with where it stands."""
-    modules = [module for x in captured if isinstance(x, torch.nn.Module) for module in x.modules()]
-    places = [(vars(module), name, value) for module in modules for name, value in vars(module).items()]
-    return [place for place in places if isinstance(place[2], SETTINGS)]
-
-
-def _stands(place: tuple[dict[str, Any], str, Any]) -> bool:
-    attributes, name, value = place
-    now = attributes.get(name)
-    return now is value or (type(now) is type(value) and bool(now == value))
-
-
-SETTINGS = (int, float, str, types.FunctionType, types.BuiltinFunctionType)
-
-
-def _identity(t: Any) -> Any:
-    if t is None:
-        return None
-    return (id(t), t.requires_grad) if t.is_floating_point() or t.is_complex() else (id(t), t._version)
-
-
 # -- compile -----------------------------------------------------------------------------------------------------------
 class Entry:
     """A program for one signature, and the tensors that the function captures, which are inputs of it."""
 
     def __init__(self, fn: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
         self.at = [k for k, leaf in enumerate(leaves) if _is_input(leaf)]
-        settings = _settings(modules_of(fn))
+        settings = settings_of(modules_of(fn))
         self.captured, self.constants, scalar = _captured(fn, leaves, tree)
-        self.settings = [place for place in settings if _stands(place)]  # but for what the function itself counts
+        self.settings = [place for place in settings if stands(place)]  # but for what the function itself counts
+        self.arrays: Sequence[Any] = ()
+        """Those of the captured tensors, while they are these."""
+        self.kept: list[Any] = []
+        self.looked = 0
+        self.as_before: Callable[[], bool] = bool
         self.tree: Any = None
         fixed = [None if _is_input(leaf) else leaf for leaf in leaves]
 
@@ -252,15 +165,44 @@ class Entry:
 
     def holds(self) -> bool:
         """Whether the tensors that were taken for constants hold what they held, and attributes are what they were."""
-        same = all(t._version == version and t.data_ptr() == place for t, version, place in self.constants)
-        return same and all(map(_stands, self.settings))
+        for t, version, place in self.constants:
+            if t._version != version or t.data_ptr() != place:
+                return False
+        return all(map(stands, self.settings))
 
-    def __call__(self, leaves: list[Any]) -> Any:
-        captured = [halves(t) if _apart(t) else t for t in self.captured]
-        results = self.program([*[leaves[k] for k in self.at], *captured])
-        return optree.tree_unflatten(self.tree, results)
+    def look(self, fn: Callable[..., Any]) -> None:
+        """Keep the arrays of the captured tensors, and how all stands, so that `fresh` tells it in little time.
+
+        What changes in every call, of which nothing need be recorded anew, is looked at again ever less often.
+        """
+        self.looked += 1
+        if self.looked & (self.looked - 1) or any(t.device.type != "cpu" or _apart(t) for t in self.captured):
+            self.as_before = bool
+            return
+        self.kept = [
+            (t, t.detach(), t.data_ptr(), t.requires_grad) for t in (*self.captured, *[t for t, *_ in self.constants])
+        ]
+        self.arrays, self.as_before = list(map(array_of, self.captured)), watched(fn)
+
+    def fresh(self) -> bool:
+        """Whether all stands as when it was looked at: what `holds` asks, and that the kept arrays are the tensors."""
+        try:
+            if not self.as_before():
+                return False
+        except (ValueError, *GONE):  # it is not there any more
+            return False
+        for t, alias, place, grad in self.kept:
+            if t.requires_grad is not grad or t.data_ptr() != place or not t.is_set_to(alias):
+                return False
+        return self.holds()
+
+    def __call__(self, leaves: Sequence[Any], arrays: Sequence[Any] = ()) -> Any:
+        captured = self.captured if arrays else [halves(t) if _apart(t) else t for t in self.captured]
+        results = self.program([*[leaves[k] for k in self.at], *captured], arrays)
+        return results[0] if self.tree == LEAF else optree.tree_unflatten(self.tree, results)
 
 
+LEAF = optree.tree_structure(0, namespace="minijac")
 ELSEWHERE.append((Entry, vars))  # what it knows is no part of the function that it recorded
 
 
@@ -289,7 +231,7 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     if run.outer is not None:
         run.outer.close()
     modules = [x for x in modules_of(fn) if isinstance(x, torch.nn.Module)]
-    buffers = {id(t) for module in modules for t in module.buffers() if t.is_floating_point()}
+    buffers = {id(t) for module in modules for t in module.buffers(recurse=False) if t.is_floating_point()}
     inputs = {key: tensor for key, (tensor, _) in run.lifted.items()}
     constants: dict[int, Any] = {}
     for key, tensor in run.met.items():
@@ -307,6 +249,8 @@ class Compiled:
     def __init__(self, fn: Callable[..., Any], maxsize: int) -> None:
         self._fn, self._maxsize = fn, maxsize
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
+        self._latest: dict[Any, Entry] = {}
+        """Of each signature of arguments alone the entry that was called last."""
         self._lock = threading.RLock()
         self._hits = self._misses = 0
         _named(self, fn)
@@ -314,13 +258,23 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is not None:  # within a function that is followed already
             return self._fn(*args, **kwargs)
+        leaves, tree = _flat(args, kwargs)
+        signature = tree, torch.is_grad_enabled(), torch.get_default_dtype(), *map(_signature, leaves)
+        latest = self._latest.get(signature)
+        if latest is not None and latest.fresh():
+            self._hits += 1
+            return latest(leaves, latest.arrays)
+        return self._looked_at(signature, args, kwargs)
+
+    def _looked_at(self, signature: Any, args: Any, kwargs: Any) -> Any:
+        """The result where something is not as it was in the last call: by another entry, or a new one."""
         leaves, tree = optree.tree_flatten((args, kwargs), namespace="minijac")
-        key = (
-            tree, torch.is_grad_enabled(), torch.get_default_dtype(), *map(_signature, leaves),
-            *_state(modules_of(self._fn)),
-        )  # fmt: skip
+        key = *signature, *state_of(self._fn)
         entry = self._entries.get(key)
-        if entry is None or not entry.holds():
+        if entry is not None and entry.holds():
+            self._hits += 1
+            result = entry(leaves)
+        else:
             entry = Entry(self._fn, leaves, tree)
             result = entry(leaves)
             with self._lock:
@@ -328,9 +282,10 @@ class Compiled:
                 self._entries[key] = entry
                 if len(self._entries) > self._maxsize:
                     self._entries.popitem(last=False)
-            return result
-        self._hits += 1
-        return entry(leaves)
+                    self._latest.clear()
+        entry.look(self._fn)
+        self._latest[signature] = entry
+        return result
 
     def __reduce__(self) -> Any:
         return Compiled, (self._fn, self._maxsize)  # a copy records anew, for its own modules
@@ -343,12 +298,20 @@ class Compiled:
         """Forget all programs and their buffers."""
         with self._lock:
             self._entries.clear()
+            self._latest.clear()
             self._hits = self._misses = 0
+
+
+def _flat(args: Any, kwargs: Any) -> tuple[Sequence[Any], Any]:
+    """The leaves of the arguments and their tree; of tensors alone their number tells it."""
+    if not kwargs and all(isinstance(x, Tensor) for x in args):
+        return args, len(args)
+    return optree.tree_flatten((args, kwargs), namespace="minijac")
 
 
 def _signature(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
-        return tuple(leaf.shape), leaf.dtype, leaf.device, leaf.requires_grad
+        return leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad
     return type(leaf) if _is_input(leaf) else (type(leaf), leaf)
 
 

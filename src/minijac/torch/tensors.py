@@ -29,6 +29,7 @@ DTYPES: dict[Any, Any] = {
 }  # fmt: skip
 _wrapper = torch.Tensor._make_wrapper_subclass
 _DisableTorchDispatch, _DisableFunctions = torch._C._DisableTorchDispatch, torch._C.DisableTorchFunctionSubclass
+_followers = torch._C._len_torch_dispatch_stack
 _TORCH = {array: tensor for tensor, array in DTYPES.items()}
 
 
@@ -40,8 +41,11 @@ def torch_dtype(dtype: Any) -> Any:
 def array_of(tensor: Any) -> Any:
     """The tensor as an array in the same memory, or InputError."""
     try:
-        with _DisableTorchDispatch():  # what is followed is not concerned, and torch would go through Python for it
+        if not _followers():
             array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
+        else:
+            with _DisableTorchDispatch():  # what is followed is not concerned, and torch would go through Python for it
+                array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
     except (RuntimeError, TypeError):
         return _array_of(tensor)
     return array if array.dtype in _TORCH else _array_of(tensor)
@@ -82,7 +86,8 @@ def tensor_of(array: Any) -> Any:
     if not isinstance(array, np.ndarray | np.generic):
         return torch.from_dlpack(array)
     array = np.asarray(array)
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+    flags = array.flags
+    if not (flags.writeable and (flags.c_contiguous or all(stride >= 0 for stride in array.strides))):
         array = array.copy()
     return torch.from_numpy(array)
 
