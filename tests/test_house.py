@@ -16,10 +16,9 @@ PACKAGE = ROOT / "src" / "minijac"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "lines", "errors", "foreign", "backend", "memo", "prices", "strides", "algebra", "picks", "places", "tape", "ops",
-    "arguments", "operator", "numpy", "special_forms", "special", "scipy", "nn", "accumulation", "program", "ways",
-    "transforms",
-    "loops", "twins", "adapting", "views", "testing", "torch", "__init__", "demo", "__main__",
+    "lines", "errors", "foreign", "backend", "memo", "prices", "strides", "algebra", "picks", "places", "tape", "alike",
+    "ops", "arguments", "operator", "numpy", "special_forms", "special", "scipy", "nn", "accumulation", "program",
+    "ways", "transforms", "loops", "twins", "adapting", "views", "testing", "torch", "__init__", "demo", "__main__",
 )  # fmt: skip
 """From the ground up: each imports only from itself and from those before it."""
 

@@ -20,13 +20,22 @@ _PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"
 
 
 class Line(NamedTuple):
-    """A file, a line, the public function that was called there (None where an operator was), and the module inside of
-    which another package's code went on from there."""
+    """A place in code, the public function that was called there (None where an operator was), and the module inside of
+    which another package's code went on from there. Every operation has one, so which line it is waits to be asked."""
 
-    file: str
-    number: int
+    code: CodeType
+    instruction: int
     function: str | None
     module: Any = None
+
+    @property
+    def file(self) -> str:
+        return self.code.co_filename
+
+    @property
+    def number(self) -> int:
+        lines = self.code.co_lines()
+        return next((n for start, end, n in lines if start <= self.instruction < end and n), self.code.co_firstlineno)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.number}"
@@ -51,13 +60,13 @@ def caller(depth: int = 2) -> Line | None:
         if kind is _PUBLIC_HERE:
             function = code.co_name
         elif kind is _USERS:
-            return Line(code.co_filename, frame.f_lineno, function, module)
+            return Line(code, frame.f_lasti, function, module)
         elif kind is _PACKAGES:
-            installed = installed or (frame, function)
+            installed = installed or (code, frame.f_lasti, function)
             if module is None and MODULES and code is MODULES[0]:
                 module = frame.f_locals["self"]
         frame = frame.f_back
-    return installed and Line(installed[0].f_code.co_filename, installed[0].f_lineno, installed[1], module)
+    return installed and Line(installed[0], installed[1], installed[2], module)
 
 
 _USERS, _BELOW, _PUBLIC_HERE, _PACKAGES = "the user's", "minijac's or NumPy's", "of public functions", "a package's"

@@ -10,12 +10,52 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..algebra.block import Block
+from ..alike import rows_of
+from ..memo import Memo
 from ..ops.edges import Edge, Part
 from ..ops.families import Elementwise
 from ..tape.trace import Node
-from .liveness import discards, mark_live
+from .liveness import mark_live
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "Structure", "structure_of"]
+
+
+class Structure:
+    """The part of a tape that lies between some of its inputs and its outputs, whatever the numbers are."""
+
+    def __init__(self, nodes: Sequence[Node], inputs: set[int], outputs: Iterable[int]) -> None:
+        reached = set(inputs)
+        carried: dict[int, list[tuple[int, int]]] = {}
+        for i, node in enumerate(nodes):
+            if node.op is not None and i not in inputs:
+                inert = node.op.inert
+                carriers = [(k, p) for k, p in enumerate(node.parents) if p in reached and k not in inert]
+                if carriers:
+                    carried[i] = carriers
+                    reached.add(i)
+        self.outputs = [i for i in outputs if i in reached]
+        used = set(self.outputs)
+        for i in reversed(carried):
+            if i in used:
+                used.update([p for _, p in carried[i]])
+        self.operands = {i: carriers for i, carriers in carried.items() if i in used}
+        self.order = list(self.operands)
+        self.edges = sum(map(len, self.operands.values()))
+        ops: set[Any] = {nodes[i].op for i in self.order}
+        self.discards = any(op.selects is not None for op in ops)
+        """Whether operations leave out entries of their operands by values."""
+        self.chooses = any(op.chooses or op.flat for op in ops)
+        """Whether there may be entries without derivative beside a local derivative that is not finite."""
+        self.stepped = any(nodes[i].step is not None for i in self.order)
+
+
+def structure_of(nodes: Sequence[Node], inputs: Iterable[int], outputs: Iterable[int], *more: Any) -> Structure:
+    """The structure of what lies between, the same object for the same: plans and programs depend on it."""
+    ends = tuple(inputs), tuple(outputs)
+    return _STRUCTURES.get((rows_of(nodes), ends, more), lambda: Structure(nodes, set(ends[0]), ends[1]))
+
+
+_STRUCTURES = Memo[Structure](1024)
 
 
 class Graph:
@@ -31,6 +71,7 @@ class Graph:
         outputs: Iterable[int],
         live: Mapping[int, Any] | None = None,
         listed: bool = False,
+        structure: Structure | None = None,
     ) -> None:
         self.nodes = nodes
         self.listed = listed
@@ -38,46 +79,29 @@ class Graph:
         self.by_positions = False
         """Whether positions tell where samples are, so that another call may have them elsewhere."""
         self._edges: dict[tuple[int, int], Edge] = {}
-        self._restrict(inputs, outputs)
+        inputs = set(inputs)
+        self._restrict(inputs, structure or Structure(nodes, inputs, outputs))
         self._live = live or {}
         """Which entries of the outputs are used, where not all are."""
-        self.marked = not self._live and not any(discards(nodes[i]) for i in self.order)
+        self.marked = not self._live and not self.structure.discards
 
-    def _restrict(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
-        nodes = self.nodes
-        self.inputs = set(inputs)
-        reached = set(self.inputs)
-        carried: dict[int, list[tuple[int, int]]] = {}
-        for i, node in enumerate(nodes):
-            if node.op is not None and i not in self.inputs:
-                inert = node.op.inert
-                carriers = [(k, p) for k, p in enumerate(node.parents) if p in reached and k not in inert]
-                if carriers:
-                    carried[i] = carriers
-                    reached.add(i)
-        self.outputs = [i for i in outputs if i in reached]
-        used = set(self.outputs)
-        order = []
-        for i in reversed(carried):
-            if i in used:
-                order.append(i)
-                used.update([p for _, p in carried[i]])
-        self.order = order[::-1]
-        self._operands = {i: carried[i] for i in self.order}
+    def _restrict(self, inputs: set[int], structure: Structure) -> None:
+        self.inputs, self.structure = inputs, structure
+        self.order, self._operands, self.outputs = structure.order, structure.operands, structure.outputs
         self._stretched: dict[int, Any] | None = None
         self.steps: dict[int, list[int]] = {}
         """The nodes that are outputs of one step, by the first of them."""
         firsts: dict[int, int] = {}
-        for i in self.order:
-            if nodes[i].step is not None:
-                self.steps.setdefault(firsts.setdefault(id(nodes[i].step), i), []).append(i)
+        for i in self.order if structure.stepped else ():
+            if self.nodes[i].step is not None:
+                self.steps.setdefault(firsts.setdefault(id(self.nodes[i].step), i), []).append(i)
 
     def between(self, source: int, target: int) -> Graph:
         """The part between two nodes, of the same local derivatives."""
         self.mark_live()
         part: Graph = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
-        part._restrict([source], [target])
+        part._restrict({source}, Structure(self.nodes, {source}, [target]))
         return part
 
     def mark_live(self) -> None:

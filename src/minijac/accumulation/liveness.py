@@ -17,15 +17,10 @@ from ..tape.trace import Node
 if TYPE_CHECKING:
     from .graph import Graph
 
-__all__ = ["discards", "mark_live", "note_use", "used_entries"]
+__all__ = ["mark_live", "note_use", "used_entries"]
 
 _Wholes: TypeAlias = set[frozenset[int]]
 """The masks of each node that chooses between its operands, by identity: together they leave out nothing."""
-
-
-def discards(node: Node) -> bool:
-    """Whether an operation leaves out entries of its operands by values, not by structure."""
-    return node.op is not None and node.op.selects is not None
 
 
 def mark_live(graph: Graph, outputs: Mapping[int, Any]) -> dict[int, Any]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from ..algebra.block import Block
 from ..algebra.factors import product, size_of
-from ..algebra.labels import Label, Window
 from ..algebra.writing import covers
 from ..errors import InputError
 from ..memo import Memo
@@ -25,7 +24,7 @@ from ..prices import MATMUL, MOVE
 from .graph import Graph
 from .shadow import Cost, Ledger, ShadowGraph
 
-__all__ = ["Cost", "Plan", "accumulate", "chain_of", "mixed_plan", "plan_for", "price", "structure_of"]
+__all__ = ["Cost", "Plan", "accumulate", "chain_of", "mixed_plan", "plan_for", "price"]
 
 Order = Any
 """How to multiply a chain of segments, numbered from the input's side: a segment's number, ``("reverse", number)`` for
@@ -216,35 +215,6 @@ def write(block: Block, ledger: Ledger, fresh: bool = True) -> None:
         fresh = False
 
 
-def structure_of(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
-    """What a plan depends on: operations, shapes, dtypes and how they are connected.
-
-    What comes back stands for all that, is the same for the same, and is compared at once.
-    """
-    rows = []
-    for i in graph.order:
-        node = graph.nodes[i]
-        shapes = tuple([getattr(arg, "shape", ()) for arg in node.args])
-        params = _frozen(tuple(node.params.values()), {}) if node.params else ()
-        rows.append((node.op, node.parents, shapes, params, node.out.dtype.char))
-    shapes = tuple([graph.nodes[i].out.shape for i in inputs])
-    return _STRUCTURES.get((tuple(rows), tuple(inputs), tuple(outputs), shapes, graph.listed), object)
-
-
-def _frozen(value: Any, number: dict[Label, int]) -> Any:
-    """A hashable stand-in: arrays by shape, labels by order of appearance."""
-    if isinstance(value, Label):
-        return number.setdefault(value, len(number)), value.size
-    if isinstance(value, Window):
-        return tuple(_frozen(item, number) for item in tuple(value))
-    if isinstance(value, tuple | list):
-        return tuple([_frozen(item, number) for item in value])
-    if isinstance(value, slice):
-        return value.start, value.stop, value.step
-    return getattr(value, "shape", value) if not isinstance(value, dict) else str(value)
-
-
-_STRUCTURES = Memo[object](1024)
 _PLANS = Memo[Plan](1024)
 
 
@@ -258,14 +228,9 @@ NARROW = 12
 """Seeds, and numbers of each sample, up to which structure among them saves no time that is worth to look for it."""
 
 
-def edge_count(graph: Graph) -> int:
-    """How many local derivatives a graph has."""
-    return sum([len(graph.operands(i)) for i in graph.order])
-
-
 def is_short(graph: Graph) -> bool:
     """Whether a graph is so small that Python's work on its structure takes a moment however it is done."""
-    return not graph.steps and edge_count(graph) <= REHEARSED
+    return not graph.structure.stepped and graph.structure.edges <= REHEARSED
 
 
 def is_narrow(graph: Graph, seeds: tuple[int, int]) -> bool:
@@ -273,7 +238,7 @@ def is_narrow(graph: Graph, seeds: tuple[int, int]) -> bool:
     nodes = [graph.nodes[i] for i in graph.order]
     sizes = [node.out.size for node in nodes if node.out.size] or [1]
     few = max(*seeds, max(sizes) // min(sizes)) <= NARROW
-    return few and edge_count(graph) > BRIEF and not any(isinstance(node.op, Multilinear) for node in nodes)
+    return few and graph.structure.edges > BRIEF and not any(isinstance(node.op, Multilinear) for node in nodes)
 
 
 def worth_rehearsing(graph: Graph, seeds: tuple[int, int]) -> bool:
@@ -285,7 +250,7 @@ def worth_rehearsing(graph: Graph, seeds: tuple[int, int]) -> bool:
         sizes = [graph.nodes[i].out.size, *(getattr(arg, "size", 1) for arg in graph.nodes[i].args)]
         product = float(prod(sizes)) ** 0.5 if isinstance(graph.nodes[i].op, Multilinear) else 0.0
         entries += MOVE * sizes[0] + MATMUL * product
-    return edge_count(graph) * REHEARSAL < min(seeds) * entries
+    return graph.structure.edges * REHEARSAL < min(seeds) * entries
 
 
 def plan_for(
@@ -298,7 +263,7 @@ def plan_for(
 ) -> Plan:
     """The plan of a mode; ``"auto"`` is the candidate of least predicted time, found once for each structure.
 
-    ``"either"`` is the cheaper of forward and reverse. `structure` is what `structure_of` says, where known; `seeds`
+    ``"either"`` is the cheaper of forward and reverse. `structure` is what it depends on, if not the graph's; `seeds`
     counts those of the inputs and of the outputs, for each sample: a long program goes from where there are fewer,
     since to price it would take longer than to carry it out.
     """
@@ -306,7 +271,7 @@ def plan_for(
         return _checked(mode, graph, inputs, outputs)
     if mode in ("forward", "reverse"):
         return Plan(mode)
-    key = mode, structure_of(graph, inputs, outputs) if structure is None else structure
+    key = mode, graph.structure if structure is None else structure, *inputs, "to", *outputs
     return _PLANS.get(key, lambda: _found_plan(graph, mode, inputs, outputs, seeds))
 
 

@@ -16,7 +16,7 @@ from ..arguments import (
     differentiable,
     flatten,
     output_leaf,
-    returned,
+    returned,  # fmt: skip
     unflatten,
     with_aux,
 )
@@ -28,8 +28,8 @@ from ..memo import Memo
 from ..places import ANYWHERE, Place, Where, raise_mixing
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
-from .graph import Graph
-from .plan import Plan, plan_for, structure_of
+from .graph import Graph, structure_of
+from .plan import Plan, plan_for
 from .samples import follow_samples
 
 __all__ = ["Prepared", "Recorded", "prepare", "run_on_tape", "sample_places"]
@@ -149,8 +149,6 @@ class Prepared(NamedTuple):
     batch: int | None
     nodes: list[int]
     """The output nodes, each once."""
-    structure: Any
-    """What plans depend on (`plan.structure_of`)."""
     mixes: bool
     """Whether samples mix."""
 
@@ -164,7 +162,7 @@ class Prepared(NamedTuple):
 
     def plan(self, mode: Any) -> Plan:
         """The plan of a mode (`plan.plan_for`)."""
-        return plan_for(self.graph, mode, self.run.inputs, self.nodes, self.structure, lambda: self.seeds)
+        return plan_for(self.graph, mode, self.run.inputs, self.nodes, None, lambda: self.seeds)
 
 
 def prepare(
@@ -198,16 +196,19 @@ def _followed(run: Recorded, options: Options, positions: Any, leaf_axes: Any, b
     in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
 
     nodes = list(dict.fromkeys([i for i in run.output_nodes if i is not None]))
-    graph = Graph(run.nodes, run.inputs, nodes, listed=options.structured)
-    structure = structure_of(graph, run.inputs, nodes)
-    shapes = tuple([y.shape for y in outputs])
-    key = structure, batch, tuple(in_axes), tuple(run.output_nodes), shapes, options.on_mixing == "raise"
-    ready = Prepared(run, graph, positions, sources, outputs, in_axes, [], batch, nodes, structure, False)
+    returned = tuple([(i, y.shape, y.dtype) for i, y in zip(run.output_nodes, outputs, strict=True)])
+    structure = structure_of(run.nodes, run.inputs, nodes, options.structured, returned)
+    graph = Graph(run.nodes, run.inputs, nodes, None, options.structured, structure)
+    key = structure, batch, tuple(in_axes), options.on_mixing == "raise"
     found = None if run.others else _OUT_AXES.seen(key)
-    out_axes, mixes = found or _out_axes(ready, options)
-    if not run.others and not graph.by_positions:
-        _OUT_AXES.put(key, (out_axes, mixes))
-    return Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, structure, mixes)
+    out_axes, mixes = found or ([], False)
+    ready = Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, mixes)
+    if found is None:
+        out_axes, mixes = found = _out_axes(ready, options)
+        if not run.others and not graph.by_positions:
+            _OUT_AXES.put(key, found)
+        ready = ready._replace(out_axes=out_axes, mixes=mixes)
+    return ready
 
 
 _OUT_AXES = Memo[tuple[list[int | None], bool]](1024)

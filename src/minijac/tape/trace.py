@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from numpy import ndarray
 
-from ..backend import carried_out, check_operand, check_real, cupy_of, fingerprint
+from ..backend import REAL, carried_out, check_operand, check_real, cupy_of, fingerprint
 from ..errors import ConversionError, MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import FIXED, Traced, traced
@@ -26,31 +28,21 @@ _serial = count()
 class Node:
     """One recorded operation: its operands' values, which nodes they came from (-1: none), its output, its line."""
 
-    __slots__ = ("args", "live", "op", "out", "params", "parents", "slopes", "step", "varying", "where")
+    live: Any = None
+    """Which entries any output uses, where a `where` discards some: others have no derivative."""
+    varying: Mapping[int, Any] = MappingProxyType({})
+    """By operand, which of its entries depend on an input, where not all do: others have no derivative."""
+    slopes: Mapping[int, Any] = varying
+    """Partials of an elementwise operation that are known already, by operand."""
+    step: Any = None
+    """The function with a tape of its own that this is an output of, if it is one (`ways.steps.Step`)."""
 
     def __init__(
-        self,
-        op: Op | None,
-        parents: tuple[int, ...],
-        args: tuple[Any, ...],
-        params: dict[str, Any],
-        out: Any,
-        where: Line | None,
+        self, op: Op | None, parents: tuple[int, ...], args: tuple[Any, ...], params: Any, out: Any, where: Line | None
     ) -> None:
-        self.op = op
-        self.parents = parents
-        self.args = args
-        self.params = params
-        self.out = out
-        self.where = where
-        self.live: Any = None
-        """Which entries any output uses, where a `where` discards some: others have no derivative."""
-        self.varying: dict[int, Any] = {}
-        """By operand, which of its entries depend on an input, where not all do: others have no derivative."""
-        self.slopes: dict[int, Any] = {}
-        """Partials of an elementwise operation that are known already, by operand."""
-        self.step: Any = None
-        """The function with a tape of its own that this is an output of, if it is one (`ways.steps.Step`)."""
+        self.op, self.parents, self.args = op, parents, args
+        self.params: dict[str, Any] = params
+        self.out, self.where = out, where
 
     def kept(self, *operands: int) -> Any:
         """The entries at which an elementwise operation has derivatives by some operands; None for all."""
@@ -128,12 +120,12 @@ class Trace:
             if isinstance(arg, Traced):
                 if arg.home is self:  # a node keeps its own by value, those of outer traces by a handle nobody moves
                     parent, arg = arg.index, arg.value
-                    plain = plain and not isinstance(arg, Traced)
+                    plain = plain and (type(arg) is ndarray or not isinstance(arg, Traced))
                 else:
                     self.complex |= arg.home.complex
                     arg, plain = arg.fresh(), False
             elif program is None:
-                if type(arg) is np.ndarray:
+                if type(arg) is ndarray:
                     arg = self.held(arg)
             elif program.captures(arg):
                 arg, plain = program.captured(arg), False
@@ -148,7 +140,8 @@ class Trace:
             if Trace.eager is not None:
                 both = Trace.eager(op, operands, params, tuple([k for k, p in enumerate(parents) if p >= 0]))
             out, slopes = both or ((_computed if plain else apply)(op, operands, params), None)
-        self.complex |= check_operand(op.name, out)
+        if type(out) is not ndarray or out.dtype.char not in REAL:
+            self.complex |= check_operand(op.name, out)
         if op.edge is None:
             return out
         if max(parents) < 0:
@@ -205,20 +198,26 @@ def running() -> Trace | None:
 def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Compute an operation, recorded on the innermost trace among its operands, and on the outer ones through it."""
     trace: Trace | None = None
+    known = True
     for arg in args:
-        if isinstance(arg, Traced) and (trace is None or arg.home.serial > trace.serial):
-            trace = arg.home
-    if THREAD.inside is not None and trace is not None and trace.serial < THREAD.inside.serial:
-        trace = THREAD.inside
+        if isinstance(arg, Traced):
+            home = arg.home
+            if trace is None or home.serial > trace.serial:
+                trace = home
+        elif type(arg) is not ndarray or arg.dtype.char not in REAL:
+            known = False
     if trace is None:
         return _computed(op, args, params)
+    inside = THREAD.inside
+    if inside is not None and trace.serial < inside.serial:
+        trace = inside
     if not trace.open:
         raise TraceError(
             f"{op.name} at {user_line()}: expected values of a running transformation, got a traced value whose "
             "transformation has returned. Return it from the function (or as aux with has_aux=True) instead of "
             "storing it outside."
         )
-    for arg in args:
+    for arg in () if known else args:
         if not isinstance(arg, Traced) and check_operand(op.name, arg):
             trace.complex = True
     return trace.process(op, args, params)

@@ -167,17 +167,21 @@ def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], option
     if options.max_bytes is not None:
         pairs = settled(ready.graph, lambda: within_bytes(ready, args, options))
         return ready.run, as_trees(pairs, ready, args, options)
-    with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
-        mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
-        plan = ready.plan(mode)
-        once = [replayed]  # what it lacks, or gives no number, is assembled
+    once = [replayed]  # what it lacks, or gives no number, is assembled
 
-        def found() -> list[list[Any]]:
-            kept = chained(ready, options) or (once and once.pop()(ready, plan, options))
-            return kept or assemble(ready, plan, options)
+    def found() -> list[list[Any]]:
+        kept = chained(ready, options) or (once and once.pop()(ready, options))
+        return kept or assembled(ready, options)
 
-        pairs = settled(ready.graph, found)
+    pairs = settled(ready.graph, found)
     return ready.run, as_trees(pairs, ready, args, options)
+
+
+def assembled(ready: Prepared, options: Options) -> list[list[Any]]:
+    """The accumulation, carried out as planned."""
+    mode = "either" if options.mode == "auto" and options.chunk_size is not None else options.mode
+    with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
+        return assemble(ready, ready.plan(mode), options)
 
 
 def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..accumulation.graph import Graph
-from ..accumulation.plan import structure_of
+from ..accumulation.graph import Graph, structure_of
 from ..accumulation.recording import Prepared, Recorded
 from ..backend import Wrapped, astype, on_host, value_of
 from ..errors import UnsupportedOperationError
@@ -37,8 +36,8 @@ def smoothed(ready: Prepared, higher: bool = False) -> Prepared:
     """A recorded function whose functions of roots are operations of their own, as by `smooth_roots`."""
     if not smooth_roots(ready.run, higher):
         return ready
-    graph = Graph(ready.run.nodes, ready.run.inputs, ready.nodes)
-    return ready._replace(graph=graph, structure=structure_of(graph, ready.run.inputs, ready.nodes))
+    nodes, ends = ready.run.nodes, (ready.run.inputs, ready.nodes)
+    return ready._replace(graph=Graph(nodes, *ends, structure=structure_of(nodes, *ends)))
 
 
 def smooth_roots(run: Recorded, higher: bool = False) -> bool:

@@ -10,6 +10,8 @@ from functools import reduce
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from ..accumulation.graph import Graph
 from ..accumulation.plan import chain_of, coarse_chain, is_short, segment
 from ..accumulation.recording import Prepared
@@ -42,12 +44,13 @@ def chained(ready: Prepared, options: Options) -> list[list[Any]] | None:
     (x,), (y,), batch = ready.sources, ready.outputs, ready.batch or 1
     if y.size * x.size // batch < LEAST or not is_short(graph) or graph.of_complex():
         return None
-    key = ready.structure, ready.batch
-    cuts = _CUTS.get(key, lambda: _cuts(graph, ready.run.inputs[0], ready.nodes[0]))
-    if not cuts:
-        return None
-    one = unit(ready.sources, ready.outputs)
-    parts = tuple(segment(graph, a, b, one) for a, b in pairwise(cuts))[::-1]
+    key = graph.structure, ready.batch
+    with np.errstate(all="ignore"):
+        cuts = _CUTS.get(key, lambda: _cuts(graph, ready.run.inputs[0], ready.nodes[0]))
+        if not cuts:
+            return None
+        one = unit(ready.sources, ready.outputs)
+        parts = tuple(segment(graph, a, b, one) for a, b in pairwise(cuts))[::-1]
     batched = ready.in_axes[0] is not None and options.on_mixing != "full"
     if batched and not all(part.pairs.get(0) == 0 for part in parts):  # on the way the samples are on another axis
         return None

@@ -185,7 +185,7 @@ class _Rehearsal:
         """What it takes to work through `count` samples at a time."""
         count = None if count == self.batch else count
         ready, options = self.ready, self.options
-        key = (ready.structure, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), count, chunk_size,
+        key = (ready.graph.structure, tuple(ready.in_axes), tuple(ready.out_axes), str(plan), count, chunk_size,
                options.structured, options.on_mixing)  # fmt: skip
         return _REHEARSED.get(key, lambda: self._rehearsed(plan, count, chunk_size))
 
@@ -272,7 +272,7 @@ class _Rehearsal:
         """Found on a few of the samples, whose local derivatives are no burden."""
         ready, few = self.ready, min(self.batch or 1, PROBES[-1])
         wanted = self.options.mode if self.options.mode != "auto" else "mixed"
-        structure = (ready.structure, few) if self.batch else ready.structure
+        structure = (ready.graph.structure, few) if self.batch else ready.graph.structure
         graph = self.graph((0, few) if self.batch else None)
         return plan_for(graph, wanted, ready.run.inputs, ready.nodes, structure)
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from ..accumulation.graph import Graph
-from ..accumulation.plan import Plan, is_short
+from ..accumulation.plan import is_short
 from ..accumulation.recording import Prepared
 from ..accumulation.results import assemble
 from ..algebra.labels import labels_in
@@ -56,55 +57,84 @@ class _Met:
     held: int = 0
 
 
+class _Reads(NamedTuple):
+    """What the accumulation of a structure may read. Each is the value of a node, at (node, -1), an operand of it, at
+    (node, its number), or a result of the function, at (its number, None)."""
+
+    arrays: dict[Any, tuple[int, int | None]]
+    """By node, by node and operand, or by the number of an output that no node is."""
+    numbers: list[tuple[int, int]]
+    positions: list[tuple[int, int]]
+    """Where entries are listed, structure depends on these arrays."""
+    large: bool
+    """Whether its results are written from their terms."""
+
+
+_READS = Memo[_Reads | str](1024)
 _MET = Memo[_Met](128)
 _NUMBERS = Memo[object](1024)
 """By all else that is known of a structure, the numbers among its operands in the last call."""
 
 
-def replayed(ready: Prepared, plan: Plan, wanted: Options) -> list[list[Any]] | None:
+def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `results.assemble`, or None where the accumulation has to be carried out."""
-    options = wanted
-    if options.chunk_size is not None or any(type(x) is not np.ndarray for x in ready.sources):
+    if options.chunk_size is not None or not is_short(ready.graph):  # to record takes several accumulations
         return None
-    if not is_short(ready.graph):  # to record takes several accumulations
+    reads = _READS.get((ready.graph.structure, ready.graph.listed, ready.batch), lambda: _reads(ready) or "others")
+    if isinstance(reads, str):
         return None
-    found = _operands(ready)
-    if found is None:
-        return None
-    arrays, dtypes, numbers, positions = found
-    large = _result_bytes(ready) > MOST_WHOLE
-    if large:
-        options = replace(options, structured=True)
-    mode = options.mode if isinstance(options.mode, str) else str(plan)
-    how = mode, options.on_mixing, options.structured
-    key = ready.structure, dtypes, tuple(ready.in_axes), tuple(ready.out_axes), how
+    nodes, outputs = ready.run.nodes, ready.outputs
+    operands = [nodes[i].out if k == -1 else outputs[i] if k is None else nodes[i].args[k]
+                for i, k in reads.arrays.values()]  # fmt: skip
+    for x in operands:
+        if type(x) is not ndarray:  # an outer transformation follows it
+            return None
+    numbers = tuple([repr(nodes[i].args[k]) for i, k in reads.numbers])  # 0.0 and -0.0 are equal, and not the same
+    positions = {(i, k): nodes[i].args[k] for i, k in reads.positions}
+    how = options.mode if isinstance(options.mode, str) else str(ready.plan(options.mode))
+    key = ready.graph.structure, *ready.in_axes, *ready.out_axes, how, options.on_mixing, options.structured
     met = _MET.seen((key, numbers))
     if met is None or (positions and not _are(met.positions, positions)):
         others = met is not None or _NUMBERS.seen(key) is not None
         met = _MET.put((key, numbers), _Met({where: at.copy() for where, at in positions.items()}))
         _NUMBERS.put(key, numbers)
-        if large or others:  # written where it belongs, not copied; or other ones in each call, perhaps
+        if reads.large or others:  # written where it belongs, not copied; or other ones in each call, perhaps
             return None
+    if met.called and met.entry is not None:
+        result = met.entry(operands)
+        _account(met, met.entry.buffer_bytes())
+    else:
+        with np.errstate(all="ignore"):
+            result = _begun(met, reads, operands, ready, options)
+    if result is None:
+        return None
+    if reads.large and not options.structured:
+        with np.errstate(all="ignore"):
+            return [[_dense(J) for J in row] for row in result]
+    return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
+
+
+def _begun(met: _Met, reads: _Reads, operands: list[Any], ready: Prepared, options: Options) -> Any:
+    """The results of a structure in its first calls, which record it, and make a program of that; None if neither."""
     if met.never:
         return None
-    operands, entry = list(arrays.values()), met.entry
-    if entry is None:
+    if met.entry is None:
+        wanted = replace(options, structured=options.structured or reads.large)
         try:
-            met.entry, result = run_recorded(_accumulation(ready, plan, options, met.positions), operands)
+            met.entry, result = run_recorded(_accumulation(ready, wanted, reads, met.positions), operands)
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
-    else:
-        met.called += 1
-        if met.called == 1 and live_bytes(entry.program) > MOST_LIVE:
-            met.entry, met.never = None, True
-            return None
-        once = met.called == 1 and not entry.executors and made_bytes(entry.program) <= MOST_LIVE
-        result = entry.unbound(operands) if once else entry(operands)
-        _account(met, entry.buffer_bytes())
-    if options.structured and not wanted.structured:
-        return [[_dense(J) for J in row] for row in result]
-    return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
+        return result
+    entry = met.entry
+    met.called += 1
+    if live_bytes(entry.program) > MOST_LIVE:
+        met.entry, met.never = None, True
+        return None
+    once = not entry.executors and made_bytes(entry.program) <= MOST_LIVE
+    result = entry.unbound(operands) if once else entry(operands)
+    _account(met, entry.buffer_bytes())
+    return result
 
 
 def _are(known: dict[Any, Any], positions: dict[Any, Any]) -> bool:
@@ -183,52 +213,41 @@ def _account(met: _Met, held: int) -> None:
         other.never = True  # recorded again and again, they would push each other out
 
 
-def _operands(ready: Prepared) -> tuple[dict[Any, Any], tuple[Any, ...], tuple[Any, ...], dict[Any, Any]] | None:
-    """Arrays that the accumulation may read, by node or by node and operand; their dtypes, with the outputs' shapes;
-    the numbers among its operands; and the arrays of positions that its structure depends on, where entries are listed.
-
-    None where the case follows an outer transformation, or has operands or parameters that are neither.
-    """
-    nodes = ready.graph.nodes
-    arrays: dict[Any, Any] = {}
-    numbers: list[Any] = []
-    dtypes: list[Any] = []
-    positions: dict[Any, Any] = {}
+def _reads(ready: Prepared) -> _Reads | None:
+    """What the accumulation of a structure reads; None where some operands are neither arrays nor numbers, or where
+    parameters are arrays."""
+    nodes = ready.run.nodes
+    reads = _Reads({}, [], [], _result_bytes(ready) > MOST_WHOLE)
     for i in (*ready.run.inputs, *ready.graph.order):
         node = nodes[i]
-        arrays[i] = node.out
+        reads.arrays[i] = i, -1
         for k, p in enumerate(node.parents):
-            if p < 0:
-                arg = node.args[k]
-                if type(arg) is np.ndarray:
-                    listed = ready.graph.listed and k in node.op.inert and arg.dtype.kind == "i"  # type: ignore[union-attr]
-                    (positions if listed else arrays)[i, k] = arg
-                elif isinstance(arg, NUMBERS):
-                    numbers.append((i, k, type(arg), repr(arg)))  # 0.0 and -0.0 are equal, and not the same
+            if p >= 0:
+                reads.arrays.setdefault(p, (i, k))
+            elif type(node.args[k]) is ndarray:
+                listed = ready.graph.listed and k in node.op.inert and node.args[k].dtype.kind == "i"  # type: ignore[union-attr]
+                if listed:
+                    reads.positions.append((i, k))
                 else:
-                    return None
-            elif p not in arrays:
-                arrays[p] = node.args[k]
-        for value in node.params.values():
-            if hasattr(value, "dtype"):
+                    reads.arrays[i, k] = i, k
+            elif isinstance(node.args[k], NUMBERS):
+                reads.numbers.append((i, k))
+            else:
                 return None
-    for n, (o, y) in enumerate(zip(ready.run.output_nodes, ready.outputs, strict=True)):
-        arrays[("output", n) if o is None else o] = y
-        dtypes.append((o, y.shape))
-    for array in arrays.values():
-        if type(array) is not np.ndarray:
+        if any(hasattr(value, "dtype") for value in node.params.values()):
             return None
-        dtypes.append(array.dtype)
-    return arrays, tuple(dtypes), tuple(numbers), positions
+    for n, o in enumerate(ready.run.output_nodes):
+        reads.arrays[("output", n) if o is None else o] = n, None
+    return reads
 
 
-def _accumulation(ready: Prepared, plan: Plan, options: Options, positions: dict[Any, Any]) -> Any:
+def _accumulation(ready: Prepared, options: Options, reads: _Reads, positions: dict[Any, Any]) -> Any:
     """The accumulation as a function of its operands alone."""
-    order = list(_operands(ready)[0])  # type: ignore[index]
+    plan = ready.plan(options.mode)
     inputs = ready.run.inputs
 
     def accumulation(arrays: list[Any]) -> list[list[Any]]:
-        value = dict(zip(order, arrays, strict=True)) | positions
+        value = dict(zip(reads.arrays, arrays, strict=True)) | positions
         rebuilt = []
         for n, node in enumerate(ready.graph.nodes):
             operands = tuple([

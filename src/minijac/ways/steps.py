@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..accumulation.graph import Graph
+from ..accumulation.graph import Graph, structure_of
 from ..accumulation.liveness import mark_live
-from ..accumulation.plan import structure_of
 from ..accumulation.samples import follow_samples
 from ..algebra.block import Block
 from ..backend import check_operand, value_of
@@ -114,7 +113,7 @@ _STRUCTURES = Memo[tuple[object, dict[Any, Any]]](1024)
 
 def _structure(run: Run) -> tuple[object, dict[Any, Any]]:
     outputs = [i for i in run.outputs if i is not None]
-    key = structure_of(Graph(run.nodes, run.inputs, outputs), run.inputs, outputs)
+    key = structure_of(run.nodes, run.inputs, outputs)
     return _STRUCTURES.get(key, lambda: (object(), {}))
 
 

@@ -32,24 +32,20 @@ T = TypeVar("T")
 
 def settled(graph: Graph, compute: Callable[[], T]) -> T:
     """What is computed on a graph; again where it came out as no number, which a thorough look may mend."""
-    if not _hides(graph):
+    if not graph.structure.chooses:
         return compute()
     if not all(on_host(value_of(graph.nodes[i].out)) for i in graph.outputs):
         if any(unbounded(graph.nodes[i]) for i in graph.order):
-            mark_thoroughly(graph, everywhere=False)
+            with np.errstate(all="ignore"):
+                mark_thoroughly(graph, everywhere=False)
         return compute()
     result = compute()
-    if any(map(_no_number, flatten(result)[0])):
+    with np.errstate(all="ignore"):
+        if not any(map(_no_number, flatten(result)[0])):
+            return result
         del result  # before the next is made
         mark_thoroughly(graph, everywhere=True)
-        result = compute()
-    return result
-
-
-def _hides(graph: Graph) -> bool:
-    """Whether a graph may have entries without derivative beside a local derivative that is not finite."""
-    ops = [graph.nodes[i].op for i in graph.order]
-    return any(op is not None and (op.chooses or op.flat) for op in ops)
+    return compute()
 
 
 def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dict[int, Any]]:

@@ -1,0 +1,50 @@
+"""Tapes that are alike: the same operations on the same shapes and dtypes, connected alike, whatever the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from numpy import ndarray
+
+from .algebra.labels import Label
+
+if TYPE_CHECKING:
+    from .tape.trace import Node
+
+__all__ = ["rows_of"]
+
+
+def rows_of(nodes: Sequence[Node]) -> tuple[Any, ...]:
+    """What the nodes of a tape are, equal for tapes that are alike. Of numbers among the operands the type counts."""
+    rows = []
+    for node in nodes:
+        parents, captured, params, out = node.parents, (), node.params, node.out
+        if -1 in parents:
+            captured = tuple([_described(arg) for arg, p in zip(node.args, parents, strict=True) if p < 0])
+        rows.append((node.op, parents, captured, _frozen(params.values(), {}) if params else (), out.shape, out.dtype))
+    return tuple(rows)
+
+
+def _described(arg: Any) -> Any:
+    """An operand that no node is."""
+    if type(arg) is ndarray:
+        return arg.shape, arg.dtype
+    return type(arg), getattr(arg, "shape", ()), getattr(arg, "dtype", None)
+
+
+def _frozen(values: Any, number: dict[Label, int]) -> Any:
+    """Hashable stand-ins of parameters: arrays by shape and dtype, labels by order of appearance."""
+    return tuple([_frozen_value(value, number) for value in values])
+
+
+def _frozen_value(value: Any, number: dict[Label, int]) -> Any:
+    if isinstance(value, Label):
+        return number.setdefault(value, len(number)), value.size
+    if isinstance(value, tuple | list):
+        return _frozen(value, number)
+    if isinstance(value, slice):
+        return value.start, value.stop, value.step
+    if hasattr(value, "shape"):
+        return value.shape, getattr(value, "dtype", None)
+    return value if not isinstance(value, dict) else str(value)
