@@ -10,12 +10,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Call", "Line", "caller", "line_in", "of_library", "scipy_call", "user_line"]
+__all__ = [
+    "Call",
+    "Line",
+    "asked_from_outside",
+    "caller",
+    "for_torch",
+    "line_in",
+    "of_library",
+    "scipy_call",
+    "user_line",
+]
 
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
 _STANDARD = f"{Path(os.__file__).parent}{os.sep}"
 _PROGRAM = f"{_PACKAGE / 'demo'}{os.sep}"
+_TORCH = f"{_PACKAGE / 'torch'}{os.sep}"
 _PUBLIC = tuple(str(_PACKAGE / name) for name in ("numpy", "nn.py", "special.py"))
 
 
@@ -92,6 +103,22 @@ _KINDS = _Kinds()
 def of_library(file: str) -> bool:
     """Whether a file of code is minijac's, an installed package's or Python's own, and not the user's."""
     return file.startswith((*_LIBRARIES, _STANDARD)) or "site-packages" in file
+
+
+def asked_from_outside(frame: Any) -> bool:
+    """Whether it is another's code than minijac's that asks for a shape, itself or by way of what only passes it on."""
+    while frame.f_code.co_filename.startswith(_LIBRARIES[0]) and frame.f_code.co_name in _PASSED_ON:
+        frame = frame.f_back
+    return not frame.f_code.co_filename.startswith(_LIBRARIES[0])
+
+
+_PASSED_ON = {"shape", "size", "ndim", "nbytes", "__len__", "__array_function__"}
+
+
+def for_torch(frame: Any) -> bool:
+    """Whether code is what makes tensors of arrays."""
+    file: str = frame.f_code.co_filename
+    return file.startswith(_TORCH)
 
 
 def line_in(traceback: Any) -> str:

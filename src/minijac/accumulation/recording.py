@@ -122,8 +122,8 @@ def _stripped(leaf: Any, trace: Trace) -> Any:
         return leaf.value
     if not leaf.home.open:
         raise TraceError(
-            f"the function returned, at {user_line()}, a traced value of a transformation that has returned before. "
-            "Expected values made in this call: do not store traced values outside of the function."
+            f"the function returned, at {user_line()}, a traced value stored outside of it before, or what a mask "
+            "picks under compile. Expected values made in this call; what is picked put back, `y[m] = g(x[m])`."
         )
     return leaf
 

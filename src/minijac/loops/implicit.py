@@ -12,6 +12,7 @@ from ..arguments import flatten, known_calls, returned
 from ..backend import is_array, value_of
 from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
+from ..numpy.picked import Rows
 from ..tape.op import Op
 from ..transforms.first import jacobian
 from ..transforms.vmap import OneSample
@@ -126,10 +127,11 @@ class _Equation:
         trace = innermost([self.x0, *operands])
         if trace is None:
             return self._found(self.x0, operands)
-        if isinstance(trace, OneSample):
+        if isinstance(trace, OneSample | Rows):
             raise UnsupportedOperationError(
-                f"{self.name} at {self.line}: got values under minijac.vmap. It solves for a whole batch, x of shape "
-                "(B, *in), at once: call it outside of vmap, with the samples on axis 0."
+                f"{self.name} at {self.line}: got values under minijac.vmap, or that a mask picks under "
+                "minijac.compile. It solves for a whole batch, x of shape (B, *in), at once: call it outside of vmap, "
+                "with the samples on axis 0, and for all of them, `np.where(m, solution, y)`."
             )
         if trace.program is trace:
             return SOLUTION(self.x0, *operands, equation=self._found)

@@ -26,8 +26,11 @@ class Pending:
     home = property(lambda self: self.link.settled(self).home)
     index = property(lambda self: self.link.settled(self).index)
     value = property(lambda self: self.link.settled(self).value)
-    shape = property(lambda self: _VALUE.__get__(self).shape)
     dtype = property(lambda self: _VALUE.__get__(self).dtype)
+
+    @property
+    def shape(self) -> Any:
+        return _VALUE.__get__(self).shape
 
     def unwritten(self) -> Any:
         """What it was before, as a handle of its own."""

@@ -17,6 +17,7 @@ from ..ops.families import Elementwise
 from ..tape.trace import Node
 from ..tape.traced import Traced, traced
 from .creation import array
+from .picked import beside, coordinates, picked, replaced, valid
 from .positions import (
     WHOLE,
     counted_from_the_start,
@@ -35,6 +36,8 @@ from .writing import assign, lay, looked, overwrite, refuse_plain, writable
 # -- x[index] ----------------------------------------------------------------------------------------------------------
 @implements(method="__getitem__")
 def getitem(x: Any, index: Any) -> Any:
+    if (some := picked(x, index)) is not None:
+        return some
     full = full_index(index, x)
     basic, picks = split_index(full, x.shape)
     if not picks:
@@ -70,6 +73,8 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     if axis is None:
         x, axis = ravel(x), 0
     axis = axis_of(x, axis, "take")
+    if (some := picked(x, (*[WHOLE] * axis, indices))) is not None:
+        return some
     positions, n = _plain_index(indices, x), x.shape[axis]
     if mode == "wrap":
         positions = positions % n
@@ -91,7 +96,7 @@ def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
         x, axis = ravel(x), 0
     condition = _plain_index(condition, x)
     if isinstance(condition, Traced):
-        condition._refuse("compress by a condition")
+        return picked(x, (*[WHOLE] * (axis % np.ndim(x)), condition if condition.dtype.kind == "b" else condition != 0))
     (positions,) = condition.astype(bool).nonzero()
     return take(x, positions, axis)
 
@@ -111,7 +116,7 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
         if not isinstance(indices, Traced):
             return np.take_along_axis(arr, indices, axis)
         arr = as_array(arr, indices)
-    indices = placed(indices, arr)
+    indices = valid(placed(indices, arr))
     if axis is None:
         arr, indices, axis = ravel(arr), np.reshape(indices, (-1,)), 0
     axis = axis_of(arr, axis, "take_along_axis")
@@ -121,7 +126,7 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     for k, n in enumerate(arr.shape):
         if k != axis:
             lines = namespace(arr).arange(n) * prod(arr.shape[k + 1 :])
-            positions = positions + lines.reshape((-1,) + (1,) * (arr.ndim - k - 1))
+            positions = positions + beside(lines.reshape((1,) * k + (-1,) + (1,) * (arr.ndim - k - 1)), arr)
     passing = tuple((k, k) for k, n in enumerate(arr.shape) if k != axis and positions.shape[k] == n)
     return indexing.gather(arr, positions, passing=passing)
 
@@ -166,9 +171,18 @@ def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect"
 
 for _function, _op in indexing.SEARCHES.items():
     FUNCTIONS[_function] = METHODS[_function.__name__] = recorded(_op, _function)
-for _name in ("argwhere", "nonzero", "flatnonzero", "isin"):
+for _name in ("argwhere", "isin"):
     FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
-METHODS["nonzero"] = plain(np.nonzero)
+
+
+@implements(np.nonzero, method="nonzero")
+def nonzero(a: Any) -> Any:
+    return coordinates(a) or plain(np.nonzero)(a)
+
+
+@implements(np.flatnonzero)
+def flatnonzero(a: Any) -> Any:
+    return nonzero(np.ravel(a))[0]
 
 
 def _past_nan(function: Any, search: Any, last: float) -> Any:
@@ -240,6 +254,8 @@ def put(x: Any, index: Any, values: Any) -> Any:
     >>> put(np.zeros(4), slice(1, 3), 5.0)
     array([0., 5., 5., 0.])
     """
+    if (some := replaced(x, index, values)) is not None:
+        return some
     x = as_array(x, values)
     whole, mask = _by_mask(x, index, values)
     if whole is not None:
@@ -266,6 +282,8 @@ def add_at(x: Any, index: Any, values: Any) -> Any:
     >>> add_at(np.zeros(3), np.array([0, 2, 2]), np.array([1.0, 2.0, 3.0]))
     array([1., 0., 5.])
     """
+    if (some := replaced(x, index, values, adds=True)) is not None:
+        return some
     x = as_array(x, values)
     return x + _placed(x, index, values, once=False)[0]
 
@@ -325,6 +343,9 @@ def setitem(y: Any, index: Any, value: Any) -> None:
     """``y[index] = value``"""
     writable(y)
     value = array(value) if isinstance(value, list | tuple) else value
+    if (some := replaced(y, index, value)) is not None:
+        overwrite(y, some)
+        return
     whole, mask = _by_mask(y, index, value)
     if whole is not None:
         overwrite(y, np.where(mask, whole, y.fresh()))
@@ -423,7 +444,10 @@ def put_by_mask(x: Any, mask: Any, values: Any) -> Any:
 @_in_place(np.place)
 def put_in_turn(x: Any, mask: Any, vals: Any) -> Any:
     """The values one after the other where the mask says, over and over."""
-    (positions,) = np.reshape(_plain_index(mask, x), (-1,)).nonzero()
+    mask = _plain_index(mask, x)
+    if isinstance(mask, Traced):
+        return np.reshape(put(np.ravel(x), np.ravel(mask), vals), x.shape)
+    (positions,) = np.reshape(mask, (-1,)).nonzero()
     return _put_flat(x, positions, np.resize(_numbers(vals), positions.shape))
 
 

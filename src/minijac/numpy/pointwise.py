@@ -13,6 +13,7 @@ from ..errors import MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise
 from ..tape.traced import Traced
+from .picked import coordinates, within
 from .protocol import FUNCTIONS, METHODS, absent, as_array, implements, number_of, plain, refuse
 from .writing import as_view, overwrite, writable
 
@@ -23,6 +24,8 @@ UFUNCS: dict[Any, Callable[..., Any]] = {}
 # -- choices between branches ------------------------------------------------------------------------------------------
 @implements(np.where)
 def where(condition: Any, *branches: Any) -> Any:
+    if not branches and (found := coordinates(condition)) is not None:
+        return found
     if len(branches) != 2:
         raise UnsupportedOperationError(
             f"numpy.where at {user_line()}: expected where(condition, x, y); with one argument its result is an index "
@@ -238,6 +241,8 @@ def _like(function: Any) -> Callable[..., Any]:
 
     def made(a: Any, *args: Any, **kwargs: Any) -> Any:
         array = function(a.outline() if isinstance(a, Traced) else a, *args, **kwargs)
+        if (rows := within(a)) is not None:
+            return rows.home.constant(array)
         return a.home.constant(array) if array.dtype.kind in "fc" and isinstance(a, Traced) else array
 
     return made
@@ -252,7 +257,8 @@ FUNCTIONS[np.empty_like] = _like(np.zeros_like)  # no NaNs of the memory where a
 def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, **kwargs: Any) -> Any:
     if not isinstance(fill_value, Traced):
         check_operand("full_like", fill_value)
-        return _like(np.full_like)(a, fill_value, dtype, **kwargs)
+        if not np.ndim(fill_value):
+            return _like(np.full_like)(a, fill_value, dtype, **kwargs)
     ones = _like(np.ones_like)(a, dtype, **kwargs)
     return (ones * fill_value).astype(ones.dtype)
 
@@ -291,12 +297,22 @@ def divmod(a: Any, b: Any, /) -> tuple[Any, Any]:
 UFUNCS.update({np.frexp: frexp, np.modf: modf, np.divmod: divmod})
 
 
+@implements(np.shape)
+def shape(a: Any) -> Any:
+    return a.shape
+
+
+@implements(np.size)
+def size(a: Any, axis: Any = None) -> Any:
+    return a.size if axis is None else a.shape[axis]
+
+
 # -- without a derivative ----------------------------------------------------------------------------------------------
 for _name in (
     "allclose", "array_equal", "array_equiv", "array_repr", "array_str", "array2string",
     "broadcast_shapes", "can_cast", "common_type",
     "iscomplex", "iscomplexobj", "isclose", "isneginf", "isposinf", "isreal", "isrealobj", "may_share_memory",
-    "min_scalar_type", "ndim", "result_type", "shape", "shares_memory", "size",
+    "min_scalar_type", "ndim", "result_type", "shares_memory",
     "tril_indices_from", "triu_indices_from", "diag_indices_from", "iterable",
 ):  # fmt: skip
     FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))

@@ -142,7 +142,7 @@ def _over_all(op: Any, x: Any, params: dict[str, Any]) -> Any:
 
 
 SHAPE_ONLY = (
-    np.shape, np.ndim, np.size, np.result_type, np.common_type, np.iscomplexobj,
+    np.ndim, np.result_type, np.common_type, np.iscomplexobj,
     np.isrealobj, np.may_share_memory, np.shares_memory,
 )  # fmt: skip
 """Functions that look at shapes and dtypes, not at numbers: they may be asked of a program being recorded."""

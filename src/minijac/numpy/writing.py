@@ -18,6 +18,7 @@ from ..lines import user_line
 from ..ops import structural
 from ..tape.traced import FIXED, Traced
 from . import handles  # noqa: F401 - importing registers
+from .picked import axis_of_rows, broadcast
 
 __all__ = ["Region", "Sight", "Writes", "as_view", "assign", "into", "looked", "overwrite", "refuse_plain", "writable"]
 
@@ -256,14 +257,18 @@ def assign(y: Traced, basic: tuple[Any, ...], value: Any) -> None:
     if type(value) is type(y).viewed and value.link.parent is y and value.link.region == region:
         return  # what ``y[index] += v`` does at its end: the view was written
     shape = tuple(1 if axis is None else len(region[axis]) for axis in axes)  # type: ignore[arg-type]
-    value = _fitted(y, value, shape)
+    rows = axis_of_rows(y)
+    value = _fitted(y, value, shape, axes.index(rows) if rows in axes else None)
     if None in axes:
         value = structural.reshape(value, shape=_extent(region))
     _write(y, region, value)
 
 
-def _fitted(y: Traced, value: Any, shape: tuple[int, ...]) -> Traced:
-    """A value as it is written to `y`: of its dtype, of `shape`, and not changed by what is written later."""
+def _fitted(y: Traced, value: Any, shape: tuple[int, ...], rows: int | None = None) -> Any:
+    """A value as it is written to `y`: of its dtype, of `shape`, and not changed by what is written later.
+
+    Of picked entries `rows` is the axis.
+    """
     if is_array(array_of(value)):
         check_operand("assignment", array_of(value))
     value = value.fresh() if isinstance(value, Traced) else _own(y, value)
@@ -272,11 +277,11 @@ def _fitted(y: Traced, value: Any, shape: tuple[int, ...]) -> Traced:
     extra = value.ndim - len(shape)
     if extra > 0 and value.shape[:extra] == (1,) * extra:
         value = structural.reshape(value, shape=value.shape[extra:])
-    if value.shape == shape:
+    if value.shape == shape and axis_of_rows(y) is None:
         return value
     try:
         np.broadcast_shapes(value.shape, shape)
-        return structural.broadcast_to(value, to=shape)
+        return broadcast(value, shape, y, rows)
     except ValueError:
         raise InputError(
             f"assignment at {user_line()}: expected a value that broadcasts to shape {shape}, got shape {value.shape}."
@@ -362,7 +367,7 @@ def _back(link: Sight, value: Traced) -> Traced:
 
 def overwrite(y: Traced, value: Any) -> None:
     """``y[...] = value`` for a value of the same shape."""
-    value = _fitted(y, value, y.shape)
+    value = _fitted(y, value, y.shape, axis_of_rows(y))
     if y.link is FIXED or type(y.link) is Sight:
         _write(y, _all_of(y.shape), value)
         return

@@ -12,6 +12,7 @@ from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Axis, Label, window
 from ..backend import astype, namespace, scatter_add
 from ..picks import Pick, added
+from ..picks import picked as picked_axis
 from ..tape.op import Op, Reduction
 from ..tape.trace import Node
 from ..tape.traced import Traced
@@ -52,8 +53,7 @@ def _axis_edge(node: Node, k: int) -> Edge:
     known = _known(positions)
 
     def listed() -> Part:
-        pick = Pick(known, tuple([label for (label,) in own]), size)  # type: ignore[misc]
-        each = (*whole[:axis], (pick,), *whole[axis + 1 :])
+        each = (*whole[:axis], picked_axis(known, tuple([label for (label,) in own]), size), *whole[axis + 1 :])  # type: ignore[misc]
         return Part(picked, each) if taking else Part(each, picked)
 
     maps = Linear(*((push, pull) if taking else (pull, push)), True)
@@ -297,4 +297,5 @@ searchsorted = opaque(
     "searchsorted",
     lambda v, a, side="left": np.searchsorted(a, v, side),
     [_at(((3, 4),), np.array([-1.0, 0.0, 0.5]), side="right")],
+    relation=lambda k, out, *shapes, **_: [Part(own := fresh(out), fresh(shapes[1]) if k else own)],
 )

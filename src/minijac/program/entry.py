@@ -16,6 +16,7 @@ from ..backend import is_array
 from ..errors import InputError
 from ..foreign import kind_of, remedy_for
 from ..memo import uncollected
+from ..numpy.picked import Picked
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .held import GENERATORS, GONE, Held, held, unchanged, watcher
@@ -301,6 +302,8 @@ def _output(recorder: Recorder, y: Any) -> int:
     if isinstance(y, Symbol) and y.home is recorder:
         return y.index
     if isinstance(y, Traced):
+        if isinstance(y, Picked):
+            y._refuse("a result of the function")
         raise Foreign
     if recorder.captures(y):
         return recorder.captured(y).index

@@ -48,6 +48,14 @@ def _checksum(array: Any) -> int:
     return crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data) if isinstance(array, np.ndarray) else 0
 
 
+def _equal(a: Any, b: Any) -> bool:
+    """Whether parameters are the same."""
+    try:
+        return bool(a == b)
+    except ValueError:  # arrays among them
+        return False
+
+
 class Foreign(Exception):
     """A function under compile met a value that another transformation follows."""
 
@@ -262,6 +270,26 @@ class Recorder(Trace):
         if value.kind == "captured":
             self.looked_at(value.content)
         return value.content if value.kind in ("captured", "constant") else None
+
+    def alike(self, a: Symbol, b: Symbol) -> bool:
+        """Whether two values are computed alike of the same ones."""
+        makers = {step.out: step for step in self.instructions}
+        waiting, seen = [(a.index, b.index)], set()
+        while waiting:
+            pair = waiting.pop()
+            if pair[0] == pair[1] or pair in seen:
+                continue
+            seen.add(pair)
+            one, other = [makers.get(n) for n in pair]
+            if one is None or other is None:
+                x, y = [self.values[n] for n in pair]
+                if not (x.kind == y.kind == "constant" and x[:2] == y[:2] == ((), x.dtype) and x.content == y.content):
+                    return False
+            elif one.op is not other.op or len(one.args) != len(other.args) or not _equal(one.params, other.params):
+                return False
+            else:
+                waiting += zip(one.args, other.args, strict=True)
+        return True
 
     @staticmethod
     def captures(x: Any) -> bool:

@@ -26,6 +26,7 @@ from ..arguments import (
 )
 from ..backend import taken_home
 from ..foreign import a_function
+from ..numpy.picked import within
 from ..operator.jacobian import Jacobian
 from ..ways.chained import chained
 from ..ways.memory import within_bytes
@@ -164,6 +165,8 @@ def jacobian(
 def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Recorded, Any]:
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
     ready = smoothed(prepare(f, args, kwargs, options, followed_with_loops if takes_steps else None))
+    for rows in filter(None, map(within, ready.sources)) if options.structured else ():
+        rows._refuse("a structured Jacobian, which tells its shape,")
     if options.max_bytes is not None:
         pairs = settled(ready.graph, lambda: within_bytes(ready, args, options))
         return ready.run, as_trees(pairs, ready, args, options)

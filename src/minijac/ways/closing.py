@@ -10,6 +10,7 @@ import optree
 
 from ..errors import TraceError
 from ..lines import user_line
+from ..numpy.picked import Picked
 from ..tape.op import Op
 from ..tape.trace import THREAD, Node, Trace
 from ..tape.traced import Traced
@@ -139,6 +140,9 @@ class Closed:
             result = self._call(*args, **kwargs)
             leaves, tree = optree.tree_flatten(result, namespace="minijac")
             leaves = [inside.entered(leaf) for leaf in leaves]
+            for leaf in leaves:
+                if isinstance(leaf, Picked) and leaf.home.serial > inside.serial:
+                    leaf._refuse("a result of a step")
             inside.check_captured()
         outputs = [leaf.index if isinstance(leaf, Traced) and leaf.index >= 0 else None for leaf in leaves]
         values = [leaf.value if isinstance(leaf, Traced) else leaf for leaf in leaves]

@@ -1,0 +1,461 @@
+"""Entries that a mask of a program being recorded picks: kept where they are, at full size, until they are put back.
+
+How many they are differs from call to call, so ``x[m]`` stands for all of the rows of `x`, of which those are meant
+that `m` holds. Operations on each row by itself are carried out on all; whatever looks at several rows, or at their
+number, is refused. ``y[m] = v`` is a choice between `v` and `y`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..algebra.labels import labels_in
+from ..backend import array_of, is_array, namespace, value_of
+from ..errors import TraceError
+from ..lines import asked_from_outside, for_torch, user_line
+from ..ops import structural
+from ..ops.edges import Edge, Part
+from ..ops.families import Elementwise, along, operand_axes
+from ..tape.op import Op
+from ..tape.trace import Node, Trace, apply, running
+from ..tape.traced import Indexable, Traced
+from .handles import Pending, Seen, kinds
+from .positions import WHOLE, full_index
+
+__all__ = ["Picked", "Rows", "axis_of_rows", "beside", "broadcast", "coordinates", "picked", "replaced", "valid",
+           "within"]  # fmt: skip
+
+PUT_BACK = (
+    "Expected operations on each entry by itself until they are put back with the same mask, `y[m] = g(x[m])`. Write a "
+    "sum over them as np.where(m, v, 0.0).sum(), their number as np.count_nonzero(m), a buffer as np.zeros_like(x[m]), "
+    "or leave the function uncompiled."
+)
+
+
+def _refused(what: str, why: str) -> TraceError:
+    return TraceError(f"{what} at {user_line()}: under minijac.compile it differs from call to call which entries a "
+                      f"mask picks, and how many, and {why}. {PUT_BACK}")  # fmt: skip
+
+
+class Number:
+    """How many entries a mask picks, which no one knows."""
+
+    __array_ufunc__ = None  # arrays leave arithmetic to it
+
+    def _asked(self, *_: Any, **__: Any) -> Any:
+        raise _refused("a length or shape", "this asks for their number")
+
+
+_ASKING = """
+    add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg eq ne lt le gt ge index int
+    float bool array format
+"""
+for _name in _ASKING.split():
+    setattr(Number, f"__{_name}__", Number._asked)
+Number.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a mask picks, among what another one picked or among all."""
+
+    mask: Any
+    """As it is in the program, of any number of axes."""
+    within: Choice | None
+    number: Number
+    under: Trace | None
+    """The transformation that it is made for: nothing leaves that before it is put back."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both pick the same in every call: the masks are computed alike."""
+        if not isinstance(other, Choice) or (self.within is None) != (other.within is None):
+            return False
+        return self.mask.home.alike(self.mask, other.mask) and (self.within is None or self.within == other.within)
+
+    def wide(self, axis: int, ndim: int) -> Any:
+        """The mask for an array of `ndim` axes, in which its own begin at `axis`."""
+        return np.reshape(self.mask, (*self.mask.shape, *[1] * (ndim - axis - self.mask.ndim)))
+
+    def meant(self) -> Any:
+        """For each row whether it is picked: a vector."""
+        if self.within is None:
+            return np.reshape(self.mask, (-1,))
+        return np.reshape(self.mask & np.reshape(self.within.meant(), (-1, *[1] * (self.mask.ndim - 1))), (-1,))
+
+
+class Picked(Traced):
+    """What stands for picked entries: a value with all rows, along an axis whose length is not told."""
+
+    __slots__ = ()
+    home: Any
+    full = property(lambda self: np.shape(self.value))
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        frame = sys._getframe(1)
+        if for_torch(frame):  # whose shapes are numbers
+            self._refuse("a tensor of them")
+        return self._told(self.full) if asked_from_outside(frame) else self.full
+
+    @property
+    def size(self) -> Any:
+        return self.home.choice.number if asked_from_outside(sys._getframe(1)) else prod(self.full)
+
+    def _told(self, full: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows: Rows = self.home
+        return (*full[: rows.axis], rows.choice.number, *full[rows.axis + 1 :])
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return super().__array_function__(func, types, self._counted(args), self._counted(kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        method = super().__getattr__(name)
+        return lambda *args, **kwargs: method(*self._counted(args), **self._counted(kwargs))
+
+    def _counted(self, x: Any) -> Any:
+        """Arguments with the number of all rows for that of picked entries, as in ``v.reshape(v.shape[0], -1)``."""
+        if type(x) in (tuple, list):
+            return type(x)(map(self._counted, x))
+        if type(x) is dict:
+            return {key: self._counted(item) for key, item in x.items()}
+        return self.home.choice.mask.size if x is self.home.choice.number else x
+
+    def plain(self) -> Any:
+        return self.home.again(value_of(self.value))
+
+    def lowest(self) -> Any:
+        return self.plain()
+
+    def outline(self) -> Any:
+        return namespace(self).empty(self.full, self.dtype)
+
+    def _plain(self, what: str) -> Any:
+        return self._refuse(what)
+
+    def _refuse(self, what: str) -> Any:
+        raise _refused(what, "this asks for the entries themselves")
+
+    def __bool__(self) -> bool:
+        return self._refuse("a decision (if, while, and, or)")
+
+    def __repr__(self) -> str:
+        return f"Picked({self.dtype}, rows of {list(self.full)})"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+
+class PickedArray(Indexable, Picked):
+    """Picked entries."""
+
+    __slots__ = ()
+
+
+class PickedView(Seen, Picked):
+    """A view without axes."""
+
+    __slots__ = ()
+
+
+class PickedArrayView(Seen, PickedArray):
+    """A view of picked entries."""
+
+    __slots__ = ()
+
+
+class PendingPicked(Pending, PickedArray):
+    """Picked entries of which parts were written."""
+
+    __slots__ = ()
+    full = property(lambda self: self.unwritten().full)
+    shape = Picked.shape
+
+
+kinds(Picked, PickedArray, PickedView, PickedArrayView, PendingPicked)
+
+
+class Rows(Trace):
+    """The trace of one value of picked entries: on which axis they are, of positions ``// stride``.
+
+    It keeps nothing: what an operation does to all rows is recorded below.
+    """
+
+    __slots__ = ("axis", "choice", "coordinate", "stride")
+
+    def __init__(self, choice: Choice, axis: int, stride: int = 1, coordinate: int | None = None) -> None:
+        super().__init__()
+        self.choice, self.axis, self.stride = choice, axis, stride
+        self.coordinate = coordinate
+        """For positions by which the same is picked: along which axis of the mask."""
+        self.program = choice.mask.home
+
+    @property
+    def open(self) -> bool:
+        return self.choice.under is None or self.choice.under.open
+
+    @open.setter
+    def open(self, value: bool) -> None:
+        pass
+
+    def again(self, value: Any, coordinate: int | None = None) -> PickedArray:
+        """Another value with the rows where this has them."""
+        return PickedArray(Rows(self.choice, self.axis, self.stride, coordinate), 0, value)
+
+    def constant(self, value: Any) -> Traced:
+        return (PickedArray if value.ndim else Picked)(Rows(self.choice, self.axis, self.stride), -1, value)
+
+    def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Carry out an operation on all rows, where each of its rows is of one."""
+        homes = [_rows(x) for x in args]
+        values = [x.value if isinstance(x, Picked) else x for x in args]
+        found = [home for home in homes if home is not None]
+        if any(home.choice is not found[0].choice and home.choice != found[0].choice for home in found):
+            raise _refused(op.name, "this joins entries that two masks picked")
+        if any(home.coordinate is not None and home.choice.within is not None for home in found):
+            raise _refused(op.name, "this computes with positions among the entries that another mask picked")
+        if any(isinstance(value, Picked) for value in params.values()):
+            raise _refused(op.name, "this has a parameter that depends on them")
+        with np.errstate(all="ignore"):  # of rows that are not meant
+            if op.picks and not params.get("passing") and homes[-1] is not None:
+                values[-1] = valid(args[-1]).value
+            out = apply(op, tuple(values), params)
+        node = Node(op, (-1,) * len(args), tuple(map(array_of, values)), params, array_of(out), None)
+        places = {_place(node, k, home) for k, home in enumerate(homes) if home is not None}
+        place = places.pop() if len(places) == 1 else None
+        if not found:
+            return self.constant(out) if is_array(out) else out
+        if place is None or any(home is None and _varies(node, k, place) for k, home in enumerate(homes)):
+            raise _refused(op.name, "this looks at several of them, or at which they are")
+        return PickedArray(Rows(found[0].choice, *place), 0, out)
+
+
+def _meant(rows: Rows, value: Any) -> Any:
+    """Which entries of a value are meant."""
+    meant = np.repeat(rows.choice.meant(), rows.stride) if rows.stride != 1 else rows.choice.meant()
+    meant = np.tile(meant, np.shape(value)[rows.axis] // meant.shape[0]) if meant.shape[0] else meant
+    return np.reshape(meant, (-1, *[1] * (np.ndim(value) - rows.axis - 1)))
+
+
+def _rows(x: Any) -> Rows | None:
+    """Where a value has the rows of picked entries, if it has."""
+    if not isinstance(x, Picked):
+        return None
+    rows: Rows = x.home
+    most = rows.choice.mask.size * rows.stride
+    return rows if len(x.full) > rows.axis and x.full[rows.axis] % max(most, 1) == 0 else None
+
+
+def _parts(node: Node, k: int) -> Sequence[Part]:
+    """How the axes of a result and of an operand go together."""
+    op, shapes, out = node.op, [np.shape(x) for x in node.args], np.shape(node.out)
+    assert op is not None
+    if isinstance(op, Elementwise) and "axis" not in node.params:
+        axes = structural.fresh(out)
+        return [Part(axes, operand_axes(axes, shapes[k]))]
+    labels = op.labels(shapes, out, node.params)
+    if labels is not None:
+        return [labels[k]]
+    if op.edge is not None:
+        return op.edge(node, k).parts
+    if "axis" in node.params:
+        return along(k, out, shapes[k], node.params["axis"]) or ()
+    stack, matrix = structural.fresh(shapes[k][:-2]), structural.fresh(shapes[k][-2:])  # one result for each matrix
+    rest = structural.fresh(out[len(stack) :])
+    return [Part((*stack, *rest), (*stack, *matrix))] if out[: len(stack)] == shapes[k][:-2] else ()
+
+
+def _place(node: Node, k: int, rows: Rows) -> tuple[int, int] | None:
+    """Where the rows of an operand are in the result; None where they do not pass whole and in order."""
+    op, shape, out = node.op, np.shape(node.args[k]), np.shape(node.out)
+    assert op is not None
+    if k in op.inert and not isinstance(op, Elementwise):
+        if op.picks is None:
+            return None
+        return op.picks(np.shape(node.args[0]), **node.params)[1] + rows.axis, rows.stride
+    parts = _parts(node, k)
+    for part in parts:  # a diagonal has them twice
+        mine = labels_in((part.inp[rows.axis],))
+        if any(sum(label in labels_in((axis,)) for axis in part.out) > 1 for label in mine):
+            return None
+    return Edge(out, shape, parts).carry(rows.axis, rows.stride, prod(rows.choice.mask.shape))
+
+
+def _varies(node: Node, k: int, place: tuple[int, int]) -> bool:
+    """Whether an operand that is not picked has a row for each of those that are."""
+    op = node.op
+    assert op is not None
+    if not np.ndim(node.args[k]) or (k in op.inert and not isinstance(op, Elementwise)):
+        return False
+    return any(
+        label.size > 1 and label in labels_in(part.inp)
+        for part in _parts(node, k)
+        for label in labels_in((part.out[place[0]],))
+    )
+
+
+# -- picking and putting back ------------------------------------------------------------------------------------------
+def valid(positions: Any) -> Any:
+    """Positions that are some of an axis also in rows that are not meant."""
+    if not isinstance(positions, Picked):
+        return positions
+    return positions.home.again(np.where(_meant(positions.home, positions.value), positions.value, 0))
+
+
+def beside(array: Any, x: Any) -> Any:
+    """A plain array that was made for all rows of `x`, where these are picked entries."""
+    return x.home.constant(array) if isinstance(x, Picked) else array
+
+
+def broadcast(value: Any, shape: Sequence[int], y: Any, axis: int | None) -> Any:
+    """`value` as it is written to a part of `y` of some shape, which has the rows of picked entries on `axis`."""
+    if not isinstance(y, Picked) or axis is None or _rows(value) is not None:
+        return value if value.shape == shape else structural.broadcast_to(value, to=shape)
+    whole = _whole(value, y.home.choice, axis - len(shape)) if y.home.stride == 1 else value.value
+    return PickedArray(Rows(y.home.choice, axis, y.home.stride), 0, np.broadcast_to(whole, shape))
+
+
+def within(x: Any) -> Picked | None:
+    """The picked entries that a value is, or that it follows further out."""
+    while isinstance(x, Traced) and not isinstance(x, Picked):
+        x = x.value
+    return x if isinstance(x, Picked) else None
+
+
+def axis_of_rows(y: Any) -> int | None:
+    return y.home.axis if isinstance(y, Picked) else None
+
+
+def mask_of(x: Any) -> Any:
+    """A mask as the program has it, or with rows of picked entries; None for whatever else."""
+    found: Any = value_of(x) if isinstance(x, Traced) else None
+    known = isinstance(found, Picked) or (isinstance(found, Traced) and found.home.program is found.home)
+    return found if known and found.dtype.kind == "b" else None
+
+
+def _choice(mask: Any) -> Choice:
+    """What a mask picks."""
+    if not isinstance(mask, Picked):
+        return Choice(mask, None, Number(), running())
+    if mask.home.axis or mask.home.stride != 1:
+        raise _refused("a mask", "this one has the picked entries on another axis than the first")
+    return Choice(value_of(mask.value), mask.home.choice, Number(), running())
+
+
+def coordinates(x: Any) -> tuple[Any, ...] | None:
+    """``np.nonzero(x)`` of a value of the program: positions by which `x[m]` can be had and put back as well."""
+    mask = mask_of(x if not isinstance(x, Traced) or x.dtype.kind == "b" else x != 0)
+    if mask is None:
+        return None
+    choice = _choice(mask)
+    rows, shape = Rows(choice, 0), choice.mask.shape
+    along_each = np.unravel_index(namespace(mask).arange(prod(shape)), shape) if shape else ()
+    return tuple([rows.again(array, k) for k, array in enumerate(along_each)])
+
+
+def _chooses(item: Any) -> bool:
+    """Whether an item of an index is a mask of the program, or coordinates of what one picks."""
+    return (isinstance(item, Picked) and item.home.coordinate is not None) or mask_of(item) is not None
+
+
+def _selected(index: Any, x: Any) -> tuple[Any, tuple[Any, ...], int, Choice] | None:
+    """What an index with a mask of the program picks from: the array with the rest of the index carried out, that
+    index, and the axis at which the mask begins there. None for other indices."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    if not any(isinstance(item, Traced) for item in items):
+        return None
+    at = next((k for k, item in enumerate(items) if _chooses(item)), None)
+    if at is None:
+        return None
+    first, by_positions = items[at], mask_of(items[at]) is None
+    choice: Choice = first.home.choice if by_positions else _choice(mask_of(first))
+    shape, count = choice.mask.shape, choice.mask.ndim
+    group = items[at : at + (count if by_positions else 1)]
+    if by_positions and [_coordinate(item, choice) for item in group] != [*range(count)]:
+        return None
+    items[at : at + len(group)] = [WHOLE] * count
+    if not all(item is None or item is Ellipsis or isinstance(item, int | np.integer | slice) for item in items):
+        raise _refused("an index", "this one has arrays beside the mask")
+    x = x if isinstance(x, Traced) else choice.mask.home.captured(np.asarray(x))
+    axis = sum(item is None or isinstance(item, slice) for item in items[:at])
+    axis += x.ndim - sum(item is not None for item in items) + 1 if Ellipsis in items[:at] else 0
+    numbers = [k for k, item in enumerate(items) if isinstance(item, int | np.integer)]
+    span = {*numbers, *range(at, at + count)}
+    if axis and numbers and max(span) - min(span) >= len(span):
+        raise _refused("an index", "this one has a slice between the mask and a number")
+    basic = full_index(tuple(items), x)
+    view = x[basic]
+    if view.shape[axis : axis + count] != shape:
+        if by_positions:
+            return None
+        raise IndexError(f"mask of shape {shape} at {user_line()}: picks from an array of shape {view.shape}")
+    outer = within(view)
+    if (outer is not None or choice.within is not None) and (outer is not view or outer.home.choice != choice.within):
+        raise _refused("a mask", "this one is not of the same entries as what it picks from")
+    if outer is not None and (outer.home.axis, outer.home.stride) != (axis, 1):
+        raise _refused("a mask", "this one is along another axis than the entries")
+    return view, basic, axis, choice
+
+
+def _coordinate(item: Any, choice: Choice) -> int | None:
+    return item.home.coordinate if isinstance(item, Picked) and item.home.choice is choice else None
+
+
+def picked(x: Any, index: Any) -> Any:
+    """``x[index]`` by a mask of the program; None where the index has none.
+
+    Rows that are not meant are the first one that is, so that nothing is computed of numbers that the mask keeps out.
+    """
+    found = _selected(index, x)
+    if found is None:
+        return None
+    view, _, axis, choice = found
+    shape, count = view.shape, choice.mask.ndim
+    value = view.value if isinstance(view, Picked) else view.fresh()
+    value = np.reshape(value, (*shape[:axis], choice.mask.size, *shape[axis + count :]))
+    if value.size:
+        meant = choice.meant()
+        row = np.expand_dims(np.take(value_of(value), np.argmax(meant), axis), axis)
+        value = np.where(np.reshape(meant, (-1, *[1] * (value.ndim - axis - 1))), value, row)
+    return PickedArray(Rows(choice, axis), 0, value)
+
+
+def replaced(y: Any, index: Any, value: Any, adds: bool = False) -> Any:
+    """`y` with `value` written, or added, where a mask of the program says; None where the index has none."""
+    found = _selected(index, y)
+    if found is None:
+        return None
+    view, basic, axis, choice = found
+    there = view.value if isinstance(view, Picked) else view.fresh()
+    whole, mask = _whole(value, choice, axis - view.ndim + choice.mask.ndim - 1), choice.wide(axis, view.ndim)
+    new = there + np.where(mask, whole, 0) if adds else np.where(mask, whole, there)
+    new = new if new.dtype == there.dtype else new.astype(there.dtype)
+    new = view.home.again(new) if isinstance(view, Picked) else new
+    if all(item == WHOLE for item in basic):
+        return new
+    result = y.fresh() if isinstance(y, Traced) else choice.mask.home.captured(y).fresh()
+    result[basic] = new
+    return result
+
+
+def _whole(value: Any, choice: Choice, axis: int) -> Any:
+    """What is written at picked entries, which are along `axis` (counted from behind), at all of them."""
+    rows, inner = _rows(value), value.value if isinstance(value, Picked) else value
+    shape = np.shape(inner)
+    at = len(shape) + axis
+    if rows is not None and rows.choice == choice and (rows.coordinate is None or choice.within is None):
+        if (rows.axis, rows.stride) != (at, 1):
+            raise _refused("a write", "the values have the entries on another axis")
+        return np.reshape(inner, (*shape[:at], *choice.mask.shape, *shape[at + 1 :]))
+    if at < 0:
+        return inner
+    if shape[at] != 1 or rows is not None:
+        raise _refused("a write", "the values are not those of the entries that this mask picks")
+    return np.reshape(inner, (*shape[:at], *[1] * choice.mask.ndim, *shape[at + 1 :]))
