@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import minijac.torch as mt  # noqa: E402
 from minijac.tape.trace import Trace  # noqa: E402
 from minijac.torch.run import Run, entered  # noqa: E402
 from minijac.torch.tensors import TracedTensor  # noqa: E402
@@ -63,3 +64,34 @@ def test_views_lie_where_those_of_torch_lie(seed):
 def test_what_is_followed_hides_nothing_of_a_tensor():
     own = {name for name in vars(TracedTensor) if not name.startswith("__")}
     assert own & {*dir(torch.Tensor)} == {"numpy", "tolist"}  # which are refused
+
+
+def x_of(*shape):
+    torch.manual_seed(1)
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def test_indices_that_are_equal_as_keys_alone_are_told_apart():
+    x = x_of(3, 4)
+    for index in (1, True, (1, slice(0, 2)), ((0, 2), slice(None)), ([0, 2], 1), (slice(0, 2, None), 1), (0, 2), None):
+        for f in (lambda x, i=index: x[i] * 2.0, lambda x, i=index: x.T[i].sum() + x[:, 0].sum()):
+            wanted = torch.autograd.functional.jacobian(f, x)
+            for mode in ("forward", "reverse"):
+                torch.testing.assert_close(mt.jacobian(f, batch_axis=None, mode=mode)(x), wanted)
+
+
+def test_the_array_of_a_parameter_is_that_of_what_it_holds():
+    layer, x = torch.nn.Linear(4, 4).double(), x_of(3, 4)
+    new = torch.arange(16.0, dtype=torch.float64).reshape(4, 4)
+    changes = [
+        lambda: None,
+        lambda: layer.weight.data.mul_(2.0),
+        lambda: setattr(layer.weight, "data", new),
+        lambda: setattr(layer.weight, "data", new.T),
+        lambda: setattr(layer, "weight", torch.nn.Parameter(new + 1.0)),
+        lambda: layer.share_memory(),
+    ]
+    for change in changes:
+        change()
+        for _ in range(3):
+            torch.testing.assert_close(mt.jacobian(layer)(x), layer.weight.expand(3, 4, 4))

@@ -56,7 +56,7 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _same_dtype(*operands: Any) -> bool:
-    return all(x.dtype == operands[0].dtype for x in operands[1:] if x is not None)
+    return len({x.dtype for x in operands if x is not None}) == 1
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -206,6 +206,12 @@ def _sizes(args: Any) -> Any:
     return tuple(args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args)
 
 
+def _read_directly(self: Any, index: Any) -> Any:
+    """``x[index]``, which torch would hand on to `__torch_function__` after a look at all of it."""
+    result = _part(None, (self, index), {})
+    return Tensor.__getitem__(self, index) if result is NotImplemented else result
+
+
 def reshape(x: Any, *shape: Any) -> Any:
     shape, place = _sizes(shape), x.place
     if (shape and isinstance(shape[0], torch.dtype)) or place.strides != contiguous(place.shape).strides:
@@ -232,6 +238,9 @@ def transpose(x: Any, a: int, b: int) -> Any:
 def item(x: Any, index: Any) -> Any:
     place = x.place.item(index) if x.place.shape else None
     return None if place is None else (x.read()[index], place)
+
+
+_part = _view(item)
 
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -287,6 +296,7 @@ for _name in (
     "__gt__", "__ge__", "__eq__", "__ne__", "__and__", "__or__", "__xor__",
 ):  # fmt: skip
     setattr(TracedTensor, _name, _with_its_errors(getattr(Tensor, _name)))
+TracedTensor.__getitem__ = _read_directly
 TracedTensor.functions[Tensor.__neg__] = _direct(TABLE[aten.neg], 1)
 TracedTensor.functions.update(
     {

@@ -18,12 +18,13 @@ from ..errors import InputError, MinijacError, MutationError, TraceError, Unsupp
 from ..lines import user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
-from .tensors import TracedTensor, array_of, laid_out, tensor_of, torch_dtype
+from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, tensor_of, torch_dtype
 from .views import Place
 
 __all__ = ["Restart", "Run", "current", "entered"]
 
 Tensor = torch.Tensor
+_Parameter = torch.nn.Parameter
 _SEQUENCES = (list, tuple)
 _active = threading.local()
 
@@ -81,7 +82,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if found is None:
             assert self.outer is not None
             real = halves(tensor)
-            value = self.outer.input(array_of(real))
+            value = self.outer.input(array_of_parameter(real) if type(real) is _Parameter else array_of(real))
             self.inputs.append((real, value.index))
             found = tensor, value if real is tensor else joined(value)
             self.lifted[id(tensor)] = found
@@ -105,7 +106,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if self.made is not None:
             self._meet(tensor)
         if found is None:
-            found = tensor, array_of(tensor)
+            found = tensor, array_of_parameter(tensor) if type(tensor) is _Parameter else array_of(tensor)
             self.arrays[id(tensor)] = found
         return found[1]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .views import Layout, Place, contiguous, layout_of
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["DTYPES", "TracedTensor", "array_of", "laid_out", "tensor_of", "torch_dtype"]
+__all__ = ["DTYPES", "TracedTensor", "array_of", "array_of_parameter", "laid_out", "tensor_of", "torch_dtype"]
 
 DTYPES: dict[Any, Any] = {
     torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64), torch.bool: np.dtype(bool),
@@ -49,6 +50,33 @@ def array_of(tensor: Any) -> Any:
     except (RuntimeError, TypeError):
         return _array_of(tensor)
     return array if array.dtype in _TORCH else _array_of(tensor)
+
+
+class _Kept(NamedTuple):
+    """The array of a parameter, and how that lay when it was made."""
+
+    tensor: weakref.ref[Any]
+    array: Any
+    lay: Any
+
+
+_KEPT: dict[int, _Kept] = {}
+MOST_KEPT = 1 << 14
+"""Entries of a parameter up to which its array is kept as long as it lives: larger ones may be moved elsewhere, and
+their memory would not be free."""
+
+
+def array_of_parameter(tensor: Any) -> Any:
+    """`array_of` of a parameter, which is asked for in every call: kept while it lies where it did."""
+    key = id(tensor)
+    lay = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    kept = _KEPT.get(key)
+    if kept is not None and kept.tensor() is tensor and kept.lay == lay:
+        return kept.array
+    array = array_of(tensor)
+    if tensor.device.type == "cpu" and array.size <= MOST_KEPT:
+        _KEPT[key] = _Kept(weakref.ref(tensor, lambda _: _KEPT.pop(key, None)), array, lay)
+    return array
 
 
 def _array_of(tensor: Any) -> Any:

@@ -29,32 +29,41 @@ class Place(NamedTuple):
 
     def item(self, index: Any) -> Place | None:
         """Of an index of integers, slices, None and an ellipsis; None where it has others."""
-        index = index if type(index) is tuple else (index,)
+        parts: list[Any] = []
+        for part in index if type(index) is tuple else (index,):
+            if type(part) is slice:  # which cannot be hashed
+                part = part.start, part.stop, part.step
+                if not {type(bound) for bound in part} <= _BOUND:
+                    return None
+            elif type(part) is not int and part is not None and part is not Ellipsis:
+                return None
+            parts.append(part)
+        return self.taken(tuple(parts))
+
+    @lru_cache(4096)  # noqa: B019 - a tuple of numbers
+    def taken(self, index: tuple[Any, ...]) -> Place | None:
         axes = list(zip(self.shape, self.strides, strict=True))
-        rest, found, offset = len(axes) - sum(type(part) in (int, slice) for part in index), [], self.offset
-        index = index if Ellipsis in index else (*index, Ellipsis)
-        for part in index:
+        rest, found, offset = len(axes) - sum(type(part) in (int, tuple) for part in index), [], self.offset
+        for part in index if Ellipsis in index else (*index, Ellipsis):
             if type(part) is int:
                 n, stride = axes.pop(0)
                 offset += part % n * stride
-            elif type(part) is slice and type(part.start) in _BOUND and type(part.stop) in _BOUND:
+            elif type(part) is tuple:
                 n, stride = axes.pop(0)
-                start, stop, step = part.indices(n)
+                start, stop, step = slice(*part).indices(n)
                 if step < 1:
                     return None
                 offset += start * stride if stop > start else 0
                 found.append((len(range(start, stop, step)), step * stride))
             elif part is None:
                 found.append((1, axes[0][0] * axes[0][1] if axes else 1))
-            elif part is Ellipsis:
+            else:
                 found += axes[:rest]
                 del axes[:rest]
-            else:
-                return None
         return Place(tuple([n for n, _ in found]), tuple([s for _, s in found]), offset)
 
 
-_BOUND = (int, type(None))
+_BOUND = {int, type(None)}
 
 
 @lru_cache(1024)
