@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -22,10 +23,11 @@ def compiler() -> Any:
     return nvrtc
 
 
-def compiles(source: str, architectures: tuple[str, ...] = ARCHITECTURES, options: tuple[str, ...] = ()) -> None:
-    """The source compiles for each architecture, without a warning, as CuPy's RawModule would have it."""
+def compiles(source: str, architectures: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
+    """The source compiles without a warning, as CuPy's RawModule would have it: for each architecture that is given, or
+    for one of the two, as its text falls."""
     nvrtc = compiler()
-    for architecture in architectures:
+    for architecture in architectures or (ARCHITECTURES[crc32(source.encode()) % len(ARCHITECTURES)],):
         program = nvrtc.createProgram(source, "minijac.cu", (), ())
         try:
             nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", "--std=c++17", *options))

@@ -89,23 +89,23 @@ def held(fn: Callable[..., Any]) -> list[Held]:
         read, value, names = waiting.pop()
         if id(value) in seen and _one_call(read, seen[id(value)]):
             continue
-        atom, fixed = isinstance(value, ATOMS), isinstance(read, partial) and read.func is same
-        if (atom or isinstance(value, FOLLOWED)) and not fixed:
+        is_a, fixed = _nature(_kind(value)), isinstance(read, partial) and read.func is same
+        if (is_a.atom or is_a.followed) and not fixed:
             plain.append((names, Held(read, value)))
-        elif isinstance(value, tuple):
+        elif is_a.tuple:
             plain.append((names[:1], Held(read, value)))
-        elif isinstance(value, COLLECTIONS):
+        elif is_a.collection:
             looked = [(names[:1], Content(read, extent, value))]
             looked += [(names, Content(read, _plain_in, value))] if isinstance(value, dict) else []
             plain += [(by, Held(content, content.last)) for by, content in looked]
-        if isinstance(value, GENERATORS) or (is_array(value) and not atom):
+        if is_a.generator or (is_array(value) and not is_a.atom):
             found.append((names, Held(read, value)))
         elif id(value) in seen:  # under another name: what it holds is looked for once
-            if not fixed and not isinstance(value, FOLLOWED):
+            if not fixed and not is_a.followed:
                 plain.append((names, Held(partial(_still, read, kept := [value]), kept)))
-        elif not atom:
+        elif not is_a.atom:
             seen[id(value)] = read
-            if not fixed and not isinstance(value, (*FOLLOWED, *COLLECTIONS, tuple)):
+            if not fixed and not (is_a.followed or is_a.collection or is_a.tuple):
                 if _function_like(value):
                     plain.append((names, Held(read, value)))
                 else:
@@ -117,6 +117,21 @@ def held(fn: Callable[..., Any]) -> list[Held]:
             of_others += _of_module(value) if isinstance(value, ModuleType) else _of_class(read, value, kinds)
     named = [each._replace(name=_told(names)) for names, each in (*found, *plain) if not known.isdisjoint(names)]
     return named + [each for names, each in found if known.isdisjoint(names)]
+
+
+class Nature(NamedTuple):
+    """What an object is by its type."""
+
+    atom: bool
+    followed: bool
+    collection: bool
+    tuple: bool
+    generator: bool
+
+
+@lru_cache(1024)
+def _nature(kind: type) -> Nature:
+    return Nature(*(issubclass(kind, kinds) for kinds in (ATOMS, FOLLOWED, COLLECTIONS, tuple, GENERATORS)))
 
 
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
@@ -176,9 +191,7 @@ def _of_class(read: Callable[[], Any], value: Any, kinds: set[type]) -> Iterator
     """What the user's classes say of a value, or a class itself: functions (of classes that are not in `kinds`, which
     is given them), numbers and the like, slots."""
     methods = set[str]()
-    for kind in value.__mro__ if isinstance(value, type) else type(value).__mro__:
-        if kind.__module__ != "__main__" and _library(sys.modules.get(kind.__module__)):
-            continue
+    for kind in _users(value if isinstance(value, type) else type(value)):
         for name, inner in list(vars(kind).items()):
             function = _function(inner)
             if isinstance(function, FunctionType):
@@ -212,6 +225,14 @@ def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Reached]:
 
 def _of_module(module: ModuleType) -> Iterator[Reached]:
     return iter(()) if _library(module) else _named(vars(module), set(vars(module)))
+
+
+@lru_cache(1024)
+def _users(kind: type) -> tuple[type, ...]:
+    """A class and its bases, but for those that libraries define."""
+    return tuple(
+        base for base in kind.__mro__ if base.__module__ == "__main__" or not _library(sys.modules.get(base.__module__))
+    )
 
 
 def _library(module: ModuleType | None) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from emulated import COMPILER, WHY_NOT, Device
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nvrtc import ARCHITECTURES, compiles
+from nvrtc import compiles
 
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, elementwise, multilinear
@@ -174,7 +174,7 @@ def test_every_elementwise_operation(dtype):
     for (op, params, _, expected), y in zip(calls, found, strict=True):
         tolerance = (1e-5 if dtype == np.float32 else 1e-10) if op.name in ON_ITS_DOMAIN else None
         agree(y, expected, f"{op.name} {params} of {dtype}", tolerance)
-    compiles(run.source, ARCHITECTURES if dtype.kind == "f" else ARCHITECTURES[:1])
+    compiles(run.source)
 
 
 FOREIGN = {"i": {"imag", "reciprocal", "round"}, "u": {"imag", "reciprocal", "round"}, "b": {"imag", "reciprocal"}}
