@@ -25,6 +25,8 @@ ROWS = {1: 8, 2: 6, 3: 4}
 
 TERMS, ENTRIES = 16, 512
 """Of one matrix: terms of a sum, or entries of what rows are multiplied by, up to which BLAS takes longer."""
+WIDE = 4096
+"""Such entries where all that is read lies in rows and fills registers of 32 bytes, for which alone it was measured."""
 STACKED = 1 << 15
 """Multiplications for each matrix of a stack up to which a call of BLAS for each takes longer."""
 COPIED = 100
@@ -47,12 +49,15 @@ def worthwhile(a: Any, b: Any) -> bool:
     """Whether a stack of products takes no longer so than by BLAS, and mostly half as long or less.
 
     Measured beside OpenBLAS, one thread of AVX2, in float32 and float64, in all orientations: 32 to 2,048 rows by one
-    matrix take BLAS 1.2 to 2 times as long within these bounds, matrices of a stack 1.3 to 12 times, as a call for each
+    matrix take BLAS 1.1 to 2 times as long within these bounds, matrices of a stack 1.3 to 12 times, as a call for each
     takes 0.1 microseconds or more. A matrix that has to be copied into rows needs enough rows to be multiplied by it.
     """
     (count, m, k), n = a.shape, b.shape[-1]
     shared = count == 1 or not b.strides[0]
     if shared and (k <= TERMS or k * n <= ENTRIES):
+        return True
+    wide = vector_bytes() == 32 and k * n <= WIDE and (n <= 24 or n % 16 == 0)
+    if shared and wide and in_rows(a) and (in_rows(b) or m >= 256):
         return True
     free = shared or in_rows(b) or k * n <= COPIED or 2 * k <= TERMS <= m // 2
     return bool(count > 1 and m * k * n <= STACKED and free)
