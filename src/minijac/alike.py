@@ -19,17 +19,18 @@ def rows_of(nodes: Sequence[Node]) -> tuple[Any, ...]:
     """What the nodes of a tape are, equal for tapes that are alike. Of numbers among the operands the type counts."""
     rows = []
     for node in nodes:
-        parents, captured, params, out = node.parents, (), node.params, node.out
+        parents, out = node.parents, node.out
+        row: tuple[Any, ...] = node.op, parents, out.shape, out.dtype
         if -1 in parents:
-            captured = tuple([_described(arg) for arg, p in zip(node.args, parents, strict=True) if p < 0])
-        rows.append((node.op, parents, captured, _frozen(params.values(), {}) if params else (), out.shape, out.dtype))
+            for arg, p in zip(node.args, parents, strict=True):
+                if p < 0:
+                    row += (arg.shape, arg.dtype) if type(arg) is ndarray else _described(arg)
+        rows.append((*row, *_frozen(node.params.values(), {})) if node.params else row)
     return tuple(rows)
 
 
-def _described(arg: Any) -> Any:
-    """An operand that no node is."""
-    if type(arg) is ndarray:
-        return arg.shape, arg.dtype
+def _described(arg: Any) -> tuple[Any, ...]:
+    """An operand that is neither a node nor an array."""
     return type(arg), getattr(arg, "shape", ()), getattr(arg, "dtype", None)
 
 

@@ -292,7 +292,7 @@ def batch_size(args: Sequence[Any], axes: Sequence[LeafAxes], option: str = "bat
     found: tuple[int, int, Any, int] | None = None
     for n, (arg, own) in enumerate(zip(args, axes, strict=True)):
         for leaf, axis in zip(flatten(arg)[0], own, strict=True):
-            if axis is None or not holds_array(leaf):
+            if axis is None or not (type(leaf) is np.ndarray or holds_array(leaf)):
                 continue
             if not -leaf.ndim <= axis < leaf.ndim:
                 raise InputError(

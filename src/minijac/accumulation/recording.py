@@ -46,10 +46,14 @@ class Recorded(NamedTuple):
     outputs: list[Any]
     output_nodes: list[int | None]
     tree: Any
-    value: Any
     aux: Any
     xp: Any
     """The module of the arguments' arrays."""
+
+    @property
+    def value(self) -> Any:
+        """What the function returned, a copy for the caller."""
+        return unflatten(self.tree, [_owned(y) for y in self.outputs])
 
 
 def run_on_tape(
@@ -99,9 +103,8 @@ def run_on_tape(
         aux_leaves, aux_tree = _settled(aux) if has_aux else ([], None)
     nodes = [_node(leaf, trace) for leaf in leaves]
     outputs = [_stripped(leaf, trace) for leaf in leaves]
-    value = unflatten(tree, [_owned(y) for y in outputs])
     aux = unflatten(aux_tree, [_owned(_stripped(leaf, trace)) for leaf in aux_leaves]) if has_aux else None
-    return Recorded(trace, trace.nodes, inputs, others, outputs, nodes, tree, value, aux, xp)
+    return Recorded(trace, trace.nodes, inputs, others, outputs, nodes, tree, aux, xp)
 
 
 def _settled(result: Any) -> tuple[list[Any], Any]:
@@ -188,13 +191,14 @@ def prepare(
 def _followed(run: Recorded, options: Options, positions: Any, leaf_axes: Any, batch: int | None) -> Prepared:
     outputs = [output_leaf(value, run.xp) for value in run.outputs]
     sources = [run.nodes[i].out for i in run.inputs]
-    if any(axis is not None and not x.ndim for axis, x in zip(leaf_axes, sources, strict=True)):
-        raise InputError(
-            "expected arrays with samples to differentiate, got a number among them. Make it an array, (B,), or pass "
-            "it as an argument of its own, that argnums leaves out or that batch_axis=(0, None) says is shared."
-        )
-    in_axes = [None if axis is None else axis % x.ndim for axis, x in zip(leaf_axes, sources, strict=True)]
-
+    in_axes: list[int | None] = []
+    for axis, x in zip(leaf_axes, sources, strict=True):
+        if axis is not None and not x.ndim:
+            raise InputError(
+                "expected arrays with samples to differentiate, got a number among them. Make it an array, (B,), or "
+                "pass it as an argument that argnums leaves out, or that batch_axis=(0, None) says is shared."
+            )
+        in_axes.append(None if axis is None else axis % x.ndim)
     nodes = list(dict.fromkeys([i for i in run.output_nodes if i is not None]))
     returned = tuple([(i, y.shape, y.dtype) for i, y in zip(run.output_nodes, outputs, strict=True)])
     structure = structure_of(run.nodes, run.inputs, nodes, options.structured, returned)

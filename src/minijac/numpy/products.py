@@ -26,10 +26,11 @@ UFUNCS: dict[Any, Callable[..., Any]] = {}
 def matmul(a: Any, b: Any, **kwargs: Any) -> Any:
     if kwargs:
         refuse("matmul", **kwargs)
-    if is_sparse(a) or is_sparse(b):
-        return _sparse_product(a, b)
-    a, b = as_arrays(a, b)
-    if not a.ndim or not b.ndim:
+    if not (isinstance(a, Traced) or type(a) is np.ndarray) or not (type(b) is np.ndarray or isinstance(b, Traced)):
+        if is_sparse(a) or is_sparse(b):
+            return _sparse_product(a, b)
+        a, b = as_arrays(a, b)
+    if not a.shape or not b.shape:
         raise ValueError(f"matmul at {user_line()}: expected operands with axes, got shapes {a.shape}, {b.shape}")
     return multilinear.matmul(a, b)
 

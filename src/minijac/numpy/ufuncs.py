@@ -9,6 +9,8 @@ import numpy as np
 
 from ..lines import user_line
 from ..ops import structural
+from ..tape.op import Op
+from ..tape.trace import apply
 from ..tape.traced import Traced, TracedArray
 from .indexing import add_in_place, subtract_in_place
 from .protocol import FUNCTIONS, axes_of, axis_of, flag, refuse
@@ -25,13 +27,15 @@ OPERATORS = {"add__": np.add, "sub__": np.subtract, "mul__": np.multiply, "trued
 
 def operator(name: str, ufunc: Any) -> Callable[..., Any]:
     """An operator that goes to minijac's function at once where NumPy would go there as well, by a longer way."""
-    general, function = getattr(np.lib.mixins.NDArrayOperatorsMixin, name), Traced.ufuncs[ufunc]
-    reflected = name.startswith("__r")
+    general: Any = getattr(np.lib.mixins.NDArrayOperatorsMixin, name)
+    function: Any = Traced.ufuncs[ufunc]
+    reflected, one = name.startswith("__r"), isinstance(function, Op)
 
     def method(self: Any, other: Any) -> Any:
         kind = type(other)
         if kind is np.ndarray or kind is float or kind is int or kind is TracedArray:
-            return function(other, self) if reflected else function(self, other)
+            operands = (other, self) if reflected else (self, other)
+            return apply(function, operands, {}) if one else function(*operands)
         return general(self, other)
 
     return method

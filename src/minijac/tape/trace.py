@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from itertools import count
+from sys import modules
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -114,12 +114,13 @@ class Trace:
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Carry out an operation on this trace's values, and others further out, and keep a node of it."""
-        values, parents, plain, program = [], [], True, self.program
+        values, parents, plain, program, recorded = [], [], True, self.program, False
         for arg in args:
             parent = -1
             if isinstance(arg, Traced):
                 if arg.home is self:  # a node keeps its own by value, those of outer traces by a handle nobody moves
                     parent, arg = arg.index, arg.value
+                    recorded = recorded or parent >= 0
                     plain = plain and (type(arg) is ndarray or not isinstance(arg, Traced))
                 else:
                     self.complex |= arg.home.complex
@@ -134,7 +135,7 @@ class Trace:
         operands, both, slopes = tuple(values), None, None
         if self.complex and not op.complex:
             check_real(op.name, operands)
-        if cupy_of(operands) is None:
+        if "cupy" not in modules or cupy_of(operands) is None:
             out = op.value(*operands, **params) if plain else apply(op, operands, params)
         else:
             if Trace.eager is not None:
@@ -144,9 +145,9 @@ class Trace:
             self.complex |= check_operand(op.name, out)
         if op.edge is None:
             return out
-        if max(parents) < 0:
+        if not recorded:
             return out if isinstance(out, Traced) else self.constant(out)
-        self.nodes.append(Node(op, tuple(parents), operands, params, out, caller()))
+        self.nodes.append(Node(op, tuple(parents), operands, params, out, caller(3)))
         if slopes is not None:
             self.nodes[-1].slopes = slopes
         return traced(self, len(self.nodes) - 1, out)
@@ -225,6 +226,6 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
 
 def _computed(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """An operation on plain arrays."""
-    if sys.modules.get("cupy") is not None:
+    if modules.get("cupy") is not None:
         return carried_out(op.name, op.value, args, params)
     return op.value(*args, **params)
