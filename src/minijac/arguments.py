@@ -109,12 +109,22 @@ class Options:
     @property
     def leading(self) -> int:
         """How many arguments, from the first, these options speak of."""
+        if self is DEFAULTS:
+            return 1
         argnums = (self.argnums,) if _is_int(self.argnums) else self.argnums
         return max(*argnums, 0, len(self.batch_axis) - 1 if isinstance(self.batch_axis, tuple | list) else 0) + 1
 
 
+DEFAULTS = Options()
+
+
 def checked_options(**given: Any) -> Options:
     """The options given to a transformation, others by default. Raises InputError where one is wrong."""
+    for name, value in given.items():
+        if value is not getattr(DEFAULTS, name):
+            break
+    else:
+        return DEFAULTS
     options = Options(**given)
     if not (hasattr(options.mode, "order") or (isinstance(options.mode, str) and options.mode in MODES)):
         raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {options.mode!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,13 @@ PRODUCTS = {"two layers", "four layers", "relu", "reshaped", "narrow", "float32"
 
 
 @pytest.fixture(autouse=True)
-def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks of a few units are kept as products, too."""
+def small_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks of a few units are kept as products, too, and no other test is told where they were cut."""
     monkeypatch.setattr(chained, "LEAST", 1)
     monkeypatch.setattr(chained, "SMALLER", 0)
-    monkeypatch.setattr(chained, "_CUTS", Memo(8))
+    Memo.clear_all()
+    yield
+    Memo.clear_all()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

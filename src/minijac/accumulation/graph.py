@@ -47,6 +47,8 @@ class Structure:
         self.chooses = any(op.chooses or op.flat for op in ops)
         """Whether there may be entries without derivative beside a local derivative that is not finite."""
         self.stepped = any(nodes[i].step is not None for i in self.order)
+        self.found: dict[Any, Any] = {}
+        """What else was found of it, by what for, with all that it depends on beside."""
 
 
 def structure_of(nodes: Sequence[Node], inputs: Iterable[int], outputs: Iterable[int], *more: Any) -> Structure:

@@ -24,7 +24,6 @@ from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..foreign import a_function, remedy_for
 from ..lines import user_line
-from ..memo import Memo
 from ..places import ANYWHERE, Place, Where, raise_mixing
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
@@ -203,20 +202,16 @@ def _followed(run: Recorded, options: Options, positions: Any, leaf_axes: Any, b
     returned = tuple([(i, y.shape, y.dtype) for i, y in zip(run.output_nodes, outputs, strict=True)])
     structure = structure_of(run.nodes, run.inputs, nodes, options.structured, returned)
     graph = Graph(run.nodes, run.inputs, nodes, None, options.structured, structure)
-    key = structure, batch, tuple(in_axes), options.on_mixing == "raise"
-    found = None if run.others else _OUT_AXES.seen(key)
+    key = "samples", batch, *in_axes, options.on_mixing == "raise"
+    found = None if run.others else structure.found.get(key)
     out_axes, mixes = found or ([], False)
     ready = Prepared(run, graph, positions, sources, outputs, in_axes, out_axes, batch, nodes, mixes)
     if found is None:
         out_axes, mixes = found = _out_axes(ready, options)
         if not run.others and not graph.by_positions:
-            _OUT_AXES.put(key, found)
+            structure.found[key] = found
         ready = ready._replace(out_axes=out_axes, mixes=mixes)
     return ready
-
-
-_OUT_AXES = Memo[tuple[list[int | None], bool]](1024)
-"""Where outputs hold their samples, and whether those mix, for structures that were followed before."""
 
 
 def _out_axes(ready: Prepared, options: Options) -> tuple[list[int | None], bool]:

@@ -15,7 +15,7 @@ from ..ops.structural import normalised
 from ..tape.traced import Traced
 from .pointwise import astype
 from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements, refuse
-from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, ravel
+from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, expand_dims, ravel
 
 # -- join --------------------------------------------------------------------------------------------------------------
 WIDEST = 64
@@ -43,7 +43,7 @@ FUNCTIONS[np.concat] = concatenate
 def stack(arrays: Sequence[Any], axis: int = 0, out: Any = None, *, dtype: Any = None, casting: Any = None) -> Any:
     parts = as_arrays(*arrays)
     place = normalised(axis, parts[0].ndim + 1)[0]
-    return concatenate([np.expand_dims(x, place) for x in parts], place, dtype=dtype)
+    return concatenate([expand_dims(x, place) for x in parts], place, dtype=dtype)
 
 
 def _widened(arrays: Sequence[Any], widen: Callable[..., Any]) -> list[Any]:

@@ -39,24 +39,24 @@ def full_index(index: Any, x: Any) -> tuple[Any, ...]:
                 )
             if indexes(item) and item.size and item.dtype.kind not in "iub":
                 raise IndexError(f"index at {user_line()}: expected integers or booleans, got an array of {item.dtype}")
-    used = sum(map(_axes_used, items))
-    if used > x.ndim:
-        raise IndexError(f"too many indices at {user_line()}: {used} for a traced value of shape {x.shape}")
-    fill = (WHOLE,) * (x.ndim - used)
+    used, shape = sum(map(_axes_used, items)), x.shape
+    if used > len(shape):
+        raise IndexError(f"too many indices at {user_line()}: {used} for a traced value of shape {shape}")
+    fill = (WHOLE,) * (len(shape) - used)
     where = [n for n, item in enumerate(items) if item is Ellipsis]
     full = (*items[: where[0]], *fill, *items[where[0] + 1 :]) if where else (*items, *fill)
     axis = 0
     for item in full:
-        if type(item) is slice:
+        if type(item) is slice or (type(item) is int and -shape[axis] <= item < shape[axis]):
             axis += 1
             continue
-        sizes = x.shape[axis : axis + _axes_used(item)]
+        sizes = shape[axis : axis + _axes_used(item)]
         if is_mask(item) and isinstance(item, Traced):
             item._refuse("indexing with a mask")
         if isinstance(item, int | np.integer) and not -sizes[0] <= item < sizes[0]:
-            raise IndexError(f"index {item} at {user_line()} is out of bounds for axis {axis} of shape {x.shape}")
+            raise IndexError(f"index {item} at {user_line()} is out of bounds for axis {axis} of shape {shape}")
         if is_mask(item) and item.shape != sizes:
-            raise IndexError(f"mask of shape {item.shape} at {user_line()}: expected {sizes}, of shape {x.shape}")
+            raise IndexError(f"mask of shape {item.shape} at {user_line()}: expected {sizes}, of shape {shape}")
         axis += len(sizes)
     return full
 

@@ -21,7 +21,6 @@ from ..accumulation.shadow import Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..algebra.factors import size_of
 from ..arguments import Options
-from ..memo import Memo
 from ..operator.jacobian import Jacobian
 from ..operator.owning import owned
 
@@ -31,7 +30,6 @@ LEAST = 2**20
 """Entries of a Jacobian below which it is multiplied out: one block is then handled in less time than several."""
 SMALLER = 4
 """How many times fewer entries the parts of a product have."""
-_CUTS = Memo[tuple[int, ...]](256)
 
 
 def chained(ready: Prepared, options: Options) -> list[list[Any]] | None:
@@ -44,9 +42,11 @@ def chained(ready: Prepared, options: Options) -> list[list[Any]] | None:
     (x,), (y,), batch = ready.sources, ready.outputs, ready.batch or 1
     if y.size * x.size // batch < LEAST or not is_short(graph) or graph.of_complex():
         return None
-    key = graph.structure, ready.batch
+    found, key = graph.structure.found, ("cuts", ready.batch)
     with np.errstate(all="ignore"):
-        cuts = _CUTS.get(key, lambda: _cuts(graph, ready.run.inputs[0], ready.nodes[0]))
+        if key not in found:
+            found[key] = _cuts(graph, ready.run.inputs[0], ready.nodes[0])
+        cuts: tuple[int, ...] = found[key]
         if not cuts:
             return None
         one = unit(ready.sources, ready.outputs)

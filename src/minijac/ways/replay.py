@@ -70,7 +70,6 @@ class _Reads(NamedTuple):
     """Whether its results are written from their terms."""
 
 
-_READS = Memo[_Reads | str](1024)
 _MET = Memo[_Met](128)
 _NUMBERS = Memo[object](1024)
 """By all else that is known of a structure, the numbers among its operands in the last call."""
@@ -80,8 +79,11 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     """``result[output][input]`` as of `results.assemble`, or None where the accumulation has to be carried out."""
     if options.chunk_size is not None or not is_short(ready.graph):  # to record takes several accumulations
         return None
-    reads = _READS.get((ready.graph.structure, ready.graph.listed, ready.batch), lambda: _reads(ready) or "others")
-    if isinstance(reads, str):
+    found, key = ready.graph.structure.found, ("reads", ready.graph.listed, ready.batch)
+    if key not in found:
+        found[key] = _reads(ready)
+    reads: _Reads | None = found[key]
+    if reads is None:
         return None
     nodes, outputs = ready.run.nodes, ready.outputs
     operands = [nodes[i].out if k == -1 else outputs[i] if k is None else nodes[i].args[k]
@@ -92,12 +94,12 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     numbers = tuple([repr(nodes[i].args[k]) for i, k in reads.numbers])  # 0.0 and -0.0 are equal, and not the same
     positions = {(i, k): nodes[i].args[k] for i, k in reads.positions}
     how = options.mode if isinstance(options.mode, str) else str(ready.plan(options.mode))
-    key = ready.graph.structure, *ready.in_axes, *ready.out_axes, how, options.on_mixing, options.structured
-    met = _MET.seen((key, numbers))
+    kind = ready.graph.structure, *ready.in_axes, *ready.out_axes, how, options.on_mixing, options.structured
+    met = _MET.seen((kind, numbers))
     if met is None or (positions and not _are(met.positions, positions)):
-        others = met is not None or _NUMBERS.seen(key) is not None
-        met = _MET.put((key, numbers), _Met({where: at.copy() for where, at in positions.items()}))
-        _NUMBERS.put(key, numbers)
+        others = met is not None or _NUMBERS.seen(kind) is not None
+        met = _MET.put((kind, numbers), _Met({where: at.copy() for where, at in positions.items()}))
+        _NUMBERS.put(kind, numbers)
         if reads.large or others:  # written where it belongs, not copied; or other ones in each call, perhaps
             return None
     if met.called and met.entry is not None:
