@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 __all__ = [
+    "UNKNOWN",
     "Call",
     "Line",
     "asked_from_outside",
@@ -21,6 +22,8 @@ __all__ = [
     "scipy_call",
     "user_line",
 ]
+
+UNKNOWN = "an unknown line"
 
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = (f"{_PACKAGE}{os.sep}", f"{Path(np.__file__).parent}{os.sep}")
@@ -123,7 +126,7 @@ def for_torch(frame: Any) -> bool:
 
 def line_in(traceback: Any) -> str:
     """File and line of the user's code that an error went through last."""
-    found = "an unknown line"
+    found = UNKNOWN
     while traceback is not None:
         if not of_library(file := traceback.tb_frame.f_code.co_filename):
             found = f"{file}:{traceback.tb_lineno}"
@@ -133,7 +136,7 @@ def line_in(traceback: Any) -> str:
 
 def user_line() -> str:
     """File and line of the user's code that is being run."""
-    return str(caller(2) or "an unknown line")
+    return str(caller(2) or UNKNOWN)
 
 
 class Call(NamedTuple):

@@ -91,3 +91,47 @@ def test_wrong_calls_are_told_in_words_of_torch():
         mt.jvp(double, X, X)
     with pytest.raises(mj.InputError, match="unexpected keyword argument 'mod'"):
         mt.jacobian(double, mod="auto")
+
+
+def test_autocast_inside_of_a_function_is_refused():
+    net, x = torch.nn.Linear(3, 2), torch.ones(4, 3)
+
+    by_name = lambda x: torch.einsum("bi,oi->bo", x, net.weight)
+    for product in (net, by_name, lambda x: x @ net.weight.T, lambda x: torch.mm(x, net.weight.T)):
+
+        def f(x, product=product):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return product(x)
+
+        for transformed in (mt.jacobian(f), mt.compile(f)):
+            with pytest.raises(mj.InputError, match=r"bfloat16.*autocast"):
+                transformed(x)
+
+
+def test_operands_that_do_not_fit_name_the_module_and_the_line():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Sequential(torch.nn.Linear(5, 2)))
+    with pytest.raises(ValueError, match=r"mismatch.*In Sequential\.1\.0 \(Linear\), at .*test_refused_tensors"):
+        mt.jacobian(net)(torch.ones(4, 3))
+
+
+def test_what_compile_refuses_is_said_in_words_of_torch():
+    x = torch.ones(4, 3)
+    for f in (lambda x: x * 2 if x.sum().item() > 0 else x, lambda x: x[x > 0].sum()):
+        for transformed in (f, mt.jacobian(f, batch_axis=None)):
+            with pytest.raises(
+                mj.TraceError, match=r"test_refused_tensors.*minijac\.torch\.compile.*torch\.where"
+            ) as told:
+                mt.compile(transformed)(x)
+            assert "np." not in str(told.value)
+
+
+def test_weights_that_were_written_between_a_compiled_forward_and_backward_are_an_error():
+    net, x = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()), torch.ones(2, 3)
+    for transformed in (mt.jacobian(net), lambda x: mt.jacobian(net)(x).pow(2).mean()):
+        compiled = mt.compile(transformed)
+        for _ in range(3):
+            y = compiled(x).sum()
+        with torch.no_grad():
+            net[0].weight.mul_(2.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()

@@ -64,7 +64,7 @@ def _no(*_: Any) -> bool:
 def bound(func: Any, args: Any, kwargs: Any) -> Any:
     """A call of a function written in C, as the operation that it is; NotImplemented where torch has to find out."""
     run = current()
-    if run is None or run.autograd or not torch.is_grad_enabled():
+    if run is None or run.autograd or not torch.is_grad_enabled() or torch.is_autocast_enabled(run.device.type):
         return NotImplemented
     kinds = func, *map(_kind, args), *[(name, _kind(arg)) for name, arg in kwargs.items()]
     call = CALLS.get(kinds, ())

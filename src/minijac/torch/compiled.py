@@ -20,7 +20,7 @@ from .captured import modules_of, settings_of, stands, state_of, watched
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
 from .tensors import array_of, tensor_of
-from .transforms import _named
+from .transforms import _in_words_of_torch, _named
 
 __all__ = ["Compiled", "compile"]
 
@@ -275,8 +275,9 @@ class Compiled:
             self._hits += 1
             result = entry(leaves)
         else:
-            entry = Entry(self._fn, leaves, tree)
-            result = entry(leaves)
+            with _in_words_of_torch(self._fn):
+                entry = Entry(self._fn, leaves, tree)
+                result = entry(leaves)
             with self._lock:
                 self._misses += 1
                 self._entries[key] = entry

@@ -44,7 +44,7 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
         run = current()
-        if run is None or run.autograd or not torch.is_grad_enabled():
+        if run is None or run.autograd or not torch.is_grad_enabled() or torch.is_autocast_enabled(run.device.type):
             return NotImplemented
         values = run.values(args)
         if kwargs:

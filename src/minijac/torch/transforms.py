@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import update_wrapper
@@ -12,9 +14,9 @@ from weakref import WeakSet
 
 import torch
 
-from ..errors import BatchMixingError, InputError, MinijacError, UnsupportedOperationError
+from ..errors import BatchMixingError, InputError, MinijacError, TraceError, UnsupportedOperationError
 from ..foreign import a_function
-from ..lines import MODULES, line_in
+from ..lines import MODULES, UNKNOWN, line_in, of_library, user_line
 from ..tape.traced import Traced
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
@@ -102,6 +104,12 @@ def _result(f: Callable[..., Any], run: Run, args: Any, kwargs: Any, prepared: C
         if where and where not in str(error):
             error.args = (f"{error} In {where}.", *error.args[1:])
         raise
+    except (IndexError, TypeError, ValueError) as error:  # NumPy's, of operands that do not fit
+        where, last = _module_path(error.__traceback__), traceback.extract_tb(error.__traceback__)[-1]
+        if where and of_library(last.filename) and len(error.args) == 1:
+            line = line_in(error.__traceback__)
+            error.args = (f"{error} In {where}, at {user_line() if line == UNKNOWN else line}.",)
+        raise
     except RuntimeError as error:
         if "a new Tensor subclass" not in str(error):
             raise
@@ -117,14 +125,12 @@ def _fresh(value: Any) -> Any:
     return value.fresh() if isinstance(value, Traced) else value
 
 
-def _module_path(traceback: Any) -> str:
+def _module_path(at: Any) -> str:
     """The module in which an error came up, by its path from the outermost one."""
     modules: list[Any] = []
-    while traceback is not None:
-        frame = traceback.tb_frame
+    for frame, _ in traceback.walk_tb(at):
         if frame.f_code in MODULES:
             modules.append(frame.f_locals["self"])
-        traceback = traceback.tb_next
     return _path(modules[:1], modules[-1]) if modules else ""
 
 
@@ -140,11 +146,12 @@ def _path(roots: Sequence[Any], module: Any) -> str:
 @contextmanager
 def _in_words_of_torch(f: Any) -> Iterator[None]:
     """An error that samples mix inside of a module names it, by its path from the one that `f` is or uses; one that
-    says to cast an array says how a tensor is cast."""
+    says what to do says it of tensors."""
     try:
         yield
-    except InputError as error:
-        error.args = (str(error).replace(".astype(float)", ".double()"), *error.args[1:])
+    except (InputError, TraceError) as error:
+        told = str(error).replace(".astype(float)", ".double()").replace("minijac.compile", "minijac.torch.compile")
+        error.args = (re.sub(r"(?<![/\\\w])np\.(?!py\b)", "torch.", told), *error.args[1:])
         raise
     except BatchMixingError as error:
         if error.module is not None:

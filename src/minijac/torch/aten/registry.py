@@ -194,7 +194,7 @@ def as_numpy_dtype(dtype: Any) -> Any:
     if dtype not in DTYPES:
         raise InputError(
             f"a conversion at {user_line()}: expected float32, float64, complex64, complex128, integers or bools, got "
-            f"{dtype}. Stay in one of these: x.float(), x.double()."
+            f"{dtype}. Stay in one of these: x.float(), x.double(), without `with torch.autocast(...)`."
         )
     return DTYPES[dtype]
 
