@@ -128,6 +128,12 @@ def by_pairs_of_positions(x):
     return y
 
 
+def by_positions_found_twice(x):
+    y = x * 1.0
+    y[np.nonzero(x > 0)[0], np.nonzero(x > 0)[1]] = np.sin(x[np.nonzero(x > 0)])
+    return y
+
+
 def by_where(x):
     (i,) = np.where(x[:, 0] > 0)
     return mj.numpy.add_at(x * 1.0, i, np.sin(x[i]))
@@ -173,6 +179,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "linear systems": linear_systems,
     "one column": one_column,
     "by pairs of positions": by_pairs_of_positions,
+    "by positions found twice": by_positions_found_twice,
     "by where": by_where,
     "placed and extracted": placed_and_extracted,
     "added at a mask": added_at_a_mask,
@@ -264,6 +271,12 @@ def shown(h: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: x * h(x[x[:, 0] > 0])  # <- here
 
 
+def some_written(v):
+    h = np.zeros_like(v)
+    h[1:] = 5.0
+    return h
+
+
 REFUSED: dict[str, Callable[[Any], Any]] = {
     "length": shown(len),
     "shape": shown(lambda v: v.shape[0]),
@@ -292,6 +305,8 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "loop": shown(lambda v: sum(row.sum() for row in v)),
     "singular values": shown(lambda v: np.linalg.svd(v, compute_uv=False)),
     "unique": shown(np.unique),
+    "some written": into(some_written),
+    "first written": into(lambda v: mj.numpy.put(np.zeros_like(v), 0, 1.0)),
     "cumulative": into(lambda v: np.cumsum(v, 0)),
     "in order": into(lambda v: np.sort(v, 0)),
     "reversed": into(lambda v: v[::-1]),

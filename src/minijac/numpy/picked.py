@@ -21,7 +21,7 @@ from ..errors import TraceError
 from ..lines import asked_from_outside, for_torch, user_line
 from ..ops import structural
 from ..ops.edges import Edge, Part
-from ..ops.families import Elementwise, along, operand_axes
+from ..ops.families import Elementwise, along
 from ..tape.op import Op
 from ..tape.trace import Node, Trace, apply, running
 from ..tape.traced import Indexable, Traced
@@ -48,6 +48,9 @@ class Number:
 
     __array_ufunc__ = None  # arrays leave arithmetic to it
 
+    def __repr__(self) -> str:
+        return "?"
+
     def _asked(self, *_: Any, **__: Any) -> Any:
         raise _refused("a length or shape", "this asks for their number")
 
@@ -69,7 +72,7 @@ class Choice:
     """As it is in the program, of any number of axes."""
     within: Choice | None
     number: Number
-    under: Trace | None
+    under: Any
     """The transformation that it is made for: nothing leaves that before it is put back."""
 
     def __eq__(self, other: object) -> bool:
@@ -77,10 +80,6 @@ class Choice:
         if not isinstance(other, Choice) or (self.within is None) != (other.within is None):
             return False
         return self.mask.home.alike(self.mask, other.mask) and (self.within is None or self.within == other.within)
-
-    def wide(self, axis: int, ndim: int) -> Any:
-        """The mask for an array of `ndim` axes, in which its own begin at `axis`."""
-        return np.reshape(self.mask, (*self.mask.shape, *[1] * (ndim - axis - self.mask.ndim)))
 
     def meant(self) -> Any:
         """For each row whether it is picked: a vector."""
@@ -101,15 +100,14 @@ class Picked(Traced):
         frame = sys._getframe(1)
         if for_torch(frame):  # whose shapes are numbers
             self._refuse("a tensor of them")
-        return self._told(self.full) if asked_from_outside(frame) else self.full
+        if not asked_from_outside(frame):
+            return self.full
+        axis = self.home.axis
+        return (*self.full[:axis], self.home.choice.number, *self.full[axis + 1 :])
 
     @property
     def size(self) -> Any:
         return self.home.choice.number if asked_from_outside(sys._getframe(1)) else prod(self.full)
-
-    def _told(self, full: tuple[Any, ...]) -> tuple[Any, ...]:
-        rows: Rows = self.home
-        return (*full[: rows.axis], rows.choice.number, *full[rows.axis + 1 :])
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return super().__array_function__(func, types, self._counted(args), self._counted(kwargs))
@@ -129,17 +127,15 @@ class Picked(Traced):
     def plain(self) -> Any:
         return self.home.again(value_of(self.value))
 
-    def lowest(self) -> Any:
-        return self.plain()
+    lowest = plain
 
     def outline(self) -> Any:
         return namespace(self).empty(self.full, self.dtype)
 
-    def _plain(self, what: str) -> Any:
-        return self._refuse(what)
-
     def _refuse(self, what: str) -> Any:
         raise _refused(what, "this asks for the entries themselves")
+
+    _plain = _refuse
 
     def __bool__(self) -> bool:
         return self._refuse("a decision (if, while, and, or)")
@@ -197,13 +193,7 @@ class Rows(Trace):
         """For positions by which the same is picked: along which axis of the mask."""
         self.program = choice.mask.home
 
-    @property
-    def open(self) -> bool:
-        return self.choice.under is None or self.choice.under.open
-
-    @open.setter
-    def open(self, value: bool) -> None:
-        pass
+    open = property(lambda self: self.choice.under.open, lambda self, value: None)
 
     def again(self, value: Any, coordinate: int | None = None) -> PickedArray:
         """Another value with the rows where this has them."""
@@ -227,11 +217,11 @@ class Rows(Trace):
             if op.picks and not params.get("passing") and homes[-1] is not None:
                 values[-1] = valid(args[-1]).value
             out = apply(op, tuple(values), params)
+        if not found:
+            return self.constant(out) if is_array(out) else out
         node = Node(op, (-1,) * len(args), tuple(map(array_of, values)), params, array_of(out), None)
         places = {_place(node, k, home) for k, home in enumerate(homes) if home is not None}
         place = places.pop() if len(places) == 1 else None
-        if not found:
-            return self.constant(out) if is_array(out) else out
         if place is None or any(home is None and _varies(node, k, place) for k, home in enumerate(homes)):
             raise _refused(op.name, "this looks at several of them, or at which they are")
         return PickedArray(Rows(found[0].choice, *place), 0, out)
@@ -257,9 +247,6 @@ def _parts(node: Node, k: int) -> Sequence[Part]:
     """How the axes of a result and of an operand go together."""
     op, shapes, out = node.op, [np.shape(x) for x in node.args], np.shape(node.out)
     assert op is not None
-    if isinstance(op, Elementwise) and "axis" not in node.params:
-        axes = structural.fresh(out)
-        return [Part(axes, operand_axes(axes, shapes[k]))]
     labels = op.labels(shapes, out, node.params)
     if labels is not None:
         return [labels[k]]
@@ -318,8 +305,10 @@ def broadcast(value: Any, shape: Sequence[int], y: Any, axis: int | None) -> Any
     """`value` as it is written to a part of `y` of some shape, which has the rows of picked entries on `axis`."""
     if not isinstance(y, Picked) or axis is None or _rows(value) is not None:
         return value if value.shape == shape else structural.broadcast_to(value, to=shape)
-    whole = _whole(value, y.home.choice, axis - len(shape)) if y.home.stride == 1 else value.value
-    return PickedArray(Rows(y.home.choice, axis, y.home.stride), 0, np.broadcast_to(whole, shape))
+    if y.home.stride != 1:
+        raise _refused("a write", "this is to several of each")
+    whole = _whole(value, y.home.choice, axis - len(shape))
+    return PickedArray(Rows(y.home.choice, axis), 0, np.broadcast_to(whole, shape))
 
 
 def within(x: Any) -> Picked | None:
@@ -360,22 +349,21 @@ def coordinates(x: Any) -> tuple[Any, ...] | None:
     return tuple([rows.again(array, k) for k, array in enumerate(along_each)])
 
 
-def _chooses(item: Any) -> bool:
-    """Whether an item of an index is a mask of the program, or coordinates of what one picks."""
-    return (isinstance(item, Picked) and item.home.coordinate is not None) or mask_of(item) is not None
+def _coordinate(item: Any, choice: Choice | None = None) -> int | None:
+    """Along which axis of a mask, or of the one that is asked for, positions are those of what it picks."""
+    return item.home.coordinate if isinstance(item, Picked) and choice in (None, item.home.choice) else None
 
 
 def _selected(index: Any, x: Any) -> tuple[Any, tuple[Any, ...], int, Choice] | None:
     """What an index with a mask of the program picks from: the array with the rest of the index carried out, that
     index, and the axis at which the mask begins there. None for other indices."""
     items = list(index) if isinstance(index, tuple) else [index]
-    if not any(isinstance(item, Traced) for item in items):
-        return None
-    at = next((k for k, item in enumerate(items) if _chooses(item)), None)
+    traced = [k for k, item in enumerate(items) if isinstance(item, Traced)]
+    at = next((k for k in traced if mask_of(items[k]) is not None or _coordinate(items[k]) is not None), None)
     if at is None:
         return None
-    first, by_positions = items[at], mask_of(items[at]) is None
-    choice: Choice = first.home.choice if by_positions else _choice(mask_of(first))
+    mask = mask_of(items[at])
+    by_positions, choice = mask is None, items[at].home.choice if mask is None else _choice(mask)
     shape, count = choice.mask.shape, choice.mask.ndim
     group = items[at : at + (count if by_positions else 1)]
     if by_positions and [_coordinate(item, choice) for item in group] != [*range(count)]:
@@ -404,10 +392,6 @@ def _selected(index: Any, x: Any) -> tuple[Any, tuple[Any, ...], int, Choice] | 
     return view, basic, axis, choice
 
 
-def _coordinate(item: Any, choice: Choice) -> int | None:
-    return item.home.coordinate if isinstance(item, Picked) and item.home.choice is choice else None
-
-
 def picked(x: Any, index: Any) -> Any:
     """``x[index]`` by a mask of the program; None where the index has none.
 
@@ -417,9 +401,8 @@ def picked(x: Any, index: Any) -> Any:
     if found is None:
         return None
     view, _, axis, choice = found
-    shape, count = view.shape, choice.mask.ndim
-    value = view.value if isinstance(view, Picked) else view.fresh()
-    value = np.reshape(value, (*shape[:axis], choice.mask.size, *shape[axis + count :]))
+    shape = (*view.shape[:axis], choice.mask.size, *view.shape[axis + choice.mask.ndim :])
+    value = np.reshape(view.value if isinstance(view, Picked) else view.fresh(), shape)
     if value.size:
         meant = choice.meant()
         row = np.expand_dims(np.take(value_of(value), np.argmax(meant), axis), axis)
@@ -434,7 +417,8 @@ def replaced(y: Any, index: Any, value: Any, adds: bool = False) -> Any:
         return None
     view, basic, axis, choice = found
     there = view.value if isinstance(view, Picked) else view.fresh()
-    whole, mask = _whole(value, choice, axis - view.ndim + choice.mask.ndim - 1), choice.wide(axis, view.ndim)
+    behind = view.ndim - axis - choice.mask.ndim
+    whole, mask = _whole(value, choice, -behind - 1), np.reshape(choice.mask, (*choice.mask.shape, *[1] * behind))
     new = there + np.where(mask, whole, 0) if adds else np.where(mask, whole, there)
     new = new if new.dtype == there.dtype else new.astype(there.dtype)
     new = view.home.again(new) if isinstance(view, Picked) else new

@@ -258,6 +258,8 @@ def assign(y: Traced, basic: tuple[Any, ...], value: Any) -> None:
         return  # what ``y[index] += v`` does at its end: the view was written
     shape = tuple(1 if axis is None else len(region[axis]) for axis in axes)  # type: ignore[arg-type]
     rows = axis_of_rows(y)
+    if rows is not None and region[rows] != range(y.shape[rows]):
+        y._refuse("a write to some of them")
     value = _fitted(y, value, shape, axes.index(rows) if rows in axes else None)
     if None in axes:
         value = structural.reshape(value, shape=_extent(region))
