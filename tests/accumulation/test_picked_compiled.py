@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated import COMPILER, WHY_NOT, Device
 from helpers import MODES, close, loop_reference, mentions, names_place, random, tensor
 
 import minijac as mj
+from minijac.program.entry import record
+from minijac.program.gpu.executor import GraphExecutor
 
 torch = pytest.importorskip("torch")
 
@@ -381,3 +384,15 @@ def test_a_captured_array_that_a_mask_picks_from_is_read_at_replay(f):
     table *= 2.0
     for x in OTHERS:
         close(compiled(x), f(x) + np.where(x[:, :1] > 0, table, x), 1e-12)
+
+
+@pytest.mark.skipif(COMPILER is None, reason=WHY_NOT)
+@pytest.mark.parametrize("f", [rows_by_mask, entries, spline_coupling])
+def test_kernels_for_a_device_know_no_more_of_what_is_picked(f):
+    entry = record(mj.jacobian(f), (X.astype(np.float32),), {})
+    run = GraphExecutor(entry.program, Device())
+    assert run.report.captured
+    assert not run.report.uncaptured
+    for x in OTHERS:
+        (J,) = run.run(x.astype(np.float32))
+        close(J, mj.jacobian(f)(x), 1e-3, 1e-3)

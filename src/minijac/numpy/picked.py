@@ -405,7 +405,8 @@ def picked(x: Any, index: Any) -> Any:
     value = np.reshape(view.value if isinstance(view, Picked) else view.fresh(), shape)
     if value.size:
         meant = choice.meant()
-        row = np.expand_dims(np.take(value_of(value), np.argmax(meant), axis), axis)
+        first = np.where(meant, namespace(meant).arange(meant.size), meant.size - 1).min()
+        row = np.expand_dims(np.take(value_of(value), first, axis), axis)
         value = np.where(np.reshape(meant, (-1, *[1] * (value.ndim - axis - 1))), value, row)
     return PickedArray(Rows(choice, axis), 0, value)
 
