@@ -12,7 +12,8 @@ from programs import inverse_dynamics
 
 import minijac as mj
 from minijac.program.cpu import executor
-from minijac.program.cpu.native import checks, llvm
+from minijac.program.cpu.native import checks, llvm, mixed
+from minijac.program.cpu.native.commands import Tile
 
 pytestmark = pytest.mark.skipif(not llvm.available(), reason="llvmlite is not installed")
 
@@ -74,6 +75,29 @@ def test_arguments_beyond_what_a_function_takes_in_place():
     for _ in range(3):
         for found, expected in zip(compiled(x), f(x), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_columns_that_are_read_again_and_again_are_copied_once(monkeypatch, dtype):
+    commands_of = []
+    monkeypatch.setattr(mixed, "Tile", lambda commands, *rest: commands_of.append(commands) or Tile(commands, *rest))
+
+    def f(x):
+        a, b, c = (x * 2.0).T
+        columns = [a * b + c, b * c - a, c * a * b, np.sin(b) - c, a - b, a[::2].repeat(2) + b]
+        y = np.stack(columns, 1)
+        y[:, 0] += a
+        return y, y[:, ::-1] * c[:, None], (x * 2.0)[:, 1]
+
+    compiled = mj.compile(f)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(64, 3)).astype(dtype)
+        for found, expected in zip(compiled(x), f(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype is np.float32 else 1e-13, atol=1e-6)
+    reads = [(b, o.axes) for run in commands_of for b in run if b._loop for o in b._loop.operands[: b._loop.reads]]
+    copies = [b for b, axes in reads if axes == "s" and b._loop.steps[0][0] == "({})"]
+    assert len(copies) >= 3
+    assert len([b for b, axes in reads if axes == "s"]) <= len(copies) + 2  # what is read once
 
 
 @pytest.mark.parametrize("n", range(6))

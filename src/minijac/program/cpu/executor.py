@@ -6,6 +6,7 @@ What is left for a call is one NumPy call for each operation that computes somet
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -128,9 +129,13 @@ class Binding:
         viewed = {n for step in self._steps() if step.op.view or step.op.prebound for n in step.args}
         for n in self.program.inputs:
             self._bind_input(n, n in viewed)
+        uses = Counter(n for step in self._steps() if step.is_ufunc and isinstance(self.code, Mixed) for n in step.args)
         for step in self._steps():
             if step.op.view and self._makes_view(step):
-                self._root[step.out] = self._root[step.args[0]]
+                if uses[step.out] > 1 and _has_gaps(self._dummies[step.out]):
+                    del self._dummies[step.out]  # it is copied, once
+                else:
+                    self._root[step.out] = self._root[step.args[0]]
         last, self._results = _last_uses(self.stages, self._root, self.program.outputs), self._returned_whole()
         for number, stage in enumerate(self.stages):
             self.code.line(f"# {_described(stage)}")
@@ -175,7 +180,9 @@ class Binding:
             self._static[step.out] = self._output_buffer(step, dying)
         numbers = step.op.takes_numbers(len(step.args))
         out, places = self._place(step.out), [self._place(n) if numbers else self._as_array(n) for n in step.args]
-        if step.is_ufunc:
+        if step.op.view:
+            self.code(np.copyto, out, places[0].view(_with_params(step)))
+        elif step.is_ufunc:
             operands = [self._better(n, step) or place for n, place in zip(step.args, places, strict=True)]
             if step.op.value in (np.maximum, np.minimum):  # which take more operands, one day
                 self.code(step.op.value, *operands, out=out)
@@ -335,14 +342,19 @@ class Binding:
     def _better(self, n: int, step: Instruction) -> Place | None:
         """A better operand of a ufunc than the value as it is: read in order, or of the dtype that it would become."""
         place = self._read_in_order(n, self.values[step.out].size)
-        value = self.values[n]
-        if place is not None or value.kind != "constant" or value.number not in (int, float):
-            return place
-        operands = [self.values[m] for m in step.args]
-        weak = [v.number if v.number in (int, float) else v.dtype for v in operands]
-        dtype = step.op.value.resolve_dtypes((*weak, None))[step.args.index(n)]  # type: ignore[attr-defined]
-        x = np.asarray(value.content, dtype)
-        return Place(self.code, self.code.name(x), (), dtype, x)
+        x = _as_read(self.values, n, step) if place is None else None
+        return place if x is None else Place(self.code, self.code.name(x), (), x.dtype, x)
+
+
+def _as_read(values: Sequence[Value], n: int, step: Instruction) -> Any:
+    """A constant number of Python's as an array of the dtype that a ufunc makes of it; else None."""
+    value = values[n]
+    if value.kind != "constant" or value.number not in (int, float):
+        return None
+    operands = [values[m] for m in step.args]
+    weak = [v.number if v.number in (int, float) else v.dtype for v in operands]
+    dtypes = step.op.value.resolve_dtypes((*weak, None))  # type: ignore[attr-defined]
+    return np.asarray(value.content, dtypes[step.args.index(n)])
 
 
 def _code(stages: int) -> Code:
@@ -350,6 +362,12 @@ def _code(stages: int) -> Code:
     long = stages >= MANY and available() and fusion.ENABLED
     kind: Callable[..., Code] = partial(Mixed, blas().libraries()) if long else Code
     return kind(copyto=np.copyto, empty=np.empty, take=take)
+
+
+def _has_gaps(view: Any) -> bool:
+    """Whether vectors of a view are gathered entry by entry."""
+    used = [stride for size, stride in zip(view.shape, view.strides, strict=True) if size > 1]
+    return bool(view.size >= LANES and used and abs(used[-1]) > view.itemsize)
 
 
 def _last_uses(stages: Sequence[Stage], root: Sequence[int], outputs: Sequence[int]) -> dict[int, int]:
