@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -13,7 +14,7 @@ import numpy as np
 import optree
 
 from .backend import check_operand, holds_array, is_array, namespace
-from .errors import InputError
+from .errors import InputError, MinijacError
 from .foreign import brief, handed_over, kind_of, missing, remedy_for
 from .lines import user_line
 from .tape.traced import Traced
@@ -37,6 +38,7 @@ __all__ = [
     "check_tangent",
     "checked_options",
     "differentiable",
+    "fitting",
     "flatten",
     "known_calls",
     "known_options",
@@ -370,6 +372,19 @@ def returned(result: Any, f: Callable[..., Any]) -> Any:
             "Is a return missing?"
         )
     return result
+
+
+@contextmanager
+def fitting(expected: str, given: Any, beside: Any, remedy: str) -> Iterator[None]:
+    """While a function runs on arrays that were given apart from each other: NumPy's errors tell shapes alone."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, MinijacError) or not any(word in str(error) for word in ("broadcast", "core dimension")):
+            raise
+        given, beside = (", ".join(str(np.shape(x)) for x in flatten(tree)[0]) for tree in (given, beside))
+        beside = f" beside arrays of shape {beside}" if beside else ""
+        raise InputError(f"{expected}, got shape {given}{beside}: {str(error).strip():.200}. {remedy}") from error
 
 
 def with_aux(result: Any) -> tuple[Any, Any]:

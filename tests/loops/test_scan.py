@@ -220,6 +220,7 @@ def loop(step: Any, carry: Any, xs: Any = None) -> Any:
 MISUSE = {
     "carry of another shape": (lambda h: loop(lambda c, _: (c[:, :1], None), h), r"\[4, 3\], got float64\[4, 1\]"),
     "carry of another dtype": (lambda h: loop(lambda c, _: (c.astype(np.float32), None), h), r"got float32\[4, 3\]"),
+    "carry of other samples": (lambda h: loop(lambda c, x: (c * x, None), h[:3], XS), r"\(3, 3\) beside .*Give"),
     "carry of another tree": (lambda h: loop(lambda c, _: ((c, c), None), h), "carry of the tree"),
     "no pair": (lambda h: loop(lambda c, _: c, h), "the pair"),
     "lengths that differ": (lambda h: mj.scan(lambda c, x: (c, None), h, (XS, XS[:3])), "got 3 and 7"),

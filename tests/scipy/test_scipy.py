@@ -270,6 +270,22 @@ def test_functions_of_matrices_beyond_the_real_numbers():
     assert (np.random.get_state()[1] == before).all()
 
 
+def test_logarithms_of_a_stack_are_scipys_of_each():
+    rng = np.random.default_rng(0)
+    near = 0.3 * rng.normal(size=(4, 4)) + np.eye(4)
+    block = np.block([[near, 1e6 * rng.normal(size=(4, 4))], [np.zeros((4, 4)), near]])
+    turn = np.array([[np.cos(3.0), -np.sin(3.0)], [np.sin(3.0), np.cos(3.0)]])
+    jordan, graded = 2 * np.eye(3) + np.eye(3, k=1), S @ np.diag([1e-4, 1.0, 1e4]) @ S
+    for a in (near, block, turn, jordan, graded, 1e-200 * S, near + 1j * near.T, np.zeros((0, 3, 3))):
+        stack = np.stack([a, a])
+        expected = np.reshape([scipy.linalg.logm(x) for x in stack] if a.size else [], stack.shape)
+        close(linalg.logm(stack), expected, 1e-11, 1e-11 * np.abs(expected).max(initial=0.0))
+    tiny = 1e-9 * rng.normal(size=(3, 3))
+    close(linalg.logm(np.eye(3) + tiny), tiny, 1e-6, 1e-16)
+    with pytest.raises(ValueError, match="NaN"):
+        linalg.logm(np.full((2, 2), np.nan))
+
+
 @cases(
     {
         "norm": whole(lambda x: stats.norm.logpdf(x[0], x[1], np.exp(x[2])), 3),

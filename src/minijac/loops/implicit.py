@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import optree
 
-from ..arguments import flatten, known_calls, returned
+from ..arguments import fitting, flatten, known_calls, returned
 from ..backend import is_array, value_of
 from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
@@ -100,19 +101,25 @@ class _Equation:
         self.max_steps = max_steps
         self.line = user_line()
         self.leaves, self.tree = flatten((start, *args))
-        self.closed = Closed(f, (start, *args), {}, free=True)
+        with self._fitting():
+            self.closed = Closed(f, (start, *args), {}, free=True)
         self.closed.first = None
 
     def _of(self, x: Any, operands: Sequence[Any]) -> Any:
         """What is to be zero."""
         count = len(self.leaves) - 1
-        return self._residual(x, self._checked(self.closed(operands[count:], [x, *operands[:count]])))
+        with self._fitting():
+            return self._residual(x, self._checked(self.closed(operands[count:], [x, *operands[:count]])))
+
+    def _fitting(self) -> AbstractContextManager[None]:
+        expected = f"{self.name}: x0: expected the samples on axis 0, as many as f takes beside it"
+        return fitting(expected, self.x0, self.leaves[1:], "Start from an x0 of the solution's shape.")
 
     def _checked(self, value: Any) -> Any:
         if np.shape(returned(value, self.f)) != np.shape(self.x0):
             raise InputError(
                 f"{self.name}: expected a function that returns an array of x's shape {np.shape(self.x0)}, as many "
-                f"equations as unknowns, got {np.shape(value)}."
+                f"equations as unknowns, got {np.shape(value)}. Give x0 the shape of the solution."
             )
         return value
 
@@ -175,7 +182,8 @@ class _Equation:
         """What the user's solver finds, checked by the Newton step that is left."""
         count = len(self.leaves) - 1
         f = lambda x, *args: self.closed(operands[count:], flatten((x, *args))[0])  # noqa: E731
-        x = self.solver(f, *optree.tree_unflatten(self.tree, [start, *operands[:count]]))  # type: ignore[misc]
+        with self._fitting():
+            x = self.solver(f, *optree.tree_unflatten(self.tree, [start, *operands[:count]]))  # type: ignore[misc]
         x = x if is_array(x) else np.asarray(x, start.dtype)
         if x.shape != start.shape:
             raise InputError(f"{self.name}: expected the solver to return shape {start.shape}, got {x.shape}.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from ..arguments import check_array, flatten, known_calls
+from ..arguments import check_array, fitting, flatten, known_calls
 from ..backend import holds_array, placed, zeros
 from ..errors import InputError
 from ..foreign import a_function
@@ -144,7 +144,9 @@ def _described(carry: Any) -> Any:
 
 def _once(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, x: Any, expected: Any) -> tuple[Any, Any]:
     """One step, its results looked at."""
-    result = step(carry, x)
+    remedy = "Give the carry as many samples as the rows have; the steps are on axis 0 of xs."
+    with fitting("scan: expected a carry that step can take with what is beside it", carry, x, remedy):
+        result = step(carry, x)
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(
             f"scan: expected step(carry, x) to return the pair (carry, y), got "
