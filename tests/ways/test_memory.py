@@ -337,3 +337,34 @@ def test_a_compiled_loop_holds_no_more_than_was_asked_for(mode):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert compiled.buffer_bytes() + peak - expected.nbytes <= most
+
+
+SELECTED = {
+    "sorted": lambda x: np.sort(np.log(np.abs(x)), 1)[:, 1:].sum(1),
+    "taken": lambda x: np.take_along_axis(np.log(x), np.array([[1]] * len(x)), 1)[:, 0] ** 2,
+    "sliced": lambda x: np.log(x)[:, 1:].sum(1) ** 2,
+    "bounded": lambda x: np.max(np.sqrt(np.maximum(x @ np.ones((3, 40)), 0.0)), 1) ** 3,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("f", SELECTED.values(), ids=SELECTED)
+@pytest.mark.parametrize(
+    "transform",
+    [
+        mj.hessian_diagonal,
+        mj.laplacian,
+        lambda f, **how: mj.divergence(lambda x: f(x)[:, None] * x, **how),
+        lambda f, **how: mj.partials(f, [(0, 0), (1, 2)], **how),
+    ],
+    ids=["hessian_diagonal", "laplacian", "divergence", "partials"],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_least_bound_named_is_enough_for_a_second_look(transform, f, dtype):
+    x = np.array([[0.0, 2.0, 3.0], [1.0, -2.0, 0.5], [0.3, 0.4, 0.0]], dtype)
+    with pytest.raises(mj.InputError) as error:
+        transform(f, max_bytes=64)(x)
+    (least,) = re.findall(r"max_bytes=([\d,]+) or more", str(error.value))
+    found, expected = transform(f, max_bytes=int(least.replace(",", "")))(x), transform(f)(x)
+    for a, b in zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]:
+        np.testing.assert_allclose(a, b, rtol=1e-5)

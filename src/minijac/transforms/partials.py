@@ -165,7 +165,8 @@ def _indices_at_a_time(
     if options.max_bytes is None or any(map(is_traced, ready.outputs)):
         return None
     most, alive = 2 ** max(map(len, indices), default=0), 2 * live_bytes(ready.graph)
-    return at_a_time(ready, args, options.max_bytes, max(len(indices), 1), lambda n: n * most * alive, "multi-index")
+    every, needed = max(len(indices), 1), lambda n: n * most * alive
+    return at_a_time(ready, args, options.max_bytes, every, lambda: needed, "multi-index")
 
 
 # -- arguments and results ---------------------------------------------------------------------------------------------

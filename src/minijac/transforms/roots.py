@@ -143,7 +143,9 @@ def _function_of_root(root: Node, chain: Sequence[tuple[int, Node, bool]]) -> El
         return lambda y, *operands: partials(*operands)[k]
 
     name = f"{chain[-1][1].op.name}_of_{op.name}"  # type: ignore[union-attr]
-    return Elementwise(name, _no_value, elementwise_edge, partials=[partial(k) for k in range(len(root.args))])
+    unbounded = any(node.op.unbounded for _, node, _ in chain)  # type: ignore[union-attr]
+    each = [partial(k) for k in range(len(root.args))]
+    return Elementwise(name, _no_value, elementwise_edge, unbounded=unbounded, partials=each)
 
 
 def _no_value(*operands: Any, **params: Any) -> Any:

@@ -34,6 +34,7 @@ from ..ops.families import Elementwise, Multilinear
 from ..places import Place, Where
 from ..tape.trace import Node
 from ..tape.traced import Traced
+from .thorough import mark_thoroughly, may_be_settled_again
 
 __all__ = ["Samples", "Way", "at_a_time", "held_bytes", "live_bytes", "seeds_at_a_time", "ways", "within_bytes"]
 
@@ -142,7 +143,7 @@ def held_bytes(ready: Prepared, args: Sequence[Any], graph: Graph | None = None)
     theirs = [*flatten(tuple(args))[0]]
     made: list[Any] = list(ready.run.outputs)
     for node in ready.run.nodes:
-        made += [node.out, node.live, *node.params.values()]
+        made += [node.out, node.live, *node.varying.values(), *node.params.values()]
         for parent, arg in zip(node.parents, node.args, strict=True):
             if parent < 0 and is_array(arg):
                 # a captured weight is not ours; a mask, or what has an axis of this many samples, was made on the way
@@ -374,35 +375,56 @@ def seeds_at_a_time(
     small = alive * count + beside(count * mixed) <= (LARGE if bound is None else 0)
     if small or any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
         return None
-    with np.errstate(all="ignore"):
+
+    def needed() -> Callable[[int], int]:
+        """Of what is dense, or of what structure there is."""
         ledger = Ledger()
         accumulate(ShadowGraph(ready.graph, ledger), Plan("forward"), ready.run.inputs, ready.nodes, ledger.one)
         whole = orders * ledger.cost().peak_bytes
-
-    def needed(seeds: int) -> int:
-        """Of what is dense, or of what structure there is."""
-        return min(whole if bound is not None else whole * seeds // every, alive * seeds) + beside(seeds * mixed)
+        return lambda n: min(whole if bound is not None else whole * n // every, alive * n) + beside(n * mixed)
 
     return at_a_time(ready, args, bound, every, needed, "seed")
 
 
 def at_a_time(
-    ready: Prepared, args: Sequence[Any], bound: int | None, every: int, needed: Callable[[int], int], kind: str
+    ready: Prepared,
+    args: Sequence[Any],
+    bound: int | None,
+    every: int,
+    needed: Callable[[], Callable[[int], int]],
+    kind: str,
 ) -> int | None:
-    """How many of `every` to take at a time, so that the bytes ``needed(n)`` fit; None: all."""
+    """How many of `every` to take at a time, so that the bytes ``needed()(n)`` fit; None: all.
+
+    A bound that is too small for a first look is asked about once more with the masks of a second: what is named is
+    enough for both.
+    """
     with np.errstate(all="ignore"):
-        held = 0 if bound is None else held_bytes(ready, args)
+        count, least = _fitting(ready, args, bound, every, needed())
+        if least is not None and may_be_settled_again(ready.graph):
+            mark_thoroughly(ready.graph, everywhere=True)
+            count, least = _fitting(ready, args, bound, every, needed())
+    if least is not None:
+        total, held, derivatives = least
+        raise InputError(
+            f"max_bytes={bound:,}: expected room for one {kind}, which takes {total:,} bytes beside inputs and result: "
+            f"{held:,} for values and local derivatives, {derivatives:,} for derivatives, and a margin. Give it "
+            f"max_bytes={total:,} or more, or call the function on fewer samples."
+        )
+    return None if count == every else count
+
+
+def _fitting(
+    ready: Prepared, args: Sequence[Any], bound: int | None, every: int, needed: Callable[[int], int]
+) -> tuple[int, tuple[int, int, int] | None]:
+    """How many fit; and where not even one does, the least bound, what is held, and what one takes."""
+    held = 0 if bound is None else held_bytes(ready, args)
     room, count = LARGE if bound is None else min(LARGE, int(bound * (1 - MARGIN)) - held), every
     while count > 1 and needed(count) > room:
         count = ceil(count / 2)
-    if bound is not None and needed(count) > room:
-        least = ceil((held + needed(count)) / (1 - MARGIN))
-        raise InputError(
-            f"max_bytes={bound:,}: expected room for one {kind}, which takes {least:,} bytes beside inputs and result: "
-            f"{held:,} for values and local derivatives, {needed(count):,} for derivatives, and a margin. Give it "
-            f"max_bytes={least:,} or more, or call the function on fewer samples."
-        )
-    return None if count == every else count
+    if bound is None or needed(count) <= room:
+        return count, None
+    return count, (ceil((held + needed(count)) / (1 - MARGIN)), held, needed(count))
 
 
 def live_bytes(graph: Graph) -> int:

@@ -25,7 +25,7 @@ from ..ops.edges import Edge, Part
 from ..ops.families import Elementwise, Multilinear
 from ..tape.trace import Node
 
-__all__ = ["mark_thoroughly", "settled", "unbounded"]
+__all__ = ["mark_thoroughly", "may_be_settled_again", "settled", "unbounded"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,11 @@ def settled(graph: Graph, compute: Callable[[], T]) -> T:
         del result  # before the next is made
         mark_thoroughly(graph, everywhere=True)
     return compute()
+
+
+def may_be_settled_again(graph: Graph) -> bool:
+    """Whether what is computed on a graph may come out as no number that a thorough look mends."""
+    return graph.structure.chooses and any(unbounded(graph.nodes[i]) for i in graph.order)
 
 
 def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dict[int, Any]]:
