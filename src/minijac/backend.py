@@ -21,9 +21,9 @@ from .foreign import a_function, brief, handed_over, kind_of, missing
 from .lines import user_line
 
 __all__ = [
-    "REAL", "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real", "cupy_of",
-    "fingerprint", "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host", "placed",
-    "scatter_add", "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
+    "PLAIN", "REAL", "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real",
+    "cupy_of", "fingerprint", "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host",
+    "placed", "scatter_add", "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -122,7 +122,8 @@ def holds_array(x: Any) -> bool:
 _NUMBERS = frozenset("?bBhHiIlLqQfdFD")
 """The dtypes of operands: booleans, integers, float32, float64, complex64 and complex128."""
 REAL = _NUMBERS - set("FD")
-_PLAIN = (float, int, bool, type(None))
+PLAIN = (float, int, bool, type(None))
+"""Types of other operands that are real, whatever they hold."""
 
 
 def check_operand(name: str, x: Any) -> bool:
@@ -131,7 +132,7 @@ def check_operand(name: str, x: Any) -> bool:
     Every operation asks this of all that meets a traced value, so that nothing else slips in by any way.
     """
     kind = type(x)
-    if (kind is np.ndarray and x.dtype.char in REAL) or kind in _PLAIN:
+    if (kind is np.ndarray and x.dtype.char in REAL) or kind in PLAIN:
         return False
     if isinstance(x, Wrapped):
         return x.dtype.kind == "c"  # type: ignore[attr-defined]

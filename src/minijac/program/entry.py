@@ -143,7 +143,7 @@ class Entry:
 
     def buffer_bytes(self) -> int:
         """Bytes that the executors hold between calls."""
-        return sum(executor.nbytes for executor in list(self.executors))
+        return sum([executor.nbytes for executor in self.executors[:]])
 
     def ready(self) -> Any:
         """An executor to look at, which the next call uses."""

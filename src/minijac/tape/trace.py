@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy import ndarray
 
-from ..backend import REAL, carried_out, check_operand, check_real, cupy_of, fingerprint
+from ..backend import PLAIN, REAL, carried_out, check_operand, check_real, cupy_of, fingerprint
 from ..errors import ConversionError, MutationError, TraceError
 from ..lines import Line, caller, user_line
 from .traced import FIXED, Traced, traced
@@ -205,7 +205,7 @@ def apply(op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
             home = arg.home
             if trace is None or home.serial > trace.serial:
                 trace = home
-        elif type(arg) is not ndarray or arg.dtype.char not in REAL:
+        elif not (type(arg) in PLAIN or (type(arg) is ndarray and arg.dtype.char in REAL)):
             known = False
     if trace is None:
         return _computed(op, args, params)

@@ -85,7 +85,7 @@ class Executor:
     @property
     def nbytes(self) -> int:
         """Bytes held between calls."""
-        return self._memory.nbytes + sum(tiles.nbytes for tiles in self._tiles)
+        return self._memory.nbytes + (sum([tiles.nbytes for tiles in self._tiles]) if self._tiles else 0)
 
     @property
     def source(self) -> str:

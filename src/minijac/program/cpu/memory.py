@@ -27,7 +27,7 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """Bytes held between calls: buffers, and large results that are made again when the caller lets go of them."""
-        return self._planned + sum(array.nbytes for pool in self._pools for array in pool)
+        return self._planned + (sum([array.nbytes for pool in self._pools for array in pool]) if self._pools else 0)
 
     def fixed(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A buffer of its own."""
