@@ -9,8 +9,10 @@ from tests.support.torch_modules import per_sample
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
 
+import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
 from minijac.torch.aten.registry import TABLE, aten  # noqa: E402
+from minijac.torch.tensors import array_of  # noqa: E402
 
 
 def x_of(*shape):
@@ -83,3 +85,15 @@ def test_a_module_that_holds_a_compiled_module_can_be_copied_and_trains():
     twin(x).sum().backward()
     assert twin.net.weight.grad is not None and held.net.weight.grad is None
     torch.testing.assert_close(twin(x), held(x))
+
+
+def test_programs_of_modules_have_loops_on_small_arrays():
+    pytest.importorskip("llvmlite")
+    net = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 8)).requires_grad_(False)
+    x = torch.linspace(-1.0, 1.0, 64 * 16).reshape(64, 16)
+    compiled, arrays = mt.compile(mt.jacobian(net)), mj.compile(mj.jacobian(mt.lowered(net)))
+    torch.testing.assert_close(compiled(x), per_sample(net, x), rtol=1e-4, atol=1e-6)
+    entry = next(iter(compiled._entries.values()))
+    given = [x.numpy(), *map(array_of, entry.captured)]
+    assert "one loop" in entry.program.replay.source(*given)
+    assert "one loop" not in arrays.source(x.numpy())  # which would take longer to make than it saves

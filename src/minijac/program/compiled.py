@@ -46,13 +46,19 @@ class Compiled:
     """A function that is recorded on its first call for each signature, and replayed after."""
 
     def __init__(
-        self, fn: Callable[..., Any], maxsize: int, tf32: bool = False, static: str | Sequence[str] = ()
+        self,
+        fn: Callable[..., Any],
+        maxsize: int,
+        tf32: bool = False,
+        static: str | Sequence[str] = (),
+        often: bool = False,
     ) -> None:
+        """`often`: as of `How`."""
         self._fn = fn
         self._name = getattr(fn, "__name__", "the function")
         self._static = static_names(fn, static)
         self._bound: dict[int, tuple[Any, Compiled]] = {}
-        self._maxsize, self._tf32 = maxsize, tf32
+        self._maxsize, self._tf32, self._often = maxsize, tf32, often
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = self._changed = 0
@@ -62,7 +68,7 @@ class Compiled:
     def __reduce__(self) -> Any:
         """A copy is of the same function, and has recorded nothing."""
         names = tuple(name for name in self._static if isinstance(name, str))
-        return Compiled, (self._fn, self._maxsize, self._tf32, names)
+        return Compiled, (self._fn, self._maxsize, self._tf32, names, self._often)
 
     def __get__(self, instance: Any, owner: Any = None) -> Compiled | Bound:
         """The method of one instance, compiled for it: what its attributes hold is captured."""
@@ -73,7 +79,7 @@ class Compiled:
         if found is None or found[0]() is not instance:
             method = Method(self._fn, weakref.ref(instance, lambda _: self._bound.pop(key, None)))
             static = [name for name in self._static if isinstance(name, str)]
-            found = self._bound[key] = method.instance, Compiled(method, self._maxsize, self._tf32, static)
+            found = self._bound[key] = method.instance, Compiled(method, self._maxsize, self._tf32, static, self._often)
         return Bound(instance, found[1])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,7 +120,7 @@ class Compiled:
         """A new entry, in place of a stale one; `lifted` are arrays under names that were bound anew: inputs."""
         found = held(self._fn)
         drawn = drawn_from(found)
-        how = How(tf32=self._tf32)
+        how = How(often=self._often, tf32=self._tf32)
         with unseeded() as made:
             entry = record(self._fn, args, kwargs, how, found, lifted)  # the user's code runs: no lock is held
         if drawn() or made:

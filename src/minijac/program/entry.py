@@ -36,6 +36,8 @@ class How(NamedTuple):
 
     plain: bool = False
     """On the CPU, so that it is cheap to bind: without tiles and loops."""
+    often: bool = False
+    """On the CPU, for so many calls that loops on small arrays pay, too."""
     tf32: bool = False
     """On the GPU: matmuls of single precision with ten bits of mantissa."""
 
@@ -44,8 +46,8 @@ class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
     __slots__ = (
-        "_program", "arrays", "device", "executors", "fresh", "lifted", "loops", "other", "parts", "plain", "recorded",
-        "shaping", "sizes", "tf32", "tree", "watched",
+        "_program", "arrays", "device", "executors", "fresh", "lifted", "loops", "often", "other", "parts", "plain",
+        "recorded", "shaping", "sizes", "tf32", "tree", "watched",
     )  # fmt: skip
 
     def __init__(self, recorded: Program, tree: Any, parts: Any, how: How, device: int | None, loops: bool) -> None:
@@ -65,7 +67,7 @@ class Entry:
         self.recorded: Program | None = recorded
         """As long as no program was made of it."""
         self.loops = loops
-        self.plain = how.plain
+        self.plain, self.often = how.plain, how.often
         self.tf32 = how.tf32
         self.sizes: dict[int, tuple[int, int]] = {}
         self.device = device
@@ -90,7 +92,7 @@ class Entry:
             return self.executors.pop()
         except IndexError:
             if self.device is None:
-                return Executor(self.program, plain=self.plain, sizes=self.sizes)
+                return Executor(self.program, self.plain, self.sizes, self.often)
             from .gpu import executor as cuda
             from .gpu import runtime as cuda_runtime
 

@@ -13,7 +13,6 @@ import torch
 from ..foreign import a_function
 from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
-from ..program.compiled import compile as compile_arrays
 from ..program.held import ELSEWHERE, GONE
 from ..transforms.products import value_and_grad, vjp
 from .captured import modules_of, settings_of, stands, state_of, watched
@@ -25,6 +24,8 @@ from .transforms import _in_words_of_torch, _named
 __all__ = ["Compiled", "compile"]
 
 Tensor = torch.Tensor
+PROGRAMS = 64
+"""Programs that each function of arrays keeps: a signature of tensors needs one, or a few."""
 
 
 # -- a function of arrays, called with tensors -------------------------------------------------------------------------
@@ -33,7 +34,7 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], scalar: bool = False) -> None:
         self.function, self.scalar = function, scalar
-        self.replay: CompiledArrays = compile_arrays(function)
+        self.replay: CompiledArrays = CompiledArrays(function, PROGRAMS, often=True)
         self.derived: dict[Any, Any] = {}
         """What was compiled for derivatives: by the inputs that have one, and the outputs that have a cotangent."""
 
@@ -69,7 +70,7 @@ class Program:
                 y, gradients = value_and_grad(scalar, wanted)(*arrays)
                 return (y,), gradients
 
-            self.derived[wanted] = compile_arrays(with_gradient)
+            self.derived[wanted] = CompiledArrays(with_gradient, PROGRAMS, often=True)
         return self.derived[wanted]
 
     def pulled(self, wanted: tuple[int, ...], given: tuple[int, ...], count: int) -> Program:

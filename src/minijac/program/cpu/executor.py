@@ -50,14 +50,23 @@ class Executor:
 
     run: Callable[..., tuple[Any, ...]]
 
-    def __init__(self, program: Program, plain: bool = False, sizes: dict[int, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        plain: bool = False,
+        sizes: dict[int, tuple[int, int]] | None = None,
+        often: bool = False,
+    ) -> None:
         """Bind a program: where it pays, tile by tile and with loops.
 
         Args:
             plain: Neither tiles, loops nor machine code, whose making costs more than a few calls.
             sizes: Of each region the tile size and number of threads that another executor found, and this one adds.
+            often: Loops on small arrays too, whose making costs some thousands of calls' savings.
         """
-        whole = program.instructions if plain else fused(stages(program), program.values, program.outputs)
+        worth = fusion.OFTEN if often else fusion.WORTH
+        steps = program.instructions
+        whole = steps if plain else fused(stages(program), program.values, program.outputs, worth=worth)
         self._bind(Binding(program, whole, None, {} if sizes is None else sizes, _code(0) if plain else None))
 
     @classmethod

@@ -25,6 +25,8 @@ __all__ = ["Fused", "Stage", "available", "effort", "fused", "made", "read", "sp
 
 WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
+OFTEN = 1 << 15
+"""The same for programs that are called thousands of times."""
 LEAST = 1 << 12
 """Bytes of a result, in all calls of a loop together, below which calls cost more than the arithmetic."""
 LONGEST = 200
@@ -68,17 +70,23 @@ def fused(
     outputs: Sequence[int],
     times: float = 1.0,
     every: bool = False,
+    worth: int | None = None,
 ) -> Sequence[Stage]:
     """The stages, with loops in place of the elementwise steps that it pays to fuse.
 
     Args:
         times: How often these stages are carried out in a call, once for each tile.
         every: Whether all that can be a loop becomes one, also where NumPy's call would be as fast.
+        worth: From how many bytes of traffic on.
     """
     groups = [
         (dtype, group[start : start + LONGEST])
         for dtype, group in _groups(stages, values, every)
-        if every or (times * _traffic(group, values) >= WORTH and times * values[group[0].out].nbytes >= LEAST)
+        if every
+        or (
+            times * _traffic(group, values) >= (WORTH if worth is None else worth)
+            and times * values[group[0].out].nbytes >= LEAST
+        )
         for start in range(0, len(group), LONGEST)
     ]
     if not (groups and ENABLED and available()):
