@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from numpy import ndarray
+from numpy import dtype, generic, ndarray
 
 from .algebra.labels import Label
 
@@ -46,6 +46,6 @@ def _frozen_value(value: Any, number: dict[Label, int]) -> Any:
         return _frozen(value, number)
     if isinstance(value, slice):
         return value.start, value.stop, value.step
-    if hasattr(value, "shape"):
+    if hasattr(value, "shape") and not isinstance(value, generic | dtype | type):
         return value.shape, getattr(value, "dtype", None)
     return value if not isinstance(value, dict) else str(value)

@@ -17,7 +17,9 @@ from helpers import (
 
 import minijac as mj
 from minijac.accumulation.recording import prepare
+from minijac.alike import rows_of
 from minijac.arguments import checked_options
+from minijac.tape import Node
 
 modes = pytest.mark.parametrize("mode", MODES)
 
@@ -158,3 +160,11 @@ def test_tapes_of_one_structure_share_it_and_others_do_not():
         structure(f, random(4, 3), structured=True),
     ]
     assert len({id(each) for each in [one, *others]}) == len(others) + 1
+
+
+def test_parameters_are_told_apart_by_value_and_arrays_by_shape_and_dtype():
+    row = lambda value: rows_of([Node(None, (), (), {"parameter": value}, np.zeros(2), None)])
+    apart = [np.int64(0), np.int64(1), np.dtype("f4"), np.dtype("f8"), np.int16, np.int32, np.zeros(2),
+             np.zeros(2, "f4"), np.zeros(3), (2,), 2.5, slice(1, 2), [1, (2, 3)]]  # fmt: skip
+    assert len({row(value) for value in apart}) == len(apart)
+    assert row(np.zeros(2)) == row(np.ones(2))

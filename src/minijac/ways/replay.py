@@ -257,7 +257,7 @@ def _accumulation(ready: Prepared, options: Options, reads: _Reads, positions: d
                 for k, (p, arg) in enumerate(zip(node.parents, node.args, strict=True))
             ])  # fmt: skip
             rebuilt.append(Node(node.op, node.parents, operands, node.params, value.get(n), node.where))
-        graph = Graph(rebuilt, inputs, ready.nodes, listed=ready.graph.listed)
+        graph = Graph(rebuilt, inputs, ready.nodes, None, ready.graph.listed, ready.graph.structure)
         sources = [value[i] for i in inputs]
         outputs = [value["output", m] if i is None else value[i] for m, i in enumerate(ready.run.output_nodes)]
         return assemble(ready._replace(graph=graph, sources=sources, outputs=outputs), plan, options)
