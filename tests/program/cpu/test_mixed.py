@@ -11,7 +11,7 @@ from functions import function_of_all_kinds, function_of_rarer_kinds
 from programs import inverse_dynamics
 
 import minijac as mj
-from minijac.program.cpu import executor
+from minijac.program.cpu import executor, fusion
 from minijac.program.cpu.native import checks, llvm, mixed
 from minijac.program.cpu.native.commands import Tile
 
@@ -116,3 +116,30 @@ def test_a_robots_inverse_dynamics_are_a_few_lines_of_python(monkeypatch):
         )
     lines = [line for line in compiled.source(x).splitlines() if not line.strip().startswith("#")]
     assert len(lines) < 60
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("often", [1, 5, 1 << 30])
+def test_steps_in_pairs_give_the_same_to_the_last_bit(monkeypatch, dtype, often):
+    """Also what is read twice, returned, of other shapes, and made of Python's numbers."""
+    commands_of = []
+    monkeypatch.setattr(mixed, "Tile", lambda commands, *rest: commands_of.append(commands) or Tile(commands, *rest))
+    monkeypatch.setattr(fusion, "COMMON", often)
+    monkeypatch.setattr(fusion, "WORTH", 1 << 60)
+
+    def f(x):
+        a, b, c = (x * 2.0).T
+        kept = b * c
+        for _ in range(5):
+            a, b = a * b - c * c, (b * b + 0.5) * c - kept * (a - 1.0)
+            a, b, c = a / (1.0 + a * a), b / (2.0 + b * b), -c * a + (a * a) * (b + b)
+            c = c / (1.0 + c * c)
+        return a, kept, np.stack([a, b, c], 1) * (x + 1.0), (a * b)[:, None] + x, a[::2] * b[1::2] - c[::2]
+
+    compiled = mj.compile(f)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(64, 3)).astype(dtype)
+        for found, expected in zip(compiled(x), f(x), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    loops = [len(b._loop.steps) for run in commands_of for b in run if b._loop]
+    assert (max(loops) > 1) == (often < 100), set(loops)

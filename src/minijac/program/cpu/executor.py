@@ -7,7 +7,7 @@ What is left for a call is one NumPy call for each operation that computes somet
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -23,7 +23,7 @@ from ..passes.columns import Columns, columns
 from ..passes.expand import expanded
 from . import fusion
 from .code import Code, Place
-from .fusion import LANES, Fused, Stage, effort, fused, made, read, spelled_steps
+from .fusion import LANES, Fused, Stage, effort, fused, made, paired, read, spelled_steps
 from .memory import Memory, take
 from .native.bound import bound
 from .native.commands import Commands, NotNative, Slot, Tile
@@ -117,6 +117,9 @@ class Binding:
         self.program, self.values, self.stages = program, program.values, with_loops(stages)
         self.memory, self.tiles = Memory(), list[Tiles | Steps]()
         self.code = code or _code(len(self.stages))
+        self.stages = paired(self.stages, self.values, program.outputs) if isinstance(self.code, Mixed) else self.stages
+        self._steps = [stage for stage in self.stages if isinstance(stage, Instruction)]
+        """Those that are carried out here, and not tile by tile or in a loop."""
         self._into, self._sizes = into, sizes
         self._static: dict[int, Any] = {}  # values whose array is known now
         self._dynamic: dict[int, str] = {}  # values whose array is another in every call
@@ -135,11 +138,11 @@ class Binding:
         for n, value in enumerate(self.values):
             if value.kind in ("captured", "constant"):
                 self._static[n] = value.content
-        viewed = {n for step in self._steps() if step.op.view or step.op.prebound for n in step.args}
+        viewed = {n for step in self._steps if step.op.view or step.op.prebound for n in step.args}
         for n in self.program.inputs:
             self._bind_input(n, n in viewed)
-        uses = Counter(n for step in self._steps() if step.is_ufunc and isinstance(self.code, Mixed) for n in step.args)
-        for step in self._steps():
+        uses = _uses(self.stages) if isinstance(self.code, Mixed) else Counter[int]()
+        for step in self._steps:
             if step.op.view and self._makes_view(step):
                 if uses[step.out] > 1 and _has_gaps(self._dummies[step.out]):
                     del self._dummies[step.out]  # it is copied, once
@@ -203,15 +206,15 @@ class Binding:
 
     def _bind_several(self, stage: Region | Fused | Repeated) -> None:
         self._bind_made(stage)
+        binders = Binders(Executor.of_tile, native_tile)
         if isinstance(stage, Region):
-            binders = Binders(Executor.of_tile, native_tile)
             tiles = Tiles(stage, self.values, self._static.get, self._sizes, len(self.tiles), binders)
-            self.tiles.append(tiles)
             self.code(tiles, *map(self._place, tiles.arrays))
+            self.tiles.append(tiles)
         elif isinstance(stage, Fused):
             self._bind_loop(stage)
         else:
-            self.tiles.append(Steps(stage, Binders(Executor.of_tile, native_tile)))
+            self.tiles.append(Steps(stage, binders))
             self.code(self.tiles[-1], *map(self._as_array, stage.args), *map(self._place, stage.outs))
 
     def _bind_loop(self, loop: Fused) -> None:
@@ -235,10 +238,6 @@ class Binding:
                 self._static[n] = self.memory.given(n, self.values[n])
 
     # -- which arrays --------------------------------------------------------------------------------------------------
-    def _steps(self) -> Iterator[Instruction]:
-        """The steps that are carried out here, and not tile by tile."""
-        return (stage for stage in self.stages if isinstance(stage, Instruction))
-
     def _makes_view(self, step: Instruction) -> bool:
         """Whether NumPy makes a view, tried on an array with the strides that the operand will have."""
         if self.values[step.args[0]].number is not None:
@@ -371,6 +370,14 @@ def _code(stages: int) -> Code:
     long = stages >= MANY and available() and fusion.ENABLED
     kind: Callable[..., Code] = partial(Mixed, blas().libraries()) if long else Code
     return kind(copyto=np.copyto, empty=np.empty, take=take)
+
+
+def _uses(stages: Sequence[Stage]) -> Counter[int]:
+    """How many loops over entries read each value."""
+    loops = [
+        stage for stage in stages if isinstance(stage, Fused) or (isinstance(stage, Instruction) and stage.is_ufunc)
+    ]
+    return Counter(n for loop in loops for n in loop.args)
 
 
 def _has_gaps(view: Any) -> bool:

@@ -7,6 +7,7 @@ between in registers. Without llvmlite every operation remains a call of NumPy.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import prod
@@ -21,7 +22,7 @@ from .native.llvm import available
 from .steps import Repeated
 from .tiling import Region
 
-__all__ = ["Fused", "Stage", "available", "effort", "fused", "made", "read", "spelled_steps"]
+__all__ = ["Fused", "Stage", "available", "effort", "fused", "made", "paired", "read", "spelled_steps"]
 
 WORTH = 1 << 19
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
@@ -35,6 +36,8 @@ LANES = 16
 """Entries that a loop computes at once, about."""
 SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
+COMMON = 20
+"""Pairs of steps of one kind for which it pays to compile a loop."""
 ENABLED = True
 """Whether loops are compiled where llvmlite is installed."""
 
@@ -61,6 +64,35 @@ def made(stage: Stage) -> Sequence[int]:
     if isinstance(stage, Instruction):
         return (stage.out,)
     return [n for n, _ in stage.outs] if isinstance(stage, Region) else stage.outs
+
+
+def paired(stages: Sequence[Stage], values: Sequence[Value], outputs: Sequence[int]) -> list[Stage]:
+    """The stages, with cheap steps of which one other such step is the only reader in a loop with it.
+
+    That is for programs of many small steps, on which more of a loop's time is its beginning and its end. Few different
+    loops do for thousands of steps: a kind that is rare stays as it is.
+    """
+    uses = Counter([*outputs, *(n for stage in stages for n in read(stage))])
+    kinds = {
+        stage.out: (stage, kind)
+        for stage in stages
+        if isinstance(stage, Instruction) and (kind := _kind(stage, values)) and stage.op.spelling.cheap  # type: ignore[attr-defined]
+    }
+    loops: dict[int, Fused] = {}
+    for out, (step, kind) in kinds.items():
+        own = [n for n in step.args if uses[n] == 1 and n in kinds and kinds[n][1] == kind and n not in loops]
+        if own:
+            steps = (*(kinds[n][0] for n in own), step)
+            args = dict.fromkeys(n for each in steps for n in each.args if n not in own)
+            loops[out] = Fused(kind[1], steps, tuple(args), (out,))
+    alike = Counter(str(spelled_steps(loop)) for loop in loops.values())
+    kept = {out: loop for out, loop in loops.items() if alike[str(spelled_steps(loop))] >= COMMON}
+    gone = {step.out for loop in kept.values() for step in loop.steps}
+    return [
+        kept.get(stage.out, stage) if isinstance(stage, Instruction) else stage
+        for stage in stages
+        if not (isinstance(stage, Instruction) and stage.out in gone and stage.out not in kept)
+    ]
 
 
 # -- which steps -------------------------------------------------------------------------------------------------------
