@@ -135,3 +135,20 @@ def test_weights_that_were_written_between_a_compiled_forward_and_backward_are_a
             net[0].weight.mul_(2.0)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.backward()
+
+
+def test_what_is_around_a_function_that_was_compiled_before_is_refused_as_around_another():
+    net, x = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()), torch.ones(2, 3)
+    compiled = mt.compile(mt.jacobian(net))
+    for _ in range(3):
+        compiled(x)
+    with torch.autocast("cpu"), pytest.raises(mj.InputError, match="autocast"):
+        compiled(x)
+    for f in (
+        torch.func.vmap(compiled),
+        torch.func.jacrev(compiled),
+        lambda x: torch.func.jvp(compiled, (x[0],), (x[0],)),
+    ):
+        with pytest.raises(mj.InputError, match=r"torch\.func"):
+            f(x[None])
+    assert compiled(x).shape == (2, 4, 3)

@@ -260,7 +260,8 @@ class Compiled:
         if current() is not None:  # within a function that is followed already
             return self._fn(*args, **kwargs)
         leaves, tree = _flat(args, kwargs)
-        signature = tree, torch.is_grad_enabled(), torch.get_default_dtype(), *map(_signature, leaves)
+        around = torch.is_grad_enabled(), torch.get_default_dtype(), torch._C._is_any_autocast_enabled()
+        signature = tree, *around, *map(_signature, leaves)
         latest = self._latest.get(signature)
         if latest is not None and latest.fresh():
             self._hits += 1

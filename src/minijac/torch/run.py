@@ -18,7 +18,7 @@ from ..errors import InputError, MinijacError, MutationError, TraceError, Unsupp
 from ..lines import user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
-from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, tensor_of, torch_dtype
+from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_functorch, tensor_of, torch_dtype
 from .views import Place
 
 __all__ = ["Restart", "Run", "current", "entered"]
@@ -487,11 +487,7 @@ around: list[Callable[[], Any]] = []
 @contextmanager
 def entered(run: Run) -> Iterator[Run]:
     """The calling thread is in this run."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise InputError(
-            "minijac.torch: got a call from within a transform of torch.func (vmap, grad ...), whose tensors cannot be "
-            "followed. Put minijac's transformation outside, or torch's inside the function."
-        )
+    refuse_functorch()
     if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
         raise InputError(
             "minijac.torch: got a call under autocast, which computes in half precision. Expected float32 or float64: "

@@ -20,7 +20,16 @@ from .views import Layout, Place, contiguous, layout_of
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["DTYPES", "TracedTensor", "array_of", "array_of_parameter", "laid_out", "tensor_of", "torch_dtype"]
+__all__ = [
+    "DTYPES",
+    "TracedTensor",
+    "array_of",
+    "array_of_parameter",
+    "laid_out",
+    "refuse_functorch",
+    "tensor_of",
+    "torch_dtype",
+]
 
 DTYPES: dict[Any, Any] = {
     torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64), torch.bool: np.dtype(bool),
@@ -79,6 +88,15 @@ def array_of_parameter(tensor: Any) -> Any:
     return array
 
 
+def refuse_functorch() -> None:
+    """An error where a transform of torch.func is around."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise InputError(
+            "minijac.torch: got a call from within a transform of torch.func (vmap, grad ...), whose tensors cannot be "
+            "followed. Put minijac's transformation outside, or torch's inside the function."
+        )
+
+
 def _array_of(tensor: Any) -> Any:
     """Of a tensor that is not simply memory of the host, if there is one."""
     if tensor.is_nested or tensor.device.type not in ("cpu", "cuda"):
@@ -100,6 +118,7 @@ def _array_of(tensor: Any) -> Any:
             if tensor.device.type == "cpu":
                 return tensor.numpy()
     except RuntimeError as error:  # a class of its own that hides where its numbers are
+        refuse_functorch()
         raise InputError(
             f"a tensor of shape {tuple(tensor.shape)}: expected a plain one, got {kind_of(tensor)}, of which torch "
             "makes no array. Pass the plain tensors in it (for a MaskedTensor, x.get_data() and x.get_mask())."
