@@ -88,8 +88,8 @@ def reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale:
         factors = tuple(factor for factor in factors if factor.axes)
     if scale != 1.0 and len(factors) > 1:  # into the smallest of what is multiplied anyway
         gone = [factor for factor in factors if any(label not in keep for label in factor.axes)]
-        if len(gone) > 1:
-            least = min(gone, key=lambda factor: size_of(factor.axes))
+        least = min(gone, key=lambda factor: size_of(factor.axes), default=factors[0])
+        if len(gone) > 1 and size_of(least.axes) <= size_of(keep):  # or the result, which is smaller still
             scaled = Factor(least.array * scale, least.axes)
             factors, scale = tuple([scaled if factor is least else factor for factor in factors]), 1.0
     return Term(out, inp, contract(factors, keep) if factors else (), scale, conj)
