@@ -512,3 +512,26 @@ def test_what_is_a_copy_in_numpy_is_one_here_and_what_is_a_view_is_a_view(name, 
         for function in (mj.value_and_jacobian(g, batch_axis=None), mj.compile(lambda x, g=g: (g(x), None))):
             for found, expected in zip(function(x)[0], f(x, backward), strict=True):
                 np.testing.assert_array_equal(found, expected)
+
+
+def turned(x):
+    c, s = np.cos(x[:, 0]), np.sin(x[:, 0])
+    y = np.zeros_like(x, shape=(len(x), 4, 4))
+    y[:, 0, 0], y[:, 0, 1], y[:, 0, 3] = c, -s, 0.3
+    y[:, 1, 0], y[:, 1, 1] = s, c
+    y[:, 2, 2], y[:, 3, 3] = 1, np.ones(len(x))
+    y[:, 3, :2] = np.array([2.0, 5.0])
+    return y
+
+
+def turned_by_rows(x):
+    c, s = np.cos(x[:, 0]), np.sin(x[:, 0])
+    o = np.ones_like(c)
+    rows = (c, -s, 0 * o, 0.3 * o), (s, c, 0 * o, 0 * o), (0 * o, 0 * o, o, 0 * o), (2 * o, 5 * o, 0 * o, o)
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def test_numbers_and_plain_arrays_that_are_written_wait_with_the_other_writes():
+    same(turned, turned_by_rows)
+    operations = [step.op.name for step in mj.compile(turned).program(X).instructions]
+    assert operations.count("superpose") == 1 and operations.count("getitem") <= 2  # no remains of what was there

@@ -17,7 +17,7 @@ from ..errors import ConversionError, InputError, MutationError
 from ..lines import user_line
 from ..ops import structural
 from ..tape.traced import FIXED, Traced
-from . import handles  # noqa: F401 - importing registers
+from .handles import Pending
 from .picked import axis_of_rows, broadcast
 
 __all__ = ["Region", "Sight", "Writes", "as_view", "assign", "into", "looked", "overwrite", "refuse_plain", "writable"]
@@ -291,7 +291,8 @@ def _fitted(y: Traced, value: Any, shape: tuple[int, ...], rows: int | None = No
 
 
 def _own(y: Traced, value: Any) -> Traced:
-    """A plain value as one of the trace of `y`."""
+    """A plain value as one of the trace of `y`, whose writes go on waiting."""
+    y = y.unwritten() if isinstance(y, Pending) else y
     program = y.home.program
     if program is not None and program.captures(value):
         return program.captured(value).fresh()
