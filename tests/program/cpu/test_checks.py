@@ -54,6 +54,11 @@ def everything_is_tiled(monkeypatch):
     monkeypatch.setattr(fusion, "LEAST", 0)
 
 
+def normal(*shape: int) -> np.ndarray:
+    """The same numbers in every test, whichever ran before."""
+    return np.random.default_rng(1).normal(size=shape)
+
+
 # -- the order of the tiles --------------------------------------------------------------------------------------------
 def scheduled(compiled: Any, size: int, threads: int) -> list[Any]:
     """How its regions are carried out from now on."""
@@ -84,7 +89,7 @@ def test_results_are_the_same_to_the_last_bit_in_any_order_on_any_number_of_thre
     elif not llvm.available():
         pytest.skip("llvmlite is not installed")
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(7, 1), arrays))
-    f, x = PROGRAMS[name], RNG.normal(size=(N, 4)).astype(dtype)
+    f, x = PROGRAMS[name], normal(N, 4).astype(dtype)
     compiled = mj.compile(f)
     close(compiled(x), f(x), dtype)
     for size, numbers in ((7, (1, 2, 4)), (17, (3,))):
@@ -212,7 +217,7 @@ PLANTS = {
     "copies": (commands, "bound", wrong_loop, lambda x: np.concatenate([x[:, ::2], x[:, :1]], 1), r"loop\("),
     "sum": (commands, "reduced", wrong_loop, lambda x: np.tanh(x).sum(1), "reduction"),
     "product": (commands, "multiplied", wrong_loop, lambda x: np.tanh(x @ W), "product"),
-    "product by BLAS": (commands, "_by_blas", wrong_loop, lambda x: np.tanh(np.tile(x, (1, 10)) @ np.eye(40)), "gemm"),
+    "product by BLAS": (commands, "_by_blas", wrong_loop, lambda x: np.tanh(np.tile(x, (1, 20)) @ np.eye(80)), "gemm"),
 }  # fmt: skip
 COLUMNS = {"product": (slice(1, 2), slice(4, None)), "product by BLAS": (slice(2, 3), slice(5, 8))}
 """Of a table: what is a size, and what are strides; else the first one is a size, and strides follow it."""
@@ -232,7 +237,7 @@ def test_a_number_too_large_in_a_table_is_caught_before_it_is_used(monkeypatch, 
         monkeypatch.setattr(tiling, "WORTH", 1 << 60)
         monkeypatch.setattr(executor, "MANY", 0)
         inside = lambda x: np.sort(f(np.sort(x, 0)), 0)
-    x = RNG.normal(size=(N, 4))
+    x = normal(N, 4)
     np.testing.assert_allclose(mj.compile(inside)(x), inside(x), rtol=1e-12)
     monkeypatch.setattr(module, function, wrong(getattr(module, function), columns))
     with pytest.raises(RuntimeError, match=rf"operand \d of {what}.* reaches .* outside"):
@@ -291,7 +296,7 @@ def test_a_rest_that_is_left_to_numpy_is_no_whole_tile(monkeypatch):
     monkeypatch.setattr(checks, "CHECKED", True)
     monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(2, 1), arrays))
     f = lambda x: np.sin(x.min(1)) * 2.0
-    x = RNG.normal(size=(3, 1))
+    x = normal(3, 1)
     np.testing.assert_allclose(mj.compile(f)(x), f(x), rtol=1e-14)
 
 
