@@ -126,6 +126,7 @@ class Binding:
         self._arrays: dict[int, Place] = {}  # numbers of Python's, as arrays
         self._root = list(range(len(self.values)))  # of which value it is a view
         self._dummies: dict[int, Any] = {}
+        self._gapped: dict[int, Any] = {}  # views with gaps that are read several times: copied, once
 
     def bound(self) -> tuple[str, Callable[..., Any]]:
         """The text, and the function that it makes."""
@@ -145,7 +146,7 @@ class Binding:
         for step in self._steps:
             if step.op.view and self._makes_view(step):
                 if uses[step.out] > 1 and _has_gaps(self._dummies[step.out]):
-                    del self._dummies[step.out]  # it is copied, once
+                    self._gapped[step.out] = self._dummies.pop(step.out)
                 else:
                     self._root[step.out] = self._root[step.args[0]]
         last, self._results = _last_uses(self.stages, self._root, self.program.outputs), self._returned_whole()
@@ -192,7 +193,7 @@ class Binding:
             self._static[step.out] = self._output_buffer(step, dying)
         numbers = step.op.takes_numbers(len(step.args))
         out, places = self._place(step.out), [self._place(n) if numbers else self._as_array(n) for n in step.args]
-        if step.op.view:
+        if step.out in self._gapped:
             self.code(np.copyto, out, places[0].view(_with_params(step)))
         elif step.is_ufunc:
             operands = [self._better(n, step) or place for n, place in zip(step.args, places, strict=True)]
