@@ -30,6 +30,11 @@ CASES: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "a minimum": (lambda x: (1.0 / x).min(), [0.0, 4.0], [0.0, -0.0625]),
     "a median": (lambda x: np.median(np.sqrt(x)), [0.0, 1.0, 4.0], [0.0, 0.5, 0.0]),
     "sorted": (lambda x: np.sort(np.log(x))[1:], [0.0, 4.0, 2.0], [[0.0, 0.0, 0.5], [0.0, 0.25, 0.0]]),
+    "sorted logarithms of lengths": (
+        lambda x: np.sort(np.log(np.abs(x)))[1:], [0.0, -4.0, 2.0], [[0.0, 0.0, 0.5], [0.0, -0.25, 0.0]],
+    ),
+    "the largest logarithm of a length": (lambda x: np.log(np.abs(x)).max(), [0.0, -4.0], [0.0, -0.25]),
+    "positions of inverse lengths": (lambda x: (1.0 / np.abs(x))[[1, 1]], [0.0, -2.0], [[0.0, 0.25], [0.0, 0.25]]),
     "nansum": (lambda x: np.nansum(np.log(x) * 2.0), [-1.0, 4.0], [0.0, 0.5]),
     "nanmax": (lambda x: np.nanmax(np.log(x)), [-1.0, 4.0], [0.0, 0.25]),
     "nanmean": (lambda x: np.nanmean(np.sqrt(x)), [-1.0, 4.0], [0.0, 0.25]),
@@ -82,6 +87,13 @@ SECOND: dict[str, Callable[[Callable], Callable]] = {
     "hessian": lambda f: mj.hessian(f, batch_axis=None),
     "hessian, reverse": lambda f: mj.hessian(f, batch_axis=None, mode="reverse"),
     "compiled hessian": lambda f: mj.compile(mj.hessian(f, batch_axis=None)),
+    **{
+        f"{second} of {first}": lambda f, first=first, second=second: mj.jacobian(
+            mj.jacobian(f, batch_axis=None, mode=first), batch_axis=None, mode=second
+        )
+        for first in ("forward", "reverse")
+        for second in ("forward", "reverse")
+    },
     "laplacian": lambda f: mj.laplacian(f, batch_axis=None),
     "compiled laplacian": lambda f: mj.compile(mj.laplacian(f, batch_axis=None)),
     "hessian_diagonal": lambda f: mj.hessian_diagonal(f, batch_axis=None),

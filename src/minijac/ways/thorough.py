@@ -2,7 +2,7 @@
 
 Their derivative is zero, whatever the others on the way are: zero times infinity is not a number. To find them takes a
 pass over the graph in both directions; so it is done where a result came out as no number, or beforehand where numbers
-are not looked at, on a GPU and in a program being recorded.
+are not looked at, on a GPU and in a program being recorded, or where it is differentiated again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ def settled(graph: Graph, compute: Callable[[], T]) -> T:
     """What is computed on a graph; again where it came out as no number, which a thorough look may mend."""
     if not graph.structure.chooses:
         return compute()
-    if not all(on_host(value_of(graph.nodes[i].out)) for i in graph.outputs):
-        if any(unbounded(graph.nodes[i]) for i in graph.order):
-            with np.errstate(all="ignore"):
-                mark_thoroughly(graph, everywhere=False)
-        return compute()
+    outputs = [graph.nodes[i].out for i in graph.outputs]
+    seen = all(on_host(value_of(y)) for y in outputs)
+    # what is differentiated again may have a number for its derivative where the next has none
+    if not (seen and all(value_of(y) is y for y in outputs)) and any(unbounded(graph.nodes[i]) for i in graph.order):
+        with np.errstate(all="ignore"):
+            mark_thoroughly(graph, everywhere=False)
     result = compute()
+    if not seen:
+        return result
     with np.errstate(all="ignore"):
         if not any(map(_no_number, flatten(result)[0])):
             return result
