@@ -155,3 +155,17 @@ def test_a_call_that_finds_all_as_it_was_reads_no_weight_anew():
     torch.testing.assert_close(jacobian(x), mt.jacobian(net)(x))
     assert entry.arrays is arrays and len(arrays) == 2
     assert jacobian.cache_info().hits == 1
+
+
+def test_a_tuple_that_does_not_tell_its_length_is_looked_at_as_a_tuple():
+    class Shapes(tuple):
+        def __len__(self):
+            raise NotImplementedError
+
+    net, x = nn.Tanh(), torch.ones(2, 4, dtype=torch.float64)
+    net.shapes = Shapes([nn.Linear(4, 3).double()])
+    compiled = mt.compile(mt.jacobian(lambda x: net.shapes[0](net(x))))
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x), mt.jacobian(lambda x: net.shapes[0](net(x)))(x))
+        with torch.no_grad():
+            net.shapes[0].weight.mul_(2.0)

@@ -74,12 +74,12 @@ def _inside(x: Any) -> Iterator[Reached]:
         yield partial(getattr, x, "__defaults__"), x.__defaults__
         yield from _items(vars(x), ["__wrapped__"])
         yield from _items(x.__globals__, x.__code__.co_names if _is_own(x) else ())
-    elif isinstance(x, tuple) and len(x) < MOST_ITEMS:
-        yield from map(_fixed, x)
-    elif isinstance(x, list) and len(x) < MOST_ITEMS:
-        yield from ((partial(getitem, x, k), item) for k, item in enumerate(x))
-    elif isinstance(x, dict) and len(x) < MOST_ITEMS:
-        yield from _items(x, list(x))
+    elif isinstance(x, tuple) and tuple.__len__(x) < MOST_ITEMS:  # whatever a class says of its length, and of items
+        yield from map(_fixed, tuple.__iter__(x))
+    elif isinstance(x, list) and list.__len__(x) < MOST_ITEMS:
+        yield from ((partial(getitem, x, k), item) for k, item in enumerate(list.__iter__(x)))
+    elif isinstance(x, dict) and dict.__len__(x) < MOST_ITEMS:
+        yield from _items(x, list(dict.__iter__(x)))
     elif _is_users(x):
         yield from _items(vars(x), list(vars(x)))
 
