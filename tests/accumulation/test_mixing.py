@@ -213,6 +213,12 @@ def test_the_message_names_operation_line_and_choices(mix):
     names_place(caught.value, mix.f)
 
 
+@pytest.mark.parametrize("f, name", [(lambda x: x.T @ x, "matmul"), (lambda x: x * x.sum(0), "sum")])
+def test_an_operator_is_called_by_the_operations_name(f, name):
+    with pytest.raises(mj.BatchMixingError, match=rf"samples mix in {name}\(.*\) at "):
+        mj.jacobian(f)(np.ones((4, 4)))
+
+
 def test_the_message_names_axis_and_shape():
     with pytest.raises(mj.BatchMixingError) as caught:
         mj.jacobian(centred)(random(B, N))

@@ -224,3 +224,23 @@ def test_a_function_whose_code_is_replaced_as_a_reload_does_is_seen(function: An
         function.__code__ = code
     assert_array_equal(compiled(X), 2 * X)
     assert compiled.cache_info().misses == 3
+
+
+class Lazy:
+    """Makes its weights when they are first asked for."""
+
+    def __init__(self):
+        self.scale, self.weights = np.array([1.0, 2.0]), None
+
+    def __call__(self, x):
+        if self.weights is None:
+            self.weights = np.array([1.0, 1.0])
+        return x * self.scale * self.weights.sum()
+
+
+def test_an_array_that_the_first_call_made_is_seen_to_be_bound_anew_though_only_its_sum_was_used():
+    f, x = Lazy(), np.ones((2, 2))
+    compiled = mj.compile(f)
+    np.testing.assert_array_equal(compiled(x), f(x))
+    f.weights = np.array([9.0, 9.0])
+    np.testing.assert_array_equal(compiled(x), f(x))

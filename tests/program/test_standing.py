@@ -7,6 +7,7 @@ import pytest
 from registry import CASES
 
 import minijac as mj
+import minijac.scipy.linalg
 from minijac.ops import REGISTRY
 from minijac.ops.families import Elementwise, Multilinear
 from minijac.program import standing
@@ -117,3 +118,19 @@ def test_an_outline_of_what_a_reshape_copies_shares_no_memory(monkeypatch):
     assert standing._outline(reshape, [x], {"shape": (12,)}) is None  # a view
     found = standing._outline(reshape, [x.T], {"shape": (-1,)})
     assert found.shape == (12,) and found.flags.c_contiguous and not np.shares_memory(found, x)
+
+
+def test_large_operands_that_do_not_fit_are_told_as_small_ones_are():
+    for n in (3, 1200):
+        x, y = np.ones((n, 600)), np.ones((500, 900))
+        with pytest.raises(ValueError, match="mismatch in its core dimension 0"):
+            mj.compile(lambda x, y=y: (x * 2) @ y)(x)
+        with pytest.raises(ValueError, match="operands could not be broadcast together"):
+            mj.compile(lambda x: (x * 2) * x[:, 1:])(x)
+
+
+def test_what_stands_for_numbers_gives_no_warning(recwarn):
+    f = lambda x: mj.scipy.linalg.logm(after_a_loop(x))
+    x = np.random.default_rng(0).uniform(0.1, 0.5, (2, 2, 2))
+    np.testing.assert_allclose(mj.compile(f)(x), f(x))
+    assert not recwarn.list

@@ -45,9 +45,9 @@ def _install() -> None:
     for table in (_elementwise.UFUNCS, _products.UFUNCS, _pointwise.UFUNCS):
         _Traced.ufuncs.update(table)
     _Traced.ufuncs.update(_ufuncs.ufunc_methods([ufunc for ufunc in _Traced.ufuncs if isinstance(ufunc, _np.ufunc)]))
-    for name, ufunc in _ufuncs.OPERATORS.items():
+    for name, ufunc in _protocol.OPERATORS.items():
         for method in (f"__{name}", f"__r{name}"):
-            setattr(_Traced, method, _ufuncs.operator(method, ufunc))
+            setattr(_Traced, method, _protocol.operator(method, ufunc))
     _Traced.functions.update(_protocol.FUNCTIONS)
     _Traced.creators.update(_creation.LIKE)
     _Traced.methods.update(_protocol.METHODS)

@@ -1,4 +1,4 @@
-"""Python's operators on traced values, and the methods of NumPy's ufuncs: reduce, accumulate, reduceat, outer."""
+"""The methods of NumPy's ufuncs on traced values: reduce, accumulate, reduceat, outer; `at` is refused."""
 
 from __future__ import annotations
 
@@ -9,36 +9,11 @@ import numpy as np
 
 from ..lines import user_line
 from ..ops import structural
-from ..tape.op import Op
-from ..tape.trace import apply
-from ..tape.traced import Traced, TracedArray
 from .indexing import add_in_place, subtract_in_place
 from .protocol import FUNCTIONS, axes_of, axis_of, flag, refuse
 from .reductions import WHOLE, begun, chosen, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
 
-__all__ = ["OPERATORS", "operator", "ufunc_methods"]
-
-
-# -- operators ---------------------------------------------------------------------------------------------------------
-OPERATORS = {"add__": np.add, "sub__": np.subtract, "mul__": np.multiply, "truediv__": np.divide, "pow__": np.power,
-             "matmul__": np.matmul}  # fmt: skip
-"""Those with two operands that are met most, by the ends of their names."""
-
-
-def operator(name: str, ufunc: Any) -> Callable[..., Any]:
-    """An operator that goes to minijac's function at once where NumPy would go there as well, by a longer way."""
-    general: Any = getattr(np.lib.mixins.NDArrayOperatorsMixin, name)
-    function: Any = Traced.ufuncs[ufunc]
-    reflected, one = name.startswith("__r"), isinstance(function, Op)
-
-    def method(self: Any, other: Any) -> Any:
-        kind = type(other)
-        if kind is np.ndarray or kind is float or kind is int or kind is TracedArray:
-            operands = (other, self) if reflected else (self, other)
-            return apply(function, operands, {}) if one else function(*operands)
-        return general(self, other)
-
-    return method
+__all__ = ["ufunc_methods"]
 
 
 # -- one function for all entries of an axis ---------------------------------------------------------------------------

@@ -247,8 +247,7 @@ def _watched(
     """
     shapes = [known() for known, _ in shaping]
     before = {id(each.value) for each in found}
-    since = () if captured <= before else [x for x in held(fn) if is_array(x.value) and id(x.value) not in before]
-    for each in (*found, *since):
+    for each in (*found, *(each for each in held(fn) if is_array(each.value) and id(each.value) not in before)):
         if not is_array(each.value):
             if not isinstance(each.value, GENERATORS) and unchanged(each):
                 yield each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from math import prod
@@ -57,7 +58,7 @@ class Standing:
         if not unknown:
             return op.value(*args, **params), False
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
                 return op.value(*args, **params), True
         except Exception:  # of numbers that nobody computed
             self._compute(recorder)
@@ -119,12 +120,17 @@ def _is_compact(x: Any) -> bool:
 def _shape(op: Op, shapes: Sequence[Any], params: dict[str, Any]) -> tuple[int, ...] | None:
     """The shape of a result; None where that is not known beforehand."""
     if isinstance(op, Elementwise) and op.relation is None:
-        return np.broadcast_shapes(*shapes)
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:  # the operation says so in its own words
+            return None
     if not isinstance(op, Multilinear):
         return None
     names, own = op.signature(*shapes, **params)
     pairs = [pair for letters, sizes in zip(names, shapes, strict=True) for pair in zip(letters, sizes, strict=True)]
     size = dict(sorted(pairs, key=lambda pair: pair[1]))
+    if any(n not in (1, size[letter]) for letter, n in pairs):  # likewise
+        return None
     return tuple([size[letter] for letter in own])
 
 
