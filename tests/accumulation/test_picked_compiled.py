@@ -174,6 +174,46 @@ def table_beside(x):
     return mj.numpy.put(x, m, x[m] * np.compress(m, C, axis=0) * mj.numpy.take(C, np.argmax(x[m], 1), axis=0))
 
 
+def mask_written_since(x):
+    y, m = x * 1.0, x > 0
+    before, v = m.copy(), x[m]
+    m[:, 0] ^= True
+    y[before] = np.sin(v)
+    y[m] *= 3.0
+    m[:] = False
+    y[x > 0] += v
+    return y
+
+
+def positions_of_a_mask_written_since(x):
+    y, m = x * 1.0, x > 0
+    i = np.nonzero(m)
+    m[i] = False
+    np.logical_not(m, out=m)
+    y[i] = np.sin(x[i])
+    return y
+
+
+def active_ones(x):
+    y, active = x * 1.0, np.stack([x[:, 0] > 0, x[:, 0] < 0])[0]
+    for _ in range(3):
+        (i,) = np.nonzero(active)
+        v = y[i] * 0.5
+        active[i] = v[:, 0] > 0.2
+        y[i] = v
+    return y
+
+
+def constant_buffer(x):
+    y, m = np.ones_like(x), x > 0
+    y[m] += x[m] ** 2
+    for _ in range(2):
+        m = np.abs(y * y - np.abs(x)) > 1e-3
+        v = y[m]
+        y[m] = v - (v * v - np.abs(x[m])) / (2.0 * v)
+    return y
+
+
 PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "buffered": into(buffered),
     "nested": into(into(np.tanh, lambda v: v[:, 1] > 0)),
@@ -189,6 +229,10 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "along an inner axis": along_an_inner_axis,
     "experts": experts,
     "table beside": table_beside,
+    "mask written since": mask_written_since,
+    "positions of a mask written since": positions_of_a_mask_written_since,
+    "active ones": active_ones,
+    "constant buffer": constant_buffer,
     "a number": into(lambda v: 2.0),
     "one row": into(lambda v: C[:1]),
     "merged": into(lambda v: np.tanh(v.ravel()).reshape(-1, N)),
@@ -280,6 +324,14 @@ def some_written(v):
     return h
 
 
+def put_by_the_mask_as_it_is_now(x, write):
+    M = np.stack([x > 0, x < 0])
+    m = M[0]
+    v = x[m]
+    write(M, m)
+    return mj.numpy.put(x, m, v)  # <- here
+
+
 REFUSED: dict[str, Callable[[Any], Any]] = {
     "length": shown(len),
     "shape": shown(lambda v: v.shape[0]),
@@ -289,6 +341,25 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "bytes": shown(lambda v: v.nbytes),
     "decision by size": shown(lambda v: 2.0 if v.size else 1.0),
     "decision by shape": shown(lambda v: 2.0 if v.shape[0] > 2 else 1.0),
+    "found in a set": shown(lambda v: 2.0 if v.shape[0] in {4, 3} else 1.0),
+    "found in a dict": shown(lambda v: {4: 2.0}.get(v.shape[0], 1.0)),
+    "at least one": shown(lambda v: 1.0 / np.maximum(v.shape[0], 1)),
+    "root": shown(lambda v: np.sqrt(v.shape[0])),
+    "absolute": shown(lambda v: abs(v.shape[0])),
+    "rounded": shown(lambda v: round(v.shape[0])),
+    "even": shown(lambda v: v.shape[0] & 1),
+    "shifted": shown(lambda v: 1 << v.shape[0]),
+    "with remainder": shown(lambda v: divmod(v.shape[0], 2)[1]),
+    "added to an array": lambda x: np.add(x, x[x > 0].size),  # <- here
+    "multiplied with an array": lambda x: C @ W * x * x[x > 0].size,  # <- here
+    "matrix product with": lambda x: x[x > 0].size @ x,  # <- here
+    "deleted": lambda x: x * np.delete(x, np.nonzero(x[0] > 0)[0], axis=1).sum(),  # <- here
+    "inserted": lambda x: x * np.insert(x, np.nonzero(x[0] > 0)[0], 0.0, axis=1).sum(),  # <- here
+    "deleted at a position": lambda x: x * np.delete(x, np.argmax(x[0]), axis=1).sum(),  # <- here
+    "by a mask inverted since": lambda x: put_by_the_mask_as_it_is_now(x, lambda M, m: m.__ixor__(True)),
+    "by a mask overwritten since": lambda x: put_by_the_mask_as_it_is_now(x, lambda M, m: np.logical_not(m, out=m)),
+    "by a mask flipped since": lambda x: put_by_the_mask_as_it_is_now(x, lambda M, m: m.__setitem__(..., m[::-1])),
+    "by a view written since": lambda x: put_by_the_mask_as_it_is_now(x, lambda M, m: M.__setitem__(0, M[1])),
     "division": shown(lambda v: 1.0 / v.shape[0]),
     "plain buffer": shown(lambda v: np.zeros(v.shape)),
     "all positions": shown(lambda v: np.arange(len(v))),
@@ -374,6 +445,10 @@ def test_a_mask_computed_twice_is_one_and_another_is_not():
         mj.compile(lambda x: mj.numpy.put(x, x[:, 0] > 0.1, np.sin(x[x[:, 0] > 0.2])))(X)
     with pytest.raises(mj.TraceError):
         mj.compile(lambda x, a: mj.numpy.put(x, x[:, 0] > a, np.sin(x[x[:, 0] > a + 1.0])))(X, 0.1)
+    for one, other in ((0.0, -0.0), (0.1, np.float64(0.1))):
+        x = X.astype(np.float32)
+        with np.errstate(divide="ignore"), pytest.raises(mj.TraceError):
+            mj.compile(lambda x: mj.numpy.put(x, 1 / (x * one) > 0, x[1 / (x * other) > 0]))(x)  # noqa: B023
 
 
 @pytest.mark.parametrize("f", [rows_by_mask, branches, entries])

@@ -191,7 +191,9 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
 
 
 def _plain(x: Any) -> Any:
-    return value_of(x) if isinstance(x, Traced) else x
+    """Positions as a plain array; those that a program computes are refused."""
+    plain = value_of(x)
+    return np.asarray(plain) if isinstance(plain, Traced) else plain
 
 
 # -- repeat ------------------------------------------------------------------------------------------------------------

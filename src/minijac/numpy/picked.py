@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..algebra.labels import labels_in
-from ..backend import array_of, is_array, namespace, value_of
+from ..backend import Wrapped, array_of, is_array, namespace, value_of
 from ..errors import TraceError
 from ..lines import asked_from_outside, for_torch, user_line
 from ..ops import structural
@@ -43,10 +43,8 @@ def _refused(what: str, why: str) -> TraceError:
                       f"mask picks, and how many, and {why}. {PUT_BACK}")  # fmt: skip
 
 
-class Number:
+class Number(Wrapped):
     """How many entries a mask picks, which no one knows."""
-
-    __array_ufunc__ = None  # arrays leave arithmetic to it
 
     def __repr__(self) -> str:
         return "?"
@@ -54,14 +52,17 @@ class Number:
     def _asked(self, *_: Any, **__: Any) -> Any:
         raise _refused("a length or shape", "this asks for their number")
 
+    plain = outline = lowest = _asked
+    shape = dtype = property(_asked)
+
 
 _ASKING = """
-    add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg eq ne lt le gt ge index int
-    float bool array format
+    add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod divmod rdivmod pow rpow matmul rmatmul and
+    rand or ror xor rxor lshift rlshift rshift rrshift neg pos abs invert round trunc floor ceil eq ne lt le gt ge hash
+    index int float complex bool format array array_ufunc
 """
 for _name in _ASKING.split():
     setattr(Number, f"__{_name}__", Number._asked)
-Number.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Choice:
     """What a mask picks, among what another one picked or among all."""
 
     mask: Any
-    """As it is in the program, of any number of axes."""
+    """As it is in the program, of any number of axes: a handle of its own, which no later write to the mask moves."""
     within: Choice | None
     number: Number
     under: Any
@@ -332,10 +333,10 @@ def mask_of(x: Any) -> Any:
 def _choice(mask: Any) -> Choice:
     """What a mask picks."""
     if not isinstance(mask, Picked):
-        return Choice(mask, None, Number(), running())
+        return Choice(mask.fresh(), None, Number(), running())
     if mask.home.axis or mask.home.stride != 1:
         raise _refused("a mask", "this one has the picked entries on another axis than the first")
-    return Choice(value_of(mask.value), mask.home.choice, Number(), running())
+    return Choice(value_of(mask.value).fresh(), mask.home.choice, Number(), running())
 
 
 def coordinates(x: Any) -> tuple[Any, ...] | None:
@@ -406,7 +407,9 @@ def picked(x: Any, index: Any) -> Any:
     if value.size:
         meant = choice.meant()
         first = np.where(meant, namespace(meant).arange(meant.size), meant.size - 1).min()
-        row = np.expand_dims(np.take(value_of(value), first, axis), axis)
+        known = value_of(value)
+        known = known if isinstance(known, Traced) else choice.mask.home.captured(known)  # a buffer not written yet
+        row = np.expand_dims(np.take(known, first, axis), axis)
         value = np.where(np.reshape(meant, (-1, *[1] * (value.ndim - axis - 1))), value, row)
     return PickedArray(Rows(choice, axis), 0, value)
 

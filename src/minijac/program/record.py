@@ -49,9 +49,9 @@ def _checksum(array: Any) -> int:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether parameters are the same."""
+    """Whether parameters or constants are the same, and so is a zero's sign."""
     try:
-        return bool(a == b)
+        return bool(a == b) and str(a) == str(b)
     except ValueError:  # arrays among them
         return False
 
@@ -283,7 +283,7 @@ class Recorder(Trace):
             one, other = [makers.get(n) for n in pair]
             if one is None or other is None:
                 x, y = [self.values[n] for n in pair]
-                if not (x.kind == y.kind == "constant" and x[:2] == y[:2] == ((), x.dtype) and x.content == y.content):
+                if not (x.kind == y.kind == "constant" and x.shape == () and _equal(x, y)):
                     return False
             elif one.op is not other.op or len(one.args) != len(other.args) or not _equal(one.params, other.params):
                 return False
