@@ -293,6 +293,45 @@ def test_matrices_that_the_mask_keeps_out_need_no_inverse():
         close(J(x), mj.jacobian(f)(x), 1e-9)
 
 
+@pytest.mark.parametrize(
+    "g",
+    [
+        np.linalg.inv,
+        lambda A: np.linalg.solve(A, A @ A + A),
+        lambda A: np.linalg.cholesky(A @ A.mT),
+        lambda A: np.linalg.inv(np.concatenate([A, A], 1)[:, 1 : N + 1]),
+        lambda A: A * np.linalg.svd(np.log(A), compute_uv=False)[:, :1, None],
+        lambda A: np.linalg.eigh(np.log(A) + np.log(A).mT)[1],
+        lambda A: np.linalg.pinv(np.log(A)),
+        lambda A: np.linalg.eigvals(np.log(A)).real[:, :, None],
+    ],
+)
+def test_matrices_of_which_none_is_picked_need_no_inverse(g):
+    def f(x):
+        m = x[:, 0] > 0
+        A = np.where(m, 1.0, 0.0)[:, None, None] * (np.diag([1.0, 2.0, 4.0]) + 0.1 * W**2 + 0.2 * x[..., None] ** 2)
+        B = A * 1.0
+        B[m] = g(A[m])
+        return B
+
+    for way in (f, mj.jacobian(f, mode="forward"), mj.jacobian(f, mode="reverse"), mj.hessian(f)):
+        compiled = replayed(way, np.abs(X))
+        for x in (np.abs(X), -np.abs(X), OTHERS[0], X):
+            close(compiled(x), way(x), 1e-8, 1e-10)
+
+
+def test_a_matrix_of_positions_that_are_not_meant_may_be_singular():
+    def f(x):
+        (i,) = np.nonzero(x[:, 0] > 0)
+        y = x * 1.0
+        y[i] = np.linalg.inv(np.eye(N) * i[:, None, None] * 1.0).sum(1) * x[i]
+        return y
+
+    first_not_meant = np.abs(X) * np.where(np.arange(B) == 0, -1.0, 1.0)[:, None]
+    for way in (f, mj.jacobian(f)):
+        close(replayed(way, first_not_meant)(first_not_meant), way(first_not_meant), 1e-12)
+
+
 def test_a_long_program_of_picks_stays_a_flow():
     """Couplings one after the other, as a normalising flow has them, against torch."""
 

@@ -217,6 +217,8 @@ class Rows(Trace):
         with np.errstate(all="ignore"):  # of rows that are not meant
             if op.picks and not params.get("passing") and homes[-1] is not None:
                 values[-1] = valid(args[-1]).value
+            if op.refuses and homes[0] is not None:
+                values[0] = _regular(args[0]).value
             out = apply(op, tuple(values), params)
         if not found:
             return self.constant(out) if is_array(out) else out
@@ -233,6 +235,14 @@ def _meant(rows: Rows, value: Any) -> Any:
     meant = np.repeat(rows.choice.meant(), rows.stride) if rows.stride != 1 else rows.choice.meant()
     meant = np.tile(meant, np.shape(value)[rows.axis] // meant.shape[0]) if meant.shape[0] else meant
     return np.reshape(meant, (-1, *[1] * (np.ndim(value) - rows.axis - 1)))
+
+
+def _regular(x: Any) -> Any:
+    """Matrices, a regular one with eigenvalues apart in rows that are not meant: where none is, all may be singular."""
+    if x.home.axis > len(x.full) - 3:
+        return x
+    xp, (n, m) = namespace(x), x.full[-2:]
+    return x.home.again(np.where(_meant(x.home, x.value), x.value, xp.eye(n, m, dtype=x.dtype) * xp.arange(1, m + 1)))
 
 
 def _rows(x: Any) -> Rows | None:

@@ -22,7 +22,7 @@ def _eig_value(a: Any) -> Any:
     return found.astype(np.result_type(found.dtype, np.complex64))
 
 
-eig = opaque("eig", _eig_value, SQUARE, complex=True)
+eig = opaque("eig", _eig_value, SQUARE, complex=True, refuses=True)
 """The eigenvalues in row 0, the eigenvectors below, for `eig_values` and `eig_vectors`; without derivative."""
 
 
@@ -55,6 +55,7 @@ eig_values = define(
     SQUARE,
     inert=(1,),
     complex=True,
+    refuses=True,
 )
 eig_vectors = define(
     "eig_vectors",
@@ -63,6 +64,7 @@ eig_vectors = define(
     SQUARE,
     inert=(1,),
     complex=True,
+    refuses=True,
 )
 
 

@@ -105,7 +105,7 @@ def _inv_edge(node: Node, k: int) -> Edge:
     return Edge(shape, shape, [Part(axes_of([*lead, i, j]), axes_of([*lead, m, n]), factors, -1.0)])
 
 
-inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, complex=True)
+inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, complex=True, refuses=True)
 
 
 def _solve_along(a: Any, b: Any) -> Any:
@@ -130,6 +130,7 @@ solve = define(
     _solve_edge,
     [Example(((3, 2, 2), (3, 2, 4))), Example(((3, 3, 3), (3, 3, 1)))],
     complex=True,
+    refuses=True,
 )
 """``a``: (..., n, n), ``b``: (..., n, m), of the same leading axes."""
 
@@ -160,6 +161,7 @@ pinv = define(
     _pinv_edge,
     ANY,
     complex=True,
+    refuses=True,
 )
 
 
@@ -351,6 +353,7 @@ cholesky = define(
     _cholesky_edge,
     POSITIVE,
     complex=True,
+    refuses=True,
 )
 
 
@@ -359,7 +362,7 @@ def _eigh_value(a: Any) -> Any:
     return namespace(a).concatenate([w[..., None, :], v], axis=-2)
 
 
-eigh = opaque("eigh", _eigh_value, SYMMETRIC, complex=True)
+eigh = opaque("eigh", _eigh_value, SYMMETRIC, complex=True, refuses=True)
 """The eigenvalues in row 0, the eigenvectors below, for `eigenvalues` and `eigenvectors`; without derivative."""
 
 
@@ -407,6 +410,7 @@ eigenvalues = define(
     _eigenvalues_edge,
     SYMMETRIC,
     complex=True,
+    refuses=True,
 )
 eigenvectors = define(
     "eigenvectors",
@@ -414,6 +418,7 @@ eigenvectors = define(
     _eigenvectors_edge,
     SYMMETRIC,
     complex=True,
+    refuses=True,
 )
 
 
@@ -423,7 +428,7 @@ def _svd_value(a: Any) -> Any:
     return namespace(a).concatenate([u, s[..., None, :], H(v)], axis=-2)
 
 
-svd = opaque("svd", _svd_value, ANY, complex=True)
+svd = opaque("svd", _svd_value, ANY, complex=True, refuses=True)
 """The left vectors, a row of singular values, and the right vectors, one below the other; without derivative."""
 
 
@@ -480,6 +485,7 @@ singular_values = define(
     _singular_values_edge,
     ANY,
     complex=True,
+    refuses=True,
 )
 left_vectors = define(
     "left_vectors",
@@ -487,6 +493,7 @@ left_vectors = define(
     _left_vectors_edge,
     ANY,
     complex=True,
+    refuses=True,
 )
 right_vectors = define(
     "right_vectors",
@@ -494,6 +501,7 @@ right_vectors = define(
     _right_vectors_edge,
     ANY,
     complex=True,
+    refuses=True,
 )
 
 

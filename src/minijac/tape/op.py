@@ -76,6 +76,8 @@ class Op:
     """But for the partial by the conjugate of a complex operand, where it has one."""
     rooted: Callable[..., Sequence[Any]] | None = None
     """For an operation with a kink where it is zero: the partials of a function of it (`transforms/roots.py`)."""
+    refuses: bool = False
+    """Whether it raises for some matrices, such as singular ones, of its first operand."""
     # -- what programs ask ---------------------------------------------------------------------------------------------
     view: bool = False
     """Whether the result is a view of the operand, where its strides allow."""
