@@ -213,6 +213,20 @@ def test_nothing_selected_is_no_mixing():
         close(J, np.broadcast_to(np.eye(N), (B, N, N)), 1e-12)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mask_that_was_written_since_it_picked_is_another_one(mode):
+    old = X > 0
+    new = np.roll(old, 1, 1)
+
+    def picked_by(m, x):
+        v = x[m]
+        m[:] = new
+        return mj.numpy.put(x, m, v * v)
+
+    J = mj.jacobian(lambda x: picked_by(old.copy(), x), mode=mode, on_mixing="full")(X)
+    close(J, mj.jacobian(lambda x: mj.numpy.put(x, new, x[old] ** 2), mode=mode, on_mixing="full")(X), 1e-12)
+
+
 def test_picked_samples_need_not_carry_a_derivative():
     def f(x, t):
         m = t > 0

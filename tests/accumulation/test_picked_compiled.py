@@ -204,6 +204,17 @@ def active_ones(x):
     return y
 
 
+def written_where_all(v):
+    h, k = v * 1.0, np.ones_like(v, dtype=bool)
+    h[k] = np.sin(v[k])
+    one = v[:, :1] > 0
+    of_these = one[:, 0]
+    q = h[of_these]
+    one[...] = True
+    h[(v[:, :1] > 0)[:, 0]] = q * 2.0
+    return h
+
+
 def constant_buffer(x):
     y, m = np.ones_like(x), x > 0
     y[m] += x[m] ** 2
@@ -233,6 +244,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "positions of a mask written since": positions_of_a_mask_written_since,
     "active ones": active_ones,
     "constant buffer": constant_buffer,
+    "written where all": into(written_where_all),
     "a number": into(lambda v: 2.0),
     "one row": into(lambda v: C[:1]),
     "merged": into(lambda v: np.tanh(v.ravel()).reshape(-1, N)),

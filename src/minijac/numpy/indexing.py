@@ -45,7 +45,7 @@ def getitem(x: Any, index: Any) -> Any:
     found = x._detached(_picked(x, basic, picks), (x,))
     _lay_picked(found, picks)
     if is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
-        found.home.masked[found.index] = full[0], x.index
+        found.home.masked[found.index] = full[0].copy(), x.index  # it may be written later
     return found
 
 

@@ -346,7 +346,13 @@ def _choice(mask: Any) -> Choice:
         return Choice(mask.fresh(), None, Number(), running())
     if mask.home.axis or mask.home.stride != 1:
         raise _refused("a mask", "this one has the picked entries on another axis than the first")
-    return Choice(value_of(mask.value).fresh(), mask.home.choice, Number(), running())
+    known = _recorded(value_of(mask.value), mask.home.program)
+    return Choice(known.fresh(), mask.home.choice, Number(), running())
+
+
+def _recorded(x: Any, program: Any) -> Any:
+    """A value as one of the program: a buffer that was not written yet is a plain array."""
+    return x if isinstance(x, Traced) else program.captured(np.asarray(x))
 
 
 def coordinates(x: Any) -> tuple[Any, ...] | None:
@@ -382,7 +388,7 @@ def _selected(index: Any, x: Any) -> tuple[Any, tuple[Any, ...], int, Choice] | 
     items[at : at + len(group)] = [WHOLE] * count
     if not all(item is None or item is Ellipsis or isinstance(item, int | np.integer | slice) for item in items):
         raise _refused("an index", "this one has arrays beside the mask")
-    x = x if isinstance(x, Traced) else choice.mask.home.captured(np.asarray(x))
+    x = _recorded(x, choice.mask.home)
     axis = sum(item is None or isinstance(item, slice) for item in items[:at])
     axis += x.ndim - sum(item is not None for item in items) + 1 if Ellipsis in items[:at] else 0
     numbers = [k for k, item in enumerate(items) if isinstance(item, int | np.integer)]
@@ -417,9 +423,7 @@ def picked(x: Any, index: Any) -> Any:
     if value.size:
         meant = choice.meant()
         first = np.where(meant, namespace(meant).arange(meant.size), meant.size - 1).min()
-        known = value_of(value)
-        known = known if isinstance(known, Traced) else choice.mask.home.captured(known)  # a buffer not written yet
-        row = np.expand_dims(np.take(known, first, axis), axis)
+        row = np.expand_dims(np.take(_recorded(value_of(value), choice.mask.home), first, axis), axis)
         value = np.where(np.reshape(meant, (-1, *[1] * (value.ndim - axis - 1))), value, row)
     return PickedArray(Rows(choice, axis), 0, value)
 
