@@ -1,9 +1,13 @@
 """Attributes and layers of a module that are others since it was compiled."""
 
+from collections import deque
+from dataclasses import dataclass
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
 
 nn = torch.nn
@@ -169,3 +173,89 @@ def test_a_tuple_that_does_not_tell_its_length_is_looked_at_as_a_tuple():
         torch.testing.assert_close(compiled(x), mt.jacobian(lambda x: net.shapes[0](net(x)))(x))
         with torch.no_grad():
             net.shapes[0].weight.mul_(2.0)
+
+
+def ones(number=1.0):
+    return torch.full((3,), number, dtype=torch.float64)
+
+
+class OfAClass:
+    held = ones()
+
+
+@dataclass(slots=True)
+class OfSlots:
+    held: torch.Tensor
+
+    def __call__(self, x):
+        return x * self.held
+
+
+def by_keyword(x, *, w=ones()):  # noqa: B008
+    return x * w
+
+
+QUEUE, MANY, SLOTS = deque([ones()]), [ones() for _ in range(200)], OfSlots(ones())
+PLACES = {
+    "a deque": (lambda x: x * QUEUE[0], lambda t: QUEUE.__setitem__(0, t)),
+    "a long list": (lambda x: x * MANY[150], lambda t: MANY.__setitem__(150, t)),
+    "a class": (lambda x: x * OfAClass.held, lambda t: setattr(OfAClass, "held", t)),
+    "a slot": (SLOTS, lambda t: setattr(SLOTS, "held", t)),
+    "a default": (by_keyword, lambda t: by_keyword.__kwdefaults__.__setitem__("w", t)),
+    "a function inside": (lambda x: (lambda s: s * QUEUE[0])(x), lambda t: QUEUE.__setitem__(0, t)),
+}
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_compile_sees_tensors_wherever_they_stand(where):
+    f, bind = PLACES[where]
+    compiled, x = mt.compile(f), torch.ones(2, 3, dtype=torch.float64)
+    for number in (1.0, 1.0, 5.0, 2.0):
+        bind(ones(number))
+        torch.testing.assert_close(compiled(x), number * x)
+
+
+def test_compile_sees_other_hooks_in_the_place_of_as_many_and_what_they_hold():
+    net, x, held = nn.Linear(3, 2).double(), torch.ones(4, 3, dtype=torch.float64), {"k": torch.tensor(2.0).double()}
+    compiled = mt.compile(lambda x: net(x))
+    for hook in (lambda m, i, o: o * 2, lambda m, i, o: o * 3, lambda m, i, o: o * held["k"]):
+        handle = net.register_forward_hook(hook)
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x), net(x))
+        held["k"] = held["k"] + 1
+        torch.testing.assert_close(compiled(x), net(x))
+        handle.remove()
+
+
+def test_a_tensor_may_be_an_argument_and_captured():
+    w, y = (nn.Parameter(ones(number)) for number in (1.0, 3.0))
+    compiled = mt.compile(lambda x: (x * w).sum())
+    for x in (w, y):
+        torch.testing.assert_close(torch.autograd.grad(compiled(x), w), torch.autograd.grad((x * w).sum(), w))
+    i, x = torch.tensor([0, 1, 2]), ones()
+    picks = mt.compile(lambda x, j: x[i] * x[j])
+    picks(x, i)
+    i[0] = 2
+    torch.testing.assert_close(picks(torch.arange(3.0), torch.tensor([0, 1, 2])), torch.tensor([0.0, 1.0, 4.0]))
+
+
+def test_backward_through_a_call_in_which_things_stood_otherwise_is_refused_or_right():
+    nets = [nn.Linear(3, 2).double() for _ in range(3)]
+    x, now = torch.ones(4, 3, dtype=torch.float64), {}
+    compiled = mt.compile(lambda x: torch.tanh(now["net"](x)))
+    results = []
+    for now["net"] in nets:
+        results.append(compiled(x))
+    results[-1].sum().backward()
+    own = torch.autograd.grad(torch.tanh(nets[-1](x)).sum(), nets[-1].weight)[0]
+    torch.testing.assert_close(nets[-1].weight.grad, own)
+    with pytest.raises(mj.InputError, match="as they were in the call that backward goes through"):
+        results[0].sum().backward()
+
+
+def test_parameters_can_be_swapped_after_a_call():
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double(), torch.ones(2, 3, dtype=torch.float64)
+    mt.jacobian(net)(x)
+    torch.utils.swap_tensors(net[0].weight, nn.Parameter(torch.ones(4, 3, dtype=torch.float64)))
+    plain = torch.func.vmap(torch.func.jacrev(net))(x)
+    torch.testing.assert_close(mt.jacobian(net)(x), plain)

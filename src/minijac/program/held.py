@@ -112,7 +112,7 @@ def held(fn: Callable[..., Any]) -> list[Held]:
                     inside = Content(partial(_attribute, read, "__dict__"), extent, value.__dict__)
                     plain += [(names, Held(partial(type_of, read), type(value))), (names, Held(inside, inside.last))]
             if isinstance(value, FunctionType) and not of_library(value.__code__.co_filename):
-                known.update(_names(value.__code__, strings=True))
+                known.update(names_in(value.__code__, strings=True))
             waiting += _inside(read, value, names)
             of_others += _of_module(value) if isinstance(value, ModuleType) else _of_class(read, value, kinds)
     named = [each._replace(name=_told(names)) for names, each in (*found, *plain) if not known.isdisjoint(names)]
@@ -177,7 +177,7 @@ def _of_function(read: Callable[[], Any], value: FunctionType) -> Iterator[Reach
     if own:
         # a reload in a notebook replaces it; that the function is the same one is watched by itself
         yield partial(getattr, value, "__code__"), value.__code__, (None, value.__name__)
-        names = set(_names(value.__code__))
+        names = set(names_in(value.__code__))
         if "random" in names:
             yield from ((partial(same, each), each, ANY) for each in GLOBAL)
         yield from _named(value.__globals__, names)
@@ -241,12 +241,12 @@ def _library(module: ModuleType | None) -> bool:
     return file in ("built-in", "frozen") or of_library(file)
 
 
-def _names(code: CodeType, strings: bool = False) -> Iterator[str]:
+def names_in(code: CodeType, strings: bool = False) -> Iterator[str]:
     """The names that a function, and the functions written in it, may look up; with `strings`, keys too."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant, strings)
+            yield from names_in(constant, strings)
         elif strings and isinstance(constant, str | int):
             yield str(constant)
 

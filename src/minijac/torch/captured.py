@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import getitem
@@ -11,14 +12,14 @@ from typing import Any
 
 import torch
 
-from ..program.held import CALLED, ELSEWHERE, Content, Held, extent, same, type_of, watcher
+from ..program.held import CALLED, ELSEWHERE, Content, Held, extent, names_in, same, type_of, watcher
 
 __all__ = ["modules_of", "settings_of", "stands", "state_of", "watched"]
 
 Tensor = torch.Tensor
 Reached = tuple[Callable[[], Any], Any]
 """The call that reads a value, and the value."""
-MOST_ITEMS = 100
+MOST_ITEMS = 1000
 """Entries of a collection up to which it is searched."""
 
 
@@ -60,6 +61,8 @@ def _inside(x: Any) -> Iterator[Reached]:
     if isinstance(x, torch.nn.Module):
         yield from _items(x._modules, x._modules.keys())
         yield from _items(vars(x), [name for name in vars(x) if name not in (*_OWN, "_modules")])
+        for name in _HOOKS:
+            yield from _items(hooks := getattr(x, name), list(hooks))
     elif isinstance(x, functools.partial):
         yield from map(_fixed, (x.func, *x.args))
         yield from _items(x.keywords, x.keywords)
@@ -72,16 +75,33 @@ def _inside(x: Any) -> Iterator[Reached]:
             else:
                 yield partial(_filled, cell), False
         yield partial(getattr, x, "__defaults__"), x.__defaults__
+        yield partial(getattr, x, "__kwdefaults__"), x.__kwdefaults__
         yield from _items(vars(x), ["__wrapped__"])
-        yield from _items(x.__globals__, x.__code__.co_names if _is_own(x) else ())
+        yield from _items(x.__globals__, dict.fromkeys(names_in(x.__code__)) if _is_own(x) else ())
     elif isinstance(x, tuple) and tuple.__len__(x) < MOST_ITEMS:  # whatever a class says of its length, and of items
         yield from map(_fixed, tuple.__iter__(x))
-    elif isinstance(x, list) and list.__len__(x) < MOST_ITEMS:
-        yield from ((partial(getitem, x, k), item) for k, item in enumerate(list.__iter__(x)))
+    elif isinstance(x, list | deque) and len(x) < MOST_ITEMS:
+        yield from ((partial(getitem, x, k), item) for k, item in enumerate(x))
     elif isinstance(x, dict) and dict.__len__(x) < MOST_ITEMS:
         yield from _items(x, list(dict.__iter__(x)))
     elif _is_users(x):
-        yield from _items(vars(x), list(vars(x)))
+        for kind in type(x).__mro__:
+            yield from _of_class(kind)
+            yield from ((partial(getattr, x, name), getattr(x, name)) for name in _slots(kind) if hasattr(x, name))
+        yield from _items(vars(x), list(vars(x))) if hasattr(x, "__dict__") else ()
+    elif isinstance(x, type):
+        for kind in x.__mro__:
+            yield from _of_class(kind)
+
+
+def _of_class(kind: type) -> Iterator[Reached]:
+    """The tensors and modules that a class holds."""
+    found = [name for name, inner in vars(kind).items() if isinstance(inner, torch.nn.Module | Tensor)]
+    return ((partial(getattr, kind, name), getattr(kind, name)) for name in found)
+
+
+def _slots(kind: type) -> list[str]:
+    return [name for name, inner in vars(kind).items() if isinstance(inner, types.MemberDescriptorType)]
 
 
 def _is_own(function: Any) -> bool:
@@ -91,7 +111,7 @@ def _is_own(function: Any) -> bool:
 def _is_users(x: Any) -> bool:
     """Whether it is an object of a class of the user's, whose attributes a method may use."""
     library = type(x).__module__.split(".")[0] in ("torch", "numpy", "builtins", "minijac")
-    return not library and hasattr(x, "__dict__") and not isinstance(x, type | types.ModuleType)
+    return not library and not isinstance(x, type | types.ModuleType)
 
 
 def _filled(cell: Any) -> bool:
@@ -113,7 +133,8 @@ def state_of(f: Any) -> Iterator[Any]:
             continue
         yield type(x)
         yield x.training
-        yield tuple([len(getattr(x, name)) for name in _HOOKS])
+        hooks = [(name, hook) for name in _HOOKS for hook in getattr(x, name).values()]
+        yield tuple([(name, hook if isinstance(hook, types.FunctionType) else id(hook)) for name, hook in hooks])
         for t in (*x._parameters.values(), *x._buffers.values()):
             yield _identity(t)
 
@@ -171,13 +192,13 @@ def _kind_of(read: Callable[[], Any], x: Any) -> Held:
 
 def _contents(x: Any) -> Iterator[Held]:
     """How much there is to look at in a value; of a module, all there is."""
-    if isinstance(x, list | dict):
+    if isinstance(x, list | dict | deque):
         yield _extent_of(x)
     elif isinstance(x, types.FunctionType):
         yield from [_extent_of(x.__globals__)] if _is_own(x) else ()
     elif isinstance(x, torch.nn.Module):
         yield from _of_module(x)
-    elif _is_users(x):
+    elif _is_users(x) and hasattr(x, "__dict__"):
         yield _extent_of(vars(x))
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import optree
 import torch
 
+from ..errors import InputError
 from ..foreign import a_function
 from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
@@ -18,7 +19,7 @@ from ..transforms.products import value_and_grad, vjp
 from .captured import modules_of, settings_of, stands, state_of, watched
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
-from .tensors import array_of, tensor_of
+from .tensors import array_of, refuse_functorch, tensor_of
 from .transforms import _in_words_of_torch, _named
 
 __all__ = ["Compiled", "compile"]
@@ -32,8 +33,10 @@ PROGRAMS = 64
 class Program:
     """A compiled function of arrays; called with tensors it gives tensors, tied to those that require grad."""
 
-    def __init__(self, function: Callable[..., Any], scalar: bool = False) -> None:
-        self.function, self.scalar = function, scalar
+    def __init__(
+        self, function: Callable[..., Any], stands: Callable[[], bool] = lambda: True, scalar: bool = False
+    ) -> None:
+        self.function, self.stands, self.scalar = function, stands, scalar
         self.replay: CompiledArrays = CompiledArrays(function, PROGRAMS, often=True)
         self.derived: dict[Any, Any] = {}
         """What was compiled for derivatives: by the inputs that have one, and the outputs that have a cotangent."""
@@ -74,7 +77,16 @@ class Program:
         return self.derived[wanted]
 
     def pulled(self, wanted: tuple[int, ...], given: tuple[int, ...], count: int) -> Program:
-        """The pullback, a program of the inputs and of a cotangent for each of the outputs `given`."""
+        """The pullback, a program of the inputs and of a cotangent for each of the outputs `given`.
+
+        It is recorded by the function itself, in which everything has to stand as it did in the call.
+        """
+        if not self.stands():
+            raise InputError(
+                "minijac.torch.compile: expected modules, their modes and hooks, and captured tensors as they were in "
+                "the call that backward goes through, got others. Call backward before they change, or compile a "
+                "function that takes them as arguments."
+            )
         key = wanted, given
         if key not in self.derived:
 
@@ -89,7 +101,7 @@ class Program:
 
                 return vjp(outputs, *[arrays[k] for k in wanted])[1](tuple(cotangents))
 
-            self.derived[key] = Program(pullback)
+            self.derived[key] = Program(pullback, self.stands)
         return self.derived[key]
 
 
@@ -136,6 +148,7 @@ class Entry:
 
     def __init__(self, fn: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
         self.at = [k for k, leaf in enumerate(leaves) if _is_input(leaf)]
+        self.fn = fn
         settings = settings_of(modules_of(fn))
         self.captured, self.constants, scalar = _captured(fn, leaves, tree)
         self.settings = [place for place in settings if stands(place)]  # but for what the function itself counts
@@ -162,7 +175,12 @@ class Entry:
                 results, self.tree = optree.tree_flatten(fn(*args, **kwargs), namespace="minijac")
                 return [run.value(y) if isinstance(y, Tensor) else y for y in results]
 
-        self.program = Program(on_arrays, scalar)
+        self.program = Program(on_arrays, self.stands, scalar)
+        self.state = tuple(state_of(fn))
+
+    def stands(self) -> bool:
+        """Whether the function would be recorded as it was."""
+        return self.fresh() or (self.holds() and tuple(state_of(self.fn)) == self.state)
 
     def holds(self) -> bool:
         """Whether the tensors that were taken for constants hold what they held, and attributes are what they were."""
@@ -225,6 +243,9 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     """
     run = Run(lifts=torch.is_grad_enabled())
     run.made = {}
+    refuse_functorch()
+    # others of the same memory, so that an argument that is captured as well is met
+    leaves = [t.detach().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t for t in leaves]
     with entered(run):
         args, kwargs = optree.tree_unflatten(tree, leaves)
         results = leaves_of(fn(*args, **kwargs))

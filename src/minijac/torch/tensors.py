@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -64,15 +63,15 @@ def array_of(tensor: Any) -> Any:
 class _Kept(NamedTuple):
     """The array of a parameter, and how that lay when it was made."""
 
-    tensor: weakref.ref[Any]
     array: Any
     lay: Any
 
 
 _KEPT: dict[int, _Kept] = {}
+"""By identity of the tensor. No weak references: torch swaps no tensor that has one."""
+KEPT = 512
 MOST_KEPT = 1 << 14
-"""Entries of a parameter up to which its array is kept as long as it lives: larger ones may be moved elsewhere, and
-their memory would not be free."""
+"""Entries of a parameter up to which its array is kept: larger ones may move, and their memory would not be free."""
 
 
 def array_of_parameter(tensor: Any) -> Any:
@@ -80,11 +79,13 @@ def array_of_parameter(tensor: Any) -> Any:
     key = id(tensor)
     lay = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
     kept = _KEPT.get(key)
-    if kept is not None and kept.tensor() is tensor and kept.lay == lay:
+    if kept is not None and kept.lay == lay:  # the array holds that memory, so that no other tensor lies there
         return kept.array
     array = array_of(tensor)
     if tensor.device.type == "cpu" and array.size <= MOST_KEPT:
-        _KEPT[key] = _Kept(weakref.ref(tensor, lambda _: _KEPT.pop(key, None)), array, lay)
+        if len(_KEPT) >= KEPT:
+            _KEPT.clear()
+        _KEPT[key] = _Kept(array, lay)
     return array
 
 
