@@ -354,6 +354,7 @@ def compile(fn: Callable[..., Any] | None = None, *, maxsize: int = 64) -> Any:
 
     Raises TraceError where `fn` decides by values (``if``, ``.item()``), draws random numbers (dropout in train mode),
     or writes to a tensor that lives on (running statistics of batch norm in train mode).
+    Raises InputError in a backward pass through a call in which modules, modes or hooks stood otherwise than now.
 
     >>> import minijac.torch, torch
     >>> net = torch.nn.Linear(3, 2)
