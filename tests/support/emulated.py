@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -24,15 +28,15 @@ from minijac.program.gpu.gemm import Gemm
 from minijac.program.gpu.math import PRELUDE
 
 COMPILER = shutil.which("cc")
+_one_at_a_time = Lock()  # the place in the grid is one for all
 WHY_NOT = "needs a C compiler named cc"
-_FOLDER = Path(tempfile.mkdtemp(prefix="minijac-kernels-"))
+_FOLDER = Path(tempfile.gettempdir()) / f"minijac-kernels-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or uuid4().hex}"
+"""One for all workers of a run, which need many of the same."""
 
-EMULATION = r"""
+HEADER = r"""
 #define _GNU_SOURCE
 #include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
-#include <ucontext.h>
 #define DEVICE static inline __attribute__((unused))
 #define KERNEL static void
 #define SHARED static
@@ -42,31 +46,6 @@ EMULATION = r"""
 #define NOT_A_NUMBER NAN
 #define VECTOR(NAME, T, W) typedef struct __attribute__((aligned(sizeof(T) * W))) { T v[W]; } NAME
 #define atomicAdd(p, v) (*(p) += (v))
-static struct { int x, y; } threadIdx, blockIdx, blockDim;
-
-/* the functions that CUDA has and C lacks */
-static double normcdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
-static double erfinv(double y) {
-  if (!(fabs(y) < 1)) return fabs(y) == 1 ? y * HUGE_VAL : NAN;
-  double l = log1p(-y * y), a = 4.3307467508 + l / 2, x = copysign(sqrt(sqrt(a * a - l / 0.147) - a), y);
-  for (int k = 0; k < 6; ++k) x -= (erf(x) - y) / (M_2_SQRTPI * exp(-x * x));
-  return x;
-}
-static double erfcinv(double y) {
-  double x = erfinv(1 - y);
-  for (int k = 0; k < 4 && y < 0.5 && y > 0; ++k) x += (erfc(x) - y) / (M_2_SQRTPI * exp(-x * x));
-  return x;
-}
-static double normcdfinv(double y) { return -M_SQRT2 * erfcinv(2 * y); }
-static double erfcx(double x) {
-  double s = 1 / (x * x);
-  return x < 20 ? exp(x * x) * erfc(x) : M_2_SQRTPI / 2 / x * (1 - 0.5 * s + 0.75 * s * s - 1.875 * s * s * s);
-}
-static double bessel(int order, double x) {
-  double term = order ? x / 2 : 1, sum = term;
-  for (int k = 1; k < 200; ++k) sum += term *= x * x / 4 / (k * (k + order));
-  return sum;
-}
 #define cyl_bessel_i0(x) bessel(0, x)
 #define cyl_bessel_i1(x) bessel(1, x)
 #define cyl_bessel_i0f(x) ((float)bessel(0, x))
@@ -76,14 +55,49 @@ static double bessel(int order, double x) {
 #define erfinvf(x) ((float)erfinv(x))
 #define erfcinvf(x) ((float)erfcinv(x))
 #define erfcxf(x) ((float)erfcx(x))
+extern struct place { int x, y; } threadIdx, blockIdx, blockDim;
+void barrier(void);
+double normcdf(double x), erfinv(double y), erfcinv(double y), normcdfinv(double y), erfcx(double x);
+double bessel(int order, double x);
+"""
+"""The words of CUDA, ahead of each kernel's text."""
+
+RUNTIME = r"""
+#include <stdlib.h>
+#include <ucontext.h>
+
+/* the functions that CUDA has and C lacks */
+double normcdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
+double erfinv(double y) {
+  if (!(fabs(y) < 1)) return fabs(y) == 1 ? y * HUGE_VAL : NAN;
+  double l = log1p(-y * y), a = 4.3307467508 + l / 2, x = copysign(sqrt(sqrt(a * a - l / 0.147) - a), y);
+  for (int k = 0; k < 6; ++k) x -= (erf(x) - y) / (M_2_SQRTPI * exp(-x * x));
+  return x;
+}
+double erfcinv(double y) {
+  double x = erfinv(1 - y);
+  for (int k = 0; k < 4 && y < 0.5 && y > 0; ++k) x += (erfc(x) - y) / (M_2_SQRTPI * exp(-x * x));
+  return x;
+}
+double normcdfinv(double y) { return -M_SQRT2 * erfcinv(2 * y); }
+double erfcx(double x) {
+  double s = 1 / (x * x);
+  return x < 20 ? exp(x * x) * erfc(x) : M_2_SQRTPI / 2 / x * (1 - 0.5 * s + 0.75 * s * s - 1.875 * s * s * s);
+}
+double bessel(int order, double x) {
+  double term = order ? x / 2 : 1, sum = term;
+  for (int k = 1; k < 200; ++k) sum += term *= x * x / 4 / (k * (k + order));
+  return sum;
+}
 
 /* blocks */
+struct place threadIdx, blockIdx, blockDim;
 static ucontext_t scheduler, *running;
 static void (*body)(void**);
 static void** arguments;
 static bool finished;
 static void enter(void) { body(arguments); finished = true; swapcontext(running, &scheduler); }
-static void __attribute__((unused)) barrier(void) { swapcontext(running, &scheduler); }
+void barrier(void) { swapcontext(running, &scheduler); }
 static void block_of_coroutines(int threads) {
   enum { STACK = 1 << 15 };
   static char* stacks;
@@ -130,7 +144,7 @@ def compiled(source: str) -> dict[str, Launch]:
             for k, parameter in enumerate(parameters.split(", "))
         ]
         calls.append(f"void call_{name}(void** a) {{ {name}({', '.join(given)}); }}")
-    library = _library("\n".join([EMULATION, source, *calls]))
+    library = _library("\n".join([source, *calls]))
     barriers = {name: "SYNC" in _body_of(source, name) for name, _ in found}
     return {name: _launcher(library, name, parameters.split(", "), barriers[name]) for name, parameters in found}
 
@@ -144,7 +158,7 @@ def elementwise(
     declared = [f"{T} {name};" for T, name in outputs]
     body = "\n".join([*loads, *declared, f"{operation};", *stores])
     loop = f"void run(void** a, long long n) {{\nfor (long long i = 0; i < n; ++i) {{\n{body}\n}}\n}}"
-    library = _library("\n".join([EMULATION, preamble.removeprefix(PRELUDE), loop]))
+    library = _library("\n".join([preamble.removeprefix(PRELUDE), loop]))
 
     def run(given: Sequence[Any], made: Sequence[Any]) -> None:
         arrays = [*given, *made]
@@ -159,13 +173,27 @@ def _body_of(source: str, name: str) -> str:
 
 
 def _library(text: str) -> Any:
+    _runtime()  # has to be there before what calls it
+    return _loaded(text)
+
+
+@cache
+def _runtime() -> Any:
+    """What all kernels call, compiled once."""
+    return _loaded(RUNTIME, ctypes.RTLD_GLOBAL)
+
+
+def _loaded(text: str, mode: int = ctypes.DEFAULT_MODE) -> Any:
     path = _FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
     if not path.exists():
-        path.with_suffix(".c").write_text(text)
-        command = [str(COMPILER), "-std=gnu11", "-O1", "-fwrapv", "-w", "-shared", "-fPIC", "-o", str(path)]
-        done = subprocess.run([*command, str(path.with_suffix(".c")), "-lm"], capture_output=True, text=True)
-        assert done.returncode == 0, f"{done.stderr[:3000]}\n{text[len(EMULATION) :][:6000]}"
-    return ctypes.CDLL(str(path))
+        _FOLDER.mkdir(exist_ok=True)
+        own = path.with_suffix(f".{os.getpid()}.so")
+        own.with_suffix(".c").write_text(HEADER + text)
+        command = [str(COMPILER), "-std=gnu11", "-O1", "-fwrapv", "-w", "-shared", "-fPIC", "-o", str(own)]
+        done = subprocess.run([*command, str(own.with_suffix(".c")), "-lm"], capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stderr[:3000]}\n{text[:6000]}"
+        own.replace(path)
+    return ctypes.CDLL(str(path), mode)
 
 
 TYPES = {"double": ctypes.c_double, "long long": ctypes.c_longlong, "unsigned long long": ctypes.c_ulonglong}
@@ -180,7 +208,8 @@ def _launcher(library: Any, name: str, parameters: Sequence[str], barriers: bool
         addresses = [*pointers, *(ctypes.addressof(each) for each in held)]
         assert len(addresses) == len(parameters), f"{name} takes {len(parameters)} arguments, got {len(addresses)}"
         array = (ctypes.c_void_p * len(addresses))(*addresses)
-        library.launch(call, array, grid[0], grid[1], threads, int(barriers))
+        with _one_at_a_time:
+            _runtime().launch(call, array, grid[0], grid[1], threads, int(barriers))
 
     return launch
 
