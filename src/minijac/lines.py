@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 __all__ = [
     "UNKNOWN",
+    "WHOLE",
     "Call",
     "Line",
     "asked_from_outside",
@@ -59,12 +61,32 @@ MODULES: list[CodeType] = []
 """The code that runs a module, its `self`. Filled by `minijac.torch`."""
 
 
+class _Whole(threading.local):
+    """The call that is being carried out, of as many operations as it takes: of a function of another library."""
+
+    line: Line | str | None = None
+    """Its line, once asked for: before, the function's name."""
+
+
+WHOLE = _Whole()
+
+
 def caller(depth: int = 2) -> Line | None:
     """The innermost frame of the user's, and the public function through which it went.
 
     That is one that is neither minijac's nor NumPy's, nor another package's or Python's own unless there is no other.
+    All operations that one call of another library's takes have its line, which is found once.
     """
-    frame: Any = sys._getframe(depth)
+    known = WHOLE.line
+    if isinstance(known, Line):
+        return known
+    line = _line_of(sys._getframe(depth), known)
+    if known is not None:
+        WHOLE.line = line
+    return line
+
+
+def _line_of(frame: Any, name: str | None) -> Line | None:
     function: str | None = None
     installed: Any = None
     module: Any = None
@@ -74,9 +96,9 @@ def caller(depth: int = 2) -> Line | None:
         if kind is _PUBLIC_HERE:
             function = code.co_name
         elif kind is _USERS:
-            return Line(code, frame.f_lasti, function, module)
+            return Line(code, frame.f_lasti, name or function, module)
         elif kind is _PACKAGES:
-            installed = installed or (code, frame.f_lasti, function)
+            installed = installed or (code, frame.f_lasti, name or function)
             if module is None and MODULES and code is MODULES[0]:
                 module = frame.f_locals["self"]
         frame = frame.f_back

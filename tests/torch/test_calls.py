@@ -97,3 +97,30 @@ def test_programs_of_modules_have_loops_on_small_arrays():
     given = [x.numpy(), *map(array_of, entry.captured)]
     assert "one loop" in entry.program.replay.source(*given)
     assert "one loop" not in arrays.source(x.numpy())  # which would take longer to make than it saves
+
+
+def test_all_steps_of_a_call_have_its_line_and_its_name():
+    x = x_of(4, 3)
+    with pytest.raises(mj.BatchMixingError, match=r"(?s)layer_norm, in its step mean.*# the first"):
+        mt.jacobian(lambda x: F.layer_norm(x.T, (len(x),)).T)(x)  # the first
+    with pytest.raises(IndexError):
+        mt.jacobian(lambda x: x.softmax(5))(x)
+    with pytest.raises(mj.BatchMixingError, match=r"(?s)mix in sum\(.*# the second"):  # what has failed leaves no name
+        mt.jacobian(lambda x: x.sum(0) * x)(x)  # the second
+
+
+def convolved(x):
+    w, b = torch.linspace(-1, 1, 12, dtype=x.dtype).reshape(3, 2, 2), x.new_ones(3)
+    y = F.conv1d(x, w, b, 1, [1], 2) + F.conv1d(x, w, padding="same", dilation=(2,)) * 0.5
+    return F.conv1d(y, y.new_ones(3, 1, 2), stride=2, groups=3)
+
+
+def normalised(x):
+    mean, var = x.new_tensor([0.1, -0.2]), x.new_tensor([1.5, 0.7])
+    y = F.batch_norm(x, mean, var) + F.batch_norm(x, mean, var, weight=var, bias=mean, eps=0.1).sin()
+    return y * nn.BatchNorm1d(2, dtype=x.dtype).eval()(x)
+
+
+@pytest.mark.parametrize("f", [convolved, normalised])
+def test_layers_called_by_name_and_by_position_are_torchs(f):
+    check(f, x_of(2, 2, 4))

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import MinijacError
 from .aten.registry import CALLS, aten
-from .run import current, handler_of
+from .run import above, handler_of
 from .tensors import TracedTensor
 
 __all__ = ["bound", "called"]
@@ -40,7 +40,7 @@ def called(func: Any) -> Callable[..., Any]:
     their own kind in C++, and would come back here.
     """
     if type(func).__name__ in _IN_C:
-        return bound if _packet(func) is not None else _left
+        return bound if _gives_tensors(_packet(func)) else _left
     code = func.__code__ if isinstance(func, FunctionType) else None
     if code is None or func.__module__ not in ("torch.nn.functional", "torch.functional"):
         return _left
@@ -60,11 +60,16 @@ def _no(*_: Any) -> bool:
     return False
 
 
+def _gives_tensors(packet: Any) -> bool:
+    """Whether an operation gives tensors; others, as `x.dim`, torch answers by itself."""
+    return packet is not None and any("Tensor" in str(s.returns) for s in packet._schemas.values())
+
+
 # -- a call as that of an operation ------------------------------------------------------------------------------------
 def bound(func: Any, args: Any, kwargs: Any) -> Any:
     """A call of a function written in C, as the operation that it is; NotImplemented where torch has to find out."""
-    run = current()
-    if run is None or run.autograd or not torch.is_grad_enabled() or torch.is_autocast_enabled(run.device.type):
+    run = above()
+    if run is None:
         return NotImplemented
     kinds = func, *map(_kind, args), *[(name, _kind(arg)) for name, arg in kwargs.items()]
     call = CALLS.get(kinds, ())

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from .. import nn
 from ..backend import value_of
 from ..errors import MinijacError
+from .aten.networks import CONV, normalised
 from .aten.registry import TABLE, aten, of_reals
-from .run import Restart, current
+from .run import Restart, above, current
 from .tensors import TracedTensor
 from .views import Place, contiguous
 
@@ -43,20 +44,17 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
     """An operation of torch's that is kept whole, unless torch's autograd has to see what it is made of."""
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
-        run = current()
-        if run is None or run.autograd or not torch.is_grad_enabled() or torch.is_autocast_enabled(run.device.type):
+        run = above()
+        if run is None:
             return NotImplemented
-        values = run.values(args)
-        if kwargs:
-            kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
-        result = function(*values, **kwargs)
-        return NotImplemented if result is NotImplemented else run.result(result)
+        return run.carried(func.__name__, function, args, kwargs)
 
     return handle
 
 
 def _same_dtype(*operands: Any) -> bool:
-    return len({x.dtype for x in operands if x is not None}) == 1
+    dtype = operands[0].dtype
+    return not [x for x in operands if x is not None and x.dtype != dtype]
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -65,6 +63,23 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 def matmul(a: Any, b: Any) -> Any:
     return np.matmul(a, b) if _same_dtype(a, b) else NotImplemented
+
+
+def conv(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+         groups: int = 1) -> Any:  # fmt: skip
+    if x.ndim != weight.ndim or x.dtype.kind == "c" or not _same_dtype(x, weight, bias):
+        return NotImplemented
+    stride, padding, dilation = (
+        k[0] if type(k) in (list, tuple) and len(k) == 1 else k for k in (stride, padding, dilation)
+    )
+    return CONV[weight.ndim - 2](x, weight, bias, stride, padding, dilation, groups)
+
+
+def batch_norm(x: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+               momentum: float = 0.1, eps: float = 1e-5) -> Any:  # fmt: skip
+    if training or x.dtype.kind == "c" or not _same_dtype(x, weight, bias, mean, var):
+        return NotImplemented
+    return normalised(x, weight, bias, mean, var, eps)
 
 
 def einsum(equation: Any, *operands: Any) -> Any:
@@ -144,14 +159,14 @@ def _direct(function: Callable[..., Any], operands: int, names: tuple[str, ...] 
     """An operation of some operands and then of `names`, given in this order without a gap."""
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
-        run = current()
-        if run is None or run.autograd or not torch.is_grad_enabled():
+        run = above()
+        if run is None:
             return NotImplemented
         if kwargs:
             args, kwargs = _placed(args, kwargs, operands, names)
         if kwargs or not operands <= len(args) <= operands + len(names):
             return NotImplemented
-        return run.result(function(*run.values(args)))
+        return run.carried(func.__name__, function, args, kwargs)
 
     return handle
 
@@ -193,8 +208,8 @@ def _view(function: Callable[..., Any]) -> Callable[..., Any]:
     """A view of a followed tensor: `function` gives its value, and where it lies (None: left to torch)."""
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
-        x, run = args[0], current()
-        if run is None or kwargs or type(x) is not TracedTensor or run.autograd or not torch.is_grad_enabled():
+        x = args[0]
+        if kwargs or type(x) is not TracedTensor or above() is None:
             return NotImplemented
         found = function(x, *args[1:])
         return NotImplemented if found is None else x.viewed(*found)
@@ -310,6 +325,8 @@ TracedTensor.functions.update(
         Tensor.__matmul__: _whole(matmul),
         Tensor.__rmatmul__: _whole(reversed_matmul),
         torch.einsum: _whole(einsum),
+        **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _whole(conv)),
+        F.batch_norm: _whole(batch_norm),
         F.layer_norm: _whole(layer_norm),
         **{getattr(F, packet.__name__): _activation(packet) for packet in (aten.relu, aten.silu, aten.mish, aten.selu)},
         F.elu: _activation(aten.elu, "alpha"),

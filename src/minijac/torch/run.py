@@ -15,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..backend import Wrapped, is_array, value_of
 from ..backend import array_of as plain_array
 from ..errors import InputError, MinijacError, MutationError, TraceError, UnsupportedOperationError
-from ..lines import user_line
+from ..lines import WHOLE, user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
 from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_functorch, tensor_of, torch_dtype
 from .views import Place
 
-__all__ = ["Restart", "Run", "current", "entered"]
+__all__ = ["Restart", "Run", "above", "current", "entered"]
 
 Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
@@ -36,6 +36,14 @@ class Restart(BaseException):
 def current() -> Run | None:
     """The run that the calling thread is in."""
     return getattr(_active, "run", None)
+
+
+def above() -> Run | None:
+    """The run that the calling thread is in, where torch need not see what operations are made of."""
+    run: Run | None = getattr(_active, "run", None)
+    if run is None or run.autograd or not torch.is_grad_enabled() or torch._C._is_any_autocast_enabled():
+        return None
+    return run
 
 
 class Run(TorchDispatchMode):  # type: ignore[misc]
@@ -193,6 +201,18 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             return tuple(map(self.result, value))
         return TracedTensor(value, self) if is_array(value) and value.dtype.kind in "fc" else self.tensor(value)
 
+    def carried(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """An operation of torch's, of this name, by a function of values."""
+        values = self.values(args)
+        if kwargs:
+            kwargs = {key: self.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
+        WHOLE.line = name
+        try:
+            result = function(*values, **kwargs)
+        finally:
+            WHOLE.line = None
+        return NotImplemented if result is NotImplemented else self.result(result)
+
     def values(self, args: Any) -> list[Any]:
         return [
             self.value(arg)
@@ -326,15 +346,12 @@ def _resolved(func: Any) -> Handler:
     if schema.is_mutable:
         return _written(func)
     if function is not None:
-        return partial(_functional, function)
+        return partial(_functional, function, packet.__name__)
     return _decomposed(func)
 
 
-def _functional(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: Any) -> Any:
-    values = run.values(args)
-    if kwargs:
-        kwargs = {key: run.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
-    return run.result(function(*values, **kwargs))
+def _functional(function: Callable[..., Any], name: str, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
+    return run.carried(name, function, args, kwargs)
 
 
 def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: Any) -> Any:
@@ -342,7 +359,7 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
     if type(base) is not TracedTensor:
         if run.shadows and run.shadow(base) is not None:
             return func(*args, **kwargs)  # lies in the same storage
-        return _functional(function, run, func, args, kwargs)
+        return run.carried(func.overloadpacket.__name__, function, args, kwargs)
     rest = tuple([tuple(arg) if isinstance(arg, list) else arg for arg in args[1:]])
     place = _place_of_view(func, base.held.dtype, base.place, rest, tuple(kwargs.items()))
     value = function(run.value(base), *args[1:], **kwargs)

@@ -27,7 +27,7 @@ from .tensors import TracedTensor
 from .tie import outermost, value_in
 
 Tensor = torch.Tensor
-MODULES[:] = [torch.nn.Module._call_impl.__code__]
+MODULES[:] = [torch.nn.Module._wrapped_call_impl.__code__]  # whose frame has few locals
 _with_autograd: WeakSet[Any] = WeakSet()
 """Functions that were found to take derivatives by torch's autograd."""
 

@@ -18,7 +18,7 @@ from .reductions import picked
 from .registry import ALIKE, EXACT, TABLE, aten
 from .shapes import along
 
-_CONV = {1: nn.conv1d, 2: nn.conv2d, 3: nn.conv3d}
+CONV = {1: nn.conv1d, 2: nn.conv2d, 3: nn.conv3d}
 _TRANSPOSED = {1: nn.conv_transpose1d, 2: nn.conv_transpose2d, 3: nn.conv_transpose3d}
 
 
@@ -29,7 +29,7 @@ def convolution(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilat
     stride, padding, dilation, output_padding = sizes
     if transposed:
         return _TRANSPOSED[n](x, weight, bias, stride, padding, output_padding, groups, dilation)
-    return _CONV[n](x, weight, bias, stride, padding, dilation, groups)
+    return CONV[n](x, weight, bias, stride, padding, dilation, groups)
 
 
 # -- pooling -----------------------------------------------------------------------------------------------------------
@@ -187,20 +187,22 @@ def rms_norm(x: Any, shape: Any, weight: Any, eps: Any) -> Any:
     return nn._scaled(x * rstd, weight, None), rstd
 
 
+def normalised(x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Any:
+    """Batch norm by statistics that are given."""
+    mean, rstd, weight, bias = [
+        None if a is None else nn._along_channels(a, x) for a in (mean, 1.0 / np.sqrt(var + eps), weight, bias)
+    ]
+    return nn._scaled((x - mean) * rstd, weight, bias)
+
+
 def batch_norm(
     run: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> Any:
     """Batch statistics move the running ones, which are tensors; that is committed when the run has succeeded."""
     x, weight, bias = (None if t is None else run.value(t) for t in (x, weight, bias))
-
-    def shaped(a: Any) -> Any:
-        return a if a is None else nn._along_channels(a, x)
-
     if not training:
-        own_mean, own_var = run.value(mean), run.value(var)
-        y = (x - shaped(own_mean)) * shaped(1.0 / np.sqrt(own_var + eps))
         empty = np.zeros(0, x.dtype)
-        return run.result((nn._scaled(y, shaped(weight), shaped(bias)), empty, empty))
+        return run.result((normalised(x, weight, bias, run.value(mean), run.value(var), eps), empty, empty))
     axes = (0, *range(2, x.ndim))
     y, centre, rstd = _moments(x, axes, eps)
     if mean is not None:
@@ -209,7 +211,7 @@ def batch_norm(
         for target, new in ((mean, np.mean(value_of(x), axis=axes)), (var, spread)):
             own = run.adopt(target)
             own.write((1.0 - momentum) * value_of(own.read()) + momentum * new)
-    y = nn._scaled(y, shaped(weight), shaped(bias))
+    y = nn._scaled(y, *[a if a is None else nn._along_channels(a, x) for a in (weight, bias)])
     return run.result((y, np.reshape(centre, (-1,)), np.reshape(rstd, (-1,))))
 
 

@@ -89,7 +89,8 @@ def of_reals(packet: Any, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def on_reals(*values: Any, **kwargs: Any) -> Any:
         for x in values:
-            if getattr(x, "dtype", None) in _COMPLEX:
+            dtype = getattr(x, "dtype", None)
+            if dtype is not None and dtype.kind == "c":
                 raise UnsupportedOperationError(
                     f"{packet} at {user_line()}: got complex numbers, which this operation has no counterpart for in "
                     "minijac.torch. Write it in real and imaginary parts, or apply it to x.abs()."
@@ -105,8 +106,9 @@ def of_one_dtype(packet: Any, function: Callable[..., Any]) -> Callable[..., Any
         return function
 
     def on_one_dtype(*values: Any, **kwargs: Any) -> Any:
-        found = {str(x.dtype): None for x in values if hasattr(x, "dtype")}
-        if len(found) > 1:
+        found = [x.dtype for x in values if hasattr(x, "dtype")]
+        if any(dtype != found[0] for dtype in found):
+            found = list(dict.fromkeys(map(str, found)))
             raise InputError(
                 f"{packet} at {user_line()}: expected tensors of one dtype, as torch does, got {' and '.join(found)}. "
                 "Cast one of them: module.double(), x.float(), x.to(y.dtype)."
@@ -114,9 +116,6 @@ def of_one_dtype(packet: Any, function: Callable[..., Any]) -> Callable[..., Any
         return function(*values, **kwargs)
 
     return on_one_dtype
-
-
-_COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
 
 
 # -- dtypes ------------------------------------------------------------------------------------------------------------
