@@ -204,11 +204,21 @@ def test_llvmlite_that_cannot_be_imported_is_told(monkeypatch):
 
 
 def test_small_arrays_are_not_worth_compiling_for(monkeypatch):
-    monkeypatch.setattr(fusion, "WORTH", 1 << 19)
+    monkeypatch.setattr(fusion, "WORTH", AS_SHIPPED["WORTH"])
     compiled = mj.compile(lambda x: (x * 2 + 1) * x)
     x = np.ones((3, 4))
     compiled(x)
     assert not loops_of(compiled, x)
+
+
+@needs_llvm
+def test_some_ten_thousand_entries_are(monkeypatch):
+    """NumPy takes 3 us for each of three steps, a loop for all of them; so it is with a stencil's few bands."""
+    for name, value in AS_SHIPPED.items():
+        monkeypatch.setattr(fusion, name, value)
+    compiled = mj.compile(lambda x: (x[:, 1:] - x[:, :-1]) * 2 + 1)
+    (loop,) = loops_of(compiled, np.ones((64, 256), np.float32))
+    assert [step.op.name for step in loop.steps] == ["subtract", "multiply", "add"]
 
 
 MAKERS = (

@@ -24,7 +24,7 @@ from .tiling import Region
 
 __all__ = ["Fused", "Stage", "available", "effort", "fused", "made", "paired", "read", "spelled_steps"]
 
-WORTH = 1 << 19
+WORTH = 1 << 17
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
 OFTEN = 1 << 15
 """The same for programs that are called thousands of times."""
