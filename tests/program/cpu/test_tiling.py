@@ -297,6 +297,57 @@ def test_the_fastest_plan_is_taken(monkeypatch):
     assert set(tried) == {6, 3, 1, 12}
 
 
+def chosen_by_time(monkeypatch, seconds) -> tuple[int, int]:
+    """Tile size and threads of a program where a call of a plan takes `seconds(size, threads)`."""
+    monkeypatch.undo()
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "threads", lambda: 2)
+    monkeypatch.setattr(regions, "SETTLE", 0.0)
+    monkeypatch.setattr(regions, "SMALL", 0)
+    monkeypatch.setattr(regions, "SECONDS", np.inf)
+    monkeypatch.setattr(regions, "_seconds", lambda plan, arrays: seconds(plan.size, len(plan.executors)))
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    f(np.ones((B, D)))
+    ((found,),) = (entry.sizes.values() for entry in f._entries.values())
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_choice_is_the_same_on_a_busy_machine(monkeypatch, seed):
+    """Two calls in five take up to five times as long, as something else runs: what is taken is as fast as any."""
+    rng = np.random.default_rng(seed)
+    quiet = {(6, 2): 1.0e-3, (3, 2): 0.6e-3, (1, 2): 0.8e-3, (6, 1): 1.9e-3, (3, 1): 1.2e-3, (1, 1): 1.6e-3}
+    quiet[12, 1] = 1.3e-3
+
+    def seconds(size, count):
+        return quiet[size, count] * (rng.uniform(1.2, 5.0) if rng.random() < 0.4 else rng.uniform(1.0, 1.05))
+
+    assert chosen_by_time(monkeypatch, seconds) == (3, 2)
+
+
+@pytest.mark.parametrize(("one", "threads"), [(1.1e-3, 1), (1.3e-3, 2)])
+def test_several_threads_have_to_save_something(monkeypatch, one, threads):
+    """They wait for each other wherever one of them is kept from its CPU."""
+    quiet = {(6, 2): 2e-3, (3, 2): 1e-3, (1, 2): 2e-3, (3, 1): one, (12, 1): 2e-3}
+    assert chosen_by_time(monkeypatch, lambda *plan: quiet[plan]) == (3, threads)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(B, False), (3, True)])
+def test_blas_has_one_thread_beside_tiles_on_one_thread(monkeypatch, by_numpy, size, kept):
+    """All samples at once leave their products to BLAS's threads; those of a tile are too small to share."""
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, 1), arrays))
+    f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))
+    running, work = [], regions.Schedule._work
+
+    def noted(*args):
+        running.append(regions.blas()._running > 0)
+        work(*args)
+
+    monkeypatch.setattr(regions.Schedule, "_work", noted)
+    f(np.ones((B, D)))
+    assert running == [kept]
+
+
 def test_small_programs_are_left_whole(monkeypatch):
     monkeypatch.setattr(tiling, "WORTH", 1 << 22)
     f = mj.compile(mj.jacobian(network(np.random.default_rng(0))))

@@ -486,7 +486,7 @@ def native_tile(program: Program, slots: Sequence[Slot], back: int = 0) -> Tile 
 
 def _run_alone(tiles: list[Tiles | Steps], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:
     """Where tiles run on threads, BLAS has one in all steps: its others would wait for more on the same cores."""
-    if any(each.spread for each in tiles):
+    if any(each.keeps_blas for each in tiles):
         with blas():
             return run(*inputs)
     return run(*inputs)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple, Protocol
@@ -26,19 +26,21 @@ __all__ = ["Binders", "Tiles", "blas", "threads"]
 SMALL = 1 << 17
 """Bytes of intermediate values below which a tile is not made smaller."""
 ROUNDS, ENOUGH = 3, 0.05
-"""Each candidate is timed so often, or for so many seconds, after a first call; the median tells."""
+"""Each candidate is timed so often, or for so many seconds, after a first call."""
 LONG = 0.5
 """Seconds of a first call that tell as much as those after it."""
 CANDIDATES, SECONDS = 3, 0.2
 """So many candidates are tried at least, if there are, and more until they have taken so many seconds."""
+TURNS, IN_TURN = 16, 0.1
+"""The better ones are then timed in turn, so often, or for so many seconds in all."""
 LARGE = 1 << 24
 """Bytes of all intermediate values above which a tile is made smaller before one is tried."""
-ALIKE = 1.05
-"""Candidates that take no more than so many times as long as the best are timed once more."""
 SOON = 2e-3
 """Seconds within which one thread may be done as soon as several."""
 TOO_SLOW = 1.3
-"""A tile size that takes so many times as long as the best ends the search for smaller ones."""
+"""Candidates that take so many times as long as the best are not timed further; two end the search for smaller ones."""
+RELIED = 1.2
+"""So many times as long one thread may take as several, which wait for each other where a CPU is busy otherwise."""
 SETTLE = 0.12
 """Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need:
 OpenBLAS's take turns with whatever else runs there for 2**28 cycles after each product that used them."""
@@ -175,6 +177,11 @@ class Schedule:
         self.executors = executors
         self._rest = rest
         self._count = -(-region.batch // size)
+        one, multiplies = len(executors) == 1, _multiplies(region)
+        self.keeps_blas = not one or (multiplies and self._count > 1 and threads() > 1)
+        """Whether BLAS has one thread while the tiles run; its threads share the products of all samples at once."""
+        self.alone = one and (self.keeps_blas or not multiplies)
+        """Whether it is the work of the thread that calls it alone."""
         starts = range(0, region.batch, size)
         self._sums = [np.empty((len(starts), *shape), dtype) for shape, dtype in given.sums]
         self._parts = [
@@ -186,10 +193,11 @@ class Schedule:
         sums = arrays[len(arrays) - len(self._sums) :]
         arrays = (*arrays[: len(arrays) - len(self._sums)], *self._sums)
         parts, arrays = self._shared(arrays)
-        if len(self.executors) == 1:
-            self._work(self.executors[0], set(), parts, arrays)
-        else:
-            self._spread(parts, arrays)
+        with blas() if self.keeps_blas else nullcontext():
+            if len(self.executors) == 1:
+                self._work(self.executors[0], set(), parts, arrays)
+            else:
+                self._spread(parts, arrays)
         for total, own in zip(sums, self._sums, strict=True):
             np.add.reduce(own, 0, None, total)
 
@@ -203,21 +211,20 @@ class Schedule:
         alone = placing.acquire(blocking=False)
         try:
             places = _places(allowed, count) if alone else [allowed] * count
-            with blas():
+            try:
+                with suppress(RuntimeError):  # the interpreter ends, and starts no work: this thread does all
+                    for executor, place in zip(self.executors[1:], places[1:], strict=True):
+                        others.append(pool.submit(self._work, executor, place, parts, arrays))
+                self._work(self.executors[0], places[0], parts, arrays)
+            finally:
                 try:
-                    with suppress(RuntimeError):  # the interpreter ends, and starts no work: this thread does all
-                        for executor, place in zip(self.executors[1:], places[1:], strict=True):
-                            others.append(pool.submit(self._work, executor, place, parts, arrays))
-                    self._work(self.executors[0], places[0], parts, arrays)
+                    # What has not begun may never do so: its thread may be this one, busy with a tile around it.
+                    others = [other for other in others if not other.cancel()]
+                    wait(others)  # also after an error: they write into buffers that the next call uses
                 finally:
-                    try:
-                        # What has not begun may never do so: its thread may be this one, busy with a tile around it.
-                        others = [other for other in others if not other.cancel()]
-                        wait(others)  # also after an error: they write into buffers that the next call uses
-                    finally:
-                        _stay_on(allowed)
-                for other in others:
-                    other.result()
+                    _stay_on(allowed)
+            for other in others:
+                other.result()
         finally:
             if alone:
                 placing.release()
@@ -246,6 +253,10 @@ class NativeSchedule(Schedule):
     def _work(self, executor: Any, place: set[int], parts: Any, arrays: Any) -> None:
         _stay_on(place)
         carried_out(executor, self._rest, self._count, parts, *arrays)  # type: ignore[arg-type]
+
+
+def _multiplies(region: Region) -> bool:
+    return any(isinstance(each.step.op, Multilinear) for each in region.steps)
 
 
 def _part(rows: Rows | None, start: int, size: int) -> Any:
@@ -293,9 +304,9 @@ class Tiles:
         return title + schedule.executors[0].source
 
     @property
-    def spread(self) -> bool:
-        """Whether its tiles run on several threads."""
-        return self._schedule is not None and len(self._schedule.executors) > 1
+    def keeps_blas(self) -> bool:
+        """Whether BLAS has one thread while its tiles run."""
+        return self._schedule is not None and self._schedule.keeps_blas
 
     def __call__(self, *arrays: Any) -> None:
         if self._schedule is not None:
@@ -309,28 +320,34 @@ class Tiles:
 
     def _fastest(self, arrays: Sequence[Any]) -> Schedule:
         """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
-        batch, count, spent, seen = self._region.batch, threads(), 0.0, 0
-        tried: list[tuple[float, Schedule]] = []
+        batch, count = self._region.batch, threads()
         if count > 1:
             time.sleep(SETTLE)
-        size = self._largest(-(-batch // count))
-        while size and (seen < CANDIDATES or spent < SECONDS):
-            start = time.perf_counter()
-            new = self._timed(self._scheduled(size, count), arrays)
-            spent, seen = spent + time.perf_counter() - start, seen + 1
-            tried = sorted([*tried, new], key=_time)[:2]  # the others are let go of
-            if new[0] > TOO_SLOW * tried[0][0] or self._is_small(new[1]):
+        tried = self._halved(arrays, count)
+        best = min(tried, key=_time)
+        soon = count > 1 and best.seconds < SOON
+        if soon:
+            tried.append(self._timed(best.schedule.size, 1, arrays))
+        compared = [each for each in tried if each.seconds <= TOO_SLOW * best.seconds]
+        turns = min(TURNS, int(IN_TURN / sum(each.seconds for each in compared)))
+        for _ in range(turns if len(compared) > 1 else 0):
+            for each in compared:
+                each.call(arrays)
+        if soon or (count > 1 and _multiplies(self._region)):  # last, as BLAS's threads disturb what comes after
+            tried.append(self._timed(batch, 1, arrays, turns))
+        return min(tried, key=lambda each: each.seconds * (1.0 if each.schedule.alone else RELIED)).schedule
+
+    def _halved(self, arrays: Sequence[Any], count: int) -> list[Timed]:
+        """Tile sizes for so many threads, each half of the one before, until they get slower."""
+        tried, slower, start = list[Timed](), 0, time.perf_counter()
+        size = self._largest(-(-self._region.batch // count))
+        while size and slower < 2 and (len(tried) < CANDIDATES or time.perf_counter() - start < SECONDS):
+            tried.append(self._timed(size, count, arrays))
+            slower = slower + 1 if tried[-1].seconds > TOO_SLOW * min(map(_time, tried)) else 0
+            if tried[-1].schedule.executors[0].nbytes < SMALL:
                 break
             size //= 2
-        # last, as BLAS's threads disturb what comes after: whole products on these, or all that is soon done on one
-        if count > 1 and (
-            tried[0][0] < SOON or any(isinstance(each.step.op, Multilinear) for each in self._region.steps)
-        ):
-            tried = sorted([*tried, self._timed(self._scheduled(batch, 1), arrays)], key=_time)
-        alike = [schedule for seconds, schedule in tried if seconds <= ALIKE * tried[0][0]]
-        if len(alike) == 1 or spent > SECONDS:
-            return tried[0][1]
-        return min((self._timed(schedule, arrays) for schedule in alike), key=_time)[1]
+        return tried
 
     def _largest(self, size: int) -> int:
         """The largest halving of a tile size whose values are not too large for a cache."""
@@ -339,17 +356,14 @@ class Tiles:
             size //= 2
         return size
 
-    @staticmethod
-    def _is_small(schedule: Schedule) -> bool:
-        return schedule.executors[0].nbytes < SMALL
-
-    @staticmethod
-    def _timed(schedule: Schedule, arrays: Sequence[Any]) -> tuple[float, Schedule]:
-        first = _seconds(schedule, arrays)
-        times = [first] if first > LONG else []
-        while len(times) < ROUNDS and sum(times) < ENOUGH:
-            times.append(_seconds(schedule, arrays))
-        return sorted(times)[(len(times) - 1) // 2], schedule
+    def _timed(self, size: int, count: int, arrays: Sequence[Any], more: int = 0) -> Timed:
+        timed = Timed(self._scheduled(size, count))
+        timed.call(arrays)
+        if timed.seconds <= LONG:
+            timed.calls.clear()
+        while len(timed.calls) < ROUNDS + more and sum(timed.calls) < ENOUGH:
+            timed.call(arrays)
+        return timed
 
     def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
@@ -390,8 +404,23 @@ def _slot(value: Value, rows: Rows | None, size: int, before: int, summed: bool)
     return Slot(np.ndarray(shape, value.dtype, np.empty(extent, np.uint8), 0, strides), step)
 
 
-def _time(timed: tuple[float, Schedule]) -> float:
-    return timed[0]
+class Timed:
+    """A schedule, and what its calls took."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.calls = schedule, list[float]()
+
+    def call(self, arrays: Sequence[Any]) -> None:
+        self.calls.append(_seconds(self.schedule, arrays))
+
+    @property
+    def seconds(self) -> float:
+        """Of a call that little else on the machine has disturbed, and not by luck alone."""
+        return sorted(self.calls)[len(self.calls) // 4]
+
+
+def _time(timed: Timed) -> float:
+    return timed.seconds
 
 
 def _seconds(schedule: Schedule, arrays: Sequence[Any]) -> float:

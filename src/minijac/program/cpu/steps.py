@@ -47,7 +47,7 @@ def with_loops(stages: Iterable[Any]) -> list[Any]:
 class Steps:
     """A loop bound to buffers of its own; called with the arrays that it is given, then those of its picked results."""
 
-    spread = False
+    keeps_blas = False
 
     def __init__(self, stage: Repeated, bind: Binders) -> None:
         loop = self._loop = stage.loop
