@@ -54,7 +54,7 @@ class Wrapped:
 
     def plain(self) -> Any:
         """What it stands for without derivative; itself where its numbers must not be looked at."""
-        return value_of(self.value)
+        return value_of(self.shown())
 
     def outline(self) -> Any:
         """An array of its shape, dtype and device, whose numbers say nothing."""
@@ -62,7 +62,12 @@ class Wrapped:
 
     def lowest(self) -> Any:
         """The plain array under all traces, as they show it."""
-        return self.value.lowest() if isinstance(self.value, Wrapped) else self.value
+        value = self.shown()
+        return value.lowest() if isinstance(value, Wrapped) else value
+
+    def shown(self) -> Any:
+        """What it holds, in the order that it has."""
+        return self.value
 
 
 def value_of(x: Any) -> Any:

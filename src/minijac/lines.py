@@ -112,7 +112,7 @@ class _Kinds(dict[str, str]):
     """Whose code a file is, found once for each: another package's or Python's own are a package's."""
 
     def __missing__(self, file: str) -> str:
-        if file.startswith(_PUBLIC) and not file.endswith("protocol.py"):
+        if file.startswith(_PUBLIC) and not file.endswith(("protocol.py", "ordered.py")):
             kind = _PUBLIC_HERE
         elif file.startswith(_LIBRARIES) and not file.startswith(_PROGRAM):
             kind = _BELOW

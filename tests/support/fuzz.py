@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from fuzz_samples import in_order_of_values, picking
 
 import minijac as mj
 
@@ -342,39 +343,6 @@ def hazards(choose: Choose, a: Value) -> Any:
     return choose(list(options.items()))
 
 
-def picking(choose: Choose, a: Value) -> Any:
-    """Samples that are picked, by masks, positions and parts, and put back where they belong."""
-    if not a.batched:
-        return None
-    some = [choose([True, False]) for _ in range(B)]
-    order = choose([[2, 0, 1], [1, 0, 2], [2, 1, 0]])
-    back = [order.index(k) for k in range(B)]
-    many, left = choose([[0, 0, 2], [1, 2, 1, 0], [0, 1, 2, 0, 1, 2]]), [1] * len(a.own)
-    counts = f"torch.tensor({[float(many.count(k)) for k in range(B)]}, dtype=torch.float64).reshape(-1, *{left})"
-    chosen = f"torch.tensor({some}).reshape(-1, *{left})"
-    rows, inner = choose([(f"np.array({some})", "{}.T.T"), (f"np.flatnonzero({some})[::-1]", "{}")])
-    picked = inner.format(f"{{0}}[{rows}]")
-    options = {
-        f"mj.numpy.put({{0}}, {rows}, np.tanh({picked}) * {picked} ** 2)":
-            f"torch.where({chosen}, torch.tanh({{0}}) * {{0}} ** 2, {{0}})",
-        f"np.sin({{0}}[np.array({order})])[np.array({back})] * {{0}}": "torch.sin({0}) * {0}",
-        f"mj.numpy.add_at(0.5 * {{0}}, np.array({many}), np.tanh({{0}}[np.array({many})]))":
-            f"(0.5 * {{0}} + {counts} * torch.tanh({{0}}))",
-        "np.concatenate([np.sin({0}[:2]), 0.3 * {0}[2:] ** 2])": "torch.cat([torch.sin({0}[:2]), 0.3 * {0}[2:] ** 2])",
-        f"np.stack([np.tanh({{0}}[k]) for k in range({B})])": "torch.tanh({0})",
-        "np.roll(np.roll({0}, 1, 0) ** 2, -1, 0)": "({0} ** 2)",
-    }  # fmt: skip
-    if a.axes:
-        options[f"np.take(np.cumsum({{0}}[np.array({order})], -1) ** 2, np.array({back}), axis=0)"] = (
-            "(torch.cumsum({0}, -1) ** 2)"
-        )
-        mask = np.array([choose([True, False, True]) for _ in range(B * int(np.prod(a.own)))]).reshape(a.shape).tolist()
-        options[f"mj.numpy.put({{0}}, np.array({mask}), np.stack([{{0}}[np.array({mask})]] * 2, 1).prod(1))"] = (
-            f"torch.where(torch.tensor({mask}, dtype=torch.bool), {{0}} ** 2, {{0}})"
-        )
-    return choose(list(options.items()))
-
-
 def plain_loop(choose: Choose, numpy: str, torch_: str) -> Any:
     """A loop of Python's, with a number that differs between its steps, or one in the other, and what of it is used."""
     count = choose([3, 5, 9])
@@ -392,7 +360,7 @@ def plain_loop(choose: Choose, numpy: str, torch_: str) -> Any:
 OPERATIONS: list[tuple[Callable[..., Any], int]] = [
     (elementwise, 1), (elementwise, 1), (binary, 2), (binary, 2), (reduction, 1), (shaping, 1), (shaping, 1),
     (indexing, 1), (product, 2), (product, 2), (joining, 2), (looping, 2), (hazards, 1), (hazards, 1),
-    (picking, 1),
+    (picking, 1), (in_order_of_values([elementwise, reduction, shaping, indexing, hazards]), 1),
 ]  # fmt: skip
 
 

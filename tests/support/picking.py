@@ -118,6 +118,61 @@ def sorted_and_back(x):
     return z[np.argsort(order)] * x
 
 
+def sorted_and_put(x):
+    """The same by a second key where the first one ties, put back where each was."""
+    order = np.lexsort((x[:, 1], np.round(x[:, 0])))
+    z = np.empty_like(x)
+    z[order] = np.sin(x[order] @ W.astype(x.dtype))
+    return z * x
+
+
+def sorted_twice(x):
+    """In falling order, and what comes out of it in an order of its own."""
+    order = np.argsort(x[:, 0])[::-1]
+    v = np.cumsum(x[order], 1)
+    other = np.argsort(v[:, 1])
+    w = np.take_along_axis(v, np.argmax(v, 1)[:, None], 1) * np.sort(v, 1)
+    u, z = np.empty_like(v), np.empty_like(v)
+    u[other] = np.tanh(w[other] @ W.astype(x.dtype))
+    z[order] = u
+    return z
+
+
+def torch_sorted_twice(x):
+    v = torch.cumsum(x, 1)
+    return torch.tanh((v.amax(1, keepdim=True) * torch.sort(v, 1)[0]) @ TW)
+
+
+def experts(x):
+    """Samples grouped by which expert is theirs, each with the weights of that one."""
+    chosen = np.argmax(x @ V.astype(x.dtype), 1)
+    order = np.argsort(chosen, kind="stable")
+    weights = mj.numpy.take(np.stack([W, V, W - V]).astype(x.dtype), chosen[order], axis=0)
+    z = np.zeros_like(x)
+    z[order] = np.tanh(np.einsum("bi,bij->bj", x[order], weights)) * chosen[order][:, None]
+    return z + x
+
+
+def torch_experts(x):
+    chosen = torch.argmax(x @ TV, 1)
+    y = torch.einsum("bi,bij->bj", x, torch.stack([TW, TV, TW - TV])[chosen])
+    return torch.tanh(y) * chosen[:, None] + x
+
+
+def buckets(x):
+    """Samples by the bucket that they are in, with what belongs to each sample beside."""
+    found = np.searchsorted(np.array([-0.5, 0.0, 0.5], x.dtype), x[:, 0])
+    order = np.argsort(found, kind="stable")
+    own = np.exp(x @ V.astype(x.dtype))
+    v = x[order] * mj.numpy.take(np.array([1.0, 2.0, 3.0, 4.0], x.dtype), found[order])[:, None]
+    return np.take(np.tanh(v**2) + own[order, 1][:, None], np.argsort(order), axis=0)
+
+
+def torch_buckets(x):
+    found = torch.searchsorted(torch.tensor([-0.5, 0.0, 0.5], dtype=x.dtype), x[:, 0].detach().contiguous())
+    return torch.tanh((x * (found + 1.0)[:, None]) ** 2) + torch.exp(x @ TV)[:, 1:2]
+
+
 def repeated(x):
     z = np.tanh(x[np.repeat(np.arange(len(x)), 2)] @ W.astype(x.dtype))
     return z.reshape(len(x), 2, N).sum(1) ** 2
@@ -224,6 +279,19 @@ def torch_looped_in_another_order(x):
     return c
 
 
+def looped_by_values(x):
+    """A loop in each step of which samples are sorted by where they are now."""
+    M = W.astype(x.dtype)
+
+    def step(c, _):
+        order = np.argsort(mj.stop_gradient(c)[:, 0])
+        z = np.empty_like(c)
+        z[order] = np.sin(c[order] @ M)
+        return z * 0.9 + 0.1 * x, None
+
+    return mj.scan(step, x, None, 10)[0]
+
+
 CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "rows by a mask": (rows_by_mask, torch_rows),
     "rows by positions": (rows_by_positions, torch_rows),
@@ -234,6 +302,10 @@ CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "looked up": (looked_up, torch_looked_up),
     "added up": (added_per_sample, torch_added_per_sample),
     "sorted and back": (sorted_and_back, lambda x: torch.sin(x @ TW) * x),
+    "sorted and put": (sorted_and_put, lambda x: torch.sin(x @ TW) * x),
+    "sorted twice": (sorted_twice, torch_sorted_twice),
+    "experts": (experts, torch_experts),
+    "buckets": (buckets, torch_buckets),
     "repeated": (repeated, lambda x: (2.0 * torch.tanh(x @ TW)) ** 2),
     "row by row": (row_by_row, lambda x: torch.tanh(x @ TW.T) * x.sum(1, keepdim=True)),
     "parts joined": (parts_joined, lambda x: torch.tanh(x @ TW) * x),
@@ -241,5 +313,6 @@ CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "recomputed": (recomputed, torch_branches),
     "looped": (looped, torch_looped),
     "looped in another order": (looped_in_another_order, torch_looped_in_another_order),
+    "looped by values": (looped_by_values, torch_looped_in_another_order),
     "spline coupling": (spline_coupling, torch_spline_coupling),
 }

@@ -24,6 +24,7 @@ from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..foreign import a_function, remedy_for
 from ..lines import user_line
+from ..numpy.ordered import returned as in_place
 from ..places import ANYWHERE, Place, Where, raise_mixing
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
@@ -109,7 +110,7 @@ def run_on_tape(
 def _settled(result: Any) -> tuple[list[Any], Any]:
     """The leaves of a result, as they are when the function ends: what waits to be written is written."""
     leaves, tree = flatten(result)
-    return [leaf.fresh() if isinstance(leaf, Traced) else leaf for leaf in leaves], tree
+    return [in_place(leaf).fresh() if isinstance(leaf, Traced) else leaf for leaf in leaves], tree
 
 
 def _node(leaf: Any, trace: Trace) -> int | None:

@@ -13,6 +13,7 @@ from ..arguments import fitting, flatten, known_calls, returned
 from ..backend import is_array, value_of
 from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
+from ..numpy.ordered import laid
 from ..numpy.picked import Rows
 from ..tape.op import Op
 from ..transforms.first import jacobian
@@ -131,6 +132,7 @@ class _Equation:
 
         That step changes nothing but the derivative: ``x - J^-1 f(x, args)`` has that of the implicit function theorem.
         """
+        operands = [*map(laid, operands)]
         trace = innermost([self.x0, *operands])
         if trace is None:
             return self._found(self.x0, operands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from math import prod
 from typing import Any
@@ -17,6 +17,7 @@ from ..ops.families import Elementwise
 from ..tape.trace import Node
 from ..tape.traced import Traced, traced
 from .creation import array
+from .ordered import permutes
 from .picked import beside, coordinates, picked, replaced, valid
 from .positions import (
     WHOLE,
@@ -42,6 +43,8 @@ def getitem(x: Any, index: Any) -> Any:
     basic, picks = split_index(full, x.shape)
     if not picks:
         return looked(x, basic)
+    if (by := _sorted_by(full, x.shape)) is not None:
+        return along(structural.getitem_basic(x, index=split_index(by[0], x.shape)[0]), by[2], by[1])
     found = x._detached(_picked(x, basic, picks), (x,))
     _lay_picked(found, picks)
     if is_mask(full[0]) and full[1:] == (WHOLE,) * (len(full) - 1) and found.index >= 0 <= x.index:
@@ -171,13 +174,18 @@ def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect"
 
 for _function, _op in indexing.SEARCHES.items():
     FUNCTIONS[_function] = METHODS[_function.__name__] = recorded(_op, _function)
-for _name in ("argwhere", "isin"):
-    FUNCTIONS[getattr(np, _name)] = plain(getattr(np, _name))
+FUNCTIONS[np.isin] = plain(np.isin)
 
 
 @implements(np.nonzero, method="nonzero")
 def nonzero(a: Any) -> Any:
     return coordinates(a) or plain(np.nonzero)(a)
+
+
+@implements(np.argwhere)
+def argwhere(a: Any) -> Any:
+    found = coordinates(a)
+    return plain(np.argwhere)(a) if found is None else np.stack(found, axis=-1)
 
 
 @implements(np.flatnonzero)
@@ -205,12 +213,13 @@ FUNCTIONS[np.nanargmin] = _past_nan(np.nanargmin, np.argmin, np.inf)
 def lexsort(keys: Any, axis: int = -1) -> Any:
     """Sorted by each key in turn, the first of all first."""
     first, *others = [as_array(value_of(key)) for key in keys]
+    taken = take if first.ndim == 1 else take_along_axis
     if all(map(on_host, (first, *others))):
         return np.lexsort((first, *others), axis)
     order = np.argsort(first, axis, kind="stable")
     for key in others:
-        again = np.argsort(take_along_axis(key, order, axis), axis, kind="stable")
-        order = take_along_axis(order, again, axis)
+        again = np.argsort(taken(key, order, axis), axis, kind="stable")
+        order = taken(order, again, axis)
     return order
 
 
@@ -261,6 +270,8 @@ def put(x: Any, index: Any, values: Any) -> Any:
     if whole is not None:
         return np.where(mask, whole, x)
     new, full = _placed(x, index, values, once=True)
+    if all(isinstance(item, slice) and item == WHOLE for item in full):
+        return new
     if any(isinstance(item, Traced) for item in full):  # of a program that is being recorded
         return np.where(_placed(np.zeros_like(x), full, 1.0, once=False)[0] != 0, new, x)
     hit = namespace(x).zeros(x.shape, bool)
@@ -297,6 +308,9 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     values = astype(values, x.dtype, x)
     full = full_index(index, x)
     full = tuple(placed(item, x) if is_array(item) else item for item in full)
+    if (found := _sorted_by(full, x.shape)) is not None:
+        full, axis, order = found
+        values = along(np.broadcast_to(values, xp.empty(x.shape, bool)[full].shape), np.argsort(order), axis)
     basic, picks = split_index(full, x.shape)
     if not picks:
         values = np.broadcast_to(values, xp.empty(x.shape, bool)[full].shape)
@@ -311,6 +325,21 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     kept = _kept_axes(basic)
     back = tuple((place, kept[axis]) for axis, place in passing.items() if axis in kept)
     return indexing.scatter(values, positions, passing=back, shape=x.shape), full
+
+
+def _sorted_by(full: tuple[Any, ...], shape: Sequence[int]) -> tuple[tuple[Any, ...], int, Any] | None:
+    """Of a full index whose one array names all of an axis, in an order that a program computes: the index without it,
+    the axis in what that picks, and the order."""
+    found = [k for k, item in enumerate(full) if isinstance(item, Traced)]
+    if len(found) != 1 or not permutes(order := full[found[0]]) or sum(map(indexes, full)) != 1:
+        return None
+    (at,) = found
+    axis = sum(item is None or isinstance(item, slice) for item in full[:at])
+    span = [k for k, item in enumerate(full) if isinstance(item, int | np.integer) or k == at]
+    apart = axis and span[-1] - span[0] >= len(span)  # NumPy then has it in front
+    if apart or order.shape[0] != shape[sum(item is not None for item in full[:at])]:
+        return None
+    return (*full[:at], WHOLE, *full[at + 1 :]), axis, order
 
 
 def _kept_axes(basic: tuple[Any, ...]) -> dict[int, int]:

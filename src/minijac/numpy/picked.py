@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.labels import labels_in
 from ..backend import Wrapped, array_of, is_array, namespace, value_of
 from ..errors import TraceError
 from ..lines import asked_from_outside, for_torch, user_line
 from ..ops import structural
-from ..ops.edges import Edge, Part
-from ..ops.families import Elementwise, along
 from ..tape.op import Op
 from ..tape.trace import Node, Trace, apply, running
 from ..tape.traced import Indexable, Traced
 from .handles import Pending, Seen, kinds
 from .positions import WHOLE, full_index
+from .rows import carried, inner_of, under, varies
 
 __all__ = ["Picked", "Rows", "axis_of_rows", "beside", "broadcast", "coordinates", "picked", "replaced", "valid",
            "within"]  # fmt: skip
@@ -80,7 +78,9 @@ class Choice:
         """Whether both pick the same in every call: the masks are computed alike."""
         if not isinstance(other, Choice) or (self.within is None) != (other.within is None):
             return False
-        return self.mask.home.alike(self.mask, other.mask) and (self.within is None or self.within == other.within)
+        return self.mask.home.alike(self.mask.index, other.mask.index) and (
+            self.within is None or self.within == other.within
+        )
 
     def meant(self) -> Any:
         """For each row whether it is picked: a vector."""
@@ -205,6 +205,9 @@ class Rows(Trace):
 
     def process(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Carry out an operation on all rows, where each of its rows is of one."""
+        inside = inner_of(args, Rows)
+        if inside is not None:
+            return inside.process(op, args, params)
         homes = [_rows(x) for x in args]
         values = [x.value if isinstance(x, Picked) else x for x in args]
         found = [home for home in homes if home is not None]
@@ -223,9 +226,10 @@ class Rows(Trace):
         if not found:
             return self.constant(out) if is_array(out) else out
         node = Node(op, (-1,) * len(args), tuple(map(array_of, values)), params, array_of(out), None)
-        places = {_place(node, k, home) for k, home in enumerate(homes) if home is not None}
+        count = found[0].choice.mask.size
+        places = {carried(node, k, home.axis, home.stride, count) for k, home in enumerate(homes) if home is not None}
         place = places.pop() if len(places) == 1 else None
-        if place is None or any(home is None and _varies(node, k, place) for k, home in enumerate(homes)):
+        if place is None or any(home is None and varies(node, k, place) for k, home in enumerate(homes)):
             raise _refused(op.name, "this looks at several of them, or at which they are")
         return PickedArray(Rows(found[0].choice, *place), 0, out)
 
@@ -254,51 +258,6 @@ def _rows(x: Any) -> Rows | None:
     return rows if len(x.full) > rows.axis and x.full[rows.axis] % max(most, 1) == 0 else None
 
 
-def _parts(node: Node, k: int) -> Sequence[Part]:
-    """How the axes of a result and of an operand go together."""
-    op, shapes, out = node.op, [np.shape(x) for x in node.args], np.shape(node.out)
-    assert op is not None
-    labels = op.labels(shapes, out, node.params)
-    if labels is not None:
-        return [labels[k]]
-    if op.edge is not None:
-        return op.edge(node, k).parts
-    if "axis" in node.params:
-        return along(k, out, shapes[k], node.params["axis"]) or ()
-    stack, matrix = structural.fresh(shapes[k][:-2]), structural.fresh(shapes[k][-2:])  # one result for each matrix
-    rest = structural.fresh(out[len(stack) :])
-    return [Part((*stack, *rest), (*stack, *matrix))] if out[: len(stack)] == shapes[k][:-2] else ()
-
-
-def _place(node: Node, k: int, rows: Rows) -> tuple[int, int] | None:
-    """Where the rows of an operand are in the result; None where they do not pass whole and in order."""
-    op, shape, out = node.op, np.shape(node.args[k]), np.shape(node.out)
-    assert op is not None
-    if k in op.inert and not isinstance(op, Elementwise):
-        if op.picks is None:
-            return None
-        return op.picks(np.shape(node.args[0]), **node.params)[1] + rows.axis, rows.stride
-    parts = _parts(node, k)
-    for part in parts:  # a diagonal has them twice
-        mine = labels_in((part.inp[rows.axis],))
-        if any(sum(label in labels_in((axis,)) for axis in part.out) > 1 for label in mine):
-            return None
-    return Edge(out, shape, parts).carry(rows.axis, rows.stride, prod(rows.choice.mask.shape))
-
-
-def _varies(node: Node, k: int, place: tuple[int, int]) -> bool:
-    """Whether an operand that is not picked has a row for each of those that are."""
-    op = node.op
-    assert op is not None
-    if not np.ndim(node.args[k]) or (k in op.inert and not isinstance(op, Elementwise)):
-        return False
-    return any(
-        label.size > 1 and label in labels_in(part.inp)
-        for part in _parts(node, k)
-        for label in labels_in((part.out[place[0]],))
-    )
-
-
 # -- picking and putting back ------------------------------------------------------------------------------------------
 def valid(positions: Any) -> Any:
     """Positions that are some of an axis also in rows that are not meant."""
@@ -324,9 +283,7 @@ def broadcast(value: Any, shape: Sequence[int], y: Any, axis: int | None) -> Any
 
 def within(x: Any) -> Picked | None:
     """The picked entries that a value is, or that it follows further out."""
-    while isinstance(x, Traced) and not isinstance(x, Picked):
-        x = x.value
-    return x if isinstance(x, Picked) else None
+    return under(x, Rows)
 
 
 def axis_of_rows(y: Any) -> int | None:
@@ -361,14 +318,25 @@ def coordinates(x: Any) -> tuple[Any, ...] | None:
     if mask is None:
         return None
     choice = _choice(mask)
-    rows, shape = Rows(choice, 0), choice.mask.shape
-    along_each = np.unravel_index(namespace(mask).arange(prod(shape)), shape) if shape else ()
-    return tuple([rows.again(array, k) for k, array in enumerate(along_each)])
+    rows = Rows(choice, 0)
+    return tuple([rows.again(array, k) for k, array in enumerate(_along_each(choice))])
 
 
-def _coordinate(item: Any, choice: Choice | None = None) -> int | None:
-    """Along which axis of a mask, or of the one that is asked for, positions are those of what it picks."""
-    return item.home.coordinate if isinstance(item, Picked) and choice in (None, item.home.choice) else None
+def _along_each(choice: Choice) -> Sequence[Any]:
+    """The positions of all entries of a mask along its axes."""
+    shape = choice.mask.shape
+    return np.unravel_index(namespace(choice.mask).arange(prod(shape)), shape) if shape else ()
+
+
+def _is_coordinate(item: Any, k: int, choice: Choice | None = None) -> bool:
+    """Whether positions are those along an axis of a mask, or of the one that is asked for, of what it picks."""
+    if not isinstance(item, Picked) or choice not in (None, item.home.choice):
+        return False
+    rows = item.home
+    if rows.coordinate is not None or rows.choice.within is not None:
+        return bool(rows.coordinate == k)
+    vector = is_array(item.value) and item.value.dtype.kind == "i" and (item.ndim, rows.axis, rows.stride) == (1, 0, 1)
+    return vector and k < rows.choice.mask.ndim and bool((item.value == _along_each(rows.choice)[k]).all())
 
 
 def _selected(index: Any, x: Any) -> tuple[Any, tuple[Any, ...], int, Choice] | None:
@@ -376,14 +344,16 @@ def _selected(index: Any, x: Any) -> tuple[Any, tuple[Any, ...], int, Choice] | 
     index, and the axis at which the mask begins there. None for other indices."""
     items = list(index) if isinstance(index, tuple) else [index]
     traced = [k for k, item in enumerate(items) if isinstance(item, Traced)]
-    at = next((k for k in traced if mask_of(items[k]) is not None or _coordinate(items[k]) is not None), None)
+    at = next((k for k in traced if mask_of(items[k]) is not None or _is_coordinate(items[k], 0)), None)
     if at is None:
         return None
     mask = mask_of(items[at])
     by_positions, choice = mask is None, items[at].home.choice if mask is None else _choice(mask)
     shape, count = choice.mask.shape, choice.mask.ndim
     group = items[at : at + (count if by_positions else 1)]
-    if by_positions and [_coordinate(item, choice) for item in group] != [*range(count)]:
+    if by_positions and not (
+        len(group) == count and all(_is_coordinate(item, k, choice) for k, item in enumerate(group))
+    ):
         return None
     items[at : at + len(group)] = [WHOLE] * count
     if not all(item is None or item is Ellipsis or isinstance(item, int | np.integer | slice) for item in items):

@@ -12,6 +12,7 @@ from ..backend import is_array, namespace, placed, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..tape.traced import Traced
+from .ordered import permutes
 
 __all__ = [
     "WHOLE",
@@ -150,7 +151,7 @@ def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[An
 
 def counted_from_the_start(positions: Any, size: int) -> Any:
     if isinstance(positions, Traced):  # of a program that is being recorded: what it holds is not known yet
-        return np.where(positions < 0, positions + size, positions)
+        return positions if permutes(positions) else np.where(positions < 0, positions + size, positions)
     if is_array(positions) and positions.dtype.kind not in "iu":  # an empty list
         positions = positions.astype(int)
     if isinstance(positions, np.ndarray) and positions.size > MANY and positions.min() >= 0 and positions.max() < size:

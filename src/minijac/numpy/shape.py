@@ -13,6 +13,9 @@ from ..errors import InputError, MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..ops.structural import normalised
+from ..tape.traced import Traced
+from .ordered import in_order, permutes
+from .picked import within
 from .protocol import FUNCTIONS, as_arrays, axes_of, axis_of, implements
 
 WHOLE = slice(None)
@@ -209,6 +212,10 @@ def along(x: Any, positions: Any, axis: int, pieces: int = 8) -> Any:
 
     Slices are labels without data; other positions are data.
     """
+    if isinstance(positions, Traced) and permutes(positions) and within(x) is None:
+        some = in_order(x, positions, axis)
+        if some is not None:
+            return some
     repeats = x.shape[axis] == 1 != positions.size  # a sample, maybe: to broadcast it would be to mix it
     runs = _runs(positions, pieces) if positions.ndim == 1 and type(positions) is np.ndarray and not repeats else None
     if runs is None:

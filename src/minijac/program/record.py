@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
@@ -271,16 +273,21 @@ class Recorder(Trace):
             self.looked_at(value.content)
         return value.content if value.kind in ("captured", "constant") else None
 
-    def alike(self, a: Symbol, b: Symbol) -> bool:
+    def maker(self, n: int) -> Instruction | None:
+        """The instruction that computes a value: they are numbered in turn."""
+        k = bisect_left(self.instructions, n, key=attrgetter("out"))
+        step = self.instructions[k] if k < len(self.instructions) else None
+        return step if step is not None and step.out == n else None
+
+    def alike(self, a: int, b: int) -> bool:
         """Whether two values are computed alike of the same ones."""
-        makers = {step.out: step for step in self.instructions}
-        waiting, seen = [(a.index, b.index)], set()
+        waiting, seen = [(a, b)], set()
         while waiting:
             pair = waiting.pop()
             if pair[0] == pair[1] or pair in seen:
                 continue
             seen.add(pair)
-            one, other = [makers.get(n) for n in pair]
+            one, other = map(self.maker, pair)
             if one is None or other is None:
                 x, y = [self.values[n] for n in pair]
                 if not (x.kind == y.kind == "constant" and x.shape == () and _equal(x, y)):

@@ -101,6 +101,9 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
     def nbytes(self) -> int:
         return self.size * self.itemsize
 
+    def shown(self) -> Any:
+        return self.home.shown(self.value)
+
     def __bool__(self) -> bool:
         return bool(self.value)
 

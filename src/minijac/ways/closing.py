@@ -10,6 +10,7 @@ import optree
 
 from ..errors import TraceError
 from ..lines import user_line
+from ..numpy.ordered import laid
 from ..numpy.picked import Picked
 from ..tape.op import Op
 from ..tape.trace import THREAD, Node, Trace
@@ -139,7 +140,7 @@ class Closed:
             args, kwargs = optree.tree_unflatten(self._tree, own)
             result = self._call(*args, **kwargs)
             leaves, tree = optree.tree_flatten(result, namespace="minijac")
-            leaves = [inside.entered(leaf) for leaf in leaves]
+            leaves = [inside.entered(laid(leaf)) for leaf in leaves]
             for leaf in leaves:
                 if isinstance(leaf, Picked) and leaf.home.serial > inside.serial:
                     leaf._refuse("a result of a step")
