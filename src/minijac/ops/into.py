@@ -19,7 +19,10 @@ from ..algebra.factors import Shape
 from ..algebra.labels import Axes, labels_in
 from ..algebra.writing import covers, strided
 
-__all__ = ["Code", "Place", "apart", "covered", "reduced", "shifts"]
+__all__ = ["Code", "Place", "apart", "background", "covered", "reduced", "shifts"]
+
+SPARSE = 8
+"""So many times fewer entries are written among a background that it is not read again with them."""
 
 
 class Place(Protocol):
@@ -156,25 +159,34 @@ def unpatches(
 
 
 # -- among a background ------------------------------------------------------------------------------------------------
-def _background(code: Code, out: Place, constant: Any) -> None:
+def background(out: Any, constant: Any) -> None:
+    """Fill an array of which little is written after."""
+    out.fill(constant)
+
+
+def _background(code: Code, out: Place, constant: Any, *written: Place) -> None:
+    """A constant, but in what is written after."""
     if out.own:  # what is not written stays
         out.array[...] = constant
     else:
-        code(np.ndarray.fill, out, constant)
+        sparse = SPARSE * sum(prod(place.shape) for place in written) <= prod(out.shape)
+        code(background if sparse else np.ndarray.fill, out, constant)
 
 
 def pad(code: Code, out: Place, x: Place, pad_width: Any, constant: Any) -> Any:
     if np.ndim(constant):  # another one for each side
         return False
     index = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pad_width, strict=True))
-    _background(code, out, constant)
-    copied(code, out.view(getitem, index), x)
+    inside = out.view(getitem, index)
+    _background(code, out, constant, inside)
+    copied(code, inside, x)
     return None
 
 
 def embed(code: Code, out: Place, x: Place, shape: Any, index: Any) -> None:
-    _background(code, out, 0)
-    copied(code, out.view(getitem, (*index, ...)), x)
+    inside = out.view(getitem, (*index, ...))
+    _background(code, out, 0, inside)
+    copied(code, inside, x)
 
 
 def covered(out: Axes, **params: Any) -> bool:
@@ -188,14 +200,16 @@ def apart(parts: Any, shape: Any) -> bool:
 
 
 def superpose(code: Code, out: Place, *arrays: Place, parts: Any, shape: Any) -> None:
+    targets = []
+    for labels, axes, _ in parts:
+        extra = tuple(label for label in labels_in(axes) if label not in labels)
+        targets.append(out.view(strided, axes, (*extra, *labels)))
     if not covers(parts[0][1]):
         if apart(parts, shape):
-            _background(code, out, 0)
+            _background(code, out, 0, *targets)
         else:
             code(np.ndarray.fill, out, 0)
-    for x, (labels, axes, meets) in zip(arrays, parts, strict=True):
-        extra = tuple(label for label in labels_in(axes) if label not in labels)
-        target = out.view(strided, axes, (*extra, *labels))
+    for x, target, (_, _, meets) in zip(arrays, targets, parts, strict=True):
         if meets:
             code(np.add, target, x, target)
         else:
@@ -213,9 +227,9 @@ def relabel(code: Code, out_place: Place, x: Place, inp: Axes, out: Axes, shape:
         if x.array is None or not x.array.flags.c_contiguous:
             return False
         x = x.view(strided, inp, labels)
-    if not covers(out):
-        _background(code, out_place, 0)
     target = out_place.view(strided, out, (*extra, *rest))
+    if not covers(out):
+        _background(code, out_place, 0, target)
     if gone:
         code(np.add.reduce, x, gone, None, target)
     else:

@@ -14,7 +14,7 @@ from tiles import run
 
 import minijac as mj
 from minijac.program.cpu import fusion, regions, tiling
-from minijac.program.cpu.native import bound, checks, commands, llvm, loops, products
+from minijac.program.cpu.native import bound, checks, commands, llvm, loops, products, streams
 from minijac.program.cpu.native.functions import FUNCTIONS, LIMITS, ULPS
 
 mpmath = pytest.importorskip("mpmath")
@@ -269,6 +269,67 @@ def test_large_angles_in_a_region(monkeypatch):
         x[place] *= 1e15
         np.testing.assert_allclose(compiled(x), f(x), rtol=1e-13, atol=1e-15)
     assert native_of(compiled, x)
+
+
+# -- zeros past the caches ---------------------------------------------------------------------------------------------
+def test_zeros_are_written_where_they_belong_and_nowhere_else():
+    """Wherever an array begins and ends within a cache line."""
+    memory = np.empty(4 * bound.LINE, np.uint8)
+    for start, size in itertools.product(range(bound.LINE), range(0, 3 * bound.LINE, 3)):
+        memory[:] = 7
+        streams.zeroed(memory[start : start + size])()
+        expected = np.full(memory.shape, 7, np.uint8)
+        expected[start : start + size] = 0
+        np.testing.assert_array_equal(memory, expected)
+
+
+BANDS = {
+    "diagonal": lambda x: np.sin(x) * np.exp(-x * x),
+    "three bands": lambda x: np.pad(x, ((0, 0), (1, 1)))[:, 2:] * x - np.pad(x, ((0, 0), (1, 1)))[:, :-2],
+    "around the end": lambda x: np.tanh(x) * np.roll(x, 1, 1) + np.sin(x),
+}
+
+
+def zeros_of(compiled: Any) -> int:
+    """Commands of a compiled function that write zeros past the caches."""
+    (entry,) = compiled._entries.values()
+    plans = [tiles._schedule for tiles in entry.executors[0]._tiles]
+    return sum(repr(each).startswith("zeros") for plan in plans for each in plan.executors[0]._commands)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size, threads", [(1, 1), (7, 2), (50, 1)])
+@pytest.mark.parametrize("name", BANDS)
+def test_what_no_cache_holds_is_the_same(monkeypatch, dtype, size, threads, name):
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "STREAMED", 1 << 14)
+    monkeypatch.setattr(checks, "CHECKED", True)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(size, threads), arrays))
+    x = np.random.default_rng(0).normal(size=(50, 33)).astype(dtype)
+    transform = mj.jacobian(BANDS[name])
+    compiled, expected = mj.compile(transform), transform(x)
+    for _ in range(3):
+        found = compiled(x)
+        np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype is np.float32 else 1e-12, atol=1e-6)
+        found[...] = np.nan  # in memory that the next call has again
+        del found
+    assert zeros_of(compiled) == 1
+
+
+@pytest.mark.parametrize("constant", [0.0, -0.0, 1.5])
+@pytest.mark.parametrize("width", [1, 300])
+def test_only_zeros_among_which_little_is_written_go_past_the_caches(monkeypatch, constant, width):
+    """What is read again from memory, and is not zero to the last bit, does not."""
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "STREAMED", 1 << 14)
+    monkeypatch.setattr(regions.Tiles, "_fastest", lambda tiles, arrays: run(tiles._scheduled(8, 2), arrays))
+    x = np.random.default_rng(0).normal(size=(50, 33)).astype(np.float32)
+    f = lambda x: np.pad(x * 2, ((0, 0), (width, 0)), constant_values=constant)
+    compiled = mj.compile(f)
+    found = compiled(x)
+    np.testing.assert_array_equal(found, f(x))
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(f(x)))
+    assert zeros_of(compiled) == (width == 300 and not constant and not np.signbit(constant))
 
 
 def test_a_table_that_is_wrong_is_caught_before_it_is_used(monkeypatch):

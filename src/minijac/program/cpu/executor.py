@@ -415,7 +415,7 @@ class NativeBinding(Binding):
             steps = fused(program.instructions, program.values, program.outputs, every=True)
         outs = zip(program.outputs, ends[len(program.inputs) :], strict=True)
         into = [x.flags.c_contiguous if found is None else x.shape == program.values[n].shape for n, x in outs]
-        self._commands, self._slots, self._ends = Commands(blas().libraries()), slots, ends
+        self._commands, self._slots, self._ends = Commands(blas().libraries(), slots), slots, ends
         super().__init__(program, steps, into, {}, self._commands)
 
     def _apart(self, found: Columns, slots: Sequence[Slot]) -> tuple[list[Slot], list[Any]]:

@@ -19,6 +19,7 @@ from ...ops.families import Multilinear
 from ..ir import Program, Value
 from .native import checks
 from .native.commands import Slot, Tile, carried_out
+from .native.streams import STREAMED
 from .tiling import Region, Rows, tile_program
 
 __all__ = ["Binders", "Tiles", "blas", "threads"]
@@ -401,7 +402,8 @@ def _slot(value: Value, rows: Rows | None, size: int, before: int, summed: bool)
         shape = (*shape[: rows.axis], along, *shape[rows.axis + 1 :])
         step = before * rows.inner * strides[rows.axis]
     extent = item + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True) if n)
-    return Slot(np.ndarray(shape, value.dtype, np.empty(extent, np.uint8), 0, strides), step)
+    array = np.ndarray(shape, value.dtype, np.empty(extent, np.uint8), 0, strides)
+    return Slot(array, step, large=value.nbytes >= STREAMED)
 
 
 class Timed:

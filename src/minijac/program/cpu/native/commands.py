@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ....ops.into import background
 from ....ops.scalars import SCALARS, TRUTHS
 from ..code import Place
 from . import checks
@@ -22,6 +23,7 @@ from .llvm import address_of
 from .products import in_rows, multiplied, worthwhile
 from .reductions import STARTS, reduced
 from .runner import gemm, work
+from .streams import zeroed
 
 __all__ = ["Commands", "NotNative", "Slot", "Tile", "carried_out"]
 
@@ -49,12 +51,15 @@ class Slot(NamedTuple):
     step: int
     free: bool = False
     """Whether its axes may lie in memory in any order."""
+    large: bool = False
+    """Whether the array is one that no cache holds."""
 
 
 class Commands:
     """Calls of NumPy as commands; what a `Code` is asked, it is asked."""
 
-    def __init__(self, libraries: tuple[Any, ...]) -> None:
+    def __init__(self, libraries: tuple[Any, ...], slots: Sequence[Slot] = ()) -> None:
+        self._large = {id(whole(slot.array)) for slot in slots if slot.large}
         self.names: dict[str, Any] = {}
         self.texts: list[str] = []
         self.commands: list[Bound] = []
@@ -83,8 +88,8 @@ class Commands:
             self._product(*given, **named)
         elif function is np.copyto:
             self._copied(*given, **named)
-        elif function is np.ndarray.fill:
-            self._entries(given[0], f"T({float(given[1])!r})")
+        elif function in (np.ndarray.fill, background):
+            self._filled(given[0], given[1], sparse=function is background)
         elif function is np.concatenate:
             self._joined(*given)
         elif isinstance(function, np.ufunc):
@@ -95,6 +100,13 @@ class Commands:
             raise NotNative(getattr(function, "__name__", str(function)))
 
     # -- entry by entry --
+    def _filled(self, out: Any, number: Any, sparse: bool) -> None:
+        large = sparse and id(whole(out)) in self._large
+        if large and out.flags.c_contiguous and repr(float(number)) == "0.0":
+            self.commands.append(zeroed(out))
+        else:
+            self._entries(out, f"T({float(number)!r})")
+
     def _entries(self, out: Any, spelling: str, *operands: Any) -> None:
         """A loop; `out` may be one of the operands."""
         dtypes = {x.dtype for x in operands if x.dtype != bool} | ({out.dtype} - {np.dtype(bool)})
