@@ -41,7 +41,7 @@ def _follow(graph: Graph, places: dict[int, Where], active: set[int], batch: int
         return _through(graph, step, graph.steps[i], places, active, batch) if i in graph.steps else None
     found: dict[bool, set[Where]] = {True: set(), False: set()}
     for k, p in graph.operands(i):
-        if p in places:
+        if p in places and not _idle(graph, i, k):
             found[p in active].add(_carried(graph, i, k, places[p], batch))
     mine = found[True] or found[False]
     if len(mine) > 1:
@@ -73,6 +73,11 @@ def _through(graph: Graph, step: Any, group: list[int], places: Any, active: set
         if output in alive:
             active.add(i)
     return mixing
+
+
+def _idle(graph: Graph, i: int, k: int) -> bool:
+    """Whether a node has no derivative by an operand, which tells nothing of where samples are."""
+    return not isinstance(graph.nodes[i].op, Elementwise) and not graph.edge(i, k).parts
 
 
 def _carried(graph: Graph, i: int, k: int, place: Where, batch: int) -> Where:
