@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from itertools import count
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from ..ops.edges import Edge, Part
 from ..tape.op import Op
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
-from .run import Run, around, current, entered
+from .run import Restart, Run, around, current, entered
 from .tensors import tensor_of
 
 Tensor = torch.Tensor
@@ -34,6 +36,7 @@ class Context:
     def __init__(self, needs: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs
         self.saved_tensors: tuple[Any, ...] = ()
+        self.fixed: list[int] = []
         self.materializes = True
 
     def save_for_backward(self, *tensors: Any) -> None:
@@ -64,6 +67,19 @@ class Custom:
 
     def __init__(self, cls: Any, args: tuple[Any, ...], at: list[int]) -> None:
         self.cls, self.args, self.at = cls, args, at
+        self.state = torch.get_rng_state()
+        self.linear: set[int | None] = set()
+        """The outputs of whose cotangents backward is known to be linear."""
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Random numbers are those of the call, in all runs of forward and backward."""
+        state = torch.get_rng_state()
+        torch.set_rng_state(self.state)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
 
     def forward(self, tensors: Any) -> tuple[Context, Any]:
         args = list(self.args)
@@ -82,10 +98,42 @@ class Custom:
         """The output `n` (None: the only one) of plain arrays."""
 
         def value(*arrays: Any) -> Any:
-            result = self.forward([tensor_of(x) for x in arrays])[1]
+            with self.drawing():
+                result = self.forward([tensor_of(x) for x in arrays])[1]
             return (result if n is None else result[n]).numpy()
 
         return value
+
+    def pulled(self, tensors: Sequence[Any], n: int | None, cotangent: Any) -> tuple[Any, ...]:
+        """What backward gives for a cotangent of output `n`."""
+        try:
+            with self.drawing():
+                context, result = self.forward(tensors)
+                results = result if isinstance(result, tuple) else (result,)
+                given = [torch.zeros_like(y) if context.materializes else None for y in results]
+                given[n or 0] = cotangent
+                found = self.cls.backward(context, *given)
+        except Restart:
+            raise UnsupportedOperationError(
+                f"{self.cls.__name__}: got a torch.autograd.Function that asks torch's autograd for derivatives, where "
+                "it is differentiated twice. Write what it asks for in torch's operations."
+            ) from None
+        return found if isinstance(found, tuple) else (found,)
+
+    def refuse_nonlinear(self, node: Node, n: int | None) -> None:
+        """An error where backward is no linear map of cotangents (it clips them, say), and so no derivative."""
+        tensors = [tensor_of(array_of(x)) for x in node.args]
+        probe = torch.arange(1.0, node.out.size + 1, dtype=torch.float64).sin().reshape(node.out.shape)
+        probe = probe.to(tensor_of(array_of(node.out)))
+        small, large = (self.pulled(tensors, n, scale * probe) for scale in (1.0, -1024.0))  # which rounds nothing
+        for x, y in zip(small, large, strict=True):
+            if isinstance(x, Tensor) and not torch.allclose(-1024.0 * x, y, 1e-3, 0.0, equal_nan=True):
+                raise UnsupportedOperationError(
+                    f"{self.cls.__name__} at {node.where}: expected a torch.autograd.Function whose backward is linear "
+                    "in the gradients that it is given, got one that is not (it clips or normalises them, say), which "
+                    "is no derivative. Do that to the gradients of the parameters, after backward."
+                )
+        self.linear.add(n)
 
     def edge(self, n: int | None) -> Callable[[Node, int], Edge]:
         """The derivative of output `n` by a followed argument: the linear map that backward is, transposed."""
@@ -97,13 +145,9 @@ class Custom:
             try:
                 with entered(run):
                     run.insists = True  # Functions run without grad; what is followed stays followed
-                    context, result = self.forward([run.tensor(x) for x in node.args])
-                    results = result if isinstance(result, tuple) else (result,)
-                    empty = [torch.zeros_like(y) if context.materializes else None for y in results]
-                    empty[n or 0] = run.tensor(cotangent)
-                    found = self.cls.backward(context, *empty)
-                    found = found if isinstance(found, tuple) else (found,)
-                    pulled = found[self.at[k]]
+                    if n not in self.linear:
+                        self.refuse_nonlinear(node, n)
+                    pulled = self.pulled([run.tensor(x) for x in node.args], n, run.tensor(cotangent))[self.at[k]]
                     pulled = run.value(pulled) if isinstance(pulled, Tensor) else None
             finally:
                 trace.close()
@@ -118,43 +162,60 @@ class Custom:
         return edge
 
 
-def _applied(descriptor: Any) -> Callable[..., Any]:
-    def original(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        return descriptor.__get__(None, cls)(*args, **kwargs)
+def applied(cls: Any, args: Any, kwargs: Any) -> Any:
+    """A call of a Function while a run lasts."""
+    run = current()
+    if run is None:
+        return _original(cls, *args, **kwargs)
+    if cls.setup_context is not torch.autograd.Function.setup_context:  # torch binds names and defaults then alone
+        bound = signature(cls.forward).bind(*args, **kwargs)
+        bound.apply_defaults()
+        args, kwargs = bound.args, bound.kwargs
+    at = [k for k, x in enumerate(args) if isinstance(x, Tensor) and run.follows_one(x)]
+    if not at or kwargs:
+        return _original(cls, *args, **kwargs)
+    if cls.__module__ == "torch.utils.checkpoint":  # the function itself, and a flag
+        return args[0](*args[2:])
+    if run.autograd:
+        raise UnsupportedOperationError(
+            f"{cls.__name__} at {user_line()}: got a torch.autograd.Function in a function that asks torch's "
+            "autograd for derivatives. Write one of the two in torch's operations."
+        )
+    values = [run.value(args[k]) for k in at]
+    if not torch.is_grad_enabled():
+        return _original(cls, *args, **kwargs)
+    call = Custom(cls, args, at)
+    context, plain = call.forward([tensor_of(array_of(x).copy()) for x in values])
+    numbers = [None] if isinstance(plain, Tensor) else list(range(len(plain)))
+    results = []
+    for n in numbers:
+        y = plain if n is None else plain[n]
+        if not isinstance(y, Tensor) or not y.is_floating_point() or id(y) in context.fixed:
+            results.append(y)
+            continue
+        op = Op(f"{cls.__name__}_{next(_serial)}", call.value(n), call.edge(n))
+        results.append(run.result(op(*values)))
+    return results[0] if isinstance(plain, Tensor) else tuple(results)
+
+
+_apply: Any = vars(torch.autograd.Function)["apply"].__func__
+_original = FunctionType(_apply.__code__, _apply.__globals__, _apply.__name__, _apply.__defaults__, _apply.__closure__)
+
+
+def _following() -> Any:
+    """The code that stands in torch's own function, so that an ``apply`` bound to a name before is met as well."""
+    __class__ = torch.autograd.Function  # which torch's has in its closure
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        run = current()
-        at = [k for k, x in enumerate(args) if isinstance(x, Tensor) and run is not None and run.follows_one(x)]
-        if run is None or not at:
-            return original(cls, *args, **kwargs)
-        if cls.__module__ == "torch.utils.checkpoint":  # the function itself, and a flag
-            return args[0](*args[2:])
-        if run.autograd:
-            raise UnsupportedOperationError(
-                f"{cls.__name__} at {user_line()}: got a torch.autograd.Function in a function that asks torch's "
-                "autograd for derivatives. Write one of the two in torch's operations."
-            )
-        values = [run.value(args[k]) for k in at]
-        if not torch.is_grad_enabled():
-            return original(cls, *args, **kwargs)
-        call = Custom(cls, args, at)
-        plain = call.forward([tensor_of(array_of(x).copy()) for x in values])[1]
-        numbers = [None] if isinstance(plain, Tensor) else list(range(len(plain)))
-        results = []
-        for n in numbers:
-            y = plain if n is None else plain[n]
-            if not isinstance(y, Tensor) or not y.is_floating_point():
-                results.append(y)
-                continue
-            op = Op(f"{cls.__name__}_{next(_serial)}", call.value(n), call.edge(n))
-            results.append(run.result(op(*values)))
-        return results[0] if isinstance(plain, Tensor) else tuple(results)
+        from minijac.torch.custom import applied  # the globals are torch's
 
-    return apply
+        __class__  # noqa: B018
+        return applied(cls, args, kwargs)
+
+    return apply.__code__
 
 
-_original: Any = vars(torch.autograd.Function)["apply"]
-"""A class method, in Python or in C."""
+_own, _following_code = _apply.__code__, _following()
 
 
 @contextmanager
@@ -162,14 +223,14 @@ def followed() -> Iterator[None]:
     """While a run lasts, Functions look whether their arguments are followed; other threads see no difference."""
     with _lock:
         _depth[0] += 1
-        torch.autograd.Function.apply = classmethod(_applied(_original))
+        _apply.__code__ = _following_code
     try:
         yield
     finally:
         with _lock:
             _depth[0] -= 1
             if not _depth[0]:
-                torch.autograd.Function.apply = _original
+                _apply.__code__ = _own
 
 
 around.append(followed)
