@@ -582,3 +582,17 @@ def test_mixing_in_ones_own_forward_names_the_line_alone():
 
     with pytest.raises(mj.BatchMixingError, match=r"(?s)return x - x\.mean\(0\).*x\[None\]\.$"):
         mt.jacobian(Centred())(x_of(4, 3))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_samples_in_an_order_of_values_and_back_are_followed_compiled_too(descending):
+    def f(x):
+        order = torch.argsort(x[:, 0], descending=descending)
+        z = torch.empty_like(x)
+        z[order] = torch.tanh(x[order].cumsum(1))
+        return z.index_copy(0, order, z[order] * x.index_select(0, order))
+
+    compiled = mt.compile(mt.jacobian(f))
+    for x in (x_of(5, 3), -x_of(5, 3), x_of(5, 3) ** 2):
+        check(f, x)
+        torch.testing.assert_close(compiled(x), per_sample(f, x).detach())

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..backend import array_of, namespace
 from ..lines import Line, caller
-from ..ops import indexing, structural
-from ..ops.families import Structural
+from ..ops import REGISTRY, indexing, structural
+from ..ops.families import Elementwise, Structural
 from ..tape.op import Op
 from ..tape.trace import Node, Trace, apply
 from ..tape.traced import Traced, traced
@@ -81,7 +81,8 @@ class Order(Trace):
             return inside.process(op, args, params)
         homes = [order_of(x) for x in args]
         first, *others = [home for home in homes if home is not None]
-        if all(first.same(other) for other in others):
+        known = REGISTRY.get(op.name) is op  # a user's own may know rows by their numbers
+        if known and all(first.same(other) for other in others):
             out = first._in_place(op, args, homes, params)
             if out is not None:
                 return out
@@ -177,22 +178,29 @@ def _made(x: Any) -> Any:
 
 def permutes(x: Any) -> bool:
     """Whether a value is one of a program that holds each position of an axis once, in every call."""
-    step = _made(x)
-    return step is not None and _permutes(step, x.home, x.shape[0])
+    waiting = [_made(x)]
+    while waiting:
+        step = waiting.pop()
+        if step is None:
+            return False
+        if step.op is not ARGSORT:
+            waiting += [x.home.maker(n) for n in _rearranged(step, x.home.values, x.shape[0])] or [None]
+    return True
 
 
-def _permutes(step: Any, program: Any, n: int) -> bool:
-    if step.op is ARGSORT:
-        return True
-    makers = [program.maker(arg) for arg in step.args]
-    if not makers or None in makers or any(program.values[arg].shape != (n,) for arg in step.args):
-        return False
-    if isinstance(step.op, Structural) and len(makers) == 1:  # the same entries in another order, if it is one
-        moved = step.op.value(np.arange(n), **step.params)
-        found = moved.shape == (n,) and (np.sort(moved) == np.arange(n)).all()
-    else:
-        found = step.op is indexing.take
-    return bool(found) and all(_permutes(maker, program, n) for maker in makers)
+def _rearranged(step: Any, values: Any, n: int) -> Sequence[int]:
+    """The vectors that have to be permutations for a step's result to be one; none where that is not known."""
+    computed = [arg for arg in step.args if values[arg].kind != "constant"]
+    if any(values[arg].shape != ((n,) if arg in computed else ()) for arg in step.args):
+        return ()
+    if step.op is indexing.take:
+        return computed
+    if len(computed) != 1 or not isinstance(step.op, Structural | Elementwise):
+        return ()
+    operands = [np.arange(n) if arg in computed else values[arg].content for arg in step.args]
+    with np.errstate(all="ignore"):
+        moved = step.op.value(*operands, **step.params)  # from each position to another, or of it, if it is so
+    return computed if moved.shape == (n,) and (np.sort(moved) == np.arange(n)).all() else ()
 
 
 def _alike(a: Any, b: Any) -> bool:

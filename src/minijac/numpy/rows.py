@@ -43,9 +43,9 @@ def carried(node: Node, k: int, axis: int, stride: int, count: int) -> tuple[int
             return None
         return op.picks(np.shape(node.args[0]), **node.params)[1] + axis, stride
     parts = _parts(node, k)
-    for part in parts:  # a diagonal has them twice
+    for part in parts:  # a diagonal, or a product with one, has them twice
         mine = labels_in((part.inp[axis],))
-        if any(sum(label in labels_in((own,)) for own in part.out) > 1 for label in mine):
+        if any(sum(label in labels_in((own,)) for own in side) > 1 for label in mine for side in (part.out, part.inp)):
             return None
     return Edge(out, shape, parts).carry(axis, stride, count)
 
