@@ -80,15 +80,9 @@ def caller(depth: int = 2) -> Line | None:
     known = WHOLE.line
     if isinstance(known, Line):
         return known
-    line = _line_of(sys._getframe(depth), known)
-    if known is not None:
-        WHOLE.line = line
-    return line
-
-
-def _line_of(frame: Any, name: str | None) -> Line | None:
+    frame: Any = sys._getframe(depth)
     function: str | None = None
-    installed: Any = None
+    found: Any = None
     module: Any = None
     while frame is not None:
         code = frame.f_code
@@ -96,13 +90,19 @@ def _line_of(frame: Any, name: str | None) -> Line | None:
         if kind is _PUBLIC_HERE:
             function = code.co_name
         elif kind is _USERS:
-            return Line(code, frame.f_lasti, name or function, module)
+            found = code, frame.f_lasti, function
+            break
         elif kind is _PACKAGES:
-            installed = installed or (code, frame.f_lasti, name or function)
+            found = found or (code, frame.f_lasti, function)
             if module is None and MODULES and code is MODULES[0]:
                 module = frame.f_locals["self"]
         frame = frame.f_back
-    return installed and Line(installed[0], installed[1], installed[2], module)
+    if found is None:
+        return None
+    line = Line(found[0], found[1], known or found[2], module)
+    if known is not None:
+        WHOLE.line = line
+    return line
 
 
 _USERS, _BELOW, _PUBLIC_HERE, _PACKAGES = "the user's", "minijac's or NumPy's", "of public functions", "a package's"

@@ -150,9 +150,11 @@ def laid(x: Any) -> Any:
 
 def returned(x: Any) -> Any:
     """The same of a result of a function, which says where it was ordered."""
-    home, y = order_of(x), laid(x)
-    if home is not None:
-        y.home.nodes[y.index].where = home.where
+    home = order_of(x)
+    if home is None:
+        return x
+    y = laid(x)
+    y.home.nodes[y.index].where = home.where
     return y
 
 

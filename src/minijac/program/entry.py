@@ -20,13 +20,13 @@ from ..numpy.picked import Picked
 from ..tape.traced import Traced
 from .cpu.executor import Executor
 from .held import GENERATORS, GONE, Held, held, unchanged, watcher
-from .ir import Program, carried_out, interpreted
+from .ir import Program, carried_out, interpreted, without_dead_code
 from .loops import LOOP
 from .methods import Static, unmarked
 from .passes.simplify import optimised
 from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
 
-__all__ = ["Entry", "How", "record", "run_recorded"]
+__all__ = ["Entry", "How", "record", "recorded_in", "run_recorded"]
 
 ndarray = np.ndarray
 
@@ -114,9 +114,16 @@ class Entry:
         program = self.program
         return _owned(self._whole(interpreted(program, arguments, carried_out)), arguments, program)
 
+    def followed(self, arguments: Sequence[Any], program: Program) -> Any:
+        """The results on values that traces follow, which follow each operation of the program."""
+        made = interpreted(program, arguments)
+        return self._whole([x.fresh() if isinstance(x, Traced) else np.array(x, order="C") for x in made])
+
     def _whole(self, result: Sequence[Any]) -> Any:
         if self.arrays:
-            result = [np.asarray(x) if k in self.arrays else x for k, x in enumerate(result)]
+            result = [
+                x if isinstance(x, Traced) or k not in self.arrays else np.asarray(x) for k, x in enumerate(result)
+            ]
         if self.parts is not None:
             result = optree.tree_unflatten(self.parts, result)
         return result[0] if self.tree is None else optree.tree_unflatten(self.tree, result)
@@ -216,11 +223,19 @@ def run_recorded(fn: Callable[[list[Any]], Any], arrays: list[Any]) -> tuple[Ent
         return made[0]
 
     entry = record(noted, (arrays,), {}, How(plain=True))
-    recorded = entry.recorded
-    if recorded is None or any(step.op is LOOP for step in recorded.instructions):
+    recorded = recorded_in(entry)
+    if recorded is None:
         return entry, entry(arrays)
     result = optree.tree_map(lambda x: x.value if isinstance(x, Symbol) else x, made[0], namespace=DATA)
     return entry, _owned(result, arrays, recorded)
+
+
+def recorded_in(entry: Entry) -> Program | None:
+    """What was recorded, before any pass, as long as no program was made of it; None where it has loops."""
+    recorded = entry.recorded
+    if recorded is None or any(step.op is LOOP for step in recorded.instructions):
+        return None
+    return released(without_dead_code(recorded))
 
 
 def _owned(result: Any, arguments: Sequence[Any], program: Program) -> Any:

@@ -6,7 +6,9 @@ it), the second makes a program of that, the third binds it to arrays, and from 
 carried out: no call takes longer than the first. `f` itself still runs on the tape in every call. Whatever could differ
 between two calls of one structure is part of the key or an operand of the program. What programs hold between calls is
 bounded (`MOST_HELD`), and one that works on large arrays is not kept: there, Python is not the cost. Nor is one of a
-long program, which it would take longer to record than many calls: compile those.
+long program, which it would take longer to record than many calls: compile those. Where an outer transformation follows
+what is read, as parameters that require grad in `minijac.torch`, the recorded operations are carried out on followed
+values from the second call on: it sees what it would have seen.
 Nothing of it is held under `max_bytes`.
 """
 
@@ -25,13 +27,16 @@ from ..accumulation.recording import Prepared
 from ..accumulation.results import assemble
 from ..algebra.labels import labels_in
 from ..arguments import Options
+from ..backend import value_of
 from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..operator.jacobian import Jacobian
-from ..program.entry import Entry, run_recorded
+from ..program.entry import Entry, recorded_in, run_recorded
 from ..program.ir import Program
 from ..program.record import Foreign
-from ..tape.trace import Node
+from ..tape.trace import Node, Trace
+from ..tape.traced import Traced
+from .thorough import may_be_settled_again
 
 __all__ = ["held_bytes", "held_programs", "replayed"]
 
@@ -51,6 +56,8 @@ class _Met:
     positions: dict[Any, Any]
     """What structure depends on beside shapes: positions, where entries are listed."""
     entry: Entry | None = None
+    written: Program | None = None
+    """What was recorded, operation by operation as the accumulation has it, for values that are followed."""
     called: int = 0
     """Calls since it was recorded."""
     never: bool = False
@@ -88,9 +95,9 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     nodes, outputs = ready.run.nodes, ready.outputs
     operands = [nodes[i].out if k == -1 else outputs[i] if k is None else nodes[i].args[k]
                 for i, k in reads.arrays.values()]  # fmt: skip
-    for x in operands:
-        if type(x) is not ndarray:  # an outer transformation follows it
-            return None
+    followed = [x for x in operands if type(x) is not ndarray]
+    if followed and (not all(map(_follows_array, followed)) or _leaves_out(ready.graph)):
+        return None
     numbers = tuple([repr(nodes[i].args[k]) for i, k in reads.numbers])  # 0.0 and -0.0 are equal, and not the same
     positions = {(i, k): nodes[i].args[k] for i, k in reads.positions}
     how = options.mode if isinstance(options.mode, str) else str(ready.plan(options.mode))
@@ -100,9 +107,14 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
         others = met is not None or _NUMBERS.seen(kind) is not None
         met = _MET.put((kind, numbers), _Met({where: at.copy() for where, at in positions.items()}))
         _NUMBERS.put(kind, numbers)
-        if reads.large or others:  # written where it belongs, not copied; or other ones in each call, perhaps
+        if (
+            reads.large or others or followed
+        ):  # written where it belongs, not copied; or other ones in each call, perhaps
             return None
-    if met.called and met.entry is not None:
+    if followed:
+        with np.errstate(all="ignore"):
+            result = _followed(met, reads, operands, ready, options)
+    elif met.called and met.entry is not None:
         result = met.entry(operands)
         _account(met, met.entry.buffer_bytes())
     else:
@@ -113,7 +125,31 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     if reads.large and not options.structured:
         with np.errstate(all="ignore"):
             return [[_dense(J) for J in row] for row in result]
-    return [[J if isinstance(J, Jacobian) else np.asarray(J) for J in row] for row in result]
+    return [[J if isinstance(J, Jacobian | Traced) else np.asarray(J) for J in row] for row in result]
+
+
+def _follows_array(x: Any) -> bool:
+    """Whether it is an array that outer transformations follow, and no program records."""
+    while isinstance(x, Traced) and type(x.home) is Trace:
+        x = x.value
+    return type(x) is ndarray
+
+
+def _leaves_out(graph: Graph) -> bool:
+    """Whether entries are known to have no derivative, by numbers, beside one that may be infinite (`thorough`)."""
+    if not may_be_settled_again(graph):
+        return False
+    nodes = [graph.nodes[i] for i in graph.order]
+    masks = [mask for node in nodes for mask in (node.live, *node.varying.values()) if mask is not None]
+    return not all(np.all(value_of(mask)) for mask in masks)
+
+
+def _followed(met: _Met, reads: _Reads, operands: list[Any], ready: Prepared, options: Options) -> Any:
+    """The results on values that outer transformations follow: the program's operations, carried out on them."""
+    if met.entry is None:
+        _begun(met, reads, list(map(value_of, operands)), ready, options)
+    entry, written = met.entry, met.written
+    return entry and written and entry.followed(operands, written)
 
 
 def _begun(met: _Met, reads: _Reads, operands: list[Any], ready: Prepared, options: Options) -> Any:
@@ -127,6 +163,7 @@ def _begun(met: _Met, reads: _Reads, operands: list[Any], ready: Prepared, optio
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
+        met.written = recorded_in(met.entry)
         return result
     entry = met.entry
     met.called += 1
@@ -226,7 +263,7 @@ def _reads(ready: Prepared) -> _Reads | None:
         for k, p in enumerate(node.parents):
             if p >= 0:
                 reads.arrays.setdefault(p, (i, k))
-            elif type(node.args[k]) is ndarray:
+            elif type(node.args[k]) is ndarray or (isinstance(node.args[k], Traced) and k not in node.op.inert):  # type: ignore[union-attr]
                 listed = ready.graph.listed and k in node.op.inert and node.args[k].dtype.kind == "i"  # type: ignore[union-attr]
                 if listed:
                     reads.positions.append((i, k))
