@@ -337,7 +337,8 @@ def _resolved(func: Any) -> Handler:
         return _made
     if packet in DRAWS:
         return _drawn
-    function = TABLE.get(func) or TABLE.get(packet)
+    composed = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    function = TABLE.get(func) or (None if composed else TABLE.get(packet))  # those come by in inference mode alone
     function = function and of_one_dtype(packet, of_reals(packet, function))
     if packet in VIEWS and function is not None:
         return partial(_view, function)

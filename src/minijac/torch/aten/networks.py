@@ -16,7 +16,7 @@ from ...numpy.indexing import put
 from ..tensors import tensor_of
 from .reductions import picked
 from .registry import ALIKE, EXACT, TABLE, aten
-from .shapes import along
+from .shapes import along, refuse_frequencies
 
 CONV = {1: nn.conv1d, 2: nn.conv2d, 3: nn.conv3d}
 _TRANSPOSED = {1: nn.conv_transpose1d, 2: nn.conv_transpose2d, 3: nn.conv_transpose3d}
@@ -371,6 +371,7 @@ def embedding_bag(
     per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: int = -1,
 ) -> Any:  # fmt: skip
     """Sums, means or largest of bags of rows; bags of one size keep their axis, so that samples stay apart."""
+    refuse_frequencies(weight, scale)
     indices, starts = value_of(indices), value_of(offsets)
     starts = starts[:-1] if include_last_offset else starts
     sizes = np.diff(starts, append=len(indices))
@@ -420,6 +421,7 @@ TABLE.update({
     aten._trilinear: trilinear, aten._weight_norm_interface: weight_norm, aten.glu: nn.glu,
     aten._embedding_bag: embedding_bag, aten._embedding_bag_forward_only: embedding_bag,
     aten.native_dropout_backward: dropout_backward,
+    aten._nested_tensor_from_mask_left_aligned: lambda x, mask: False,  # so that encoders do without nested tensors
 })  # fmt: skip
 ALIKE.update((
     aten.convolution, aten.convolution_overrideable, aten._convolution, aten.native_layer_norm, aten.native_group_norm,

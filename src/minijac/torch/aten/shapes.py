@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...backend import astype, namespace, placed, value_of
+from ...errors import UnsupportedOperationError
+from ...lines import user_line
 from ...numpy.indexing import add_at, put
 from ..views import layout_of
 from .registry import BESIDE, COMPLEX, FACTORIES, TABLE, VIEWS, aten, promoted
@@ -172,7 +174,20 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
 
 def embedding(weight: Any, indices: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False,
               sparse: bool = False) -> Any:  # fmt: skip
-    return np.take(weight, _index(indices), 0)
+    refuse_frequencies(weight, scale_grad_by_freq)
+    rows = np.take(weight, _index(indices), 0)
+    if padding_idx < 0 or value_of(rows) is rows:
+        return rows
+    return np.where(np.expand_dims(indices == padding_idx, -1), value_of(rows), rows)  # which is not trained
+
+
+def refuse_frequencies(weight: Any, scaled: bool) -> None:
+    """An error where the derivative by the weights is to be another than that of the function."""
+    if scaled and value_of(weight) is not weight:
+        raise UnsupportedOperationError(
+            f"an embedding at {user_line()}: got scale_grad_by_freq=True, with which torch's gradient is no derivative "
+            "of the rows. Make the module without it, or let its weight not require grad."
+        )
 
 
 def gather(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:

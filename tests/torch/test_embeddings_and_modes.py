@@ -1,0 +1,95 @@
+"""Gradients of embeddings by their weights, and layers in inference mode."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import minijac as mj
+import minijac.torch as mt
+
+DOUBLE = torch.float64
+INDICES = torch.tensor([[0, 2, 2, 3], [1, 0, 4, 0]])
+
+
+class Weighted(nn.Module):
+    """Rows of an embedding, in a function of x."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x):
+        return (self.rows(INDICES) * x[..., None]).sin().sum(1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("padding", [None, 0, 2, -1])
+def test_the_row_of_the_padding_is_not_trained(padding, compiled):
+    torch.manual_seed(0)
+    net = Weighted(nn.Embedding(5, 3, padding_idx=padding).double())
+    with torch.no_grad():
+        net.rows.weight.add_(0.3)  # where its numbers are zero as well, the derivatives by it are not
+    x = torch.randn(2, 4, dtype=DOUBLE)
+    J = mt.compile(mt.jacobian(net)) if compiled else mt.jacobian(net)
+    J(x).pow(2).sum().backward()
+    found, net.rows.weight.grad = net.rows.weight.grad, None
+    wanted = torch.autograd.functional.jacobian(net, x, create_graph=True)
+    wanted.pow(2).sum().backward()
+    torch.testing.assert_close(found, net.rows.weight.grad)
+    assert padding is None or not found[padding].any()
+
+
+def test_gradients_scaled_by_frequencies_are_refused():
+    net = Weighted(nn.Embedding(5, 3, scale_grad_by_freq=True).double())
+    x = torch.randn(2, 4, dtype=DOUBLE)
+    with pytest.raises(mj.UnsupportedOperationError, match="scale_grad_by_freq"):
+        mt.jacobian(net)(x)
+    net.requires_grad_(False)
+    assert mt.jacobian(net)(x).shape == (2, 3, 4)
+
+
+IMAGE, SEQUENCE = torch.randn(2, 3, 6, 6, dtype=DOUBLE), torch.randn(2, 5, 6, dtype=DOUBLE)
+LAYERS = {
+    "bilinear by a factor": (nn.Upsample(scale_factor=0.5, mode="bilinear"), IMAGE),
+    "bicubic by factors": (nn.Upsample(scale_factor=(0.7, 1.5), mode="bicubic"), IMAGE),
+    "nearest by a factor": (nn.Upsample(scale_factor=1.6), IMAGE),
+    "nearest to a size": (nn.Upsample(size=4), IMAGE),
+    "convolution": (nn.Sequential(nn.Conv2d(3, 2, 3, padding="same"), nn.BatchNorm2d(2), nn.MaxPool2d(2)), IMAGE),
+    "lstm": (nn.LSTM(6, 4, batch_first=True), SEQUENCE),
+    "attention": (nn.MultiheadAttention(6, 2, batch_first=True), SEQUENCE),
+    "encoder": (nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), SEQUENCE),
+    "norms": (nn.Sequential(nn.LayerNorm(6), nn.RMSNorm(6), nn.GroupNorm(1, 5)), SEQUENCE),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_in_inference_mode_are_those_outside_of_it(name):
+    layer, x = LAYERS[name]
+    layer = layer.double().eval()
+
+    def f(x):
+        y = layer(x, x, x) if name == "attention" else layer(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    wanted = mt.jacobian(f)(x).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(mt.jacobian(f)(x.clone()), wanted)
+        torch.testing.assert_close(mt.value_and_jacobian(f)(x.clone())[0], f(x))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("left", [True, False])
+def test_an_encoder_with_masked_places_does_without_nested_tensors(left):
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 2).double().eval()
+    masked = torch.tensor([[False, False, False, True, True], [False, False, False, False, True]])
+    masked = masked if left else masked.flip(1)
+
+    def f(x):
+        return net(x, src_key_padding_mask=masked)[:, 2]
+
+    with sdpa_kernel(SDPBackend.MATH):
+        J = torch.autograd.functional.jacobian(f, SEQUENCE)
+    wanted = torch.stack([J[i, :, i] for i in range(2)])
+    torch.testing.assert_close(mt.jacobian(f)(SEQUENCE).detach(), wanted)
+    torch.testing.assert_close(mt.compile(mt.jacobian(f))(SEQUENCE).detach(), wanted)
