@@ -259,3 +259,35 @@ def test_parameters_can_be_swapped_after_a_call():
     torch.utils.swap_tensors(net[0].weight, nn.Parameter(torch.ones(4, 3, dtype=torch.float64)))
     plain = torch.func.vmap(torch.func.jacrev(net))(x)
     torch.testing.assert_close(mt.jacobian(net)(x), plain)
+
+
+def test_compile_sees_hooks_for_all_modules():
+    net, x = nn.Sequential(nn.Tanh(), nn.Linear(4, 2)).double(), torch.ones(3, 4, dtype=torch.float64)
+    compiled, wanted = mt.compile(mt.jacobian(net)), mt.jacobian(net)(x)
+    of_all = nn.modules.module
+    for register in (of_all.register_module_forward_hook, of_all.register_module_forward_pre_hook):
+        for factor in (2.0, 3.0):  # one in the place of another
+            torch.testing.assert_close(compiled(x), wanted)
+            torch.testing.assert_close(compiled(x), wanted)
+            scaled = lambda module, args, *y, factor=factor: factor * (y or args)[0] if module is net else None
+            handle = register(scaled)
+            try:
+                assert not torch.allclose(mt.jacobian(net)(x), wanted)
+                for _ in range(3):
+                    torch.testing.assert_close(compiled(x), mt.jacobian(net)(x))
+            finally:
+                handle.remove()
+    torch.testing.assert_close(compiled(x), wanted)
+
+
+@pytest.mark.parametrize("transformed", [mt.jacobian, lambda net: mt.compile(mt.jacobian(net))])
+@pytest.mark.parametrize("grad", [False, True])
+def test_calls_under_a_mode_without_numbers_are_refused(transformed, grad):
+    net, x = nn.Linear(4, 2), torch.ones(3, 4)
+    f = transformed(net)
+    for _ in range(2):
+        with torch.set_grad_enabled(grad), torch._subclasses.FakeTensorMode() as mode:
+            for given in (x, mode.from_tensor(x)):
+                with pytest.raises(mj.InputError, match=r"FakeTensorMode.*made outside of it"):
+                    f(given)
+        torch.testing.assert_close(f(x).detach(), net.weight.expand(3, 2, 4).detach())

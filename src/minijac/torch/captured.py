@@ -124,19 +124,24 @@ def _filled(cell: Any) -> bool:
 
 # -- how it stands -----------------------------------------------------------------------------------------------------
 def state_of(f: Any) -> Iterator[Any]:
-    """What a recording depends on: which modules and tensors stand where, kinds and modes of modules, their hooks,
-    which tensors they hold, the numbers of those of integers."""
+    """What a recording depends on: which modules and tensors stand where, kinds and modes of modules, their hooks and
+    those of all modules, which tensors they hold, the numbers of those of integers."""
     yield from map(id, _places(f))
+    yield _named(_OF_ALL)
     for x in modules_of(f):
         if isinstance(x, Tensor):
             yield _identity(x)
             continue
         yield type(x)
         yield x.training
-        hooks = [(name, hook) for name in _HOOKS for hook in getattr(x, name).values()]
-        yield tuple([(name, hook if isinstance(hook, types.FunctionType) else id(hook)) for name, hook in hooks])
+        yield _named({name: getattr(x, name) for name in _HOOKS})
         for t in (*x._parameters.values(), *x._buffers.values()):
             yield _identity(t)
+
+
+def _named(hooks: dict[str, Any]) -> Any:
+    found = [(name, hook) for name, own in hooks.items() for hook in own.values()]
+    return tuple([(name, hook if isinstance(hook, types.FunctionType) else id(hook)) for name, hook in found])
 
 
 def _identity(t: Any) -> Any:
@@ -146,6 +151,11 @@ def _identity(t: Any) -> Any:
 
 
 _OWN = frozenset(vars(torch.nn.Module())) - {"_modules"}
+_OF_ALL = {
+    name: hooks for name, hooks in vars(torch.nn.modules.module).items() if name in (
+        "_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks"
+    )
+}  # fmt: skip
 _HOOKS = sorted(name for name in _OWN if name.endswith("_hooks") and "state_dict" not in name)
 
 
@@ -180,9 +190,10 @@ def watched(f: Any) -> Callable[[], bool]:
     very same as it is now; where it may not be it says no, or raises any of `GONE`."""
     reached = list(_reached(f))
     kinds = [_kind_of(read, x) for read, x in reached if getattr(read, "func", None) is not same]
-    return watcher(
-        [*kinds, *[each for x in {id(x): x for _, x in reached}.values() for each in _contents(x)]], MOST_SPELLED
-    )
+    contents = [each for x in {id(x): x for _, x in reached}.values() for each in _contents(x)]
+    for hooks in _OF_ALL.values():
+        contents += [_extent_of(hooks), *[Held(*each) for each in _items(hooks, list(hooks))]]
+    return watcher([*kinds, *contents], MOST_SPELLED)
 
 
 def _kind_of(read: Callable[[], Any], x: Any) -> Held:

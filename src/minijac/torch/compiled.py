@@ -19,7 +19,7 @@ from ..transforms.products import value_and_grad, vjp
 from .captured import modules_of, settings_of, stands, state_of, watched
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
-from .tensors import array_of, refuse_functorch, tensor_of
+from .tensors import array_of, refuse_around, tensor_of
 from .transforms import _in_words_of_torch, _named
 
 __all__ = ["Compiled", "compile"]
@@ -243,7 +243,7 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     """
     run = Run(lifts=torch.is_grad_enabled())
     run.made = {}
-    refuse_functorch()
+    refuse_around()
     # others of the same memory, so that an argument that is captured as well is met
     leaves = [t.detach().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t for t in leaves]
     with entered(run):
@@ -280,6 +280,8 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is not None:  # within a function that is followed already
             return self._fn(*args, **kwargs)
+        if torch._C._len_torch_dispatch_stack():
+            refuse_around()
         leaves, tree = _flat(args, kwargs)
         around = torch.is_grad_enabled(), torch.get_default_dtype(), torch._C._is_any_autocast_enabled()
         signature = tree, *around, *map(_signature, leaves)

@@ -18,7 +18,7 @@ from ..errors import InputError, MinijacError, MutationError, TraceError, Unsupp
 from ..lines import WHOLE, user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
-from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_functorch, tensor_of, torch_dtype
+from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
 from .views import Place
 
 __all__ = ["Restart", "Run", "above", "current", "entered"]
@@ -505,7 +505,7 @@ around: list[Callable[[], Any]] = []
 @contextmanager
 def entered(run: Run) -> Iterator[Run]:
     """The calling thread is in this run."""
-    refuse_functorch()
+    refuse_around()
     if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
         raise InputError(
             "minijac.torch: got a call under autocast, which computes in half precision. Expected float32 or float64: "

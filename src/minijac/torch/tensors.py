@@ -25,7 +25,7 @@ __all__ = [
     "array_of",
     "array_of_parameter",
     "laid_out",
-    "refuse_functorch",
+    "refuse_around",
     "tensor_of",
     "torch_dtype",
 ]
@@ -89,8 +89,13 @@ def array_of_parameter(tensor: Any) -> Any:
     return array
 
 
-def refuse_functorch() -> None:
-    """An error where a transform of torch.func is around."""
+def refuse_around() -> None:
+    """An error where a transform of torch.func, or a mode in which tensors have no numbers, is around."""
+    if _followers() and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        raise InputError(
+            "minijac.torch: got a call under torch's FakeTensorMode, whose tensors have no numbers. Leave the `with "
+            "FakeTensorMode()` block for this call, and pass tensors that were made outside of it."
+        )
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise InputError(
             "minijac.torch: got a call from within a transform of torch.func (vmap, grad ...), whose tensors cannot be "
@@ -119,7 +124,7 @@ def _array_of(tensor: Any) -> Any:
             if tensor.device.type == "cpu":
                 return tensor.numpy()
     except RuntimeError as error:  # a class of its own that hides where its numbers are
-        refuse_functorch()
+        refuse_around()
         raise InputError(
             f"a tensor of shape {tuple(tensor.shape)}: expected a plain one, got {kind_of(tensor)}, of which torch "
             "makes no array. Pass the plain tensors in it (for a MaskedTensor, x.get_data() and x.get_mask())."
