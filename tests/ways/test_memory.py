@@ -18,7 +18,7 @@ from helpers import close, random
 
 import minijac as mj
 from minijac.accumulation.recording import prepare
-from minijac.arguments import Options
+from minijac.arguments import Options, flatten
 from minijac.memo import Memo
 from minijac.ways.memory import ways
 
@@ -368,3 +368,50 @@ def test_the_least_bound_named_is_enough_for_a_second_look(transform, f, dtype):
     found, expected = transform(f, max_bytes=int(least.replace(",", "")))(x), transform(f)(x)
     for a, b in zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]:
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+BENT: dict[str, Callable] = {
+    "det": np.linalg.det,
+    "slogdet": lambda x: np.linalg.slogdet(x)[1],
+    "inv": np.linalg.inv,
+    "pinv": np.linalg.pinv,
+    "cholesky": lambda x: np.linalg.cholesky(x @ np.swapaxes(x, 1, 2) + 3.0 * np.eye(3)),
+    "eigh": lambda x: np.linalg.eigh(x + np.swapaxes(x, 1, 2))[1],
+    "svd": lambda x: np.linalg.svd(x, compute_uv=False),
+    "qr": lambda x: np.linalg.qr(x)[1],
+    "logsumexp": lambda x: mj.special.logsumexp(x, (1, 2)),
+}
+SECOND: dict[str, Callable] = {
+    "hessian_diagonal": mj.hessian_diagonal,
+    "laplacian": mj.laplacian,
+    "divergence": lambda f, **how: mj.divergence(lambda x: x * f(x).reshape(len(x), -1).sum(1)[:, None, None], **how),
+    "partials": lambda f, **how: (
+        lambda x: mj.partials(lambda z: f(z.reshape(-1, 3, 3)), [(0, 0), (0, 8)], **how)(x.reshape(-1, 9))
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", SECOND.values(), ids=SECOND)
+@pytest.mark.parametrize("f", BENT.values(), ids=BENT)
+def test_the_least_bound_named_and_twice_it_are_kept_where_a_derivative_is_given_outright(f, transform):
+    x = random(4000, 3, 3)
+    with pytest.raises(mj.InputError) as error:
+        transform(f, max_bytes=1)(x)
+    least = int(re.search(r"max_bytes=([\d,]+) or more", str(error.value))[1].replace(",", ""))
+    free = transform(f)(x)
+    for bound in (least, 2 * least):
+        bounded = transform(f, max_bytes=bound)
+        bounded(x)
+        peak, found = peak_beside(lambda: bounded(x), lambda y: sum(a.nbytes for a in flatten(y)[0]))  # noqa: B023
+        assert peak <= bound + BOOKKEEPING / 2
+        for a, b in zip(flatten(found)[0], flatten(free)[0], strict=True):
+            close(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("f", [BENT[name] for name in ("det", "inv", "pinv", "svd", "logsumexp")])
+def test_a_chunk_of_seeds_takes_no_room_for_the_others(f):
+    x = random(1000, 3, 3)
+    call = mj.laplacian(f, chunk_size=1)
+    call(x)
+    one, all_at_once = (peak_beside(lambda: g(x))[0] for g in (call, mj.laplacian(f)))  # noqa: B023
+    assert one < 0.5 * all_at_once

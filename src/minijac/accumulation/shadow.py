@@ -224,7 +224,7 @@ class ShadowGraph(Graph):
     def edge(self, i: int, k: int) -> Edge:
         if (i, k) not in self._edges:
             edge = self._graph.edge(i, k)
-            parts = [p._replace(factors=tuple(map(self._shadow, p.factors))) for p in edge.parts]
+            parts = [p._replace(factors=tuple(map(self.shadow, p.factors))) for p in edge.parts]
             linear = edge.linear
             if linear is not None:
                 inp, out = parts[0].inp, parts[0].out
@@ -238,7 +238,7 @@ class ShadowGraph(Graph):
     def wholes(self) -> dict[int, Any]:
         return {}
 
-    def _shadow(self, factor: Factor) -> Factor:
+    def shadow(self, factor: Factor) -> Factor:
         array = factor.array
         if not hasattr(array, "shape"):
             return factor
@@ -252,7 +252,7 @@ def _moves(
 ) -> Callable[[Any], Any]:
     """What a linear map that is no block does to a shadow with one more axis for the seeds.
 
-    A uniform map is tried on an array of one position to see whether what it returns is a view.
+    A uniform map is tried on an array of one position to see whether what it returns is a view, which no reshape keeps.
     """
     origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
     passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
@@ -266,7 +266,7 @@ def _moves(
         # along an axis that passes, a uniform map gets only as many entries as there are different ones
         own, seeds = (x.shape[:-1], x.shape[-1]) if linear.behind else (x.shape[1:], x.shape[0])
         out = with_seeds([own[passing[k]] if k in passing else n for k, n in enumerate(shape)], seeds)
-        strides = [step + 1 for step in row_major(out)]  # which no reshape can keep
-        return x._view(out, strides) if shows else x._new(out, x.dtype, x.size + prod(out))
+        Shadow((0 if linear.uniform else 2, x.size + prod(out)), x.dtype, x.ledger)  # made on the way, and let go
+        return x._view(out, [s + 1 for s in row_major(out)]) if shows else x._new(out, x.dtype, x.size + prod(out))
 
     return move

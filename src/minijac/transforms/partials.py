@@ -44,7 +44,7 @@ from ..tape.trace import Node
 from ..tape.traced import is_traced
 from ..ways.memory import at_a_time, live_bytes
 from ..ways.thorough import settled
-from .curvature import slope
+from .curvature import curved_bytes, outright, slope
 from .dask import chunkwise
 from .elementwise import Partials, Scaled, shape_of_partials
 from .products import jvp
@@ -158,15 +158,17 @@ def _results(
     return leaves
 
 
-def _indices_at_a_time(
-    ready: Prepared, indices: Sequence[MultiIndex], args: Sequence[Any], options: Options
-) -> int | None:
+def _indices_at_a_time(ready: Prepared, indices: list[MultiIndex], args: Sequence[Any], options: Options) -> int | None:
     """So many multi-indices that what is below them fits the bound on memory."""
     if options.max_bytes is None or any(map(is_traced, ready.outputs)):
         return None
-    most, alive = 2 ** max(map(len, indices), default=0), 2 * live_bytes(ready.graph)
-    every, needed = max(len(indices), 1), lambda n: n * most * alive
-    return at_a_time(ready, args, options.max_bytes, every, lambda: needed, "multi-index")
+    most, graph = 2 ** max(map(len, indices), default=0), ready.graph
+
+    def needed() -> Callable[[int], int]:
+        curves = max((curved_bytes(graph, i, 1) for i in graph.order if outright(graph.nodes[i])), default=0)
+        return lambda n: most * (2 * n * live_bytes(graph) + curves // 4)
+
+    return at_a_time(ready, args, options.max_bytes, max(len(indices), 1), needed, "multi-index")
 
 
 # -- arguments and results ---------------------------------------------------------------------------------------------

@@ -29,17 +29,17 @@ from ..accumulation.results import batch_first, finished, result_dtype
 from ..accumulation.seeds import seeds, shared, unit, unshared
 from ..algebra.block import Block, bilinear
 from ..algebra.factors import Shape
-from ..algebra.labels import Axes, Label
+from ..algebra.labels import Axes, Label, axis_size, label_of
 from ..algebra.terms import Term
 from ..arguments import Argnums, Function, Options, SecondOptions, checked_options, known_options
-from ..backend import astype, taken_home
+from ..backend import astype, is_array, taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
 from ..ops.families import Elementwise, Multilinear, labelled, multilinear_axes, operand_axes
 from ..tape.trace import Node
 from ..ways.memory import seeds_at_a_time
 from ..ways.thorough import settled
-from .curvature import curvature
+from .curvature import curvature, curved_bytes, outright
 from .dask import chunkwise
 from .elementwise import Partials
 from .first import as_trees, jacobian, value_and_jacobian
@@ -122,8 +122,7 @@ def _forms(
 
 def _outright(node: Node) -> bool:
     """Whether its second derivative is that of its slope along curves, and no bilinear form."""
-    op = node.op
-    return op is not None and op.curved is None and not op.flat and not isinstance(op, Elementwise | Multilinear)
+    return outright(node) and node.op.curved is None  # type: ignore[union-attr]
 
 
 def _form(node: Node, partials: Partials | None, k: int, l: int) -> Term | None:
@@ -158,7 +157,9 @@ def _derivatives(ready: Prepared, args: Sequence[Any], options: Options, collaps
         return found
     full, one = options.on_mixing == "full", unit(ready.sources, ready.outputs)
     forms: dict[tuple[int, int, int], Term | None] = {}
-    chunk_size = seeds_at_a_time(ready, args, options, 3 if collapse else 4, partial(_curved_bytes, ready.graph))
+    chunk_size = seeds_at_a_time(
+        ready, args, options, 3 if collapse else 4, partial(_curved_bytes, ready.graph, options.max_bytes is not None)
+    )
     for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
         apart = axis is not None and not ready.mixes
         shape = _without(x.shape, axis) if apart else x.shape
@@ -169,15 +170,26 @@ def _derivatives(ready: Prepared, args: Sequence[Any], options: Options, collaps
             found[m][n] = own.dense(result_dtype(ready.outputs[m], x), x, found[m][n])
 
         for seed in seeds(x.shape, axis, chunk_size, one):
-            start = {i: shared(seed, axis) if apart else seed}  # type: ignore[arg-type]
-            blocks = second_order(ready.graph, start, kept, forms)
+            chunk, place = _closed_up(shared(seed, axis) if apart else seed)  # type: ignore[arg-type]
+            blocks = second_order(ready.graph, {i: chunk}, kept, forms)
             for m, o in enumerate(ready.run.output_nodes):
-                if o is not None and o in blocks:
-                    add(m, blocks[o])
+                if o is not None and o in blocks:  # what is summed has its seeds' axes no more
+                    add(m, blocks[o] if collapse else blocks[o].after(place))
         for m, y in enumerate(ready.outputs):
             if found[m][n] is None:
                 add(m, Block(y.shape, shape if kept is None else tuple(shape[k] for k in kept)))
     return found
+
+
+def _closed_up(seed: Block) -> tuple[Block, Block]:
+    """A chunk of seeds on an input that has no others, for what makes arrays of them, and where it stands among all."""
+    if not seed.terms:
+        return seed, Block(seed.inp_shape, seed.inp_shape, (), seed.one)
+    (term,) = seed.terms
+    own = tuple(tuple(label for digit in axis if (label := label_of(digit)) is not None) for axis in term.inp)
+    shape = tuple(map(axis_size, own))
+    chunk = Block(seed.out_shape, shape, [term.over(term.out, own)], seed.one)
+    return chunk, Block(shape, seed.inp_shape, [Term(own, term.inp)], seed.one)
 
 
 def _own(ready: Prepared, m: int, n: int, block: Block, collapse: bool, full: bool) -> Block:
@@ -193,12 +205,16 @@ def _own(ready: Prepared, m: int, n: int, block: Block, collapse: bool, full: bo
     return finished(block, out_axis, at, full)
 
 
-def _curved_bytes(graph: Graph, seeds: int) -> int:
+def _curved_bytes(graph: Graph, bounded: bool, seeds: int) -> int:
     """What the second derivatives of operations hold: those of entries, kept, and the others for so many seeds."""
-    curved = [node for i in graph.order if not (node := graph.nodes[i]).op.flat]  # type: ignore[union-attr]
-    entrywise = [node.out.nbytes for node in curved if isinstance(node.op, Elementwise)]
-    outright = [node.out.nbytes for node in curved if _outright(node)]
-    return sum(entrywise) + 4 * max(entrywise, default=0) + 2 * max(outright, default=0) * seeds**2
+    bent = [(i, node) for i in graph.order if not (node := graph.nodes[i]).op.flat]  # type: ignore[union-attr]
+    entrywise = [node.out.nbytes for _, node in bent if isinstance(node.op, Elementwise)]
+    forms = [max(x.nbytes for x in node.args if is_array(x)) for _, node in bent if node.op.curved is not None]  # type: ignore[union-attr]
+    curves = [curved_bytes(graph, i, seeds) if bounded else 2 * node.out.nbytes * seeds**2
+              for i, node in bent if _outright(node)]  # fmt: skip
+    return (
+        sum(entrywise) + 4 * max(entrywise, default=0) + sum(forms) + 3 * max(forms, default=0) + max(curves, default=0)
+    )
 
 
 def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
@@ -390,7 +406,7 @@ def _jacobian_in_pieces(
         yield Block(y.shape, x.shape)
         return
     one, plan = unit([x], [y]), plan_for(ready.graph, options.mode, [i], [o])
-    chunk_size = seeds_at_a_time(ready, args, options, 2)
+    chunk_size = seeds_at_a_time(ready, args, options, 2, lambda seeds: int(y.nbytes))  # beside the diagonal
     if chunk_size is None:
         yield accumulate(ready.graph, plan, [i], [o], one).get((o, i), Block(y.shape, x.shape))
         return

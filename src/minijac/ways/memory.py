@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from math import ceil, prod
 from typing import Any, NamedTuple
 
@@ -36,7 +37,18 @@ from ..tape.trace import Node
 from ..tape.traced import Traced
 from .thorough import mark_thoroughly, may_be_settled_again
 
-__all__ = ["Samples", "Way", "at_a_time", "held_bytes", "live_bytes", "seeds_at_a_time", "ways", "within_bytes"]
+__all__ = [
+    "Samples",
+    "Way",
+    "at_a_time",
+    "held_bytes",
+    "live_bytes",
+    "local_arrays",
+    "owner",
+    "seeds_at_a_time",
+    "ways",
+    "within_bytes",
+]
 
 MARGIN = 1 / 16
 """The part of the bound kept free for what is not counted: Python's objects, buffers inside NumPy."""
@@ -148,16 +160,20 @@ def held_bytes(ready: Prepared, args: Sequence[Any], graph: Graph | None = None)
             if parent < 0 and is_array(arg):
                 # a captured weight is not ours; a mask, or what has an axis of this many samples, was made on the way
                 (made if arg.dtype.kind == "b" or ready.batch in arg.shape else theirs).append(arg)
-    for i in graph.order:
-        for k, _ in graph.operands(i):
-            made += [factor.array for part in graph.edge(i, k).parts for factor in part.factors]
-    not_ours = {id(_owner(array)) for array in theirs}
-    owners = {id(owner): owner for owner in map(_owner, filter(is_array, made))}
+    made += local_arrays(graph)
+    not_ours = {id(owner(array)) for array in theirs}
+    owners = {id(owner): owner for owner in map(owner, filter(is_array, made))}
     copies = sum(y.nbytes for y in ready.outputs)  # the value is handed out as a copy
     return copies + sum(owner.nbytes for key, owner in owners.items() if key not in not_ours)
 
 
-def _owner(array: Any) -> Any:
+def local_arrays(graph: Graph) -> list[Any]:
+    """The data of a graph's local derivatives."""
+    edges = (graph.edge(i, k) for i in graph.order for k, _ in graph.operands(i))
+    return [factor.array for edge in edges for part in edge.parts for factor in part.factors]
+
+
+def owner(array: Any) -> Any:
     """The array whose memory a view shows."""
     while is_array(getattr(array, "base", None)):
         array = array.base
@@ -376,12 +392,20 @@ def seeds_at_a_time(
     if small or any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
         return None
 
+    def rehearsed(n: int) -> int:
+        most = 0
+        for i, x, axis in zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True):
+            ledger = Ledger()
+            for seed in islice(seeds(x.shape, axis, n, ledger.one), 1):  # all alike
+                ShadowGraph(ready.graph, ledger).forward({i: seed}, real=True)
+            most = max(most, ledger.peak)
+        return orders * most
+
     def needed() -> Callable[[int], int]:
-        """Of what is dense, or of what structure there is."""
-        ledger = Ledger()
-        accumulate(ShadowGraph(ready.graph, ledger), Plan("forward"), ready.run.inputs, ready.nodes, ledger.one)
-        whole = orders * ledger.cost().peak_bytes
-        return lambda n: min(whole if bound is not None else whole * n // every, alive * n) + beside(n * mixed)
+        if bound is not None:
+            return lambda n: rehearsed(n) + beside(n * mixed)
+        whole = rehearsed(every)
+        return lambda n: min(whole * n // every, alive * n) + beside(n * mixed)
 
     return at_a_time(ready, args, bound, every, needed, "seed")
 
