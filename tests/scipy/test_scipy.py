@@ -282,8 +282,23 @@ def test_logarithms_of_a_stack_are_scipys_of_each():
         close(linalg.logm(stack), expected, 1e-11, 1e-11 * np.abs(expected).max(initial=0.0))
     tiny = 1e-9 * rng.normal(size=(3, 3))
     close(linalg.logm(np.eye(3) + tiny), tiny, 1e-6, 1e-16)
-    with pytest.raises(ValueError, match="NaN"):
-        linalg.logm(np.full((2, 2), np.nan))
+
+
+FAR = [*product(("logm", "sqrtm", "expm"), (np.inf, np.nan, 3e4)), ("expm", 1e9), ("expm", 1e300)]
+
+
+@pytest.mark.parametrize("name, far", FAR)
+@pytest.mark.parametrize("lower", [0.0, 0.2])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_matrix_far_from_the_others_of_its_stack_leaves_them_what_they_are(name, far, lower):
+    own, f = np.array([[1.0, 0.1], [lower, 2.0]]), getattr(linalg, name)
+    stack = np.stack([own, own, own])
+    stack[1, 0, 0] = far
+    for g in (f, mj.jacobian(f), mj.compile(f), mj.compile(mj.jacobian(f)), mj.hessian(f)):
+        found, alone = g(stack), g(own[None])
+        close(found[[0, 2]], np.concatenate([alone, alone]), 1e-12, 1e-14)
+    assert np.isfinite(far) or np.isnan(f(stack)[1]).any()
+    assert np.isfinite(far) or name != "logm" or np.isnan(f(stack)[1]).all()
 
 
 @cases(

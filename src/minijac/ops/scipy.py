@@ -62,10 +62,14 @@ def _matrix_function(name: str, stacked: Callable[[Any], Any] | None = None) -> 
     """A function of square matrices. Its derivative is a block of the function of a matrix of twice the size.
 
     ``f([[A, E], [0, A]]) = [[f(A), L(A, E)], [0, f(A)]]``, and the transpose of ``L(A, .)`` is ``L(A^T, .)`` (Higham,
-    Functions of Matrices, 2008, chapter 3). `stacked` has the values of many matrices at once, on the CPU.
+    Functions of Matrices, 2008, chapter 3). A matrix with entries that are not finite has NaN. `stacked` has the values
+    of many matrices at once, on the CPU.
     """
 
     def value(a: Any) -> Any:
+        finite = np.isfinite(a).all((-2, -1), keepdims=True) if on_host(a) else np.True_
+        if not finite.all():  # of which SciPy's may raise for all the stack, or not return
+            return np.where(finite, value(np.where(finite, a, np.eye(a.shape[-1]))), np.nan).astype(a.dtype)
         state = np.random.get_state()  # norms are estimated from random vectors, which others shall not notice
         found = (stacked if stacked is not None and on_host(a) else _scipy("linalg", name, a))(a)
         np.random.set_state(state)

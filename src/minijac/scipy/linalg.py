@@ -34,10 +34,10 @@ def expm(A: Any, squarings: int | None = None) -> Any:
     """The matrix exponential. A: (..., n, n); returns the same shape.
 
     By scaling, the Pade approximant of order 13 and squaring (Higham, SIAM J. Matrix Anal. Appl. 26, 2005). The number
-    of squarings follows from the largest norm, unless it is given (``ceil(log2(norm / 5.4))``). Cost: some 10 products
-    of n x n matrices; under `minijac.compile`, which does not look at numbers, SciPy finds value and derivative, from
-    matrices of twice the size for each direction, unless `squarings` is given. Raises InputError for what is not
-    square.
+    of squarings follows from the norm of each matrix, unless it is given (``ceil(log2(norm / 5.4))``). Cost: some 10
+    products of n x n matrices; under `minijac.compile`, which does not look at numbers, SciPy finds value and
+    derivative, from matrices of twice the size for each direction, unless `squarings` is given. Raises InputError for
+    what is not square.
 
     >>> import numpy as np
     >>> expm(np.zeros((2, 2)))
@@ -45,23 +45,29 @@ def expm(A: Any, squarings: int | None = None) -> Any:
            [0., 1.]])
     """
     A = _square(A, "expm")
+    larger: list[Any] = []
+    """For each squaring the matrices that take it: more than a matrix needs would cost it its last digits, or all."""
     if squarings is None:
-        norms, squarings = np.abs(A).sum(axis=-2), 0
+        norms = np.abs(A).sum(axis=-2, keepdims=True).max(axis=-1, keepdims=True, initial=0.0)
         try:
-            while bool(np.any(norms > _LARGEST * 2.0**squarings)):
-                squarings += 1
+            while bool(np.any(more := (norms > _LARGEST * 2.0 ** len(larger)) & (norms < np.inf))):
+                larger.append(more)
         except TraceError:  # its numbers differ from call to call
             return matrices.expm(A)
+        larger = [True if bool(np.all(more)) else more for more in larger]
+    else:
+        larger = [True] * squarings
     b, eye = _PADE, np.eye(A.shape[-1], dtype=A.dtype)
-    A = A / 2.0**squarings
+    for more in larger:
+        A = 0.5 * A if more is True else np.where(more, 0.5 * A, A)
     A2 = A @ A
     A4 = A2 @ A2
     A6 = A4 @ A2
     U = A @ (A6 @ (b[13] * A6 + b[11] * A4 + b[9] * A2) + b[7] * A6 + b[5] * A4 + b[3] * A2 + b[1] * eye)
     V = A6 @ (b[12] * A6 + b[10] * A4 + b[8] * A2) + b[6] * A6 + b[4] * A4 + b[2] * A2 + b[0] * eye
     result = np.linalg.solve(V - U, V + U)
-    for _ in range(squarings):
-        result = result @ result
+    for more in larger:
+        result = result @ result if more is True else np.where(more, result @ result, result)
     return result
 
 
