@@ -134,11 +134,11 @@ def subjects(names: list[str], registry: bool) -> Iterator[tuple[str, Any, list[
         yield from ((name, FUNCTIONS[name], inputs) for name in names or FUNCTIONS)
         return
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
-    from registry import NAMES_BATCH, SMOOTH
+    from registry import KINDS, NAMES_BATCH
 
     from minijac.ops import REGISTRY
 
-    for case in SMOOTH:
+    for case in KINDS:
         axes, operands = case.batch_axis, case.operands()
         k = next((k for k in case.differentiable if axes[k] == 0), None)
         if k is None or case.name in NAMES_BATCH or (names and case.name not in names) or axes.count(0) > 1:
@@ -158,8 +158,8 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="print what grows as it should, too")
     options = parser.parse_args()
     count = fast = 0
-    gc.freeze()  # what is imported is no garbage: to look through it takes longer than all else
     for name, f, inputs in subjects(options.names, options.registry):
+        gc.freeze()  # what is imported is no garbage: to look through it takes longer than all else
         for how, call in transformations(f, compiles=name not in ("picked", "entries")).items():
             try:
                 with np.errstate(all="ignore"):

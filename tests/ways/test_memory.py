@@ -339,10 +339,18 @@ def test_a_compiled_loop_holds_no_more_than_was_asked_for(mode):
     assert compiled.buffer_bytes() + peak - expected.nbytes <= most
 
 
+def _off(x: Any) -> Any:
+    return x - np.array([0.3, 0.4, 0.0]).astype(x.dtype)
+
+
 SELECTED = {
     "sorted": lambda x: np.sort(np.log(np.abs(x)), 1)[:, 1:].sum(1),
     "taken": lambda x: np.take_along_axis(np.log(x), np.array([[1]] * len(x)), 1)[:, 0] ** 2,
     "sliced": lambda x: np.log(x)[:, 1:].sum(1) ** 2,
+    "a length": lambda x: np.maximum(np.max(_off(x) ** 2, 1), np.linalg.norm(_off(x) * np.ones((1, 3)), axis=1)),
+    "a length, spread": lambda x: (
+        np.maximum(_off(x), 0.0) * (np.linalg.norm(_off(x), axis=1)[:, None] * np.ones((1, 3)))
+    ).sum(1),
     "bounded": lambda x: np.max(np.sqrt(np.maximum(x @ np.ones((3, 40)), 0.0)), 1) ** 3,
 }
 

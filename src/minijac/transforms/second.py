@@ -32,7 +32,7 @@ from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label, axis_size, label_of
 from ..algebra.terms import Term
 from ..arguments import Argnums, Function, Options, SecondOptions, checked_options, known_options
-from ..backend import astype, is_array, taken_home
+from ..backend import astype, taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
 from ..ops.families import Elementwise, Multilinear, labelled, multilinear_axes, operand_axes
@@ -209,7 +209,7 @@ def _curved_bytes(graph: Graph, bounded: bool, seeds: int) -> int:
     """What the second derivatives of operations hold: those of entries, kept, and the others for so many seeds."""
     bent = [(i, node) for i in graph.order if not (node := graph.nodes[i]).op.flat]  # type: ignore[union-attr]
     entrywise = [node.out.nbytes for _, node in bent if isinstance(node.op, Elementwise)]
-    forms = [max(x.nbytes for x in node.args if is_array(x)) for _, node in bent if node.op.curved is not None]  # type: ignore[union-attr]
+    forms = [max(getattr(x, "nbytes", 0) for x in node.args) for _, node in bent if node.op.curved is not None]  # type: ignore[union-attr]
     curves = [curved_bytes(graph, i, seeds) if bounded else 2 * node.out.nbytes * seeds**2
               for i, node in bent if _outright(node)]  # fmt: skip
     return (

@@ -35,7 +35,7 @@ from ..ops.families import Elementwise, Multilinear
 from ..places import Place, Where
 from ..tape.trace import Node
 from ..tape.traced import Traced
-from .thorough import mark_thoroughly, may_be_settled_again
+from .thorough import mark_thoroughly
 
 __all__ = [
     "Samples",
@@ -388,8 +388,9 @@ def seeds_at_a_time(
     mixed = ready.batch or 1 if ready.mixes else 1
     alive = orders * mixed * live_bytes(ready.graph)
     bound = options.max_bytes
-    small = alive * count + beside(count * mixed) <= (LARGE if bound is None else 0)
-    if small or any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
+    if any(isinstance(x, Traced) for x in (*ready.outputs, *flatten(args)[0])):
+        return None
+    if bound is None and alive * count + beside(count * mixed) <= LARGE:
         return None
 
     def rehearsed(n: int) -> int:
@@ -425,9 +426,11 @@ def at_a_time(
     """
     with np.errstate(all="ignore"):
         count, least = _fitting(ready, args, bound, every, needed())
-        if least is not None and may_be_settled_again(ready.graph):
+        if least is not None and ready.graph.structure.chooses:
             mark_thoroughly(ready.graph, everywhere=True)
+            first = least
             count, least = _fitting(ready, args, bound, every, needed())
+            least = least and max(first, least)
     if least is not None:
         total, held, derivatives = least
         raise InputError(

@@ -79,7 +79,7 @@ def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dic
     for i in reversed(graph.order):
         node = graph.nodes[i]
         mask = live[i] = _part(live.get(i))
-        node.live = mask if node.live is None else node.live if mask is None else np.logical_and(node.live, mask)
+        node.live = mask if node.live is None else _both(node.live, mask)
         for k, p in graph.operands(i):
             used = None
             if node.step is None and (everywhere or p in above):
@@ -87,6 +87,13 @@ def mark_thoroughly(graph: Graph, everywhere: bool) -> tuple[dict[int, Any], dic
             note_use(live, p, used, set())
     graph.forget_edges()  # those that told where entries go
     return varying, live
+
+
+def _both(own: Any, mask: Any) -> Any:
+    """What both masks have; a mask that leaves out nothing more takes no room."""
+    if mask is None or (type(own) is type(mask) is np.ndarray and not (own & ~mask).any()):
+        return own
+    return np.logical_and(own, mask)
 
 
 def _part(mask: Any) -> Any:
