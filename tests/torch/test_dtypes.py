@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
+from minijac.torch.aten.registry import TABLE  # noqa: E402
 
 FUNCTIONS = {
     "a number of the same kind": lambda x: x * torch.tensor(2.0, dtype=torch.float64),
@@ -79,3 +80,47 @@ def test_operands_of_two_dtypes_are_promoted_where_torch_promotes_them():
         lambda x: torch.where(x > 0, x, x.float()),
     ):
         assert mt.jacobian(f)(x).dtype == f(x).dtype == torch.float64
+
+
+def operations_of_tensors():
+    """Overloads of the table that take two or three tensors, and nothing else that has to be given."""
+    for key in TABLE:
+        packet = [getattr(key, name) for name in key.overloads()] if hasattr(key, "overloads") else [key]
+        for overload in packet:
+            kinds = [str(arg.type) for arg in overload._schema.arguments if not arg.has_default_value()]
+            if kinds in (["Tensor"] * 2, ["Tensor"] * 3) and not overload._schema.is_mutable:
+                yield overload, len(kinds)
+
+
+def beside_others(first):
+    """Operands of all dtypes, with axes and without, in each place but the first."""
+    others = [torch.tensor([1, 2, 1, 2]), torch.tensor([True, False, True, True]), torch.rand(4) + 0.3]
+    for other in (*others, torch.tensor(2), torch.tensor(0.6), *(t.double() for t in (torch.tensor(0.7), others[2]))):
+        yield [first, other]
+        yield [first, other, first]
+        yield [first, first, other]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_operation_of_several_tensors_promotes_as_torch_does(dtype):
+    first, tried = torch.rand(3, 4).add(0.2).to(dtype), 0
+    for overload, count in operations_of_tensors():
+        for args in beside_others(first):
+            try:
+                wanted = overload(*args) if len(args) == count else None
+            except (RuntimeError, IndexError):
+                continue
+            if not isinstance(wanted, torch.Tensor) or not wanted.is_floating_point():
+                continue
+            if overload is torch.ops.aten.linalg_pinv.rcond_tensor and args[1].ndim:
+                continue  # of a tolerance for each matrix alone
+            y, _ = mt.value_and_jacobian(lambda x, f=overload, rest=args[1:]: f(x, *rest), batch_axis=None)(first)
+            torch.testing.assert_close(y, wanted, rtol=1e-5, atol=1e-6, equal_nan=True, msg=f"{overload} {args}")
+            tried += 1
+    assert tried > 200
+
+
+@pytest.mark.parametrize("write", [lambda y, z: y.add_(z), lambda y, z: y[:, :1].mul_(z[:, :1])])
+def test_an_imaginary_part_is_not_written_to_reals(write):
+    with pytest.raises(mj.MutationError, match="complex"):
+        mt.jacobian(lambda x: write(x.clone(), x * 1j))(torch.ones(2, 3))

@@ -321,9 +321,10 @@ def _as_dtype(new: Any, old: Any) -> Any:
         return np.asarray(new, old.dtype)
     if new.dtype == old.dtype:
         return new
-    if old.dtype.kind in "biu":
+    if old.dtype.kind in "biu" or (new.dtype.kind == "c" and old.dtype.kind != "c"):
+        lacks, kind = ("derivative", "float") if old.dtype.kind in "biu" else ("imaginary part", "complex")
         raise MutationError(
-            f"a write at {user_line()}: got values of {new.dtype} for a tensor of {old.dtype}, which holds no "
-            "derivative. Make the tensor with a float dtype."
+            f"a write at {user_line()}: got values of {new.dtype} for a tensor of {old.dtype}, which holds no {lacks}. "
+            f"Make the tensor with a {kind} dtype."
         )
     return new.astype(old.dtype)

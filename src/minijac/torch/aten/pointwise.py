@@ -152,6 +152,22 @@ def float_power(a: Any, b: Any) -> Any:
     return np.power(a, b)
 
 
+def lerp(start: Any, end: Any, weight: Any) -> Any:
+    start, end, weight = promoted(start, end, weight)
+    return start + weight * (end - start)
+
+
+def _added(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``x + value * function(a, b)``."""
+
+    def added(x: Any, a: Any, b: Any, value: Any = 1) -> Any:
+        x, a, b = promoted(x, a, b)
+        y = function(a, b)
+        return x + (y if value == 1 else value * y)
+
+    return added
+
+
 def angle(x: Any) -> Any:
     return np.angle(x) if x.dtype.kind == "c" else np.where(np.isnan(x), x, np.where(x < 0, math.pi, 0.0)) * 1.0
 
@@ -163,7 +179,7 @@ TABLE.update({
         lambda condition, a, b: np.where(condition, *promoted(a, b))),
     aten.masked_fill: masked_fill, aten.logit: logit,
     aten.round: lambda x, decimals=0: np.round(x, decimals),
-    aten.lerp: lambda start, end, weight: start + weight * (end - start),
+    aten.lerp: lerp,
     aten.threshold: lambda x, threshold, value: np.where(x <= threshold, value, x),
     aten.softplus: lambda x, beta=1, threshold=20: nn.softplus(x, float(beta), float(threshold)), aten.elu: elu,
     aten.gelu: lambda x, approximate="none": nn.gelu(x, approximate), aten.xlogy: _binary_float(special.xlogy),
@@ -171,8 +187,7 @@ TABLE.update({
     aten.polygamma: lambda n, x: special.polygamma(n, floating(x)), aten._to_copy: to_copy,
     aten.nan_to_num: lambda x, nan=None, posinf=None, neginf=None: np.nan_to_num(
         x, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf),
-    aten.addcmul: lambda x, a, b, value=1: x + (a * b if value == 1 else value * (a * b)),
-    aten.addcdiv: lambda x, a, b, value=1: x + (a / b if value == 1 else value * (a / b)),
+    aten.addcmul: _added(np.multiply), aten.addcdiv: _added(np.divide),
     aten.rsub: lambda a, b, alpha=1: sub(b, a, alpha),
     aten._prelu_kernel: lambda x, weight: np.where(x > 0, x, weight * x),
     aten.copy: lambda x, source, non_blocking=False: np.broadcast_to(astype(source, x.dtype, x), x.shape),
@@ -180,7 +195,7 @@ TABLE.update({
     aten.isclose: lambda a, b, rtol=1e-5, atol=1e-8, equal_nan=False:
         np.logical_or(a == b, np.abs(a - b) <= atol + rtol * np.abs(b)),
     aten.float_power: float_power,
-    aten.ldexp: lambda a, b: a * np.exp2(floating(b)),
+    aten.ldexp: _binary_float(lambda a, b: a * np.exp2(b)),
     aten.hardshrink: lambda x, lambd=0.5: np.where(np.logical_and(x >= -lambd, x <= lambd), 0.0, x),
     aten.softshrink: lambda x, lambd=0.5: np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, 0.0 * x)),
     aten.relu: elementwise.relu, aten.hardtanh: nn.hardtanh, aten.leaky_relu: nn.leaky_relu,
@@ -191,8 +206,9 @@ TABLE.update({
     aten.polar: lambda r, angle: r * np.cos(angle) + 1j * (r * np.sin(angle)), aten.angle: angle,
     aten.mvlgamma: lambda x, p: p * (p - 1) / 4 * math.log(math.pi)
     + sum(special.gammaln(x - 0.5 * k) for k in range(p)),
-    aten.sigmoid_backward: lambda g, y: g * (y * (1.0 - y)), aten.tanh_backward: lambda g, y: g * (1.0 - y * y),
-    aten.threshold_backward: lambda g, x, t: np.where(x <= t, 0.0, g),
+    aten.sigmoid_backward: _binary(lambda g, y: g * (y * (1.0 - y))),
+    aten.tanh_backward: _binary(lambda g, y: g * (1.0 - y * y)),
+    aten.threshold_backward: lambda g, x, t: np.where(x <= t, 0.0, promoted(g, x)[0]),
 })  # fmt: skip
 COMPLEX.update((
     aten.exp, aten.log, aten.sqrt, aten.sin, aten.cos, aten.tan, aten.sinh, aten.cosh, aten.tanh, aten.reciprocal,

@@ -10,7 +10,7 @@ import numpy as np
 from ... import special
 from ...backend import astype, value_of
 from ..tensors import tensor_of
-from .registry import COMPLEX, EXACT, TABLE, aten, cast, floating
+from .registry import COMPLEX, EXACT, TABLE, aten, cast, floating, promoted
 
 
 def _dims(dim: Any, x: Any) -> Any:
@@ -315,7 +315,7 @@ TABLE.update({
         np.searchsorted(value_of(a), value_of(v), "right" if right or side == "right" else "left"),
     aten.bucketize: lambda x, bins, out_int32=False, right=False:
         np.searchsorted(value_of(bins), value_of(x), "right" if right else "left"),
-    aten.dist: lambda a, b, p=2: vector_norm(a - b, p),
+    aten.dist: lambda a, b, p=2: vector_norm(np.subtract(*promoted(a, b)), p),
     aten._softmax_backward_data: lambda g, y, dim, dtype: y * (g - np.sum(g * y, axis=dim, keepdims=True)),
     aten._log_softmax_backward_data: lambda g, y, dim, dtype: g - np.exp(y) * np.sum(g, axis=dim, keepdims=True),
 })  # fmt: skip
