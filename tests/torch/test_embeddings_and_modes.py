@@ -93,3 +93,21 @@ def test_an_encoder_with_masked_places_does_without_nested_tensors(left):
     wanted = torch.stack([J[i, :, i] for i in range(2)])
     torch.testing.assert_close(mt.jacobian(f)(SEQUENCE).detach(), wanted)
     torch.testing.assert_close(mt.compile(mt.jacobian(f))(SEQUENCE).detach(), wanted)
+
+
+def test_a_pullback_is_that_of_the_call_and_moves_no_statistics():
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Tanh()).double()
+    x, y_bar = torch.randn(5, 4, dtype=DOUBLE), torch.randn(5, 6, dtype=DOUBLE)
+    torch.manual_seed(1)
+    y, pullback = mt.vjp(net, x)
+    drawn, moved = torch.rand(1), net[1].running_mean.clone()
+    (found,), (again,) = pullback(y_bar), pullback(y_bar)
+    assert net[1].num_batches_tracked == 1 and torch.equal(net[1].running_mean, moved)
+    torch.manual_seed(1)
+    t = x.clone().requires_grad_()
+    torch.testing.assert_close(net(t), y)
+    torch.manual_seed(1)
+    (wanted,) = torch.autograd.grad(net(t), t, y_bar)
+    assert torch.rand(1) == drawn
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(again, wanted)

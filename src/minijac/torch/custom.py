@@ -22,7 +22,7 @@ from ..ops.edges import Edge, Part
 from ..tape.op import Op
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
-from .run import Restart, Run, around, current, entered
+from .run import Restart, Run, around, current, drawing_from, entered
 from .tensors import tensor_of
 
 Tensor = torch.Tensor
@@ -67,19 +67,9 @@ class Custom:
 
     def __init__(self, cls: Any, args: tuple[Any, ...], at: list[int]) -> None:
         self.cls, self.args, self.at = cls, args, at
-        self.state = torch.get_rng_state()
+        self.state = torch.get_rng_state()  # so that all runs of forward and backward draw the same
         self.linear: set[int | None] = set()
         """The outputs of whose cotangents backward is known to be linear."""
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Random numbers are those of the call, in all runs of forward and backward."""
-        state = torch.get_rng_state()
-        torch.set_rng_state(self.state)
-        try:
-            yield
-        finally:
-            torch.set_rng_state(state)
 
     def forward(self, tensors: Any) -> tuple[Context, Any]:
         args = list(self.args)
@@ -98,7 +88,7 @@ class Custom:
         """The output `n` (None: the only one) of plain arrays."""
 
         def value(*arrays: Any) -> Any:
-            with self.drawing():
+            with drawing_from(self.state):
                 result = self.forward([tensor_of(x) for x in arrays])[1]
             return (result if n is None else result[n]).numpy()
 
@@ -107,7 +97,7 @@ class Custom:
     def pulled(self, tensors: Sequence[Any], n: int | None, cotangent: Any) -> tuple[Any, ...]:
         """What backward gives for a cotangent of output `n`."""
         try:
-            with self.drawing():
+            with drawing_from(self.state):
                 context, result = self.forward(tensors)
                 results = result if isinstance(result, tuple) else (result,)
                 given = [torch.zeros_like(y) if context.materializes else None for y in results]

@@ -21,7 +21,7 @@ from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_
 from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
 from .views import Place
 
-__all__ = ["Restart", "Run", "above", "current", "entered"]
+__all__ = ["Restart", "Run", "above", "current", "drawing_from", "entered"]
 
 Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
@@ -526,6 +526,17 @@ def entered(run: Run) -> Iterator[Run]:
         raise
     finally:
         _active.run = before
+
+
+@contextmanager
+def drawing_from(state: Any) -> Iterator[None]:
+    """Random numbers are those that this state of the generator gives; afterwards it is what it was."""
+    before = torch.get_rng_state()
+    torch.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def recorded(value: Any) -> bool:

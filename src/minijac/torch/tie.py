@@ -102,9 +102,9 @@ def _pulled(tape: Tape, tensors: Sequence[Any], cotangents: Sequence[Any]) -> Se
 
 
 # -- a transformation of it, called ------------------------------------------------------------------------------------
-def outermost(g: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def outermost(g: Callable[..., Any], args: Any, kwargs: Any, lasting: bool = True) -> Any:
     """A function of arrays called with tensors: its results are tensors, tied to those among its arguments, and those
-    that it captured, that require grad."""
+    that it captured, that require grad. What it writes to buffers stays, if `lasting`."""
     run = current()
     if run is not None:  # within a function that is followed already
         result = g(*tree_map(value_in(run), args), **tree_map(value_in(run), kwargs))
@@ -114,7 +114,10 @@ def outermost(g: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     value = value_in(run)
     with entered(run):
         result = g(*tree_map(value, args), **tree_map(value, kwargs))
-    run.commit()
+    if lasting:
+        run.commit()
+    else:
+        run.undo()
     return _as_tensors(run, result)
 
 

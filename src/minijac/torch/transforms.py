@@ -22,7 +22,7 @@ from ..transforms import first, products, second
 from ..transforms import partials as _partials
 from ..views import plan, tape
 from .jacobians import leaves_of, tree_map
-from .run import Restart, Run, current, entered, recorded
+from .run import Restart, Run, current, drawing_from, entered, recorded
 from .tensors import TracedTensor
 from .tie import outermost, value_in
 
@@ -257,18 +257,19 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """``(y, pullback)``; ``pullback(y_bar)`` is a tuple of one cotangent for each primal.
 
-    A pullback runs `f` again, so that what it returns carries torch's autograd too.
+    A pullback runs `f` again, with the same random draws, so that what it returns carries torch's autograd too.
 
     >>> import minijac.torch, torch
     >>> y, pullback = minijac.torch.vjp(torch.sin, torch.zeros(2))
     >>> pullback(torch.ones(2))
     (tensor([1., 1.]),)
     """
-    g = lowered(f)
+    g, state = lowered(f), torch.get_rng_state()
     y = outermost(g, primals, {})
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
-        return outermost(lambda own, cotangent: products.vjp(g, *own)[1](cotangent), (primals, y_bar), {})
+        with drawing_from(state):
+            return outermost(lambda own, bar: products.vjp(g, *own)[1](bar), (primals, y_bar), {}, lasting=False)
 
     return y, pullback
 
