@@ -90,7 +90,7 @@ def test_a_module_that_holds_a_compiled_module_can_be_copied_and_trains():
 def test_programs_of_modules_have_loops_on_small_arrays():
     pytest.importorskip("llvmlite")
     net = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 8)).requires_grad_(False)
-    x = torch.linspace(-1.0, 1.0, 64 * 16).reshape(64, 16)
+    x = torch.linspace(-1.0, 1.0, 32 * 16).reshape(32, 16)
     compiled, arrays = mt.compile(mt.jacobian(net)), mj.compile(mj.jacobian(mt.lowered(net)))
     torch.testing.assert_close(compiled(x), per_sample(net, x), rtol=1e-4, atol=1e-6)
     entry = next(iter(compiled._entries.values()))
