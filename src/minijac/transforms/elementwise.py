@@ -137,7 +137,7 @@ class Partials:
 def shape_of_partials(node: Node, operands: Sequence[tuple[int, int]]) -> tuple[bool, bool]:
     """Whether the partials are the same for all values of the operands, and whether they act entry by entry.
 
-    That is structure, so one entry of each operand tells it, beside constants of any shape.
+    That is structure, so arrays without entries tell it, of a shape that goes with any constant.
     """
     assert isinstance(node.op, Elementwise)
     chosen = [k for k, _ in operands]
@@ -146,17 +146,17 @@ def shape_of_partials(node: Node, operands: Sequence[tuple[int, int]]) -> tuple[
         return True, True
     if any(np.ndim(value) for value in node.params.values()):
         return False, True
-    trace = Trace()
-    y = trace.input(_one_entry(node.out))
-    args = [trace.input(_one_entry(a)) if k in chosen else _one_entry(a) for k, a in enumerate(node.args)]
+    trace, ndim = Trace(), node.out.ndim
+    y = trace.input(_emptied(node.out, ndim))
+    args = [trace.input(_emptied(a, ndim)) if k in chosen else _emptied(a, ndim) for k, a in enumerate(node.args)]
     values = [partial(y, *args, **node.params) if callable(partial) else partial for partial in declared]
     traced = any(isinstance(value, Traced) and value.home is trace for value in values)
     return not traced, all(n.op is None or isinstance(n.op, Elementwise) for n in trace.nodes)
 
 
-def _one_entry(x: Any) -> Any:
+def _emptied(x: Any, ndim: int) -> Any:
     x = value_of(x)
-    return x.reshape(-1)[:1] if np.ndim(x) else x
+    return x.reshape(-1)[:0].reshape(0, *(1,) * ndim) if np.ndim(x) else x
 
 
 def _times(a: Scaled, b: Scaled) -> Scaled:
