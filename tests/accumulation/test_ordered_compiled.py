@@ -235,6 +235,20 @@ def test_what_leaves_the_function_is_in_the_order_that_it_shows():
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("buffer", [np.empty_like, np.copy, lambda order: np.zeros(len(order), int)])
+def test_an_inverse_that_is_written_is_refused_with_the_one_that_is_followed(buffer):
+    def f(x):
+        order = np.argsort(x[:, 0])
+        inverse = buffer(order)
+        inverse[order] = np.arange(len(order))
+        return x[order][inverse]
+
+    close(mj.jacobian(f)(X), mj.jacobian(lambda x: x * 1.0)(X))
+    with pytest.raises(mj.MinijacError) as caught:
+        mj.compile(mj.jacobian(f))(X)
+    mentions(caught.value, "test_ordered_compiled.py:", r"np.argsort\(order\)")
+
+
 def test_nothing_is_moved():
     f, _ = CASES["sorted and back"]
     for way in (mj.jacobian(f), mj.hessian(f)):

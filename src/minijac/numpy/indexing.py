@@ -304,7 +304,10 @@ def _placed(x: Any, index: Any, values: Any, once: bool) -> tuple[Any, Any]:
     xp = namespace(x)
     values = as_array(values, x)
     if x.dtype.kind not in "fc":
-        raise InputError(f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}.")
+        raise InputError(
+            f"update at {user_line()}: expected an array of floats to put values into, got {x.dtype}. Choose among "
+            "integers by np.where; the inverse of an order is np.argsort(order)."
+        )
     values = astype(values, x.dtype, x)
     full = full_index(index, x)
     full = tuple(placed(item, x) if is_array(item) else item for item in full)

@@ -85,8 +85,9 @@ class Symbol(Traced):
         )
         if self.dtype.kind in "iu":
             raise TraceError(
-                got + "Look up positions in a plain array, `table[t]`, by minijac.numpy.take(table, t); an argument "
-                "that the program should depend on, such as a size, goes into static_argnames."
+                got + "Look up positions in a plain array, `table[t]`, by minijac.numpy.take(table, t); invert an "
+                "order, `inverse[order] = np.arange(n)`, by np.argsort(order); an argument that the program should "
+                "depend on, such as a size, goes into static_argnames."
             )
         raise TraceError(
             got + "Expected a program that does not depend on them: write `if` on values as np.where, or leave this "
