@@ -107,6 +107,14 @@ def from_behind(x):
     return z
 
 
+def doubled(x):
+    """As pointers that are followed: the order 2**30 times after another."""
+    order = np.argsort(x[:, 0])
+    for _ in range(30):
+        order = order[order]
+    return np.tanh(x[order] @ W)[np.argsort(order)] * x
+
+
 def steps_in_an_order(x):
     order = np.argsort(x[:, 0])
     v, back = x[order], np.argsort(order)
@@ -125,6 +133,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "along both axes": along_both_axes,
     "along the last axis": along_the_last_axis,
     "by ranks": by_ranks,
+    "doubled": doubled,
     "from behind": from_behind,
     "sorted inside": sorted_inside,
     "steps in an order": steps_in_an_order,

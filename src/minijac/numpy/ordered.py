@@ -180,12 +180,15 @@ def _made(x: Any) -> Any:
 
 def permutes(x: Any) -> bool:
     """Whether a value is one of a program that holds each position of an axis once, in every call."""
-    waiting = [_made(x)]
+    waiting, seen = [_made(x)], set[int]()
     while waiting:
         step = waiting.pop()
         if step is None:
             return False
-        if step.op is not ARGSORT:
+        if (
+            step.op is not ARGSORT and step.out not in seen
+        ):  # `order[order]` again and again has twice as many each time
+            seen.add(step.out)
             waiting += [x.home.maker(n) for n in _rearranged(step, x.home.values, x.shape[0])] or [None]
     return True
 
