@@ -1,5 +1,7 @@
 """torch.autograd.Functions in unusual styles: the derivative is torch's, or an error that names the Function."""
 
+import gc
+
 import pytest
 import torch
 from torch.autograd import Function
@@ -140,3 +142,23 @@ def test_a_function_is_followed_however_it_is_called(f):
     (slope,) = torch.autograd.grad(f(s).sum(), s, create_graph=True)
     slope.sum().backward()
     torch.testing.assert_close(t.grad, s.grad)
+
+
+def test_no_tensor_of_a_call_is_kept():
+    net = torch.nn.Linear(4, 4).double()
+
+    def step():
+        mt.jacobian(lambda x: power(net(x)))(x).pow(2).sum().backward()
+        gc.collect()
+        return sum(isinstance(each, torch.Tensor) for each in gc.get_objects())
+
+    for _ in range(3):
+        before = step()
+    assert [step() for _ in range(5)][-1] == before
+
+
+def test_checks_of_distributions_are_decisions_under_compile():
+    f = mt.jacobian(lambda x: torch.distributions.Normal(x, x.exp()).log_prob(x.sin()))
+    assert f(x).shape == (3, 4, 4)
+    with pytest.raises(mj.TraceError, match="decision"):
+        mt.compile(f)(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from inspect import signature
 from itertools import count
 from types import FunctionType
@@ -66,10 +66,15 @@ class Custom:
     """One call of a Function: which of its arguments are followed, and all others as they were given."""
 
     def __init__(self, cls: Any, args: tuple[Any, ...], at: list[int]) -> None:
-        self.cls, self.args, self.at = cls, args, at
-        self.state = torch.get_rng_state()  # so that all runs of forward and backward draw the same
+        self.cls, self.at = cls, at
+        self.args = [None if k in at else x for k, x in enumerate(args)]  # what is followed is not kept
+        self.state: Any = torch.get_rng_state()
+        """From where all runs of forward and backward draw, so that they draw the same; None where none draws."""
         self.linear: set[int | None] = set()
         """The outputs of whose cotangents backward is known to be linear."""
+
+    def drawing(self) -> Any:
+        return nullcontext() if self.state is None else drawing_from(self.state)
 
     def forward(self, tensors: Any) -> tuple[Context, Any]:
         args = list(self.args)
@@ -88,7 +93,7 @@ class Custom:
         """The output `n` (None: the only one) of plain arrays."""
 
         def value(*arrays: Any) -> Any:
-            with drawing_from(self.state):
+            with self.drawing():
                 result = self.forward([tensor_of(x) for x in arrays])[1]
             return (result if n is None else result[n]).numpy()
 
@@ -97,7 +102,7 @@ class Custom:
     def pulled(self, tensors: Sequence[Any], n: int | None, cotangent: Any) -> tuple[Any, ...]:
         """What backward gives for a cotangent of output `n`."""
         try:
-            with drawing_from(self.state):
+            with self.drawing():
                 context, result = self.forward(tensors)
                 results = result if isinstance(result, tuple) else (result,)
                 given = [torch.zeros_like(y) if context.materializes else None for y in results]
@@ -176,6 +181,8 @@ def applied(cls: Any, args: Any, kwargs: Any) -> Any:
         return _original(cls, *args, **kwargs)
     call = Custom(cls, args, at)
     context, plain = call.forward([tensor_of(array_of(x).copy()) for x in values])
+    if torch.equal(call.state, torch.get_rng_state()):
+        call.state = None
     numbers = [None] if isinstance(plain, Tensor) else list(range(len(plain)))
     results = []
     for n in numbers:

@@ -112,10 +112,12 @@ def _array_of(tensor: Any) -> Any:
             "(x.to_padded_tensor(0.0)), or make it there (x.cpu(), module.to_empty(device='cpu'))."
         )
     if tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
-        what = tensor.dtype if tensor.layout is torch.strided else tensor.layout
+        dense = tensor.layout is torch.strided
+        what = tensor.dtype if dense else tensor.layout
+        advice = "Cast it, and the module, with .float() or .double(); switch autocast off."
         raise InputError(
             f"a tensor of shape {tuple(tensor.shape)}: expected a dense one of float32, float64, integers or bools, "
-            f"got {what}. Cast it, and the module, with .float() or .double(); switch autocast off."
+            f"got {what}. {advice if dense else 'Pass x.to_dense().'}"
         )
     try:
         with _DisableTorchDispatch():

@@ -315,6 +315,7 @@ TABLE.update({
         np.searchsorted(value_of(a), value_of(v), "right" if right or side == "right" else "left"),
     aten.bucketize: lambda x, bins, out_int32=False, right=False:
         np.searchsorted(value_of(bins), value_of(x), "right" if right else "left"),
+    aten._is_all_true: lambda x: np.all(x), aten._is_any_true: lambda x: np.any(x),
     aten.dist: lambda a, b, p=2: vector_norm(np.subtract(*promoted(a, b)), p),
     aten._softmax_backward_data: lambda g, y, dim, dtype: y * (g - np.sum(g * y, axis=dim, keepdims=True)),
     aten._log_softmax_backward_data: lambda g, y, dim, dtype: g - np.exp(y) * np.sum(g, axis=dim, keepdims=True),
