@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+import minijac as mj
+
 torch = pytest.importorskip("torch")
 
 import minijac.torch as mt  # noqa: E402
@@ -95,3 +97,65 @@ def test_the_array_of_a_parameter_is_that_of_what_it_holds():
         change()
         for _ in range(3):
             torch.testing.assert_close(mt.jacobian(layer)(x), layer.weight.expand(3, 4, 4))
+
+
+def steps(draw):
+    """Some operations in turn, and whether all of them are followed to where their result lies."""
+    kinds = {
+        "exp": torch.exp, "twice": lambda y: y * 2.0 + y, "by a row": lambda y: y * y[0],
+        "transposed": lambda y: y.transpose(-1, -2), "flipped": lambda y: y.flip(0), "part": lambda y: y[:, -2:],
+        "written": lambda y: (y * 1.0).mul_(y), "filled": lambda y: (y * 1.0).copy_(torch.sin(y)),
+        "in order": lambda y: y.clone(memory_format=torch.contiguous_format), "kept": lambda y: y.clone(),
+        "turned": lambda y: torch.exp(y).t_() if y.ndim == 2 else y,
+    }  # fmt: skip
+    names = [draw.choice(list(kinds)) for _ in range(draw.randint(0, 4))]
+
+    def f(y):
+        for name in names:
+            y = kinds[name](y)
+        return y
+
+    return f, {*names} <= {"exp", "twice", "kept", "in order"}
+
+
+OF = {
+    "in order": lambda x: x, "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "a part": lambda x: torch.cat([x, x])[len(x) :], "every second": lambda x: torch.stack([x, x], -1)[..., 0],
+}  # fmt: skip
+STRIDED = {
+    "as_strided": lambda y, at: y.as_strided((3, 2), (2, 1), at),
+    "of a view": lambda y, at: y[:, 1:].as_strided((3,), (2,)),
+    "apart": lambda y, at: torch.as_strided_copy(y, (3, 2), (2, 1), at),
+    "put": lambda y, at: y.as_strided_scatter(y.new_ones(2, 2), (2, 2), (2, 1), at),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_strides_are_those_of_torch_or_refused(seed):
+    draw = random.Random(seed)
+    lies, part, at = draw.choice(list(OF)), draw.choice(list(STRIDED)), draw.choice([None, 0, 1])
+    captured = part in ("as_strided", "of a view") and draw.random() < 0.5
+    x = OF[lies](x_of(*draw.choice([(4, 4), (2, 4, 3), (8, 2)])))
+    made, followed = steps(draw)
+    weight = x.clone().set_(x).requires_grad_()
+    f = lambda x: STRIDED[part](made(weight if captured else x), at) * x.flatten()[0]
+    with torch.no_grad():
+        wanted = f(x)
+    try:
+        y, J = mt.value_and_jacobian(f, batch_axis=None)(x)
+    except mj.UnsupportedOperationError:
+        assert lies != "in order" or not followed
+        return
+    torch.testing.assert_close(y, wanted)
+    if part != "put":  # to which torch adds the derivative of entries that were overwritten
+        torch.testing.assert_close(J, torch.autograd.functional.jacobian(f, x))
+
+
+def test_strides_that_are_not_known_are_refused_by_name_with_what_helps():
+    x = x_of(3, 4, 5)
+    f = lambda x: x.transpose(1, 2).exp().as_strided((3, 2), (20, 1))
+    with pytest.raises(mj.UnsupportedOperationError, match=r"as_strided at .*test_views.*expected.*got another"):
+        mt.jacobian(f, batch_axis=None)(x)
+    told = lambda x: x.transpose(1, 2).exp().clone(memory_format=torch.contiguous_format).as_strided((3, 2), (20, 1))
+    for J in (mt.jacobian(told, batch_axis=None), mt.compile(mt.jacobian(told, batch_axis=None))):
+        torch.testing.assert_close(J(x), torch.autograd.functional.jacobian(told, x))

@@ -15,9 +15,10 @@ from ..backend import value_of
 from ..errors import MinijacError
 from .aten.networks import CONV, normalised
 from .aten.registry import TABLE, aten, of_reals
+from .binding import bound
 from .run import Restart, above, current
 from .tensors import TracedTensor
-from .views import Place, contiguous
+from .views import Place, contiguous, refuse_unordered
 
 Tensor = torch.Tensor
 
@@ -38,6 +39,24 @@ def set_data(func: Any, args: Any, kwargs: Any) -> Any:
     with torch.no_grad():
         x.write(run.value(new))
     return None
+
+
+def strided(func: Any, args: Any, kwargs: Any) -> Any:
+    """``x.as_strided`` and its kin as the user writes them; torch's functions go by the strides that they are told."""
+    x = args[0]
+    if type(x) is TracedTensor:
+        refuse_unordered(func.__name__, x.in_order() and (x.root is None or func.__name__.rstrip("_") == "as_strided"))
+    return bound(func, args, kwargs)
+
+
+def cloned(func: Any, args: Any, kwargs: Any) -> Any:
+    if kwargs.get("memory_format") is not torch.contiguous_format:
+        return bound(func, args, kwargs)
+    with torch._C.DisableTorchFunctionSubclass():
+        result = func(*args, **kwargs)
+    if type(result) is TracedTensor:
+        result.ordered = True
+    return result
 
 
 def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -319,6 +338,9 @@ TracedTensor.functions.update(
         Tensor.detach: detached,
         Tensor.data.__get__: detached,
         Tensor.data.__set__: set_data,
+        **dict.fromkeys((torch.clone, Tensor.clone), cloned),
+        **dict.fromkeys((torch.as_strided, torch.as_strided_, Tensor.as_strided, Tensor.as_strided_), strided),
+        **dict.fromkeys((torch.as_strided_copy, torch.as_strided_scatter, Tensor.as_strided_scatter), strided),
         F.linear: _whole(linear),
         torch.matmul: _whole(matmul),
         Tensor.matmul: _whole(matmul),

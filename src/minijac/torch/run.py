@@ -19,7 +19,7 @@ from ..lines import WHOLE, user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
 from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
-from .views import Place
+from .views import Place, refuse_unordered
 
 __all__ = ["Restart", "Run", "above", "current", "drawing_from", "entered"]
 
@@ -360,11 +360,15 @@ def _view(function: Callable[..., Any], run: Run, func: Any, args: Any, kwargs: 
     if type(base) is not TracedTensor:
         if run.shadows and run.shadow(base) is not None:
             return func(*args, **kwargs)  # lies in the same storage
+        if func.overloadpacket is _aten.as_strided:
+            refuse_unordered("as_strided", base.is_contiguous() and not base.storage_offset())
         return run.carried(func.overloadpacket.__name__, function, args, kwargs)
     rest = tuple([tuple(arg) if isinstance(arg, list) else arg for arg in args[1:]])
     place = _place_of_view(func, base.held.dtype, base.place, rest, tuple(kwargs.items()))
-    value = function(run.value(base), *args[1:], **kwargs)
     stopped = not (run.insists or torch.is_grad_enabled())
+    if func.overloadpacket is _aten.as_strided and isinstance(place, Place):  # a part of the root, if not of the base
+        return base.viewed(None, place, stopped)
+    value = function(run.value(base), *args[1:], **kwargs)
     value = _stopped(value) if stopped else value
     if func.overloadpacket in BESIDE:
         return base.beside(value, stopped)
@@ -389,6 +393,7 @@ def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
     value, meta = function(x.read(), *args[1:], **kwargs), packet(x.meta(), *args[1:], **kwargs)
     if x.root is None:
         x.root, x.version = TracedTensor(x.held, run), 0
+        x.root.born, x.root.ordered = x.born, x.ordered
     x.held, x.place_, x.layout_ = value, place_of(meta), None
     with torch._C._DisableTorchDispatch():
         return func(*args, **kwargs)

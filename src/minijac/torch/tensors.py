@@ -14,7 +14,7 @@ from ..foreign import kind_of
 from ..lines import user_line
 from ..numpy.indexing import put
 from ..tape.traced import FIXED, Traced
-from .views import Layout, Place, contiguous, layout_of
+from .views import Layout, Place, contiguous, in_order, layout_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -170,6 +170,10 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     aside: bool = False
     """Whether it is a view that is not part of its root, as the real parts are: it can neither be written nor outlive
     a write."""
+    born: Any = None
+    """What a root held before it was written, if it was: writes leave it where it lies."""
+    ordered: bool = False
+    """Whether it is a root that was asked for in order."""
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
     called: ClassVar[Callable[..., Any]]
@@ -212,6 +216,11 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
             self.layout_ = layout_of(self.root.held.shape, *self.place)
         return self.layout_
 
+    def in_order(self) -> bool:
+        """Whether its root is known to lie in order in torch as well."""
+        root = self if self.root is None or self.aside else self.root
+        return root.ordered or (not root.aside and in_order(root.held if root.born is None else root.born))
+
     def beside(self, value: Any, stopped: bool = False) -> TracedTensor:
         """A view of other numbers than are in memory: real and imaginary parts, a conjugate."""
         result = TracedTensor(value, self.run)
@@ -245,6 +254,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         new = _as_dtype(new, old)
         new = new if new.shape == old.shape else np.broadcast_to(new, old.shape)
         root = self if self.root is None else self.root
+        root.born = root.held if root.born is None else root.born
         if self.stopped or not (self.run.insists or torch.is_grad_enabled()):
             new = value_of(new)
             whole = new if root is self else self.layout_in_root().write(value_of(root.held), new, put)

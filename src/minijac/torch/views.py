@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import MutationError
+from ..errors import MutationError, UnsupportedOperationError
 from ..lines import user_line
+from ..ops.families import Elementwise
+from ..tape.trace import Trace
+from ..tape.traced import Traced, traced
 
-__all__ = ["Layout", "Place", "contiguous", "layout_of"]
+__all__ = ["Layout", "Place", "contiguous", "in_order", "layout_of", "refuse_unordered"]
 
 Shape = tuple[int, ...]
 
@@ -73,6 +76,53 @@ def contiguous(shape: Shape) -> Place:
         strides.append(stride)
         stride *= max(n, 1)
     return Place(shape, tuple(reversed(strides)))
+
+
+def in_order(value: Any) -> bool:
+    """Whether a value is known to lie in memory in order where torch computes it: an array that does, and what is made
+    of such ones entry by entry, which torch lays out as its operands."""
+    found, seen = [value], set()
+    while found:
+        x = found.pop()
+        if not isinstance(x, Traced):
+            if not (isinstance(x, np.ndarray) and x.flags.c_contiguous) or _offset(x.base):
+                return False
+        elif x.index < 0:
+            found.append(x.value)
+        elif type(x.home) is not Trace:
+            return False
+        elif (x.home.serial, x.index) not in seen:
+            seen.add((x.home.serial, x.index))
+            node = x.home.nodes[x.index]
+            if node.op is None:
+                found.append(node.out)
+            elif not isinstance(node.op, Elementwise):
+                return False
+            for p, arg in zip(node.parents, node.args, strict=True):
+                if p >= 0 or isinstance(arg, Traced):
+                    found.append(traced(x.home, p, arg) if p >= 0 else arg)
+                elif not _row(arg):  # kept as a copy, which may lie otherwise
+                    return False
+    return True
+
+
+def _offset(tensor: Any) -> int:
+    """Where a tensor begins in its memory."""
+    return int(tensor.storage_offset()) if hasattr(tensor, "storage_offset") else 0
+
+
+def _row(x: Any) -> bool:
+    return sum(n != 1 for n in np.shape(x)) < 2
+
+
+def refuse_unordered(operation: str, in_order: bool) -> None:
+    """An error where an operation goes by where entries lie in torch's memory, and that is not known."""
+    if not in_order:
+        raise UnsupportedOperationError(
+            f"{operation} at {user_line()}: expected a tensor of which minijac.torch knows that torch has its entries "
+            "in order (contiguous): an argument that is, or what is computed entry by entry of such ones, got another. "
+            "Write x.clone(memory_format=torch.contiguous_format) before it."
+        )
 
 
 class Layout(NamedTuple):
