@@ -64,3 +64,14 @@ def test_hessians_are_those_of_torch_for_each_sample(name):
     g = lambda x: (f(x) ** 2).sum(1)
     wanted = torch.stack([torch.autograd.functional.hessian(lambda s: g(s[None])[0], s) for s in x])
     torch.testing.assert_close(mt.hessian(g)(x), wanted, rtol=1e-8, atol=1e-9)
+
+
+def test_the_determinant_of_a_singular_matrix_is_zero_and_its_derivative_the_cofactors():
+    a = torch.tensor([[[1.0, 2.0], [2.0, 4.0]], [[0.0, 1.0], [0.0, 3.0]], [[2.0, 1.0], [1.0, 3.0]]]).double()
+    cofactors = torch.stack([torch.stack([a[:, 1, 1], -a[:, 1, 0]], 1), torch.stack([-a[:, 0, 1], a[:, 0, 0]], 1)], 1)
+    for f in (torch.det, torch.linalg.det):
+        y, J = mt.value_and_jacobian(f)(a)
+        torch.testing.assert_close(y, f(a))
+        torch.testing.assert_close(J, cofactors)
+    for f in (torch.logdet, lambda a: torch.linalg.slogdet(a)[1]):
+        torch.testing.assert_close(mt.value_and_jacobian(f)(a)[0], f(a))

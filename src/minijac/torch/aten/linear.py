@@ -58,12 +58,12 @@ def _info(a: Any) -> Any:
     return np.zeros(a.shape[:-2], np.int32)
 
 
-def _factors(a: Any) -> tuple[Any, Any]:
+def _factors(a: Any, factor: Any = torch.linalg.lu_factor) -> tuple[Any, Any]:
     """torch's LU and pivots of the plain numbers."""
     value = value_of(a)
     if isinstance(value, Wrapped):
         value._refuse("the pivots of a matrix")  # type: ignore[attr-defined]
-    lu, pivots = torch.linalg.lu_factor(tensor_of(value).clone())
+    lu, pivots, *_ = factor(tensor_of(value).clone())
     return lu.numpy(), pivots.numpy()
 
 
@@ -71,7 +71,7 @@ def _beside(a: Any) -> tuple[Any, Any]:
     """What torch's own derivative would use, which is not asked for; NaN in a recording, where no numbers are known."""
     if isinstance(value_of(a), Wrapped):
         return np.full(a.shape, math.nan, a.dtype), np.zeros(a.shape[:-1], np.int32)
-    return _factors(a)
+    return _factors(a, torch.linalg.lu_factor_ex)  # singular ones too
 
 
 def det(a: Any) -> Any:
