@@ -489,8 +489,9 @@ def test_torchs_tensors_come_in_and_results_go_out():
 # --- random programs ----------------------------------------------------------------------------------------
 
 
-OF_NUMPY = ("np.array(", "np.arange(", "np.flatnonzero(", "where=")
-"""What programs make that is NumPy's, and does not meet arrays of CuPy's, or that CuPy has not on plain arrays."""
+OF_NUMPY = ("np.array(", "np.arange(", "np.flatnonzero(", "where=", "np.argsort(")
+"""What programs make that is NumPy's, and does not meet arrays of CuPy's, or that CuPy has not on plain arrays; and
+orders of samples, which are followed on the host alone."""
 
 
 @pytest.mark.parametrize("part", range(10))

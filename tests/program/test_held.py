@@ -551,7 +551,8 @@ def test_an_import_of_cupy_does_not_slow_down_work_on_numpys_arrays(monkeypatch:
     monkeypatch.setitem(sys.modules, "cupy", None)
     without = calls()
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=type("ndarray", (), {})))
-    assert all(found <= 12 + before for found, before in zip(calls(), without, strict=True)), (calls(), without)
+    carried_out = 9  # operations of f, and those of its derivatives, each of which looks once more whose arrays it has
+    assert all(found <= 2 * carried_out + before for found, before in zip(calls(), without, strict=True)), without
 
 
 def test_values_in_modules_of_modules_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from ..backend import value_of
 from ..errors import MutationError, TraceError
 from ..memo import Memo
 from ..operator.jacobian import Jacobian
+from ..ops import REGISTRY
 from ..program.entry import Entry, recorded_in, run_recorded
 from ..program.ir import Program
 from ..program.record import Foreign
@@ -144,6 +145,12 @@ def _leaves_out(graph: Graph) -> bool:
     return not all(np.all(value_of(mask)) for mask in masks)
 
 
+def _followable(written: Program | None) -> Program | None:
+    """A program, unless an operation of it is a derivative that was given as a black box: that has none of its own."""
+    known = written is not None and all(REGISTRY.get(step.op.name) is step.op for step in written.instructions)
+    return written if known else None
+
+
 def _followed(met: _Met, reads: _Reads, operands: list[Any], ready: Prepared, options: Options) -> Any:
     """The results on values that outer transformations follow: the program's operations, carried out on them."""
     if met.entry is None:
@@ -163,7 +170,7 @@ def _begun(met: _Met, reads: _Reads, operands: list[Any], ready: Prepared, optio
         except (TraceError, MutationError, Foreign):  # a local derivative that looks at numbers
             met.never = True
             return None
-        met.written = recorded_in(met.entry)
+        met.written = _followable(recorded_in(met.entry))
         return result
     entry = met.entry
     met.called += 1
