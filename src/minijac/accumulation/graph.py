@@ -7,6 +7,7 @@ as a whole, on the blocks of its operands or of its outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 from ..algebra.block import Block
@@ -86,6 +87,8 @@ class Graph:
         self._live = live or {}
         """Which entries of the outputs are used, where not all are."""
         self.marked = not self._live and not self.structure.discards
+        self.own: tuple[Mapping[int, tuple[int, int]], ...] = {}, {}
+        """Going forward and in reverse, nodes of whose block only entries of equal positions on two axes are needed."""
 
     def _restrict(self, inputs: set[int], structure: Structure) -> None:
         self.inputs, self.structure = inputs, structure
@@ -101,8 +104,8 @@ class Graph:
     def between(self, source: int, target: int) -> Graph:
         """The part between two nodes, of the same local derivatives."""
         self.mark_live()
-        part: Graph = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
+        part = copy(self)
+        part.own = {}, {}
         part._restrict({source}, Structure(self.nodes, {source}, [target]))
         return part
 
@@ -168,7 +171,7 @@ class Graph:
                         for edge in self._between(i, p, positions):
                             total.add((edge.of_reals(self._real(i)) if i in turned else edge).after(blocks[p]))
                 if total:
-                    block = total.block()
+                    block = total.block().tied(*self.own[0][i]) if i in self.own[0] else total.block()
                     blocks[i] = block.of_reals(self.nodes[i].out.dtype) if i in turned else block
             for p in parents:
                 waiting[p] -= 1
@@ -199,7 +202,7 @@ class Graph:
             total = totals.pop(i, None)
             if total is None:
                 continue
-            block = total.block()
+            block = total.block().tied(*self.own[1][i]) if i in self.own[1] else total.block()
             for p, positions in self._parents(i).items():
                 for edge in self._between(i, p, positions):
                     before = (edge.of_reals(self._real(i)) if i in turned else edge).before(block)
@@ -224,8 +227,8 @@ class Graph:
 
     def part(self, order: Sequence[int], inputs: Iterable[int], outputs: Iterable[int]) -> Graph:
         """Some nodes that follow each other, of the same local derivatives."""
-        part: Graph = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
+        part = copy(self)
+        part.own = {}, {}
         part.order, part.inputs, part.outputs = list(order), set(inputs), list(outputs)
         part._stretched = {}
         return part

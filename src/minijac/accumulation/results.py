@@ -101,7 +101,7 @@ class _Result:
         block = Block(self.y.shape, self.x.shape) if self.block is None else self.block
         batched = not self.full and self.out_axis is not None and self.in_axis is not None
         block = batch_first(block.of_reals(self.dtype), self.out_axis, self.in_axis)
-        block = block.per_sample() if batched else block
+        block = block.tied(0, 0) if batched else block
         terms = merged(block.terms, self.dtype, self.x) if len(block.terms) > 1 else block.terms
         return Jacobian(Block(block.out_shape, block.inp_shape, terms, block.one), self.dtype, self.x, batched)
 

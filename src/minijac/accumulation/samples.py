@@ -14,7 +14,7 @@ from ..places import ANYWHERE, Owners, Place, Where, agreed, in_order_again, own
 from ..tape.trace import Node
 from .graph import Graph
 
-__all__ = ["follow_samples"]
+__all__ = ["carried_to", "follow_samples"]
 
 
 def follow_samples(
@@ -42,7 +42,7 @@ def _follow(graph: Graph, places: dict[int, Where], active: set[int], batch: int
     found: dict[bool, set[Where]] = {True: set(), False: set()}
     for k, p in graph.operands(i):
         if p in places and not _idle(graph, i, k):
-            found[p in active].add(_carried(graph, i, k, places[p], batch))
+            found[p in active].add(carried_to(graph, i, k, places[p], batch))
     mine = found[True] or found[False]
     if len(mine) > 1:
         mine.discard(ANYWHERE)
@@ -80,7 +80,8 @@ def _idle(graph: Graph, i: int, k: int) -> bool:
     return not isinstance(graph.nodes[i].op, Elementwise) and not graph.edge(i, k).parts
 
 
-def _carried(graph: Graph, i: int, k: int, place: Where, batch: int) -> Where:
+def carried_to(graph: Graph, i: int, k: int, place: Where, batch: int) -> Where:
+    """Where a node has the samples that its operand `k` has at a place."""
     if place is None or place is ANYWHERE:
         return place
     node, shape = graph.nodes[i], np.shape(graph.nodes[i].args[k])

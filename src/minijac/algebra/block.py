@@ -121,26 +121,21 @@ class Block:
             self.one,
         )
 
+    def tied(self, out_axis: int, inp_axis: int) -> Block:
+        """Only the entries where two axes of equal length have equal positions."""
+        pairs = [(term, term.out[out_axis] == term.inp[inp_axis]) for term in self.terms]
+        kept = [term if same else restrict(term, out_axis, inp_axis, self.one) for term, same in pairs]
+        return Block(self.out_shape, self.inp_shape, [term for term in kept if term is not None], self.one)
+
     def paired(self, out_axis: int, inp_axis: int) -> Block:
-        """Only the entries where two axes of equal length have equal positions; the input loses that axis."""
+        """The same, and the input loses that axis."""
         rest = [k for k in range(len(self.inp_shape)) if k != inp_axis]
         terms = []
-        for term in self.terms:
-            a, b = term.out[out_axis], term.inp[inp_axis]
-            if a != b:
-                kept = restrict(term, out_axis, inp_axis, self.one)
-                if kept is None:
-                    continue
-                term = kept
+        for term in self.tied(out_axis, inp_axis).terms:
             alone = term.over(term.out, tuple(term.inp[k] for k in rest))
             listed = term.listed and reduced(alone.out, alone.inp, term.inp, term.factors, term.scale, term.conj)
             terms.append(listed or alone)
         return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one)
-
-    def per_sample(self) -> Block:
-        """Only each sample's own entries, samples first on both sides: what couples samples is left out."""
-        terms = [t.over(t.out, (t.out[0], *t.inp)) for t in self.paired(0, 0).terms]
-        return Block(self.out_shape, self.inp_shape, terms, self.one)
 
     def of_reals(self, dtype: np.dtype[Any], backward: bool = False) -> Block:
         """The same map of real numbers, which are the same conjugated; where `dtype` is real, its real part.

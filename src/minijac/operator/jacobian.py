@@ -285,7 +285,7 @@ class Jacobian:
 def _matrix(J: Jacobian, i: int | None) -> Block:
     if i is not None:
         return J[i].block
-    return J.block.per_sample() if J._batched else J.block
+    return J.block.tied(0, 0) if J._batched else J.block
 
 
 def _check(J: Jacobian, v: Any, what: str, name: str, shape: tuple[int, ...], axes: str) -> None:

@@ -35,7 +35,7 @@ def solve(block: Block, rhs: Array, batched: bool, dtype: Any) -> Array:
         solution = solve_banded(bands, rhs.astype(dtype).reshape(batch, n, prod(several)))
         return solution.reshape((*block.inp_shape, *several))
     if any(term.listed for term in block.terms) and not _stands_in(block, rhs) and (lu := _sparse_lu()):
-        matrix = sparse(entries(block.per_sample() if batched else block, dtype)).tocsc()
+        matrix = sparse(entries(block.tied(0, 0) if batched else block, dtype)).tocsc()
         try:
             solution = np.ascontiguousarray(lu(matrix).solve(rhs.astype(dtype).reshape(matrix.shape[0], prod(several))))
         except RuntimeError as error:

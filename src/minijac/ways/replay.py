@@ -302,6 +302,7 @@ def _accumulation(ready: Prepared, options: Options, reads: _Reads, positions: d
             ])  # fmt: skip
             rebuilt.append(Node(node.op, node.parents, operands, node.params, value.get(n), node.where))
         graph = Graph(rebuilt, inputs, ready.nodes, None, ready.graph.listed, ready.graph.structure)
+        graph.own = ready.graph.own
         sources = [value[i] for i in inputs]
         outputs = [value["output", m] if i is None else value[i] for m, i in enumerate(ready.run.output_nodes)]
         return assemble(ready._replace(graph=graph, sources=sources, outputs=outputs), plan, options)
