@@ -30,7 +30,7 @@ from ..numpy.picked import within
 from ..operator.jacobian import Jacobian
 from ..ways.chained import chained
 from ..ways.memory import within_bytes
-from ..ways.own import of_their_own
+from ..ways.own import keep_own
 from ..ways.replay import replayed
 from ..ways.rolled import followed_with_loops
 from ..ways.thorough import settled
@@ -166,7 +166,8 @@ def jacobian(
 def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Recorded, Any]:
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
     ready = smoothed(prepare(f, args, kwargs, options, followed_with_loops if takes_steps else None))
-    ready = of_their_own(ready, options)
+    if ready.mixes:
+        keep_own(ready, options)
     for rows in filter(None, map(within, ready.sources)) if options.structured else ():
         rows._refuse("a structured Jacobian, which tells its shape,")
     if options.max_bytes is not None:

@@ -13,19 +13,18 @@ from ..accumulation.samples import carried_to
 from ..arguments import Options
 from ..places import ANYWHERE, Place, Where
 
-__all__ = ["of_their_own"]
+__all__ = ["keep_own"]
 
 
-def of_their_own(ready: Prepared, options: Options) -> Prepared:
-    """The same, whose graph picks each sample's own entries as soon as it can, if no others are asked for."""
+def keep_own(ready: Prepared, options: Options) -> None:
+    """Have a graph that mixes samples pick each one's own entries as soon as it can, if no others are asked for."""
     graph, ends = ready.graph, {*ready.in_axes, *ready.out_axes}
-    wanted = ready.mixes and options.on_mixing != "full" and None not in ends and not options.structured
+    wanted = options.on_mixing != "full" and None not in ends and not options.structured
     if wanted and len(set(ready.in_axes)) == len(set(ready.out_axes)) == 1 and not (graph.steps or graph.by_positions):
         key = "own", ready.batch, *ready.in_axes
         if key not in graph.structure.found:
             graph.structure.found[key] = _ties(ready, graph)
         graph.own = graph.structure.found[key]
-    return ready
 
 
 def _ties(ready: Prepared, graph: Graph) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
