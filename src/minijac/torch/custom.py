@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from inspect import signature
 from itertools import count
 from types import FunctionType
@@ -195,8 +196,13 @@ def applied(cls: Any, args: Any, kwargs: Any) -> Any:
     return results[0] if isinstance(plain, Tensor) else tuple(results)
 
 
-_apply: Any = vars(torch.autograd.Function)["apply"].__func__
-_original = FunctionType(_apply.__code__, _apply.__globals__, _apply.__name__, _apply.__defaults__, _apply.__closure__)
+_found: Any = vars(torch.autograd.Function)["apply"]
+"""A class method, in Python, or in C since torch 2.14."""
+_apply: Any = _found.__func__ if isinstance(_found, classmethod) else None
+
+
+def _original(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    return (_found.__get__(None, cls) if _apply is None else partial(_copy, cls))(*args, **kwargs)
 
 
 def _following() -> Any:
@@ -212,7 +218,17 @@ def _following() -> Any:
     return apply.__code__
 
 
-_own, _following_code = _apply.__code__, _following()
+if _apply is not None:
+    _own, _following_code = _apply.__code__, _following()
+    _copy = FunctionType(_own, _apply.__globals__, _apply.__name__, _apply.__defaults__, _apply.__closure__)
+
+
+def _switch(follows: bool) -> None:
+    if _apply is not None:
+        _apply.__code__ = _following_code if follows else _own
+    else:  # an `apply` bound to a name before is torch's
+        here = classmethod(lambda cls, *args, **kwargs: applied(cls, args, kwargs))
+        torch.autograd.Function.apply = here if follows else _found
 
 
 @contextmanager
@@ -220,14 +236,14 @@ def followed() -> Iterator[None]:
     """While a run lasts, Functions look whether their arguments are followed; other threads see no difference."""
     with _lock:
         _depth[0] += 1
-        _apply.__code__ = _following_code
+        _switch(True)
     try:
         yield
     finally:
         with _lock:
             _depth[0] -= 1
             if not _depth[0]:
-                _apply.__code__ = _own
+                _switch(False)
 
 
 around.append(followed)
