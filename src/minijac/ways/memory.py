@@ -278,10 +278,13 @@ class _Rehearsal:
             plan = Plan(direction)
             if direction == "mixed":
                 plan = self._mixed_plan()
-            for size in self._chunk_sizes(direction):
-                way = self._most_samples(plan, size, room)
+            every, *some = self._chunk_sizes(direction)
+            way = self._most_samples(plan, every, room)  # structure may take less than one dense seed
+            if way.peak_bytes > room and some:
+                way = self._most_samples(plan, some[-1], room)
                 if way.peak_bytes <= room:
-                    break
+                    fewer = (self._most_samples(plan, size, room) for size in some)
+                    way = next(way for way in fewer if way.peak_bytes <= room)
             found.append(way)
         return found
 
@@ -311,6 +314,9 @@ class _Rehearsal:
         """As many samples at a time as fit, or one. What it takes grows with them, at most in a straight line."""
         if self.batch is None:
             return self.rehearsed(plan, None, chunk_size)
+        one = self.rehearsed(plan, 1, chunk_size)
+        if one.peak_bytes > room:
+            return one
         low, high = (self.rehearsed(plan, min(n, self.batch), chunk_size) for n in PROBES)
         grown = max((high.peak_bytes - low.peak_bytes) / (PROBES[1] - PROBES[0]), 1.0)
         count = int(min(self.batch, PROBES[1] + (room - high.peak_bytes) / grown))
@@ -320,7 +326,7 @@ class _Rehearsal:
             if way.peak_bytes <= room:
                 return way
             count = min(count - 1, int(count * room / way.peak_bytes))
-        return self.rehearsed(plan, 1, chunk_size)
+        return one
 
 
 PROBES = (2, 4)
