@@ -128,9 +128,14 @@ power = Power.apply
 """Bound to a name before anything is followed, as torch's documentation has it."""
 
 
-@pytest.mark.parametrize(
-    "f", [power, lambda x: power(x), lambda x: Power.apply(x, 3.0), lambda x: Power.apply(x, exponent=3.0)]
-)
+in_c = super(Function, Power).apply
+"""What `apply` is from torch 2.14 on: no Python, and without defaults."""
+
+
+@pytest.mark.parametrize("f", [
+    power, lambda x: power(x), lambda x: Power.apply(x, 3.0), lambda x: Power.apply(x, exponent=3.0),
+    lambda x: in_c(x, 3.0), lambda x: in_c(x.sin(), 3.0) * each(x)[:, :4]
+])  # fmt: skip
 def test_a_function_is_followed_however_it_is_called(f):
     wanted = reverse_mode(f)
     assert wanted.any()
@@ -142,6 +147,22 @@ def test_a_function_is_followed_however_it_is_called(f):
     (slope,) = torch.autograd.grad(f(s).sum(), s, create_graph=True)
     slope.sum().backward()
     torch.testing.assert_close(t.grad, s.grad)
+
+
+def test_a_function_is_constant_where_torch_has_no_grad():
+    for apply in (power, in_c, Power.apply):
+
+        def f(x, apply=apply):
+            with torch.no_grad():
+                y = apply(x, 3.0)
+            return x * y
+
+        torch.testing.assert_close(mt.jacobian(f)(x), reverse_mode(f))
+
+
+def test_a_forward_called_by_its_name_is_followed_as_any_function():
+    f = lambda x: Power.forward(x, 3.0) + power(x)
+    torch.testing.assert_close(mt.jacobian(f)(x), reverse_mode(f))
 
 
 def test_no_tensor_of_a_call_is_kept():

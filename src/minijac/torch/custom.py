@@ -6,13 +6,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from inspect import signature
 from itertools import count
-from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import BackwardCFunction, FunctionMeta
 
 from ..accumulation.graph import Graph
 from ..algebra.block import Block
@@ -158,29 +157,25 @@ class Custom:
         return edge
 
 
-def applied(cls: Any, args: Any, kwargs: Any) -> Any:
-    """A call of a Function while a run lasts."""
-    run = current()
-    if run is None:
-        return _original(cls, *args, **kwargs)
-    if cls.setup_context is not torch.autograd.Function.setup_context:  # torch binds names and defaults then alone
-        bound = signature(cls.forward).bind(*args, **kwargs)
-        bound.apply_defaults()
-        args, kwargs = bound.args, bound.kwargs
+def applied(run: Run, cls: Any, forward: Callable[..., Any], *given: Any) -> Any:
+    """What torch takes for the forward of a Function whose `apply` was called while a run lasts."""
+    takes_context = cls.setup_context is torch.autograd.Function.setup_context
+    args = given[1:] if takes_context else given
     at = [k for k, x in enumerate(args) if isinstance(x, Tensor) and run.follows_one(x)]
-    if not at or kwargs:
-        return _original(cls, *args, **kwargs)
-    if cls.__module__ == "torch.utils.checkpoint":  # the function itself, and a flag
-        return args[0](*args[2:])
+    if not at:
+        return forward(*given)
     if run.autograd:
         raise UnsupportedOperationError(
             f"{cls.__name__} at {user_line()}: got a torch.autograd.Function in a function that asks torch's "
             "autograd for derivatives. Write one of the two in torch's operations."
         )
-    values = [run.value(args[k]) for k in at]
-    if not torch.is_grad_enabled():
-        return _original(cls, *args, **kwargs)
-    call = Custom(cls, args, at)
+    with torch.enable_grad():
+        if cls.__module__ == "torch.utils.checkpoint":  # the function itself, and a flag
+            return args[0](*args[2:])
+        return _carried_out(run, Custom(cls, args, at), [run.value(args[k]) for k in at])
+
+
+def _carried_out(run: Run, call: Custom, values: Sequence[Any]) -> Any:
     context, plain = call.forward([tensor_of(array_of(x).copy()) for x in values])
     if torch.equal(call.state, torch.get_rng_state()):
         call.state = None
@@ -191,44 +186,33 @@ def applied(cls: Any, args: Any, kwargs: Any) -> Any:
         if not isinstance(y, Tensor) or not y.is_floating_point() or id(y) in context.fixed:
             results.append(y)
             continue
-        op = Op(f"{cls.__name__}_{next(_serial)}", call.value(n), call.edge(n))
+        op = Op(f"{call.cls.__name__}_{next(_serial)}", call.value(n), call.edge(n))
         results.append(run.result(op(*values)))
     return results[0] if isinstance(plain, Tensor) else tuple(results)
 
 
-_found: Any = vars(torch.autograd.Function)["apply"]
-"""A class method, in Python, or in C since torch 2.14."""
-_apply: Any = _found.__func__ if isinstance(_found, classmethod) else None
+# -- where a call is met: `apply` may be a name that was bound to before, and from torch 2.14 on is no Python ------------
+_opened = threading.local()
 
 
-def _original(cls: Any, *args: Any, **kwargs: Any) -> Any:
-    return (_found.__get__(None, cls) if _apply is None else partial(_copy, cls))(*args, **kwargs)
+def _opens(_: Any) -> None:
+    """torch makes the context of a call, in the mode in which the user calls; next it asks for the forward."""
+    _opened.grad = torch.is_grad_enabled()
 
 
-def _following() -> Any:
-    """The code that stands in torch's own function, so that an ``apply`` bound to a name before is met as well."""
-    __class__ = torch.autograd.Function  # which torch's has in its closure
-
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        from minijac.torch.custom import applied  # the globals are torch's
-
-        __class__  # noqa: B018
-        return applied(cls, args, kwargs)
-
-    return apply.__code__
-
-
-if _apply is not None:
-    _own, _following_code = _apply.__code__, _following()
-    _copy = FunctionType(_own, _apply.__globals__, _apply.__name__, _apply.__defaults__, _apply.__closure__)
+def _forward_of(cls: Any) -> Any:
+    forward = next(vars(base)["forward"] for base in cls.__mro__ if "forward" in vars(base)).__get__(None, cls)
+    run, followed = current(), vars(_opened).pop("grad", False)
+    if run is None or not followed or not issubclass(cls, torch.autograd.Function):
+        return forward
+    return partial(applied, run, cls, forward)
 
 
 def _switch(follows: bool) -> None:
-    if _apply is not None:
-        _apply.__code__ = _following_code if follows else _own
-    else:  # an `apply` bound to a name before is torch's
-        here = classmethod(lambda cls, *args, **kwargs: applied(cls, args, kwargs))
-        torch.autograd.Function.apply = here if follows else _found
+    if follows:
+        FunctionMeta.forward, BackwardCFunction.__init__ = property(_forward_of), _opens
+    else:
+        del FunctionMeta.forward, BackwardCFunction.__init__
 
 
 @contextmanager
@@ -236,7 +220,8 @@ def followed() -> Iterator[None]:
     """While a run lasts, Functions look whether their arguments are followed; other threads see no difference."""
     with _lock:
         _depth[0] += 1
-        _switch(True)
+        if _depth[0] == 1:
+            _switch(True)
     try:
         yield
     finally:
