@@ -468,13 +468,37 @@ from minijac.program.cpu.native.llvm import compiled
 text = "define i32 @f(ptr %a, ptr %b) {{\\n ret i32 {}\\n}}\\n"
 for _ in range(2):
     functions = [compiled(text.format(k), "f", 2) for k in range(50)]
-    assert functions[7](None, None) == 7
+    assert functions[7].call(None, None) == 7
+    more = [compiled(text.format(k), "f", 2) for k in range(50, 60)]
+    assert [function.call(None, None) for function in (*more, *functions)] == [*range(50, 60), *range(50)]
     compiled.cache_clear()
+    del more[1:], functions[1:]
+    gc.collect()
+    assert (more[0].call(None, None), functions[0].call(None, None)) == (50, 0)
+    del more
     del functions
     gc.collect()
 """
 
 
-def test_machine_code_ends_one_by_one():
+def test_functions_that_wait_are_made_as_one_module(monkeypatch):
+    from llvmlite import binding
+
+    modules, parse = [], binding.parse_assembly
+    monkeypatch.setattr(binding, "parse_assembly", lambda text: modules.append(text) or parse(text))
+    llvm.compiled.cache_clear()
+    bound.function_of.cache_clear()
+    x, out = np.linspace(-2.0, 2.0, 40), [np.empty(40) for _ in range(3)]
+    spellings = ["exp({})", "sin({})", "exp({} * {})"]
+    loops = [bound.bound(x.dtype, x.shape, [(s, (0, 0), 1)], [x, y], 1) for s, y in zip(spellings, out, strict=True)]
+    assert not modules
+    for loop in loops:
+        loop()
+    assert len(modules) == 1
+    for found, expected in zip(out, (np.exp(x), np.sin(x), np.exp(x * x)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-15)
+
+
+def test_machine_code_ends_with_the_last_of_the_functions_that_were_made_together():
     """In a process of its own: what is freed twice ends it."""
     subprocess.run([sys.executable, "-c", ENDS], check=True)

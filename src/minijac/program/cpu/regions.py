@@ -42,9 +42,10 @@ TOO_SLOW = 1.3
 """Candidates that take so many times as long as the best are not timed further; two end the search for smaller ones."""
 RELIED = 1.2
 """So many times as long one thread may take as several, which wait for each other where a CPU is busy otherwise."""
-SETTLE = 0.12
+SETTLE, IDLE = 0.12, 2e-3
 """Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need:
-OpenBLAS's take turns with whatever else runs there for 2**28 cycles after each product that used them."""
+OpenBLAS's take turns with whatever else runs there for 2**28 cycles after each product that used them. They have
+before, where this process takes no time of a processor for so many seconds."""
 
 
 class _Blas:
@@ -322,8 +323,6 @@ class Tiles:
     def _fastest(self, arrays: Sequence[Any]) -> Schedule:
         """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
         batch, count = self._region.batch, threads()
-        if count > 1:
-            time.sleep(SETTLE)
         tried = self._halved(arrays, count)
         best = min(tried, key=_time)
         soon = count > 1 and best.seconds < SOON
@@ -362,6 +361,8 @@ class Tiles:
         timed.call(arrays)
         if timed.seconds <= LONG:
             timed.calls.clear()
+            if count > 1:
+                _settle()
         while len(timed.calls) < ROUNDS + more and sum(timed.calls) < ENOUGH:
             timed.call(arrays)
         return timed
@@ -419,6 +420,16 @@ class Timed:
     def seconds(self) -> float:
         """Of a call that little else on the machine has disturbed, and not by luck alone."""
         return sorted(self.calls)[len(self.calls) // 4]
+
+
+def _settle() -> None:
+    """Until no thread of BLAS waits for work any more, on cores that are to be timed."""
+    end = time.perf_counter() + SETTLE
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(IDLE)
+        if time.process_time() - before < IDLE / 4:
+            return
 
 
 def _time(timed: Timed) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import checks
 from .checks import Axes
-from .llvm import address_of, compiled
+from .llvm import Function, compiled
 from .loops import Loop, Operand, lanes_of, text_of
 
 __all__ = ["Bound", "Spelled", "bound", "merged", "whole"]
@@ -25,11 +25,11 @@ Spelled = Sequence[tuple[str, tuple[int, ...], int]]
 class Bound:
     """A function and its tables, called with the arrays that are other ones in every call."""
 
-    __slots__ = ("_loop", "addresses", "arrays", "axes", "entry", "function", "table")
+    __slots__ = ("_loop", "addresses", "arrays", "axes", "function", "places", "table")
 
     def __init__(
         self,
-        function: Callable[..., int],
+        function: Function,
         addresses: Any,
         table: Any,
         arrays: Sequence[Any],
@@ -39,12 +39,12 @@ class Bound:
         self.function, self.addresses, self.table, self.arrays, self._loop = function, addresses, table, arrays, loop
         self.axes = axes
         """Of its table, for each array what it is read or written along."""
-        self.entry = address_of(function), addresses.ctypes.data, table.ctypes.data, 0
-        """Addresses: of the function, its tables, and of what is called where an argument is beyond what it takes."""
+        self.places = addresses.ctypes.data, table.ctypes.data
+        """Where its tables are."""
 
     def __repr__(self) -> str:
         steps = () if self._loop is None else self._loop.steps
-        return f"{self.function.__name__}({'; '.join(spelling for spelling, *_ in steps)})"
+        return f"{self.function.name}({'; '.join(spelling for spelling, *_ in steps)})"
 
     def __call__(self, *given: Any) -> None:
         if checks.CHECKED:
@@ -61,14 +61,13 @@ class Bound:
 
     def run(self, *given: Any) -> None:
         """Carry it out, unchecked."""
-        _, places, numbers, _ = self.entry
-        if self.function(places, numbers, *given):
-            self.exact()(places, numbers, *given)
+        if self.function.call(*self.places, *given):
+            self.exact().call(*self.places, *given)
 
     @property
     def leaves(self) -> bool:
         """Whether it may end in the middle, as an argument is beyond what it takes."""
-        return self._loop is not None and bool(self.function.leaves)  # type: ignore[attr-defined]
+        return "\nbeyond:" in self.function.text
 
     def moved(self, places: dict[int, Any]) -> Bound:
         """The same on other memory: where an array has its memory is known, or is added."""
@@ -80,9 +79,9 @@ class Bound:
             addresses[k] += arrays[k].ctypes.data - root.ctypes.data
         return Bound(self.function, addresses, self.table, arrays, self.axes, self._loop)
 
-    def exact(self) -> Callable[..., int]:
+    def exact(self) -> Function:
         """The function that takes any argument."""
-        return self.function if self._loop is None else function_of(self._loop._replace(exact=True))
+        return function_of(self._loop._replace(exact=True)) if self._loop and self.leaves else self.function
 
 
 def whole(array: Any) -> Any:
@@ -167,12 +166,9 @@ def _axes(loop: Loop, table: Any) -> Sequence[Axes]:
 
 
 @lru_cache(4096)
-def function_of(loop: Loop) -> Callable[..., int]:
+def function_of(loop: Loop) -> Function:
     """One function for all programs that have the loop: it depends on no sizes and no numbers."""
-    text = text_of(loop)
-    function = compiled(text, "loop", 2 + sum(operand.given for operand in loop.operands))
-    function.leaves = "\nbeyond:" in text  # type: ignore[attr-defined]  # may, where an argument is beyond what it takes
-    return function
+    return compiled(text_of(loop), "loop", 2 + sum(operand.given for operand in loop.operands))
 
 
 def _layout(

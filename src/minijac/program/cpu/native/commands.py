@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from ..code import Place
 from . import checks
 from .bound import Bound, bound, whole
 from .checks import Axes
-from .llvm import address_of
 from .products import in_rows, multiplied, worthwhile
 from .reductions import STARTS, reduced
 from .runner import gemm, work
@@ -280,12 +279,21 @@ class Tile:
     """The commands of a tile's program, for one thread."""
 
     def __init__(
-        self, commands: Sequence[Bound], source: str, slots: Sequence[Slot], known: Sequence[Any], nbytes: int
+        self,
+        commands: Sequence[Bound],
+        source: str,
+        slots: Sequence[Slot],
+        known: Sequence[Any],
+        nbytes: int,
+        exact: bool = False,
     ) -> None:
-        """Put commands together; `known` are the arrays, beside the slots', that they only read."""
+        """Put commands together; `known` are the arrays, beside the slots', that they only read.
+
+        With `exact`, the exact forms of functions are at hand from the first call on.
+        """
         self.nbytes, self.source, self.slots = nbytes, source, slots
         self._commands, self._known = commands, known
-        self._exact: list[Any] = []
+        self._exact = [command.exact() for command in commands] if exact else []
         patches: list[int] = []
         bounds = [np.lib.array_utils.byte_bounds(slot.array) for slot in slots]
         for command in self._commands:
@@ -295,9 +303,23 @@ class Tile:
                     if low <= address < high:
                         cell = cells.ctypes.data + k * cells.itemsize
                         patches += [cell, number, address - slot.array.ctypes.data, slot.step]
-        entries = [entry for command in self._commands for entry in command.entry]
-        self._table = np.array([len(self._commands), len(patches) // 4, *patches, *entries], np.int64)
-        self.address = self._table.ctypes.data
+        self._patches = patches
+
+    @cached_property
+    def _table(self) -> Any:
+        """What the runner reads: made when a call needs it, so that the functions of many tiles are made at once."""
+        exact = [function.address for function in self._exact] or [0] * len(self._commands)
+        entries = [
+            number
+            for command, other in zip(self._commands, exact, strict=True)
+            for number in (command.function.address, *command.places, other)
+        ]
+        return np.array([len(self._commands), len(self._patches) // 4, *self._patches, *entries], np.int64)
+
+    @cached_property
+    def address(self) -> int:
+        """Where its table is."""
+        return int(self._table.ctypes.data)
 
     def again(self) -> Tile:
         """The same for another thread: with memory of its own for what the commands write."""
@@ -323,10 +345,9 @@ class Tile:
 
     def make_exact(self) -> None:
         """Have the exact forms of functions at hand."""
+        self._exact = [command.exact() for command in self._commands]
         first = len(self._table) - 4 * len(self._commands)
-        for k, command in enumerate(self._commands):
-            self._exact.append(command.exact())
-            self._table[first + 4 * k + 3] = address_of(self._exact[-1])
+        self._table[first + 3 :: 4] = [function.address for function in self._exact]
 
 
 def carried_out(
@@ -339,7 +360,7 @@ def carried_out(
             (rest if rest is not None and order[t] == count - 1 else tile).checked(order[t], arrays)
         return
     table = np.array([count, -1, bases.ctypes.data, tile.address, 0 if rest is None else rest.address], np.int64)
-    while (missing := work()(counter.ctypes.data, table.ctypes.data)) >= 0:
+    while (missing := work().call(counter.ctypes.data, table.ctypes.data)) >= 0:
         for each in (tile, rest):
             if each is not None:
                 each.make_exact()

@@ -9,12 +9,13 @@ import importlib.util
 import os
 import platform
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from typing import Any
 
-__all__ = ["address_of", "available", "compiled", "library_function", "vector_bytes"]
+__all__ = ["Function", "address_of", "available", "compiled", "library_function", "vector_bytes"]
 
 
 @cache
@@ -65,21 +66,63 @@ def _target() -> Callable[[], Any]:
     return partial(target.create_target_machine, cpu=cpu, features=features, opt=2, jit=True)
 
 
-@lru_cache(4096)
-def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) -> Callable[..., int]:
-    """The function of that name in a module's text, which takes addresses or, as `ctypes.py_object`, Python's objects.
+class Function:
+    """A function of machine code, of the name that it has in a module's text, called with addresses and objects.
 
-    Python's lock is let go of while it runs.
+    It is made when it is first wanted, with all that wait by then: what a module takes beside the code of its functions
+    is a third of a loop's time. Python's lock is let go of while it runs.
     """
-    from llvmlite import binding
 
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(text), _target()())
-    engine.finalize_object()
-    kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2)]
-    function = ctypes.CFUNCTYPE(result, *kinds)(engine.get_function_address(name))
-    function.__name__ = name  # type: ignore[attr-defined]
-    function.engine = engine  # type: ignore[attr-defined]  # which holds the code
-    return function
+    __slots__ = ("_address", "_engine", "_kind", "call", "name", "text")
+
+    def __init__(self, text: str, name: str, parameters: int, result: Any) -> None:
+        self.text, self.name = text, name
+        self.call: Callable[..., int] = self._first
+        """The function itself, after its first call."""
+        self._kind = ctypes.CFUNCTYPE(result, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.py_object] * (parameters - 2))
+        self._address = 0
+        self._engine: Any = None  # which holds the code
+        _WAITING.append(self)
+
+    @property
+    def address(self) -> int:
+        """Where its code is."""
+        if not self._address:
+            with _MAKING:
+                if not self._address:
+                    self._make_all()
+        return self._address
+
+    def _first(self, *args: Any) -> int:
+        self.call = self._kind(self.address)
+        return self.call(*args)
+
+    def _make_all(self) -> None:
+        """All that wait, as one module."""
+        from llvmlite import binding
+
+        functions, declared = {self: None}, dict[str, None]()
+        while _WAITING:  # another thread may add to them
+            functions[_WAITING.pop()] = None
+        texts = []
+        for k, function in enumerate(functions):
+            lines = function.text.replace(f"@{function.name}(", f"@f{k}(").splitlines()
+            declared |= dict.fromkeys([line for line in lines if line.startswith("declare ")])
+            texts += [line for line in lines if not line.startswith("declare ")]
+        engine = binding.create_mcjit_compiler(binding.parse_assembly("\n".join([*declared, *texts])), _target()())
+        engine.finalize_object()
+        for k, function in enumerate(functions):
+            function._address, function._engine = engine.get_function_address(f"f{k}"), engine
+
+
+_WAITING: list[Function] = []
+_MAKING = threading.Lock()
+
+
+@lru_cache(4096)
+def compiled(text: str, name: str, parameters: int, result: Any = ctypes.c_int) -> Function:
+    """The function of that name in a module's text, which takes two addresses and then Python's objects."""
+    return Function(text, name, parameters, result)
 
 
 def address_of(function: Any) -> int:

@@ -49,9 +49,8 @@ class Mixed(Code):
     def _end_run(self) -> None:
         run, self._run = self._run, Commands(self._libraries)
         if run.commands:
-            tile = Tile(run.commands, "", [], [], 0)
-            tile.make_exact()  # before a call asks for it, which would begin anew with what it has changed
-            super().__call__(partial(_carried_out, tile))
+            # exact, as a call that asked for that would begin anew with what it has changed
+            super().__call__(partial(_carried_out, Tile(run.commands, "", [], [], 0, exact=True)))
 
 
 def _carried_out(tile: Tile) -> None:

@@ -6,7 +6,7 @@ ends where the axis does, and does again what the one before it did. Rows narrow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from .bound import Bound
 from .checks import Axes
-from .llvm import compiled, vector_bytes
+from .llvm import Function, compiled, vector_bytes
 from .text import Text
 
 __all__ = ["in_rows", "multiplied", "worthwhile"]
@@ -94,7 +94,7 @@ def _axes(form: Product, table: Any) -> Sequence[Axes]:
 
 
 @lru_cache(1024)
-def _function(form: Product) -> Callable[..., int]:
+def _function(form: Product) -> Function:
     return compiled(_Text(form).text(), "product", 2)
 
 

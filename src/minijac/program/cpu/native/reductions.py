@@ -6,7 +6,7 @@ else they go along a reduced axis, and the entries of the last one are combined 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from .bound import Bound, merged
 from .checks import Axes
-from .llvm import compiled
+from .llvm import Function, compiled
 from .loops import lanes_of
 from .text import Text
 
@@ -71,7 +71,7 @@ def _strides(x: Any) -> tuple[int, ...]:
 
 
 @lru_cache(1024)
-def _function(form: Reduction) -> Callable[..., int]:
+def _function(form: Reduction) -> Function:
     return compiled(_Text(form).text(), "reduction", 2)
 
 

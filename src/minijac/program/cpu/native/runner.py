@@ -7,12 +7,11 @@ written into the tables before its commands run. Python is not needed: its lock 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from .llvm import address_of, compiled
+from .llvm import Function, address_of, compiled
 
 __all__ = ["gemm", "work"]
 
@@ -149,13 +148,13 @@ NAMES = (
 
 
 @cache
-def work() -> Callable[[int, int], int]:
+def work() -> Function:
     """Carry out tiles until none is left, which gives -1; or to one that needs an exact form: the tile's number."""
     return compiled(_WORK, "work", 2, ctypes.c_int64)
 
 
 @cache
-def gemm(libraries: tuple[Any, ...], char: str) -> Callable[[int, int], int] | None:
+def gemm(libraries: tuple[Any, ...], char: str) -> Function | None:
     """The product of a stack of matrices by NumPy's BLAS, for float32 (f) or float64 (d)."""
     letter = "s" if char == "f" else "d"
     for library in libraries:
