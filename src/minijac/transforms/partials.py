@@ -9,9 +9,8 @@ and what no result needs is never computed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import combinations, product
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,12 +46,13 @@ from ..ways.thorough import settled
 from .curvature import curved_bytes, outright, slope
 from .dask import chunkwise
 from .elementwise import Partials, Scaled, shape_of_partials
+from .indices import MultiIndex, dealt, greatest, parted, parts_of
 from .products import jvp
+from .pulled import Pulled, worth_pulling
 from .roots import refuse_order, smoothed
 
 __all__ = ["coefficients", "partials"]
 
-MultiIndex: TypeAlias = tuple[int, ...]
 Coefficient: TypeAlias = "Block | Array"
 """A block from the shape ``()`` while it is known by structure (a derivative of the input), then an array that
 broadcasts to the value's shape: of length one along axes where it is constant."""
@@ -92,7 +92,8 @@ def partials(
         InputError: x is not ``(B, n)``, or a multi-index is not a tuple of ints within ``range(n)``.
 
     Cost: a forward pass of `f`, and about as much again for each multi-index and each part of one, shared among them;
-    where samples mix, that for each sample.
+    those that are part of no other cost one reverse pass in all for each number of y in a sample, if that is less and
+    there is no `max_bytes`; where samples mix, all that for each sample.
     The Hessian, or the Jacobian, is not formed. Source: Faa di Bruno's formula; Griewank and Walther, Evaluating
     Derivatives (2008), chapter 13.
 
@@ -145,9 +146,10 @@ def _results(
     sources = {i: 0 if axis else 1 for i, axis in zip(ready.run.inputs, ready.in_axes, strict=True)}
     size = options.chunk_size or _indices_at_a_time(ready, wanted, args, options) or max(len(wanted), 1)
     leaves: list[list[Any]] = [[] for _ in ready.outputs]
+    batch = ready.batch if sample is None and options.max_bytes is None else None
     for start in range(0, len(wanted), size):
         chunk = wanted[start : start + size]
-        found = coefficients(ready.graph, sources, {index for index in chunk if index}, sample)
+        found = coefficients(ready.graph, sources, {index for index in chunk if index}, sample, batch)
         for results, y, i, axis in zip(leaves, ready.outputs, ready.run.output_nodes, ready.out_axes, strict=True):
             for index in chunk:
                 derivative = None if i is None else found.get(i, {}).get(index)
@@ -234,11 +236,16 @@ def _result(y: Any, coefficient: Coefficient | None, axis: int) -> Any:
 
 # -- the pass ----------------------------------------------------------------------------------------------------------
 def coefficients(
-    graph: Graph, sources: Mapping[int, int], wanted: set[MultiIndex], sample: int | None = None
+    graph: Graph,
+    sources: Mapping[int, int],
+    wanted: set[MultiIndex],
+    sample: int | None = None,
+    batch: int | None = None,
 ) -> dict[int, Coefficients]:
     """The wanted coefficients of the graph's outputs; `sources` are the inputs, with the axis of their features.
 
-    They are those by the input of one sample, or of all, where those do not mix.
+    They are those by the input of one sample, or of all, where those do not mix. With their number `batch` given, those
+    that no other one is made of may be pulled back, which holds derivatives by all nodes.
     """
     if not wanted:
         return {}
@@ -246,21 +253,34 @@ def coefficients(
     keep = set(graph.outputs)
     waiting = Counter(p for i in graph.order for _, p in graph.operands(i))
     found: dict[int, Coefficients] = {}
+    ends = greatest(wanted)
+    pulled = Pulled(graph) if batch and worth_pulling(graph, batch, len(ends)) else None
     first = 0  # features are counted on from one input to the next
     for i, axis in sources.items():
         x = graph.nodes[i].out
         own = range(first, first := first + x.shape[axis])
         found[i] = {index: _one_hot(x, axis, index[0] - own.start, sample) for index in needed.get(i, ())
                     if len(index) == 1 and index[0] in own}  # fmt: skip
+        if pulled:
+            pulled.take(i, _popped(found[i], ends, x.shape))
     for i in graph.order:
         operands = {k: found[p] for k, p in graph.operands(i) if found.get(p)}
         if operands:
             found[i] = rules[i].apply(operands, sorted(needed[i], key=len))
+            if pulled:
+                pulled.take(i, _popped(found[i], ends, graph.nodes[i].out.shape))
         for _, p in graph.operands(i):
             waiting[p] -= 1
             if not waiting[p] and p not in keep:
                 found.pop(p, None)
+    for (o, index), block in pulled.found.items() if pulled else ():
+        if block.terms:
+            found.setdefault(o, {})[index] = _block_array(block, graph.nodes[o].out)
     return found
+
+
+def _popped(own: Coefficients, indices: set[MultiIndex], shape: Shape) -> dict[MultiIndex, Block]:
+    return {index: _as_block(own.pop(index), shape) for index in indices & own.keys()}
 
 
 def _rules(graph: Graph, wanted: set[MultiIndex]) -> tuple[dict[int, Any], dict[int, set[MultiIndex]]]:
@@ -269,15 +289,10 @@ def _rules(graph: Graph, wanted: set[MultiIndex]) -> tuple[dict[int, Any], dict[
     needed: dict[int, set[MultiIndex]] = {i: set(wanted) for i in graph.outputs}
     for i in reversed(graph.order):
         rule = rules[i] = _rule(graph, i, max(map(len, needed[i])))
-        below = needed[i] if rule.linear else _parts_of(needed[i])
+        below = needed[i] if rule.linear else parts_of(needed[i])
         for _, p in graph.operands(i):
             needed.setdefault(p, set()).update(below)
     return rules, needed
-
-
-def _parts_of(indices: Iterable[MultiIndex]) -> set[MultiIndex]:
-    """Everything that can be left of the multi-indices when some of their entries are taken out, but not all."""
-    return {part for index in indices for n in range(1, len(index) + 1) for part in combinations(index, n)}
 
 
 def _one_hot(x: Array, axis: int, k: int, sample: int | None) -> Block:
@@ -345,7 +360,7 @@ class _Multilinear(_Linear):
         result = {}
         for index in indices:
             total = _Sum()
-            for count, parts in _dealt(index, tuple(arrays)):
+            for count, parts in dealt(index, tuple(arrays)):
                 held = [(k, part) for k, part in zip(arrays, parts, strict=True) if part]
                 if all(part in arrays[k] for k, part in held):
                     value = self._value({k: arrays[k][part] for k, part in held})
@@ -388,7 +403,7 @@ class _Elementwise(_Linear):
         result = {}
         for index in indices:
             total = _Sum()
-            for count, parts in _parted(index, tuple(arrays)):
+            for count, parts in parted(index, tuple(arrays)):
                 if len(parts) > 1 and self.linear:
                     break
                 factors = [arrays[k][part] for k, part in parts if part in arrays[k]]
@@ -415,7 +430,7 @@ class _General(_Linear):
 
     def apply(self, operands: Operands, indices: Sequence[MultiIndex]) -> Coefficients:
         node = self.node
-        indices = sorted(_parts_of(indices), key=len)  # the output stands in its own derivative
+        indices = sorted(parts_of(indices), key=len)  # the output stands in its own derivative
         result = super().apply(operands, [index for index in indices if len(index) == 1])
         if len(indices[-1]) == 1:
             return result
@@ -475,38 +490,6 @@ def _along_curve(node: Node, operands: Mapping[int, Coefficients], own: Coeffici
         return jvp(lambda t: derivative((*ts, t)), (zero,), (zero + 1.0,))[1]
 
     return derivative(())
-
-
-# -- ways to part a multi-index ----------------------------------------------------------------------------------------
-@lru_cache(maxsize=4096)
-def _parted(index: MultiIndex, operands: tuple[int, ...]) -> tuple[tuple[int, tuple[tuple[int, MultiIndex], ...]], ...]:
-    """The terms of Faa di Bruno's formula, linear ones first: how often each occurs, and its (operand, part) pairs."""
-    count: Counter[tuple[tuple[int, MultiIndex], ...]] = Counter()
-    for groups in _set_partitions(index):
-        for chosen in product(operands, repeat=len(groups)):
-            count[tuple(sorted(zip(chosen, groups, strict=True)))] += 1
-    return tuple((times, parts) for parts, times in sorted(count.items(), key=lambda item: len(item[0])))
-
-
-def _set_partitions(items: MultiIndex) -> Iterator[list[MultiIndex]]:
-    if not items:
-        yield []
-        return
-    first, rest = items[0], items[1:]
-    for n in range(len(rest) + 1):
-        for with_first in combinations(range(len(rest)), n):
-            group = (first, *(rest[j] for j in with_first))
-            for others in _set_partitions(tuple(rest[j] for j in range(len(rest)) if j not in with_first)):
-                yield [group, *others]
-
-
-@lru_cache(maxsize=4096)
-def _dealt(index: MultiIndex, operands: tuple[int, ...]) -> tuple[tuple[int, tuple[MultiIndex, ...]], ...]:
-    """The terms of Leibniz' rule: how often each occurs, and the part of the index that each operand gets."""
-    count: Counter[tuple[MultiIndex, ...]] = Counter()
-    for chosen in product(operands, repeat=len(index)):
-        count[tuple(tuple(n for n, k in zip(index, chosen, strict=True) if k == mine) for mine in operands)] += 1
-    return tuple((times, parts) for parts, times in count.items())
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
