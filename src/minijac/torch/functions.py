@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch.nn.functional as F
 
 from .. import nn
 from ..backend import value_of
-from ..errors import MinijacError
+from ..errors import MinijacError, UnsupportedOperationError
+from ..lines import user_line
 from .aten.networks import CONV, normalised
-from .aten.registry import TABLE, aten, of_reals
+from .aten.reductions import number
+from .aten.registry import EXACT, TABLE, aten, of_reals
 from .binding import bound
 from .run import Restart, above, current
 from .tensors import TracedTensor
@@ -29,6 +32,40 @@ def detached(func: Any, args: Any, kwargs: Any) -> Any:
     if type(x) is not TracedTensor:
         return NotImplemented
     return x.viewed(value_of(x.read()), x.place, stopped=True)
+
+
+def detached_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """Detaching that the user does not write: of what autograd and scripted functions keep, which is followed on."""
+    x = args[0]
+    result = x.viewed(x.read(), x.place, not (run.insists or torch.is_grad_enabled()))
+    result.detached = True
+    return result
+
+
+def copied_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """A copy, of which ``torch.tensor(x)`` and ``y.new_tensor(x)`` make one of numbers: they detach, and name a device."""
+    x = args[0]
+    result = run.carried("to", TABLE[aten._to_copy], args, kwargs)
+    if type(x) is not TracedTensor or not x.detached or kwargs.get("device") is None:
+        return result
+    if result.dtype != x.dtype:  # as a scripted function may, which follows
+        raise UnsupportedOperationError(
+            f"torch.tensor(x) at {user_line()}: got a tensor that minijac.torch follows, and another dtype. torch makes "
+            f"a constant of it; write x.detach().to({result.dtype}) for one, and x.to({result.dtype}) for its derivative."
+        )
+    return TracedTensor(value_of(result.read()), run)
+
+
+def _asked(of: Callable[[Any], Any]) -> Callable[..., Any]:
+    """``x.item()``, ``float(x)``, ``if x``: a number that the user asks for has no derivative."""
+
+    def handle(func: Any, args: Any, kwargs: Any) -> Any:
+        x, run = args[0], current()
+        if type(x) is not TracedTensor or run is None or prod(x.place.shape) != 1:
+            return NotImplemented  # torch's own error
+        return of(number(run, x))
+
+    return handle
 
 
 def set_data(func: Any, args: Any, kwargs: Any) -> Any:
@@ -171,6 +208,9 @@ def with_autograd(func: Any, args: Any, kwargs: Any) -> Any:
 
 def reversed_matmul(a: Any, b: Any) -> Any:
     return matmul(b, a)
+
+
+EXACT.update({aten.detach: detached_below, aten._to_copy: copied_below})
 
 
 # -- what need not go through torch's dispatcher -----------------------------------------------------------------------
@@ -338,6 +378,12 @@ TracedTensor.functions.update(
         Tensor.detach: detached,
         Tensor.data.__get__: detached,
         Tensor.data.__set__: set_data,
+        Tensor.item: _asked(lambda number: number),
+        Tensor.__float__: _asked(float),
+        Tensor.__int__: _asked(int),
+        Tensor.__index__: _asked(index),
+        Tensor.__complex__: _asked(complex),
+        **dict.fromkeys((Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero), _asked(bool)),
         **dict.fromkeys((torch.clone, Tensor.clone), cloned),
         **dict.fromkeys((torch.as_strided, torch.as_strided_, Tensor.as_strided, Tensor.as_strided_), strided),
         **dict.fromkeys((torch.as_strided_copy, torch.as_strided_scatter, Tensor.as_strided_scatter), strided),

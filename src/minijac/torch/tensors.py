@@ -170,6 +170,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     aside: bool = False
     """Whether it is a view that is not part of its root, as the real parts are: it can neither be written nor outlive
     a write."""
+    detached: bool = False
+    """Whether torch detached it, and not the user."""
     born: Any = None
     """What a root held before it was written, if it was: writes leave it where it lies."""
     ordered: bool = False
@@ -298,8 +300,9 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     def _refuse(self, what: str) -> Any:
         raise ConversionError(
             f"{what} at {user_line()}: got a tensor of shape {tuple(self.held.shape)} that a transformation of "
-            "minijac.torch follows; an array of it would drop its derivative. Write it with torch's functions, return "
-            f"it as aux, or ask for its numbers with x.detach().clone() and .item()."
+            "minijac.torch follows; an array of it would drop its derivative. Write it with torch's functions (for "
+            "torch.tensor([...]) torch.stack([...])), return it as aux, or ask for its numbers with x.detach().clone() "
+            "and .item()."
         )
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
@@ -314,6 +317,10 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
             f"a tensor that minijac.torch follows has no attribute {name!r}: inside the function tensors are plain, "
             "without what a class of its own adds. Take it from the argument before, and capture it."
         )
+
+    def __len__(self) -> int:
+        """For numbers torch makes a list into a tensor by their lengths, as they can be indexed."""
+        return self.place.shape[0] if self.place.shape else self._refuse("len(x), or a tensor of a list with x in it,")
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self._refuse("np.asarray(x)")

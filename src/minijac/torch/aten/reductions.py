@@ -277,14 +277,23 @@ _SEGMENTS: dict[str, tuple[Any, float, Any]] = {
 
 
 def scalar(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """A number where an operation takes no tensor, which torch refuses of one that has a derivative."""
+    value = run.value(args[0])
+    if value_of(value) is not value:
+        args[0]._refuse("a number")
+    return number(run, args[0])
+
+
+def number(run: Any, x: Any) -> Any:
     """``x.item()``: the number, which has no derivative, as in torch."""
-    value = value_of(run.value(args[0]))
+    value = value_of(run.value(x))
     if hasattr(value, "_refuse"):
         value._refuse("x.item(), or a decision (if, while)")
     return value.item()
 
 
-EXACT.update({aten._local_scalar_dense: scalar, aten.is_nonzero: lambda *args: bool(scalar(*args)), aten.item: scalar,
+EXACT.update({aten._local_scalar_dense: scalar, aten.item: scalar,
+              aten.is_nonzero: lambda run, func, args, kwargs: bool(number(run, args[0])),
               aten.equal: lambda run, func, args, kwargs: func(*[_plain(run, x) for x in args])})  # fmt: skip
 
 

@@ -69,7 +69,7 @@ _COPIED = {
 }  # fmt: skip
 """Views that torch has as copies too."""
 _VIEWS = {
-    **_COPIED, aten._unsafe_view: _COPIED[aten.view], aten.detach: lambda x: x, aten.lift_fresh: lambda x: x,
+    **_COPIED, aten._unsafe_view: _COPIED[aten.view], aten.lift_fresh: lambda x: x,
     aten._reshape_alias: lambda x, size, stride: np.reshape(x, tuple(size)),
     aten._conj: lambda x: np.conj(x), aten._neg_view: lambda x: -x,
     aten.view_as_real: lambda x: np.stack([np.real(x), np.imag(x)], -1),
