@@ -24,7 +24,7 @@ from blocks import (
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from structures import STRUCTURES, B, N, one
+from structures import STRUCTURES, B, N, data, one
 
 import minijac as mj
 from minijac.algebra.block import Block
@@ -332,6 +332,17 @@ def test_shared_after_shared_has_no_batch_label():
 def test_diagonal_after_shared_stays_a_product():
     (term,) = (STRUCTURES["diagonal"]() @ STRUCTURES["shared_dense"]()).terms
     assert sorted(size_of(factor.axes) for factor in term.factors) == [B * N, N * N]
+
+
+def test_a_common_factor_is_taken_out_of_a_sum_of_products():
+    """``w d s + w e t = w (d s + e t)``: what is added costs less than one more product with `w`."""
+    b, i = Label(B), Label(N)
+    shared, d, e = STRUCTURES["shared_dense"](), STRUCTURES["diagonal"](), STRUCTURES["diagonal"]()
+    s, t = (one(((b,), (i,)), ((b,), (i,)), data(name, i)) for name in ("left", "right"))
+    total = shared.after(d).after(s) + shared.after(e).after(t)
+    (term,) = total.terms
+    assert sorted(size_of(factor.axes) for factor in term.factors) == [B * N, N * N]
+    same(dense(total), block_by_sum(shared.after(d.after(s) + e.after(t))))
 
 
 def test_products_are_given_up_where_data_costs_less():

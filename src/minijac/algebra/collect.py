@@ -110,13 +110,12 @@ def _sum(a: Term, b: Term) -> Term | None:
         (common if same else mine).append(theirs.pop(same[0]) if same else factor)
     if not mine and not theirs:
         return Term(a.out, a.inp, a.factors, a.scale + b.scale, a.conj)
-    if len(mine) > 1 or len(theirs) > 1 or (common and not (mine and theirs)):
+    own = {label: None for f in (*mine, *theirs) for label in f.axes}
+    if (common and not (mine and theirs)) or size_of(tuple(own)) > max(size_of(f.axes) for f in (*mine, *theirs)):
         return None
     x, y = (Term(a.out, a.inp, tuple(f), t.scale).one_factor() for f, t in ((mine, a), (theirs, b)))
     large, small = (x, y) if size_of(x.axes) >= size_of(y.axes) else (y, x)  # the larger one stays as it lies in memory
     order = large.axes + tuple(label for label in small.axes if label not in large.axes)
-    if size_of(order) > size_of(large.axes):
-        return None
     return Term(a.out, a.inp, (*common, Factor(aligned(x, order) + aligned(y, order), order)), conj=a.conj)
 
 

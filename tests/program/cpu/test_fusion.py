@@ -258,6 +258,22 @@ def test_stages_come_after_what_they_read(monkeypatch, seed):
     assert any(isinstance(stage, Fused) for stage in stages)
 
 
+def test_a_view_of_what_is_read_does_not_part_a_loop(monkeypatch):
+    """Scales of each column, one of them turned: both loops of whole arrays wait for the scales alone."""
+    monkeypatch.setattr(fusion, "available", lambda: True)
+    monkeypatch.setattr(fusion, "WORTH", 1)
+    monkeypatch.setattr(fusion, "LEAST", 1)
+
+    def f(x):
+        y, scale = np.tanh(x), x.mean(0)
+        return (x - scale) * y + y * scale[::-1] * 2.0
+
+    program = mj.compile(f).program(np.ones((B, D)))
+    stages = fused(program.instructions, program.values, program.outputs)
+    whole = [stage for stage in stages if isinstance(stage, Fused) and program.values[stage.outs[0]].shape == (B, D)]
+    assert [len(loop.steps) for loop in whole] == [1, 5]  # tanh needs no scale
+
+
 def test_loops_are_not_made_of_small_arrays_and_not_too_long(monkeypatch):
     monkeypatch.setattr(fusion, "available", lambda: True)
     for name, value in AS_SHIPPED.items():

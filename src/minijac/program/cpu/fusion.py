@@ -144,14 +144,16 @@ def _groups(
     """Elementwise steps of one kind that can be carried out at one moment.
 
     A step's level is the number of other stages, or loops of other kinds, that have to come before it: steps of one
-    kind and level need nothing of each other but through themselves.
+    kind and level need nothing of each other but through themselves. A view has the level of what it shows.
     """
     level: dict[int, int] = {}
     kind_of: dict[int, Any] = {}
     groups: dict[Any, list[Instruction]] = {}
     for stage in stages:
         own = _kind(stage, values) if isinstance(stage, Instruction) else None
-        depth = max((level[n] + (own is None or kind_of[n] != own) for n in read(stage) if n in level), default=0)
+        view = isinstance(stage, Instruction) and stage.op.view
+        known = [n for n in read(stage) if n in level]
+        depth = max((level[n] + (not view and (own is None or kind_of[n] != own)) for n in known), default=0)
         for n in made(stage):
             level[n], kind_of[n] = depth, own
         if own is not None and isinstance(stage, Instruction):
