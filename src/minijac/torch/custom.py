@@ -191,7 +191,7 @@ def _carried_out(run: Run, call: Custom, values: Sequence[Any]) -> Any:
     return results[0] if isinstance(plain, Tensor) else tuple(results)
 
 
-# -- where a call is met: `apply` may be a name that was bound to before, and from torch 2.14 on is no Python ------------
+# -- where a call is met: `apply` may be a name bound before, and from torch 2.14 on is no Python --------------------
 _opened = threading.local()
 
 

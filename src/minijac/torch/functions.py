@@ -43,15 +43,15 @@ def detached_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def copied_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
-    """A copy, of which ``torch.tensor(x)`` and ``y.new_tensor(x)`` make one of numbers: they detach, and name a device."""
+    """A copy. Those of ``torch.tensor(x)`` and ``y.new_tensor(x)`` are numbers: they detach and name a device."""
     x = args[0]
     result = run.carried("to", TABLE[aten._to_copy], args, kwargs)
     if type(x) is not TracedTensor or not x.detached or kwargs.get("device") is None:
         return result
     if result.dtype != x.dtype:  # as a scripted function may, which follows
         raise UnsupportedOperationError(
-            f"torch.tensor(x) at {user_line()}: got a tensor that minijac.torch follows, and another dtype. torch makes "
-            f"a constant of it; write x.detach().to({result.dtype}) for one, and x.to({result.dtype}) for its derivative."
+            f"torch.tensor(x) at {user_line()}: got a tensor that minijac.torch follows, and another dtype. torch has "
+            f"no derivative there: write x.detach().to({result.dtype}) for that, and x.to({result.dtype}) for one."
         )
     return TracedTensor(value_of(result.read()), run)
 
