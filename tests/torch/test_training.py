@@ -199,3 +199,41 @@ def gradients(net, jacobian, x):
     first = torch.autograd.grad(J.sin().sum(), own, create_graph=True, materialize_grads=True)
     penalty = sum(g.pow(2).sum() for g in first)
     return J, first, torch.autograd.grad(penalty, own, materialize_grads=True)
+
+
+PIECEWISE = {
+    "rectified": lambda x, w: torch.relu(x + w), "floor": lambda x, w: x * torch.floor(w),
+    "sign": lambda x, w: x * torch.sign(w) + w, "of a part": lambda x, w: torch.relu(x[:, 1:] * w[0].sign()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_a_jacobian_that_is_piecewise_constant_in_the_parameters_has_derivative_zero(name):
+    w, x = torch.nn.Parameter(torch.linspace(-1.5, 1.2, 4).double()), torch.randn(3, 4, dtype=torch.float64)
+    f = lambda x: PIECEWISE[name](x, w)
+
+    def rows(sample):
+        sample = sample.clone().requires_grad_()
+        return torch.stack([torch.autograd.grad(y, sample, create_graph=True)[0] for y in f(sample[None])[0]])
+
+    wanted = torch.stack([rows(sample) for sample in x])
+    wanted.pow(2).sum().backward()
+    assert not w.grad.any()
+    for transform in (lambda f: f, mt.compile):
+        w.grad = None
+        J = transform(mt.jacobian(f))(x)
+        torch.testing.assert_close(J, wanted)
+        J.pow(2).sum().backward()
+        assert w.grad is not None and not w.grad.any()
+        y, J = transform(mt.value_and_jacobian(f))(x)
+        (slope,) = torch.autograd.grad(y.sum() + J.sum(), w, retain_graph=True)
+        torch.testing.assert_close(slope, torch.autograd.grad(f(x).sum(), w)[0])
+        (slope,) = torch.autograd.grad(J.sum() * w.sum(), w, create_graph=True)
+        torch.testing.assert_close(slope, J.sum().expand(4))
+
+
+def test_what_a_function_returns_beside_is_left_as_it_is():
+    w = torch.nn.Parameter(torch.ones(4))
+    f = lambda x: (torch.relu(x * w), x.detach() * 2)
+    J, aux = mt.jacobian(f, has_aux=True)(torch.ones(3, 4))
+    assert J.requires_grad and not aux.requires_grad

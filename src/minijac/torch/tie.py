@@ -11,6 +11,7 @@ import torch
 
 from ..accumulation.graph import Graph
 from ..algebra.block import Block
+from ..backend import is_array
 from ..operator.jacobian import Jacobian
 from ..tape.trace import Node
 from ..tape.traced import Traced
@@ -78,10 +79,12 @@ class _Tie(torch.autograd.Function):  # type: ignore[misc]
 
 
 def tied(tape: Tape, tensors: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
-    """The results (tensors) with their derivative by `tensors` as the tape has it."""
+    """The results (tensors) with their derivative by `tensors` as the tape has it; zero for those beyond its outputs."""
 
     def pull(own: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*own, *cotangents)):
+        cotangents = cotangents[: len(tape.outputs)]
+        followed = torch.is_grad_enabled() and any(t is not None for t in cotangents)
+        if followed and any(t is not None and t.requires_grad for t in (*own, *cotangents)):
             return _pulled(tape, own, cotangents)
         arrays = [None if t is None else array_of(t.contiguous()) for t in cotangents]
         return [tensor_of(y) for y in tape.pullback(arrays)]
@@ -102,9 +105,12 @@ def _pulled(tape: Tape, tensors: Sequence[Any], cotangents: Sequence[Any]) -> Se
 
 
 # -- a transformation of it, called ------------------------------------------------------------------------------------
-def outermost(g: Callable[..., Any], args: Any, kwargs: Any, lasting: bool = True) -> Any:
+def outermost(
+    g: Callable[..., Any], args: Any, kwargs: Any, lasting: bool = True, derived: Callable[[Any], Any] = lambda _: ()
+) -> Any:
     """A function of arrays called with tensors: its results are tensors, tied to those among its arguments, and those
-    that it captured, that require grad. What it writes to buffers stays, if `lasting`."""
+    that it captured, that require grad; what of them is `derived` also where they do not depend on those. What it
+    writes to buffers stays, if `lasting`."""
     run = current()
     if run is not None:  # within a function that is followed already
         result = g(*tree_map(value_in(run), args), **tree_map(value_in(run), kwargs))
@@ -118,25 +124,28 @@ def outermost(g: Callable[..., Any], args: Any, kwargs: Any, lasting: bool = Tru
         run.commit()
     else:
         run.undo()
-    return _as_tensors(run, result)
+    return _as_tensors(run, result, derived)
 
 
 def value_in(run: Run) -> Callable[[Any], Any]:
     return lambda x: run.value(x) if isinstance(x, Tensor) else x
 
 
-def _as_tensors(run: Run, result: Any) -> Any:
-    """The leaves of a result as tensors, those that depend on lifted tensors tied to them."""
+def _as_tensors(run: Run, result: Any, derived: Callable[[Any], Any]) -> Any:
+    """The leaves of a result as tensors, those that depend on lifted tensors, and derivatives, tied to them."""
     if run.outer is not None:
         run.outer.close()
     leaves, tree = optree.tree_flatten(result, namespace="minijac")
-    outputs = {n: y for n, y in enumerate(leaves) if isinstance(y, Traced) and y.home is run.outer}
+    outputs = {n: y.index for n, y in enumerate(leaves) if isinstance(y, Traced) and y.home is run.outer}
+    flat = set(map(id, leaves_of(derived(result)))) if run.inputs and len(outputs) < len(leaves) else ()
+    constant = [n for n, y in enumerate(leaves) if id(y) in flat and is_array(y) and y.dtype.kind in "fc"]
+    places = [*outputs, *constant]
     leaves = [TensorJacobian(y) if isinstance(y, Jacobian) else _plain(y) for y in leaves]
-    if outputs:
+    if places:
         assert run.outer is not None
-        record = Tape(run.outer.nodes, [i for _, i in run.inputs], [y.index for y in outputs.values()])
-        results = tied(record, [tensor for tensor, _ in run.inputs], [leaves[n] for n in outputs])
-        for n, y in zip(outputs, results, strict=True):
+        record = Tape(run.outer.nodes, [i for _, i in run.inputs], list(outputs.values()))
+        results = tied(record, [tensor for tensor, _ in run.inputs], [leaves[n] for n in places])
+        for n, y in zip(places, results, strict=True):
             leaves[n] = y
     return optree.tree_unflatten(tree, leaves)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import update_wrapper
 from inspect import getclosurevars
+from operator import itemgetter
 from types import FunctionType
 from typing import Any
 from weakref import WeakSet
@@ -190,7 +191,7 @@ def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             with _in_words_of_torch(f), torch.no_grad() if options.get("structured") else nullcontext():
-                return outermost(g, args, kwargs)  # an operator is not tied
+                return outermost(g, args, kwargs, derived=_derived(transform, options))  # an operator is not tied
 
         return _named(call, f)
 
@@ -201,6 +202,12 @@ def _transformation(transform: Callable[..., Any]) -> Callable[..., Any]:
         "With ``parameters=True`` a module is differentiated by its parameters: a dict of their names.\n"
     )
     return transformed
+
+
+def _derived(transform: Callable[..., Any], options: Any) -> Callable[[Any], Any]:
+    """What of the results of a transformation are derivatives."""
+    at = 1 if transform.__name__.startswith("value_and_") else 0 if options.get("has_aux") else None
+    return (lambda result: result) if at is None else itemgetter(at)
 
 
 def _by_parameters(transform: Callable[..., Any], f: Any, positional: Any, options: Any) -> Callable[..., Any]:
@@ -220,7 +227,8 @@ def _by_parameters(transform: Callable[..., Any], f: Any, positional: Any, optio
         axes = (None, *(axis if isinstance(axis, tuple | list) else (axis,) * len(args)))
         g = transform(lowered(by_parameters), batch_axis=axes, **options)
         with _in_words_of_torch(f):
-            return outermost(g, (dict(f.named_parameters()), *args), kwargs)
+            own = dict(f.named_parameters())
+            return outermost(g, (own, *args), kwargs, derived=_derived(transform, options))
 
     return _named(call, f)
 
@@ -250,7 +258,10 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     g = lowered(f)
     products.check_tuples("jvp", primals, tangents)
     return outermost(
-        lambda own, along: products.jvp(g, tuple(own), tuple(along)), (tuple(primals), tuple(tangents)), {}
+        lambda own, along: products.jvp(g, tuple(own), tuple(along)),
+        (tuple(primals), tuple(tangents)),
+        {},
+        derived=itemgetter(1),
     )
 
 
@@ -269,7 +280,8 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
         with drawing_from(state):
-            return outermost(lambda own, bar: products.vjp(g, *own)[1](bar), (primals, y_bar), {}, lasting=False)
+            pulled = lambda own, bar: products.vjp(g, *own)[1](bar)
+            return outermost(pulled, (primals, y_bar), {}, lasting=False, derived=tuple)
 
     return y, pullback
 
