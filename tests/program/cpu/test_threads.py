@@ -13,6 +13,7 @@ from compiled import same
 
 import minijac as mj
 from minijac.program.cpu import regions, tiling
+from minijac.program.cpu.native import commands, llvm
 
 
 @pytest.fixture
@@ -44,6 +45,31 @@ def test_the_tile_size_is_searched_once(monkeypatch):
     entry.executors.clear()  # as where two threads call at once
     monkeypatch.setattr(regions.Tiles, "_fastest", None)
     same(f(x), np.tanh(x) * 2, rtol=1e-15)
+
+
+@pytest.mark.skipif(not llvm.available(), reason="needs llvmlite")
+def test_a_thread_that_comes_when_all_tiles_are_done_is_not_waited_for(monkeypatch, tiles_of_two):
+    ready, late = regions._stay_on, threading.Event()
+
+    def begin(cpus):
+        if threading.current_thread() is not threading.main_thread():
+            assert late.wait(60)
+        ready(cpus)
+
+    f = mj.compile(lambda x: np.tanh(x) * 2)
+    x = np.linspace(0, 1, 36).reshape(12, 3)
+    f(x)
+    monkeypatch.setattr(regions, "_stay_on", begin)
+    for k in range(3):  # the first call's thread is still at its beginning in the others
+        same(f(x + k), np.tanh(x + k) * 2, rtol=1e-15)
+    late.set()
+    same(f(x), np.tanh(x) * 2, rtol=1e-15)
+
+
+@pytest.mark.skipif(not llvm.available(), reason="needs llvmlite")
+def test_tiles_are_done_when_all_are(monkeypatch):
+    monkeypatch.setattr(commands, "LOOKS", 1000)
+    assert [commands.all_done(5, np.array([9, done])) for done in range(7)] == [False] * 5 + [True] * 2
 
 
 def test_two_functions_that_call_each_other_recorded_at_once():

@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from ...ops.families import Multilinear
 from ..ir import Program, Value
 from .native import checks
-from .native.commands import Slot, Tile, carried_out
+from .native.commands import Slot, Tile, all_done, carried_out
 from .native.streams import STREAMED
 from .tiling import Region, Rows, tile_program
 
@@ -222,6 +222,8 @@ class Schedule:
                 try:
                     # What has not begun may never do so: its thread may be this one, busy with a tile around it.
                     others = [other for other in others if not other.cancel()]
+                    if self._done(parts):
+                        others = []  # they take no tile any more
                     wait(others)  # also after an error: they write into buffers that the next call uses
                 finally:
                     _stay_on(allowed)
@@ -239,6 +241,10 @@ class Schedule:
             run = rest.run if part is last else executor.run
             run(*[x if index is ... else x[index] for x, index in zip(arrays, part, strict=True)])
 
+    def _done(self, parts: Any) -> bool:
+        """Whether all tiles are known to be done."""
+        return False
+
     @property
     def nbytes(self) -> int:
         executors = [*self.executors, *([] if self._rest is None else [self._rest])]
@@ -250,11 +256,14 @@ class NativeSchedule(Schedule):
 
     def _shared(self, arrays: Sequence[Any]) -> tuple[Any, Any]:
         held = [np.ascontiguousarray(x) for x in arrays]
-        return np.zeros(1, np.int64), (np.array([x.ctypes.data for x in held], np.int64), held)
+        return np.zeros(2, np.int64), (np.array([x.ctypes.data for x in held], np.int64), held)
 
     def _work(self, executor: Any, place: set[int], parts: Any, arrays: Any) -> None:
         _stay_on(place)
         carried_out(executor, self._rest, self._count, parts, *arrays)  # type: ignore[arg-type]
+
+    def _done(self, parts: Any) -> bool:
+        return all_done(self._count, parts)
 
 
 def _multiplies(region: Region) -> bool:

@@ -108,7 +108,7 @@ class Steps:
         same = [_placed(x, own) for x, own in zip(given[len(rows) :], self._same, strict=True)]
         arrays = [*(a for a, _ in self._buffers), *rows, *same, *(b for _, b in self._buffers), *ys]
         bases = np.array([x.ctypes.data for x in arrays], np.int64)
-        carried_out(tile, None, self._loop.length, np.zeros(1, np.int64), bases, arrays, in_order=True)
+        carried_out(tile, None, self._loop.length, np.zeros(2, np.int64), bases, arrays, in_order=True)
         for k, end in ends.items():
             np.copyto(end, self._buffers[k][0])
 

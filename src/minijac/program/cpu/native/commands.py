@@ -21,14 +21,17 @@ from .bound import Bound, bound, whole
 from .checks import Axes
 from .products import in_rows, multiplied, worthwhile
 from .reductions import STARTS, reduced
-from .runner import gemm, work
+from .runner import awaited, gemm, work
 from .streams import zeroed
 
-__all__ = ["Commands", "NotNative", "Slot", "Tile", "carried_out"]
+__all__ = ["Commands", "NotNative", "Slot", "Tile", "all_done", "carried_out"]
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 NUMBER = "where({{{}}}, T(1.0), T(0.0))"
 """The number that a truth value is."""
+
+LOOKS = 1 << 18
+"""So often a thread looks whether others are done, 0.1 to 0.3 ms, before it sleeps: to be woken takes 0.05 to 0.1."""
 
 _LOCK = threading.Lock()
 
@@ -365,3 +368,9 @@ def carried_out(
             if each is not None:
                 each.make_exact()
         table[1] = missing
+
+
+def all_done(count: int, counter: Any) -> bool:
+    """Whether all tiles of a call are done, on whatever threads, before it is better to sleep until they are."""
+    table = np.array([count, LOOKS], np.int64)
+    return bool(awaited().call(counter.ctypes.data, table.ctypes.data))

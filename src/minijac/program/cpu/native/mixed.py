@@ -54,4 +54,4 @@ class Mixed(Code):
 
 
 def _carried_out(tile: Tile) -> None:
-    carried_out(tile, None, 1, np.zeros(1, np.int64), np.zeros(1, np.int64), [])
+    carried_out(tile, None, 1, np.zeros(2, np.int64), np.zeros(1, np.int64), [])

@@ -13,7 +13,7 @@ from typing import Any
 
 from .llvm import Function, address_of, compiled
 
-__all__ = ["gemm", "work"]
+__all__ = ["awaited", "gemm", "work"]
 
 _WORK = """
 define i64 @work(ptr %counter, ptr %s) nounwind {
@@ -78,7 +78,11 @@ carried:
 command:
   %c = phi i64 [0, %carried], [%c1, %done]
   %left = icmp slt i64 %c, %commands
-  br i1 %left, label %run, label %next
+  br i1 %left, label %run, label %whole
+whole:
+  %donep = getelementptr i64, ptr %counter, i64 1
+  %counted = atomicrmw add ptr %donep, i64 1 seq_cst
+  br label %next
 run:
   %c4 = mul i64 %c, 4
   %fp = getelementptr i64, ptr %firstcommand, i64 %c4
@@ -103,6 +107,30 @@ missing:
 done:
   %c1 = add i64 %c, 1
   br label %command
+}
+"""
+
+_AWAIT = """
+define i32 @await(ptr %counter, ptr %s) nounwind {
+entry:
+  %count = load i64, ptr %s, align 8
+  %looksp = getelementptr i64, ptr %s, i64 1
+  %looks = load i64, ptr %looksp, align 8
+  %donep = getelementptr i64, ptr %counter, i64 1
+  br label %head
+head:
+  %k = phi i64 [0, %entry], [%k1, %again]
+  %done = load atomic i64, ptr %donep acquire, align 8
+  %all = icmp sge i64 %done, %count
+  br i1 %all, label %yes, label %again
+again:
+  %k1 = add i64 %k, 1
+  %more = icmp slt i64 %k1, %looks
+  br i1 %more, label %head, label %no
+yes:
+  ret i32 1
+no:
+  ret i32 0
 }
 """
 
@@ -149,8 +177,17 @@ NAMES = (
 
 @cache
 def work() -> Function:
-    """Carry out tiles until none is left, which gives -1; or to one that needs an exact form: the tile's number."""
+    """Carry out tiles until none is left, which gives -1; or to one that needs an exact form: the tile's number.
+
+    Of the counter, the first number is how many tiles are taken, the second how many are done.
+    """
     return compiled(_WORK, "work", 2, ctypes.c_int64)
+
+
+@cache
+def awaited() -> Function:
+    """Whether all tiles are done within so many looks at the counter: 1 or 0."""
+    return compiled(_AWAIT, "await", 2)
 
 
 @cache
