@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import optree
 import torch
 
+from ..backend import array_of as plain_array
 from ..errors import InputError
 from ..foreign import a_function
 from ..program.compiled import CacheInfo
@@ -19,6 +20,7 @@ from ..transforms.products import value_and_grad, vjp
 from .captured import modules_of, settings_of, stands, state_of, watched
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
+from .sharing import refuse_shared
 from .tensors import array_of, refuse_around, tensor_of
 from .transforms import _in_words_of_torch, _named
 
@@ -158,6 +160,8 @@ class Entry:
         self.looked = 0
         self.as_before: Callable[[], bool] = bool
         self.tree: Any = None
+        self.written: list[int] = []
+        """Which of the inputs the function writes, whose memory no others may share then."""
         fixed = [None if _is_input(leaf) else leaf for leaf in leaves]
 
         def on_arrays(*arrays: Any) -> Any:
@@ -173,6 +177,7 @@ class Entry:
                     tree, [run.tensor(v) if hasattr(v, "dtype") else v for v in values]
                 )
                 results, self.tree = optree.tree_flatten(fn(*args, **kwargs), namespace="minijac")
+                self.written = [k for k, x in enumerate(map(plain_array, arrays)) if run.memory.writes(x)]
                 return [run.value(y) if isinstance(y, Tensor) else y for y in results]
 
         self.program = Program(on_arrays, self.stands, scalar)
@@ -217,7 +222,10 @@ class Entry:
 
     def __call__(self, leaves: Sequence[Any], arrays: Sequence[Any] = ()) -> Any:
         captured = self.captured if arrays else [halves(t) if _apart(t) else t for t in self.captured]
-        results = self.program([*[leaves[k] for k in self.at], *captured], arrays)
+        inputs = [*[leaves[k] for k in self.at], *captured]
+        results = self.program(inputs, arrays)
+        if self.written:
+            refuse_shared([*inputs, *[t for t, *_ in self.constants]], self.written)
         return results[0] if self.tree == LEAF else optree.tree_unflatten(self.tree, results)
 
 

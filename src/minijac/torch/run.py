@@ -18,6 +18,7 @@ from ..errors import InputError, MinijacError, MutationError, TraceError, Unsupp
 from ..lines import WHOLE, user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
+from .sharing import Memory
 from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
 from .views import Place, refuse_unordered
 
@@ -72,6 +73,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         """Whether results stay followed without grad, as in the forward and backward of a torch.autograd.Function."""
         self.failed: MinijacError | None = None
         """The error of an operation: those that are a TypeError torch's operators take for one of their own."""
+        self.memory = Memory()
         self.device = torch.device("cpu")
         self.decomposed: dict[str, int] = {}
 
@@ -111,6 +113,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if id(tensor) in self.lifted or (self.outer is not None and tensor.requires_grad and torch.is_grad_enabled()):
             return self.lift(tensor)
         found = self.arrays.get(id(tensor))
+        if self.memory.lost:
+            self.memory.refuse_lost(tensor)
         if self.made is not None:
             self._meet(tensor)
         if found is None:
@@ -149,6 +153,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if not base.is_contiguous() or base.storage_offset() or base.numel() != count:
             base = torch.empty(0, dtype=tensor.dtype).set_(storage, 0, (count,))
         array = array_of(base)
+        self.memory.written_by_torch(tensor)
         root = TracedTensor(array if self.recording else array.copy(), self)
         self.shadows[storage._cdata] = root
         self.bases.append((base, root))
@@ -254,6 +259,10 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
 
     def plain(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation on plain tensors alone, by torch."""
+        for tensor in tensors_in((args, tuple(kwargs.values()))) if self.memory.lost else ():
+            self.memory.refuse_lost(tensor)
+        if func._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
+            self.memory.written_by_torch(args[0])
         if self.made is None:
             if func._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
                 self.before.setdefault(args[0].untyped_storage()._cdata, (args[0], args[0].detach().clone()))

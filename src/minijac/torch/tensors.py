@@ -170,6 +170,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     aside: bool = False
     """Whether it is a view that is not part of its root, as the real parts are: it can neither be written nor outlive
     a write."""
+    spoiled: str = ""
+    """Why it is not read any more, if so."""
     detached: bool = False
     """Whether torch detached it, and not the user."""
     born: Any = None
@@ -230,7 +232,16 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         result.root, result.version, result.stopped, result.aside = root, root.version, stopped or self.stopped, True
         return result
 
+    def spoil(self, why: str) -> None:
+        """Let nobody read this tensor, nor its views, from now on."""
+        self.root, self.version, self.aside, self.spoiled = TracedTensor(self.held, self.run), -1, True, why
+
     def _not_part(self, what: str) -> None:
+        if self.spoiled:
+            raise MutationError(
+                f"a tensor at {user_line()}: got one of shape {tuple(self.shape)} whose memory, in torch, was written "
+                f"through another one, or may have been. {self.spoiled}"
+            )
         raise MutationError(
             f"a view at {user_line()}: got one of real parts, imaginary parts or conjugates, and it or its base "
             f"{what}. Make a new tensor (torch.complex(re, im), x.conj().clone()) instead of writing."
@@ -256,7 +267,9 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         new = _as_dtype(new, old)
         new = new if new.shape == old.shape else np.broadcast_to(new, old.shape)
         root = self if self.root is None else self.root
-        root.born = root.held if root.born is None else root.born
+        if root.born is None:
+            root.born = root.held
+            self.run.memory.written(root)
         if self.stopped or not (self.run.insists or torch.is_grad_enabled()):
             new = value_of(new)
             whole = new if root is self else self.layout_in_root().write(value_of(root.held), new, put)

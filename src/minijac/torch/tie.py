@@ -79,7 +79,7 @@ class _Tie(torch.autograd.Function):  # type: ignore[misc]
 
 
 def tied(tape: Tape, tensors: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
-    """The results (tensors) with their derivative by `tensors` as the tape has it; zero for those beyond its outputs."""
+    """The results (tensors), with their derivative by `tensors` as the tape has it: zero beyond its outputs."""
 
     def pull(own: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
         cotangents = cotangents[: len(tape.outputs)]

@@ -13,11 +13,14 @@ from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
+import optree
 import torch
 
+from ..backend import is_array
 from ..errors import BatchMixingError, InputError, MinijacError, TraceError, UnsupportedOperationError
 from ..foreign import a_function
 from ..lines import MODULES, UNKNOWN, line_in, of_library, user_line
+from ..tape.trace import Trace
 from ..tape.traced import Traced
 from ..transforms import first, products, second
 from ..transforms import partials as _partials
@@ -97,9 +100,12 @@ def _called(f: Callable[..., Any], run: Run, args: Any, kwargs: Any) -> Any:
 
 
 def _result(f: Callable[..., Any], run: Run, args: Any, kwargs: Any, prepared: Callable[[Any], Any]) -> Any:
-    args, kwargs = tree_map(lambda x: prepared(run.tensor(x)), (args, kwargs))
+    values, tree = optree.tree_flatten((args, kwargs), namespace="minijac")
+    leaves = [prepared(run.tensor(x)) for x in values]
+    args, kwargs = optree.tree_unflatten(tree, leaves)
     try:
-        result = f(*args, **kwargs)
+        with run.memory.call(leaves, values):
+            result = f(*args, **kwargs)
     except MinijacError as error:
         where = _module_path(error.__traceback__)
         if where and where not in str(error):
@@ -265,6 +271,20 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     )
 
 
+def _apart(g: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose writes to arguments are not the caller's: it is given followed values."""
+
+    def values(*own: Any) -> Any:
+        trace = Trace()
+        try:
+            result = g(*tree_map(lambda x: trace.input(x) if is_array(x) and x.dtype.kind in "fc" else x, own))
+        finally:
+            trace.close()
+        return tree_map(lambda y: y.value if isinstance(y, Traced) and y.home is trace else y, result)
+
+    return values
+
+
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """``(y, pullback)``; ``pullback(y_bar)`` is a tuple of one cotangent for each primal.
 
@@ -276,12 +296,13 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     (tensor([1., 1.]),)
     """
     g, state = lowered(f), torch.get_rng_state()
-    y = outermost(g, primals, {})
+    y = outermost(_apart(g), primals, {})
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
         with drawing_from(state):
-            pulled = lambda own, bar: products.vjp(g, *own)[1](bar)
-            return outermost(pulled, (primals, y_bar), {}, lasting=False, derived=tuple)
+            return outermost(
+                lambda own, bar: products.vjp(g, *own)[1](bar), (primals, y_bar), {}, lasting=False, derived=tuple
+            )
 
     return y, pullback
 

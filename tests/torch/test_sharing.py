@@ -1,0 +1,124 @@
+"""Tensors that share memory: what torch writes through one of them is seen through the others, or refused here."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import minijac as mj  # noqa: E402
+import minijac.torch as mt  # noqa: E402
+
+DOUBLE = torch.float64
+
+
+def drawn(*shape):
+    return torch.linspace(-1.3, 1.9, torch.Size(shape).numel(), dtype=DOUBLE).reshape(shape)
+
+
+SHARED = {
+    "the same": lambda s: (s, s), "all of it": lambda s: (s, s[:]), "a part": lambda s: (s, s[:, 1:2]),
+    "turned": lambda s: (s, s.view(3, 2, 2).transpose(1, 2).transpose(1, 2)),
+}  # fmt: skip
+
+
+def writes_first(a, b):
+    a.mul_(2.0)
+    return (a * b.flatten(1)[:, :1]).sum(1)
+
+
+def writes_second(a, b):
+    y = a.sin()
+    b.add_(1.0)
+    return (y * a.flatten(1)).sum(1)
+
+
+def writes_by_the_other(a, b):
+    b.copy_(b * a.flatten(1)[:, :1].reshape(3, *(1,) * (b.ndim - 1)))
+    return a.sum(1)
+
+
+def writes_last(a, b):
+    y = (a * b.flatten(1)[:, :1]).sum(1)
+    a.exp_()
+    return y
+
+
+WRITE = (writes_first, writes_second, writes_by_the_other)
+transforms = pytest.mark.parametrize("transform", [
+    mt.jacobian, lambda f: mt.jacobian(f, argnums=(0, 1)), mt.hessian, lambda f: mt.compile(mt.jacobian(f)),
+    lambda f: mt.compile(mt.hessian(f)), lambda f: lambda *args: mt.vjp(f, *args),
+    lambda f: lambda *args: mt.jvp(f, args, args),
+], ids=["jacobian", "by both", "hessian", "compiled jacobian", "compiled hessian", "vjp", "jvp"])  # fmt: skip
+
+
+@transforms
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("f", WRITE)
+def test_a_write_that_another_argument_would_see_is_refused(f, name, transform):
+    with pytest.raises(mj.MutationError, match=r"test_sharing.*pass x\.clone\(\)"):
+        transform(f)(*SHARED[name](drawn(3, 4)))
+
+
+@transforms
+def test_arguments_that_share_memory_and_are_read_alone_or_apart_are_as_any(transform):
+    s = drawn(3, 4)
+    for f, args in (
+        (lambda a, b: (a * b).sum(1), (s, s)),
+        (lambda a, b: (a.clone().mul_(2.0) * b).sum(1), (s, s)),
+        (writes_first, (s[:, 1:], s[:, :1])),
+        (writes_first, (s.clone(), s)),
+    ):
+        wanted = transform(f)(*[x.clone() for x in args])
+        found = transform(f)(*args)
+        pairs = [(x, y) for x, y in zip(leaves(found), leaves(wanted), strict=True) if isinstance(x, torch.Tensor)]
+        assert pairs
+        for x, y in pairs:
+            torch.testing.assert_close(x, y)
+
+
+def test_a_write_after_which_no_other_is_read_is_as_any():
+    s = drawn(3, 4)
+    torch.testing.assert_close(mt.jacobian(writes_last)(s, s), mt.jacobian(writes_last)(s.clone(), s.clone()))
+
+
+def leaves(tree):
+    return [x for part in tree for x in leaves(part)] if isinstance(tree, tuple) else [tree]
+
+
+def test_programs_recorded_of_tensors_apart_refuse_those_that_share():
+    compiled, s = mt.compile(mt.jacobian(writes_first)), drawn(3, 4)
+    for _ in range(3):
+        compiled(s.clone(), s.clone())
+    with pytest.raises(mj.MutationError, match=r"pass x\.clone\(\)"):
+        compiled(s, s)
+    s = drawn(3, 4)
+    captured = mt.compile(mt.jacobian(lambda a: a.mul_(2.0) * s))
+    captured(s.clone())
+    with pytest.raises(mj.MutationError, match=r"pass x\.clone\(\)"):
+        captured(s)
+
+
+@transforms
+def test_a_captured_tensor_that_an_argument_shares_its_memory_with_is_read_before_the_write_alone(transform):
+    s = drawn(3, 4)
+    for after in (lambda a, b: a * s, lambda a, b: a * s.sum(1, keepdim=True), lambda a, b: a * s[0].exp()):
+        with pytest.raises(mj.MutationError, match=r"pass x\.clone\(\)"):
+            transform(lambda a, b, after=after: after(a.mul_(2.0), b))(s, drawn(3, 4))
+    s, other = drawn(3, 4), drawn(3, 4)
+    with pytest.raises((mj.MutationError, mj.TraceError), match=r"pass x\.clone\(\)|lives longer"):
+        transform(lambda a, b: s.mul_(2.0) * a)(s, other)
+
+
+def test_a_write_in_a_nested_call_is_that_calls_own():
+    f = lambda x: mt.jacobian(lambda y: y.mul_(2.0).sin())(x).sum(-1) + x
+    s = drawn(3, 4)
+    torch.testing.assert_close(mt.lowered(f)(s.numpy()), ((2 * s).cos() * 2 + s).numpy())
+    with pytest.raises(mj.MutationError, match="share that memory"):
+        mt.jacobian(lambda x: mt.jacobian(writes_first)(x * 1.0, x) + mt.jacobian(writes_first)(x, x))(s)
+
+
+def test_a_pullback_of_a_function_that_writes_its_argument_is_at_what_it_was_given():
+    s = drawn(3, 4)
+    y, pullback = mt.vjp(lambda x: x.mul_(2.0).sin(), s)
+    torch.testing.assert_close(s, drawn(3, 4))
+    torch.testing.assert_close(y, (2 * s).sin())
+    torch.testing.assert_close(pullback(torch.ones_like(s))[0], 2 * (2 * s).cos())
