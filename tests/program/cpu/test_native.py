@@ -403,10 +403,31 @@ def test_small_products_are_within_rounding_and_touch_nothing_beside(monkeypatch
         assert np.isnan(around[:, -1]).all() and np.isnan(around[:, :, -3:]).all()
 
 
-def test_a_product_that_goes_beyond_its_arrays_is_caught_before_it_does(monkeypatch):
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("m", range(1, 18))
+def test_products_by_one_or_two_columns_are_within_rounding_and_touch_nothing_beside(monkeypatch, m, dtype):
     monkeypatch.setattr(checks, "CHECKED", True)
-    a, b, out = (np.ones(shape) for shape in ((2, 7, 3), (2, 3, 5), (2, 7, 5)))
-    for place in range(11):  # sizes and strides
+    random, eps = np.random.default_rng(m), np.finfo(dtype).eps
+    for n, k, stack in itertools.product((1, 2), (127, 128, 131), (1, 3)):
+        a, b = (random.normal(size=(stack, *shape)).astype(dtype) for shape in ((m, k), (k, n)))
+        around = np.full((stack, m + 1, n + 3), np.nan, dtype)
+        b, out = OPERANDS["in columns"](b), around[:, :-1, :-3]
+        assert products.along(a, b)
+        products.multiplied(a, b, out)()
+        exact, size = a.astype(np.longdouble) @ b, np.abs(a) @ np.abs(b)
+        assert (np.abs(out - exact) <= k * eps * size).all(), (m, k, stack)
+        assert np.isnan(around[:, -1]).all() and np.isnan(around[:, :, -3:]).all()
+
+
+@pytest.mark.parametrize("k, n", [(3, 5), (131, 2)])
+def test_a_product_that_goes_beyond_its_arrays_is_caught_before_it_does(monkeypatch, k, n):
+    monkeypatch.setattr(checks, "CHECKED", True)
+    a, b, out = (np.ones(shape) for shape in ((2, 7, k), (2, k, n), (2, 7, n)))
+    b = OPERANDS["in columns"](b) if n == 2 else b
+    assert products.along(a, b) == (n == 2)
+    for place in {*range(11)} - (
+        {6} if n == 2 else set()
+    ):  # sizes and strides, but for one that is known to be an entry
         command = products.multiplied(a, b, out)
         command.table[place] *= 2
         with pytest.raises(RuntimeError, match="reaches"):

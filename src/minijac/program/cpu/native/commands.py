@@ -19,7 +19,7 @@ from ..code import Place
 from . import checks
 from .bound import Bound, bound, whole
 from .checks import Axes
-from .products import in_rows, multiplied, worthwhile
+from .products import along, in_rows, multiplied, worthwhile
 from .reductions import STARTS, reduced
 from .runner import awaited, gemm, work
 from .streams import zeroed
@@ -200,7 +200,7 @@ class Commands:
         copies: dict[Any, Any] = {}
         for a1, b1, c1 in _stacks(a, b, out):
             if worthwhile(a1, b1):
-                found = multiplied(a1, b1 if in_rows(b1) else self._copy(b1, copies), c1)
+                found = multiplied(a1, b1 if in_rows(b1) or along(a1, b1) else self._copy(b1, copies), c1)
             else:
                 a1, b1 = (x if _orientation(x) else self._copy(x, copies) for x in (a1, b1))
                 found = _by_blas(function, a1, b1, c1)

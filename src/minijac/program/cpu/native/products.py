@@ -2,6 +2,7 @@
 
 A block of rows and of one to three vectors along the result's columns is kept in registers. The last block of an axis
 ends where the axis does, and does again what the one before it did. Rows narrower than a vector are written in parts.
+One or two columns, where what is summed lies side by side, are made of vectors along the sum instead.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .checks import Axes
 from .llvm import Function, compiled, vector_bytes
 from .text import Text
 
-__all__ = ["in_rows", "multiplied", "worthwhile"]
+__all__ = ["along", "in_rows", "multiplied", "worthwhile"]
 
 ROWS = {1: 8, 2: 6, 3: 4}
 """Rows of a block by its vectors: results, and what a step multiplies, are sixteen registers or less."""
@@ -29,6 +30,8 @@ WIDE = 4096
 """Such entries where all that is read lies in rows and fills registers of 32 bytes, for which alone it was measured."""
 STACKED = 1 << 15
 """Multiplications for each matrix of a stack up to which a call of BLAS for each takes longer."""
+LONG = 4
+"""Vectors of a sum, for each of one or two columns, from which on they go along it: a half to a fifth of the time."""
 COPIED = 100
 """Entries of each matrix of a stack up to which it may be copied into rows."""
 
@@ -43,6 +46,8 @@ class Product(NamedTuple):
     rows: int
     """Of a block."""
     vectors: int
+    along: bool = False
+    """Whether vectors go along what is summed."""
 
 
 def worthwhile(a: Any, b: Any) -> bool:
@@ -67,25 +72,52 @@ def in_rows(x: Any) -> bool:
     return bool(x.strides[-1] == x.itemsize or x.shape[-1] == 1)
 
 
+def along(a: Any, b: Any) -> bool:
+    """Whether vectors go along what is summed."""
+    k, n = b.shape[1:]
+    return bool(
+        n <= 2 and k >= LONG * n * (vector_bytes() // a.itemsize) and a.strides[2] == b.strides[1] == a.itemsize
+    )
+
+
 def multiplied(a: Any, b: Any, out: Any) -> Bound:
-    """A stack of products, (s, m, k) by (s, k, n) into (s, m, n), where rows of `b` and `out` have no gaps."""
+    """A stack of products, (s, m, k) by (s, k, n) into (s, m, n), where rows of `b` and `out` have no gaps.
+
+    Those of `b` may where vectors go along what is summed.
+    """
     (count, m, k), n, size = a.shape, b.shape[-1], a.itemsize
     lanes = vector_bytes() // size
+    if along(a, b):
+        form = Product(a.dtype.char, lanes, 0, min(m, lanes), 1, along=True)
+        table = np.array([count, m, n, k, *a.strides, b.strides[0], b.strides[2], *out.strides[:2]], np.int64)
+        return Bound(_function(form), _addresses(a, b, out), table, (a, b, out), partial(_axes, form))
     narrow = n if n < lanes else 0
     lanes = 1 << (narrow - 1).bit_length() if narrow else lanes
     vectors = -(-n // lanes) if n <= 3 * lanes else 2
     blocks = -(-m // ROWS[vectors])
     form = Product(a.dtype.char, lanes, narrow, -(-m // blocks), vectors)
     table = np.array([count, m, n, k, *a.strides, *b.strides[:2], *out.strides[:2]], np.int64)
-    addresses = np.array([x.ctypes.data for x in (a, b, out)], np.intp)
-    return Bound(_function(form), addresses, table, (a, b, out), partial(_axes, form))
+    return Bound(_function(form), _addresses(a, b, out), table, (a, b, out), partial(_axes, form))
+
+
+def _addresses(*arrays: Any) -> Any:
+    return np.array([x.ctypes.data for x in arrays], np.intp)
 
 
 def _axes(form: Product, table: Any) -> Sequence[Axes]:
     """As the text goes along them: in whole blocks."""
     count, m, n, k, *strides = table.tolist()
-    m, n, size = max(m, form.rows), form.narrow or max(n, form.lanes), np.dtype(form.char).itemsize
-    (a, b, out), side = (strides[:3], strides[3:5], strides[5:]), (n, size)
+    m, size = max(m, form.rows), np.dtype(form.char).itemsize
+    a, b, out = strides[:3], strides[3:5], strides[5:]
+    if form.along:
+        side = k, size
+        return [
+            [*zip((count, m), a, strict=False), side, (size, 1)],
+            [*zip((count, n), b, strict=True), side, (size, 1)],
+            [*zip((count, m), out, strict=True), (n, size), (size, 1)],
+        ]
+    n = form.narrow or max(n, form.lanes)
+    side = n, size
     return [
         [*zip((count, m, k), a, strict=True), (size, 1)],
         [*zip((count, k), b, strict=True), side, (size, 1)],
@@ -95,7 +127,7 @@ def _axes(form: Product, table: Any) -> Sequence[Axes]:
 
 @lru_cache(1024)
 def _function(form: Product) -> Function:
-    return compiled(_Text(form).text(), "product", 2)
+    return compiled((_Along if form.along else _Text)(form).text(), "product", 2)
 
 
 class _Text(Text):
@@ -105,6 +137,7 @@ class _Text(Text):
         super().__init__(form.char, form.lanes)
         self.form = form
         self.whole = form.narrow in (0, form.lanes)
+        self.columns = 1 if form.along else form.lanes * form.vectors
 
     def text(self) -> str:
         self.read(
@@ -128,7 +161,7 @@ class _Text(Text):
             for places, name in ((of_a, "a"), (of_out, "o")):
                 while len(places) < self.form.rows:
                     places.append(self.plus(places[-1], f"%{name}m"))
-            self.loop("column", "%n", self.lanes * self.form.vectors, partial(self._block, of_a, b, of_out))
+            self.loop("column", "%n", self.columns, partial(self._block, of_a, b, of_out))
             return ()
 
         self.loop("row", "%m", self.form.rows, rows)
@@ -159,11 +192,11 @@ class _Text(Text):
         given = ", ".join(f"{self.vector} {each}" for each in (x, y, z))
         return self.new(f"call {self.vector} @llvm.fma.{self.suffix}({given})")
 
-    def _load(self, place: str) -> str:
-        if self.whole:
+    def _load(self, place: str, mask: str = "") -> str:
+        if not mask and self.whole:
             return self.new(f"load {self.vector}, ptr {place}, align {self.size}")
-        mask = ", ".join(f"i1 {'true' if lane < self.form.narrow else 'false'}" for lane in range(self.lanes))
-        rest = f"i32 {self.size}, {self.mask} <{mask}>, {self.vector} zeroinitializer"
+        own = ", ".join(f"i1 {'true' if lane < self.form.narrow else 'false'}" for lane in range(self.lanes))
+        rest = f"i32 {self.size}, {self.mask} {mask or f'<{own}>'}, {self.vector} zeroinitializer"
         return self.new(f"call {self.vector} @llvm.masked.load.{self.suffix}.p0(ptr {place}, {rest})")
 
     def _store(self, x: str, place: str) -> None:
@@ -176,3 +209,53 @@ class _Text(Text):
                 self.say(f"store {to} {part}, ptr {self.plus(place, done * self.size)}, align {self.size}")
                 done += width
             width //= 2
+
+
+class _Along(_Text):
+    """The text of a product of few columns, by vectors along what is summed."""
+
+    def _block(self, a: Sequence[str], b: str, out: Sequence[str], start: str, _: Sequence[str]) -> Sequence[str]:
+        """Some rows, from those of `a` on, by one column."""
+        column = self.moved(b, start, "%bk")
+
+        def added(index: str, gathered: Sequence[str], mask: str = "") -> Sequence[str]:
+            along = self.new(f"mul i64 {index}, {self.size}")
+            y = self._load(self.plus(column, along), mask)
+            return [self._fused(self._load(self.plus(x, along), mask), y, z) for x, z in zip(a, gathered, strict=True)]
+
+        full = self.new(f"and i64 %k, {-self.lanes}")
+        sums = self.loop("term", full, self.lanes, added, ["zeroinitializer"] * len(a))
+        numbers = ", ".join(f"i64 {lane}" for lane in range(self.lanes))
+        left = self.splat("i64", self.new(f"sub i64 %k, {full}"))
+        rest = self.new(f"icmp ult <{self.lanes} x i64> <{numbers}>, {left}")
+        totals = self._totals(added(full, sums, rest))
+        for lane, row in zip(range(0, self.lanes, self.lanes // self._padded(len(a))), out, strict=False):
+            one = self.new(f"extractelement {self.vector} {totals}, i32 {lane}")
+            place = self.plus(row, self.new(f"mul i64 {start}, {self.size}"))
+            self.say(f"store {self.number} {one}, ptr {place}, align {self.size}")
+        return ()
+
+    def _padded(self, count: int) -> int:
+        return 1 << (count - 1).bit_length()
+
+    def _totals(self, vectors: Sequence[str]) -> str:
+        """The sums over each vector's entries as the entries of one, so far apart that all have room."""
+        vectors = [*vectors, *["zeroinitializer"] * (self._padded(len(vectors)) - len(vectors))]
+        half = self.lanes // 2
+        while half:
+            count = len(vectors) // 2
+            pairs = zip(vectors[:count], vectors[count:], strict=True) if count else [(vectors[0], vectors[0])]
+            vectors = [self._halved(x, y, half) for x, y in pairs]
+            half //= 2
+        return vectors[0]
+
+    def _halved(self, x: str, y: str, half: int) -> str:
+        """Entries of `x` that are so far apart added, where the first of them are, and of `y` where the others are."""
+        parts = []
+        for other in (0, half):
+            places = [(lane ^ other) + (self.lanes if lane & half else 0) for lane in range(self.lanes)]
+            lanes = ", ".join(f"i32 {place}" for place in places)
+            parts.append(
+                self.new(f"shufflevector {self.vector} {x}, {self.vector} {y}, <{self.lanes} x i32> <{lanes}>")
+            )
+        return self.new(f"fadd {self.vector} {parts[0]}, {parts[1]}")
