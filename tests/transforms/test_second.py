@@ -8,7 +8,9 @@ from helpers import close, random
 from registry import every_smooth_case
 
 import minijac as mj
+import minijac.scipy.linalg
 from minijac.ops import REGISTRY, linalg
+from minijac.ops import scipy as scipy_ops
 from minijac.transforms.second import second_order
 
 RNG = np.random.default_rng(7)
@@ -399,3 +401,26 @@ def test_the_divergence_of_a_wide_network_makes_no_whole_jacobian():
     assert peak < 90 * 2**20
     slope = 1.0 - np.tanh(x @ w) ** 2
     close(found, np.einsum("ij,bj,ji->b", w, slope, w, optimize=True), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sqrtm", "logm"])
+def test_second_derivatives_by_each_input_alone_take_no_pairs_of_them(monkeypatch, name):
+    """``D2 f [E_k, E_k]`` of a matrix function is a block of f of a matrix four times the size, one for each k."""
+    seen = []
+
+    def counted(library, function, like):
+        found = REAL(library, function, like)
+        return lambda a: seen.append(np.shape(a)) or found(a)
+
+    REAL = scipy_ops._scipy
+    monkeypatch.setattr(scipy_ops, "_scipy", counted)
+    B, n = 3, 3
+    x = np.eye(n) + 0.1 * RNG.normal(size=(B, n, n))
+    f = getattr(mj.scipy.linalg, name)
+    found = mj.hessian_diagonal(lambda x: np.sin(f(x)))(x)
+    largest = [shape for shape in seen if shape[-1] == 4 * n]
+    assert largest
+    assert all(np.prod(shape[:-2]) == B * n * n for shape in largest)
+    whole = mj.hessian(lambda x: np.sin(f(x)))(x)
+    close(found, np.einsum("bpqijij->bpqij", whole))
+    close(mj.laplacian(lambda x: np.sin(f(x)))(x), np.einsum("bpqijij->bpq", whole))

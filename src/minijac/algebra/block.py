@@ -165,7 +165,7 @@ class Block:
         terms = self.terms
         for k in axes:
             terms = tuple(term if lone(term, k, True) else materialise(term, k, self.one) for term in terms)
-        return Block(self.out_shape, self.inp_shape, terms, self.one)
+        return Block(self.out_shape, self.inp_shape, collect(terms), self.one)
 
 
 def _complex(term: Term) -> bool:

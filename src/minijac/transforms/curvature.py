@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..accumulation.graph import Graph
 from ..accumulation.plan import write
+from ..accumulation.samples import follow_samples
 from ..accumulation.shadow import Ledger, ShadowGraph
 from ..algebra.block import Block
 from ..algebra.terms import Term
 from ..backend import is_array, zeros
 from ..ops.families import Elementwise, Multilinear
+from ..places import Place, Where
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from ..ways.memory import local_arrays, owner
@@ -44,46 +47,59 @@ def slope(node: Node, args: Sequence[Any], y: Any, directions: Mapping[int, Bloc
     return total.dense(node.out.dtype, y)
 
 
-def _curve(node: Node, directions: Mapping[int, Block], own: Block) -> tuple[Trace, dict[int, Block], Any]:
-    """The slope along a curve of operands and output: its trace, the curve's tangents on it, and the slope."""
-    trace = Trace()
-    args, y = list(node.args), trace.input(node.out)
-    curve = {y.index: own}
-    for k, direction in directions.items():
-        args[k] = trace.input(args[k])
-        curve[args[k].index] = direction
-    try:
-        slopes = slope(node, args, y, directions)
-    finally:
-        trace.close()
-    return trace, curve, slopes if isinstance(slopes, Traced) and slopes.home is trace else None
+class _Curve:
+    """A node's slope as its operands and output move along tangents of shape ``(*shape, seeds)``, on a tape of its own.
+
+    Where the tape shows which entries of the slope are a seed's, only that seed's derivatives of them are computed.
+    """
+
+    def __init__(self, node: Node, directions: Mapping[int, Any], own: Any, one: Any) -> None:
+        self.trace = Trace()
+        args, y = list(node.args), self.trace.input(node.out)
+        self.tangents = {y.index: _as_block(own, 1, one)}
+        given = {}
+        for k, direction in directions.items():
+            args[k] = self.trace.input(args[k])
+            self.tangents[args[k].index] = _as_block(direction, 1, one)
+            given[k] = self.trace.input(direction)
+        try:
+            slopes = slope(node, args, y, {k: _as_block(direction, 1, one) for k, direction in given.items()})
+        finally:
+            self.trace.close()
+        self.graph: Graph | None = None
+        if isinstance(slopes, Traced) and slopes.home is self.trace:
+            self.graph = Graph(self.trace.nodes, self.tangents, [slopes.index])
+            self._keep_own(self.graph, {e.index: Place(np.ndim(args[k]), 1) for k, e in given.items()}, own.shape[-1])
+
+    def _keep_own(self, graph: Graph, seeds: Mapping[int, Where], count: int) -> None:
+        """Have each seed's own entries picked as soon as seeds are on an axis of a value."""
+        whole = Graph(self.trace.nodes, [*self.tangents, *seeds], graph.outputs)
+        places, mixing = follow_samples(whole, seeds, set(seeds), count, graph.outputs)
+        if mixing is None and not whole.by_positions and count > 1:
+            own = {i: place.axis for i, place in places.items() if isinstance(place, Place) and place.stride == 1}
+            graph.own = {i: (axis, 0) for i, axis in own.items()}, {}
 
 
 def curvature(node: Node, tangents: Mapping[int, Block], own: Block, kept: Sequence[int] | None) -> Block:
     """The second-order term of a node: its slope's derivative by each seed, along the same seed.
 
     `tangents` are those of the operands and `own` that of the output, for all seeds; `kept` are the axes of the seeds
-    along which it is not summed (None: all). Cost: the square of the number of seeds for this one operation.
+    along which it is not summed (None: all). Cost: that of the operation's derivative by each seed.
     """
     seeds, shape, one = own.inp_shape, node.out.shape, own.one
     kept = range(len(seeds)) if kept is None else kept
 
-    def fresh(block: Block, like: Any) -> Block:  # of labels that nothing recorded here has
-        return _as_block(block.dense(np.result_type(node.out, like), like), len(seeds), one)
+    def fresh(block: Block, like: Any) -> Any:  # of labels that nothing recorded here has
+        array = block.dense(np.result_type(node.out, like), like)
+        return array.reshape(*block.out_shape, prod(seeds))
 
-    trace, curve, slopes = _curve(
-        node, {k: fresh(block, node.args[k]) for k, block in tangents.items()}, fresh(own, node.out)
-    )
-    block = None
-    if slopes is not None:  # no linear operation
-        block = Graph(trace.nodes, curve, [slopes.index]).forward(curve, real=True).get(slopes.index)
-    if block is None:
+    directions = {k: fresh(block, node.args[k]) for k, block in tangents.items()}
+    curve = _Curve(node, directions, fresh(own, node.out), one)
+    found = {} if curve.graph is None else curve.graph.forward(curve.tangents, real=True)
+    if not found:
         return Block(shape, tuple(seeds[k] for k in kept), (), one)
-    for _ in seeds:  # (out, k) by k: only equal k
-        block = block.paired(len(shape), 0)
-        order = [*range(len(shape)), *range(len(shape) + 1, len(block.out_shape)), len(shape)]
-        block = block.axes_moved(order, range(len(block.inp_shape)))
-    array = block.dense(node.out.dtype, node.out)
+    (block,) = found.values()
+    array = block.paired(len(shape), 0).dense(node.out.dtype, node.out).reshape(*shape, *seeds)
     summed = tuple(len(shape) + k for k in range(len(seeds)) if k not in kept)
     return _as_block(array.sum(axis=summed) if summed else array, len(kept), one)
 
@@ -103,27 +119,26 @@ def curved_bytes(graph: Graph, i: int, seeds: int) -> int:
     node = _few(whole) if passes and whole.out.shape[0] > FEW else whole
     one = zeros((), node.out.dtype, node.out) + 1.0
 
-    def direction(x: Any) -> Block:
-        return _as_block(zeros((*x.shape, seeds), np.result_type(node.out, x), x) + 1.0, 1, one)
+    def direction(x: Any) -> Any:
+        return zeros((*x.shape, seeds), np.result_type(node.out, x), x) + 1.0
 
     with np.errstate(all="ignore"):
-        trace, curve, slopes = _curve(node, {k: direction(node.args[k]) for k in operands}, direction(node.out))
-    if slopes is None:
+        curve = _Curve(node, {k: direction(node.args[k]) for k in operands}, direction(node.out), one)
+    if curve.graph is None:
         return 0
     ledger = Ledger()
-    inner = Graph(trace.nodes, curve, [slopes.index])
-    shadows = ShadowGraph(inner, ledger)
+    shadows = ShadowGraph(curve.graph, ledger)
 
     def shadowed(block: Block) -> Block:
         terms = [Term(t.out, t.inp, tuple(map(shadows.shadow, t.factors)), t.scale, t.conj) for t in block.terms]
         return Block(block.out_shape, block.inp_shape, terms, ledger.one)
 
-    found = shadows.forward({i: shadowed(block) for i, block in curve.items()}, real=True)
+    found = shadows.forward({i: shadowed(block) for i, block in curve.tangents.items()}, real=True)
     for block in found.values():
         write(block, ledger)
-    arrays = [x for n in trace.nodes for x in (n.out, *n.args)]
-    arrays += [factor.array for block in curve.values() for term in block.terms for factor in term.factors]
-    arrays += local_arrays(inner)
+    arrays = [x for n in curve.trace.nodes for x in (n.out, *n.args)]
+    arrays += [factor.array for block in curve.tangents.values() for term in block.terms for factor in term.factors]
+    arrays += local_arrays(curve.graph)
     owners = {id(x): x.nbytes for x in map(owner, filter(is_array, arrays))}
     inside = max(x.nbytes for x in arrays if is_array(x))
     return (sum(owners.values()) + ledger.peak + MADE_INSIDE * seeds * inside) * (
