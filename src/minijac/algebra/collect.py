@@ -22,6 +22,8 @@ def collect(terms: Sequence[Term]) -> list[Term]:
     groups: dict[Any, list[Term]] = {}
     for term in terms:
         groups.setdefault(term.key()[0], []).append(term)
+    if len(groups) == len(terms):
+        return list(terms)
     result: list[Term] = []
     for group in groups.values():
         summed: list[Term] = []

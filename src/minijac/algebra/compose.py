@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import inf, prod
+from typing import Any
 
 from .factors import Array, Factor, contract, contract_to_one, size_of, spread
-from .labels import Axes, Label, Listed, Misaligned, Vanishes, axis_of, axis_size, labels_in
+from .labels import Axes, Label, Listed, Misaligned, Vanishes, Window, axis_of, axis_size, labels_in
 from .matching import solve
-from .terms import Term
+from .terms import Term, plain
 from .writing import embed
 
 __all__ = ["compose", "lone", "materialise", "meet", "reduced", "restrict"]
@@ -21,8 +22,8 @@ def compose(g: Term, f: Term, one: Array) -> Term | None:
         return g
     if g.conj:
         f = f.conjugated
-    if g.plain and f.plain:
-        return _compose_plain(g, f)
+    if plain(g.inp) and plain(f.out) and not (g.listed or f.listed):
+        return _renamed(g, f)
     met = meet(g, f, one)
     if met is None:
         return None
@@ -69,10 +70,11 @@ def _in_turn(g: Term, f: Term) -> list[int]:
     return sorted(range(len(lists)), key=lambda k: (3 - lists[k]) % 3)
 
 
-def _compose_plain(g: Term, f: Term) -> Term:
-    new = {a[0]: b[0] for a, b in zip(g.inp, f.out, strict=True) if a}
-    out = tuple((new.get(axis[0], axis[0]),) if axis else axis for axis in g.out)
-    factors = [Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in g.factors]  # type: ignore[misc]
+def _renamed(g: Term, f: Term) -> Term:
+    new: dict[Any, Any] = {a[0]: b[0] for a, b in zip(g.inp, f.out, strict=True) if a}
+    new |= {d: d._replace(label=new[d.label]) for axis in g.out for d in axis if type(d) is Window and d.label in new}
+    out = tuple([tuple([new.get(d, d) for d in axis]) for axis in g.out])
+    factors = [Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in g.factors]
     return reduced(out, f.inp, f.out, (*factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from .factors import Factor, conjugated, is_complex, product, substitute
-from .labels import Axes, Label, Listed, Substitution, label_of, labels_in
+from .labels import Axes, Label, Listed, Substitution, labels_in
 
-__all__ = ["Term"]
+__all__ = ["Term", "plain"]
 
 
 class Term:
@@ -34,7 +34,7 @@ class Term:
     def plain(self) -> bool:
         """Every axis is one whole label, and no label stands twice on one side: composing is renaming."""
         if self._plain is None:
-            self._plain = _plain(self.out) and _plain(self.inp)
+            self._plain = plain(self.out) and plain(self.inp)
         return self._plain
 
     @property
@@ -84,20 +84,25 @@ class Term:
             for axis in (*self.out, *self.inp):
                 structure.append(-1)
                 for digit in axis:
-                    label = label_of(digit)
-                    if isinstance(digit, Listed):
+                    if type(digit) is Label:
+                        structure.append(number.setdefault(digit, len(number)))
+                    elif isinstance(digit, Listed):
                         own = [number.setdefault(each, len(number)) for each in digit.axes]
                         structure.append((digit.size, digit.key, *own))
-                        continue
-                    n = -2 if label is None else number.setdefault(label, len(number))
-                    structure.append((n, label and label.size, *digit[1:]) if type(digit) is not Label else n)  # type: ignore[index]
-            labels = list(number)
-            self._key = (tuple(structure), tuple(label.size for label in labels), self.conj), labels
+                    else:
+                        label, *place = digit  # type: ignore[misc]
+                        n = -2 if label is None else number.setdefault(label, len(number))
+                        structure.append((n, label and label.size, *place))
+            self._key = (tuple(structure), tuple([label.size for label in number]), self.conj), list(number)
         return self._key
 
     def renamed(self) -> Term:
         """The same term over fresh labels."""
-        return _apply([Substitution(old, Label(old.size), None, 0, 1) for old in self.labels()], self)
+        out, inp, factors = self.out, self.inp, self.factors
+        for change in [Substitution(old, Label(old.size), None, 0, 1) for old in self.labels()]:
+            out, inp = change.in_axes(out), change.in_axes(inp)
+            factors = tuple([substitute(factor, change) for factor in factors])
+        return Term(out, inp, factors, self.scale, self.conj)
 
     def without_listed(self, unit: Any) -> Term:
         """The same term, dense along the axes of listed digits."""
@@ -113,7 +118,7 @@ class Term:
         return Factor(product(self.factors, order, self.scale), order)
 
 
-def _plain(axes: Axes) -> bool:
+def plain(axes: Axes) -> bool:
     seen: list[Label] = []
     for axis in axes:
         if axis:
@@ -124,11 +129,3 @@ def _plain(axes: Axes) -> bool:
                 return False
             seen.append(label)
     return True
-
-
-def _apply(changes: list[Substitution], term: Term) -> Term:
-    out, inp, factors = term.out, term.inp, term.factors
-    for change in changes:
-        out, inp = change.in_axes(out), change.in_axes(inp)
-        factors = tuple(substitute(factor, change) for factor in factors)
-    return Term(out, inp, factors, term.scale, term.conj)

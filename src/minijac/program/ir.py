@@ -19,7 +19,16 @@ from ..tape.trace import apply
 
 PYTHON_NUMBERS = (bool, int, float, complex)
 
-__all__ = ["PYTHON_NUMBERS", "Instruction", "Program", "Value", "carried_out", "interpreted", "without_dead_code"]
+__all__ = [
+    "PYTHON_NUMBERS",
+    "Instruction",
+    "Program",
+    "Value",
+    "broadcast",
+    "carried_out",
+    "interpreted",
+    "without_dead_code",
+]
 
 
 class Value(NamedTuple):
@@ -65,8 +74,10 @@ class Instruction(NamedTuple):
 
     def reading(self, stands: Mapping[int, int]) -> Instruction:
         """The same with the values that stand in place of others as operands; itself where none does."""
-        args = tuple([stands.get(n, n) for n in self.args])
-        return self if args == self.args else self._replace(args=args)
+        for n in self.args:
+            if stands.get(n, n) != n:
+                return self._replace(args=tuple([stands.get(n, n) for n in self.args]))
+        return self
 
     @property
     def overwritable(self) -> tuple[int, ...]:
@@ -142,10 +153,10 @@ class Program(NamedTuple):
         out = self.values[step.out].shape
         shapes = [self.values[n].shape for n in step.args]
         if isinstance(step.op, Elementwise):
-            return out == _broadcast(*shapes)
+            return out == broadcast(*shapes)
         if step.op is matmul and min(map(len, shapes)) > 1:
             a, b = shapes
-            lead = _broadcast(a[:-2], b[:-2])
+            lead = broadcast(a[:-2], b[:-2])
             return lead is not None and a[-1] == b[-2] and out == (*lead, a[-2], b[-1])
         if step.op is transpose:
             return out == tuple([shapes[0][axis] for axis in step.params["axes"]])
@@ -153,7 +164,7 @@ class Program(NamedTuple):
 
 
 @lru_cache(4096)
-def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape that arrays of these shapes are broadcast to, if they can be."""
     with suppress(ValueError):
         return np.broadcast_shapes(*shapes)

@@ -15,7 +15,7 @@ from ..ops.families import Elementwise, Multilinear
 from ..ops.structural import reshape
 from ..strides import View
 from ..tape.op import Op
-from .ir import carried_out, interpreted, without_dead_code
+from .ir import broadcast, carried_out, interpreted, without_dead_code
 from .loops import unrolled
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ def _is_compact(x: Any) -> bool:
 def _shape(op: Op, shapes: Sequence[Any], params: dict[str, Any]) -> tuple[int, ...] | None:
     """The shape of a result; None where that is not known beforehand."""
     if isinstance(op, Elementwise) and op.relation is None:
-        try:
-            return np.broadcast_shapes(*shapes)
-        except ValueError:  # the operation says so in its own words
-            return None
+        return broadcast(*shapes)  # where they do not fit, the operation says so in its own words
     if not isinstance(op, Multilinear):
         return None
     names, own = op.signature(*shapes, **params)

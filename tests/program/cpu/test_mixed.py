@@ -143,3 +143,25 @@ def test_steps_in_pairs_give_the_same_to_the_last_bit(monkeypatch, dtype, often)
             np.testing.assert_array_equal(found, expected)
     loops = [len(b._loop.steps) for run in commands_of for b in run if b._loop]
     assert (max(loops) > 1) == (often < 100), set(loops)
+
+
+def test_parts_of_a_loop_that_are_alike_are_one_function(monkeypatch):
+    """A few loops are compiled, however many columns there are; what is read by others and what differs stays right."""
+    commands_of = []
+    monkeypatch.setattr(mixed, "Tile", lambda *a, **k: commands_of.append(a[0]) or Tile(*a, **k))
+    monkeypatch.setattr(fusion, "WORTH", 0)
+    monkeypatch.setattr(fusion, "LEAST", 0)
+
+    def f(x):
+        columns = [x[:, k] * 2.0 for k in range(20)]
+        grown = [np.exp(c) * c + x[:, 1] for c in columns]
+        return np.stack([*grown, np.tanh(grown[3] - 1.0) * grown[4], grown[5] / columns[6]], 1)
+
+    compiled = mj.compile(f)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(64, 20))
+        np.testing.assert_allclose(compiled(x), f(x), rtol=1e-13)
+    loops = [b for run in commands_of for b in run if b._loop]
+    assert len(loops) > 14
+    assert max(len(b._loop.steps) for b in loops) < 30
+    assert len({b.function for b in loops}) < 10

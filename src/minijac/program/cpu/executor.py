@@ -23,7 +23,7 @@ from ..passes.columns import Columns, columns
 from ..passes.expand import expanded
 from . import fusion
 from .code import Code, Place
-from .fusion import LANES, Fused, Stage, effort, fused, made, paired, read, spelled_steps
+from .fusion import LANES, Fused, Stage, effort, fused, in_parts, made, paired, read, spelled_steps
 from .memory import Memory, take
 from .native.bound import bound
 from .native.commands import Commands, NotNative, Slot, Tile
@@ -207,15 +207,15 @@ class Binding:
 
     def _bind_several(self, stage: Region | Fused | Repeated) -> None:
         self._bind_made(stage)
-        binders = Binders(Executor.of_tile, native_tile)
         if isinstance(stage, Region):
-            tiles = Tiles(stage, self.values, self._static.get, self._sizes, len(self.tiles), binders)
+            tiles = Tiles(stage, self.values, self._static.get, self._sizes, len(self.tiles), BINDERS)
             self.code(tiles, *map(self._place, tiles.arrays))
             self.tiles.append(tiles)
         elif isinstance(stage, Fused):
-            self._bind_loop(stage)
+            for loop in in_parts(stage, self.values, self._static if isinstance(self.code, Mixed | Commands) else ()):
+                self._bind_loop(loop)
         else:
-            self.tiles.append(Steps(stage, binders))
+            self.tiles.append(Steps(stage, BINDERS))
             self.code(self.tiles[-1], *map(self._as_array, stage.args), *map(self._place, stage.outs))
 
     def _bind_loop(self, loop: Fused) -> None:
@@ -482,6 +482,9 @@ def native_tile(program: Program, slots: Sequence[Slot], back: int = 0) -> Tile 
     with suppress(NotNative):
         return NativeBinding(program, slots).tile(back)
     return None
+
+
+BINDERS = Binders(Executor.of_tile, native_tile)
 
 
 def _run_alone(tiles: list[Tiles | Steps], run: Callable[..., tuple[Any, ...]], *inputs: Any) -> tuple[Any, ...]:

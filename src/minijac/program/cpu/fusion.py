@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from .native.llvm import available
 from .steps import Repeated
 from .tiling import Region
 
-__all__ = ["Fused", "Stage", "available", "effort", "fused", "made", "paired", "read", "spelled_steps"]
+__all__ = ["Fused", "Stage", "available", "effort", "fused", "in_parts", "made", "paired", "read", "spelled_steps"]
 
 WORTH = 1 << 17
 """Bytes that the operations of a loop would read and write one by one; below, compiling it costs more than it saves."""
@@ -38,6 +38,9 @@ SHORT = 512
 """Entries of a row that NumPy passes over faster than it gets to the next one."""
 COMMON = 20
 """Pairs of steps of one kind for which it pays to compile a loop."""
+ALIKE, NEAR = 8, 1 << 14
+"""Parts of a loop that do the same and need nothing of each other from which on each is a loop, where its arrays have
+so few bytes that to read one again takes no time: all of them are one function, which is compiled once."""
 ENABLED = True
 """Whether loops are compiled where llvmlite is installed."""
 
@@ -85,14 +88,50 @@ def paired(stages: Sequence[Stage], values: Sequence[Value], outputs: Sequence[i
             steps = (*(kinds[n][0] for n in own), step)
             args = dict.fromkeys(n for each in steps for n in each.args if n not in own)
             loops[out] = Fused(kind[1], steps, tuple(args), (out,))
-    alike = Counter(str(spelled_steps(loop)) for loop in loops.values())
-    kept = {out: loop for out, loop in loops.items() if alike[str(spelled_steps(loop))] >= COMMON}
+    spelled = {out: tuple(spelled_steps(loop)) for out, loop in loops.items()}
+    alike = Counter(spelled.values())
+    kept = {out: loop for out, loop in loops.items() if alike[spelled[out]] >= COMMON}
     gone = {step.out for loop in kept.values() for step in loop.steps}
     return [
         kept.get(stage.out, stage) if isinstance(stage, Instruction) else stage
         for stage in stages
         if not (isinstance(stage, Instruction) and stage.out in gone and stage.out not in kept)
     ]
+
+
+def in_parts(loop: Fused, values: Sequence[Value], known: Collection[int]) -> list[Fused]:
+    """Loops of the parts that are alike in place of one that is long, as by so many seeds or columns.
+
+    To compile a loop takes as long as it has steps; to carry it out as a command, of values whose arrays are known,
+    some nanoseconds.
+    """
+    commands = all(n in known for n in (*loop.args, *loop.outs))
+    if not commands or len(loop.steps) < ALIKE or values[loop.outs[0]].nbytes > NEAR:
+        return [loop]
+    parts = [_part(loop, steps) for steps in _parts(loop.steps)]
+    kinds = [tuple(spelled_steps(part)) for part in parts]
+    alike = Counter(kinds)
+    rest = [step for part, kind in zip(parts, kinds, strict=True) if alike[kind] < ALIKE for step in part.steps]
+    found = [part for part, kind in zip(parts, kinds, strict=True) if alike[kind] >= ALIKE]
+    return [*found, _part(loop, rest)] if rest else found
+
+
+def _part(loop: Fused, steps: Sequence[Instruction]) -> Fused:
+    """Some steps of a loop, of which the others need nothing."""
+    made = {step.out for step in steps}
+    args = dict.fromkeys(n for step in steps for n in step.args if n not in made)
+    return Fused(loop.dtype, tuple(steps), tuple(args), tuple([n for n in loop.outs if n in made]))
+
+
+def _parts(steps: Sequence[Instruction]) -> list[list[Instruction]]:
+    """Steps that need nothing of each other, apart."""
+    part_of: dict[int, list[Instruction]] = {}
+    for step in steps:
+        joined = [step]
+        for part in {id(part_of[n]): part_of[n] for n in step.args if n in part_of}.values():
+            joined[:0] = part
+        part_of |= dict.fromkeys([each.out for each in joined], joined)
+    return list({id(part): part for part in part_of.values()}.values())
 
 
 # -- which steps -------------------------------------------------------------------------------------------------------
@@ -192,7 +231,7 @@ def _traffic(steps: Iterable[Instruction], values: Sequence[Value]) -> int:
     return sum(values[n].nbytes for step in steps for n in (*step.args, step.out))
 
 
-def _readers(stages: Sequence[Instruction | Region], outputs: Sequence[int]) -> dict[int, set[int]]:
+def _readers(stages: Sequence[Stage], outputs: Sequence[int]) -> dict[int, set[int]]:
     """What reads each value, by what it makes; -1 stands for the results."""
     readers: dict[int, set[int]] = {n: {-1} for n in outputs}
     for stage in stages:

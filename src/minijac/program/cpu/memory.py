@@ -20,7 +20,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._owner: dict[int, Any] = {}  # values, to the memory that they were given
-        self._free: list[Any] = []
+        self._free: dict[int, list[Any]] = {}  # by their bytes
         self._pools: list[list[Any]] = []
         self._planned = 0
 
@@ -38,10 +38,9 @@ class Memory:
     def given(self, n: int, value: Value) -> Any:
         """A free buffer that is about as large as a value, or a new one."""
         size = value.nbytes
-        fitting = [raw for raw in self._free if size <= raw.nbytes <= 2 * size]
+        fitting = [nbytes for nbytes, free in self._free.items() if free and size <= nbytes <= 2 * size]
         if fitting:
-            raw = min(fitting, key=lambda raw: raw.nbytes)
-            self._free = [other for other in self._free if other is not raw]
+            raw = self._free[min(fitting)].pop()
         else:
             raw = _aligned(size)
             self._planned += size
@@ -58,7 +57,8 @@ class Memory:
     def released(self, n: int) -> None:
         """A value is read no more: others may have its memory."""
         if n in self._owner:
-            self._free.append(self._owner.pop(n))
+            raw = self._owner.pop(n)
+            self._free.setdefault(raw.nbytes, []).append(raw)
 
     def pool(self, value: Value) -> list[Any] | None:
         """Where a large result is taken from in every call; None for a small one."""

@@ -112,10 +112,11 @@ def simplified(program: Program) -> Program:
 def _unchanged(program: Program, step: Instruction) -> int | None:
     """The value that a step passes on as it is, if it does."""
     values, out = program.values, program.values[step.out]
-    first = values[step.args[0]]
-    alike = (first.shape, first.dtype, first.number) == (out.shape, out.dtype, out.number)
-    if step.op.unchanged is not None and alike and step.op.unchanged(out.shape, **step.params):
-        return step.args[0]
+    if step.op.unchanged is not None:
+        first = values[step.args[0]]
+        alike = (first.shape, first.dtype, first.number) == (out.shape, out.dtype, out.number)
+        if alike and step.op.unchanged(out.shape, **step.params):
+            return step.args[0]
     for other, neutral in zip(step.args[::-1], NEUTRAL.get(step.op.value, ()), strict=False):
         number = values[other]
         known = number.kind == "constant" and number.shape == () and number.dtype.kind in "biuf" and len(step.args) == 2
