@@ -419,6 +419,17 @@ def test_products_by_one_or_two_columns_are_within_rounding_and_touch_nothing_be
         assert np.isnan(around[:, -1]).all() and np.isnan(around[:, :, -3:]).all()
 
 
+def test_products_of_few_terms_are_machine_code_but_where_lines_meet_in_a_cache(monkeypatch):
+    monkeypatch.setattr(products, "vector_bytes", lambda: 32)
+    made = lambda k, n: (np.ones((1, 700, k), np.float32), np.ones((1, k, n), np.float32))
+    assert products.worthwhile(*made(32, 700))
+    assert not products.worthwhile(*made(33, 700))
+    assert not products.worthwhile(*made(32, 512))
+    a, b = made(32, 700)
+    assert products.worthwhile(OPERANDS["in columns"](a), b)
+    assert not products.worthwhile(a, OPERANDS["in columns"](b))
+
+
 @pytest.mark.parametrize("k, n", [(3, 5), (131, 2)])
 def test_a_product_that_goes_beyond_its_arrays_is_caught_before_it_does(monkeypatch, k, n):
     monkeypatch.setattr(checks, "CHECKED", True)

@@ -28,6 +28,9 @@ TERMS, ENTRIES = 16, 512
 """Of one matrix: terms of a sum, or entries of what rows are multiplied by, up to which BLAS takes longer."""
 WIDE = 4096
 """Such entries where all that is read lies in rows and fills registers of 32 bytes, for which alone it was measured."""
+FEW, ALIASED = 32, 1024
+"""Terms up to which BLAS, which goes over a result twice, takes longer whatever its size, in registers of 32 bytes; but
+not where lines that lie a multiple of so many bytes apart put each other out of the cache."""
 STACKED = 1 << 15
 """Multiplications for each matrix of a stack up to which a call of BLAS for each takes longer."""
 LONG = 4
@@ -55,7 +58,8 @@ def worthwhile(a: Any, b: Any) -> bool:
 
     Measured beside OpenBLAS, one thread of AVX2, in float32 and float64, in all orientations: 32 to 2,048 rows by one
     matrix take BLAS 1.1 to 2 times as long within these bounds, matrices of a stack 1.3 to 12 times, as a call for each
-    takes 0.1 microseconds or more. A matrix that has to be copied into rows needs enough rows to be multiplied by it.
+    takes 0.1 microseconds or more, those of few terms 1.1 to 1.3 times. A matrix that has to be copied into rows needs
+    enough rows to be multiplied by it.
     """
     (count, m, k), n = a.shape, b.shape[-1]
     shared = count == 1 or not b.strides[0]
@@ -63,6 +67,9 @@ def worthwhile(a: Any, b: Any) -> bool:
         return True
     wide = vector_bytes() == 32 and k * n <= WIDE and (n <= 24 or n % 16 == 0)
     if shared and wide and in_rows(a) and (in_rows(b) or m >= 256):
+        return True
+    apart = in_rows(a) or (a.strides[-1] % ALIASED and k * a.itemsize <= 4 * FEW)
+    if vector_bytes() == 32 and k <= FEW and in_rows(b) and apart and n * b.itemsize % ALIASED:
         return True
     free = shared or in_rows(b) or k * n <= COPIED or 2 * k <= TERMS <= m // 2
     return bool(count > 1 and m * k * n <= STACKED and free)
