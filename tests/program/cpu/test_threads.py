@@ -47,6 +47,23 @@ def test_the_tile_size_is_searched_once(monkeypatch):
     same(f(x), np.tanh(x) * 2, rtol=1e-15)
 
 
+def test_of_sizes_that_take_the_same_time_the_smallest_is_taken(monkeypatch):
+    """One thread that is kept from its CPU then holds up the others by little."""
+    tried, f = [], lambda x: np.tanh(np.sin(x) @ np.ones((8, 8)))
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "threads", lambda: 2)
+    monkeypatch.setattr(
+        regions, "_seconds", lambda schedule, arrays: schedule(arrays) or tried.append(schedule) or 0.01
+    )
+    x = np.linspace(0, 1, 80000).reshape(10000, 8)
+    compiled = mj.compile(f)
+    same(compiled(x), f(x), rtol=1e-12)
+    (entry,) = compiled._entries.values()
+    (tiles,) = entry.executors[0]._tiles
+    assert tiles._schedule.size == min(schedule.size for schedule in tried) < 5000
+    assert len(tiles._schedule.executors) == 2
+
+
 @pytest.mark.skipif(not llvm.available(), reason="needs llvmlite")
 def test_a_thread_that_comes_when_all_tiles_are_done_is_not_waited_for(monkeypatch, tiles_of_two):
     ready, late = regions._stay_on, threading.Event()

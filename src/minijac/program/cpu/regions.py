@@ -40,8 +40,9 @@ SOON = 2e-3
 """Seconds within which one thread may be done as soon as several."""
 TOO_SLOW = 1.3
 """Candidates that take so many times as long as the best are not timed further; two end the search for smaller ones."""
-RELIED = 1.2
-"""So many times as long one thread may take as several, which wait for each other where a CPU is busy otherwise."""
+RELIED, LAST = 1.15, 0.1
+"""So many times as long one thread may take as several, which wait for each other where a CPU is busy otherwise, and
+more by a part of what one tile is of a thread's: so long a thread that is kept from its CPU holds up the others."""
 SETTLE, IDLE = 0.12, 2e-3
 """Seconds after which the threads of BLAS have stopped waiting for more work on the cores that the tiles need:
 OpenBLAS's take turns with whatever else runs there for 2**28 cycles after each product that used them. They have
@@ -184,6 +185,8 @@ class Schedule:
         """Whether BLAS has one thread while the tiles run; its threads share the products of all samples at once."""
         self.alone = one and (self.keeps_blas or not multiplies)
         """Whether it is the work of the thread that calls it alone."""
+        self.relies = 1.0 if self.alone else RELIED + LAST * min(threads() / self._count, 1.0)
+        """What its time is multiplied by where it is compared to others'."""
         starts = range(0, region.batch, size)
         self._sums = [np.empty((len(starts), *shape), dtype) for shape, dtype in given.sums]
         self._parts = [
@@ -344,7 +347,7 @@ class Tiles:
                 each.call(arrays)
         if soon or (count > 1 and _multiplies(self._region)):  # last, as BLAS's threads disturb what comes after
             tried.append(self._timed(batch, 1, arrays, turns))
-        return min(tried, key=lambda each: each.seconds * (1.0 if each.schedule.alone else RELIED)).schedule
+        return min(tried, key=lambda each: each.seconds * each.schedule.relies).schedule
 
     def _halved(self, arrays: Sequence[Any], count: int) -> list[Timed]:
         """Tile sizes for so many threads, each half of the one before, until they get slower."""
