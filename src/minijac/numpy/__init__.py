@@ -48,6 +48,7 @@ def _install() -> None:
     for name, ufunc in _protocol.OPERATORS.items():
         for method in (f"__{name}", f"__r{name}"):
             setattr(_Traced, method, _protocol.operator(method, ufunc))
+    _Traced.__neg__ = _protocol.negative  # type: ignore[method-assign]
     _Traced.functions.update(_protocol.FUNCTIONS)
     _Traced.creators.update(_creation.LIKE)
     _Traced.methods.update(_protocol.METHODS)

@@ -202,3 +202,9 @@ def operator(name: str, ufunc: Any) -> Callable[..., Any]:
         return general(self, other)
 
     return method
+
+
+def negative(self: Any) -> Any:
+    """The operator of one operand that is met most, at once as well."""
+    function: Any = Traced.ufuncs[np.negative]
+    return apply(function, (self,), {})
