@@ -147,7 +147,10 @@ def _named(hooks: dict[str, Any]) -> Any:
 def _identity(t: Any) -> Any:
     if t is None:
         return None
-    return (id(t), t.requires_grad) if t.is_floating_point() or t.is_complex() else (id(t), t._version)
+    followed = t.is_floating_point() or t.is_complex()
+    return (
+        (id(t), t.requires_grad, t.layout is torch.strided and t.is_contiguous()) if followed else (id(t), t._version)
+    )
 
 
 _OWN = frozenset(vars(torch.nn.Module())) - {"_modules"}

@@ -170,6 +170,7 @@ class Entry:
             values = list(fixed)
             for k, array in zip(self.at, arrays, strict=False):
                 values[k] = array
+            run.lie(arrays)
             lifted = zip(self.captured, arrays[len(self.at) :], strict=True)
             run.lifted = {id(t): (t, joined(array) if _apart(t) else array) for t, array in lifted}
             with entered(run):
@@ -345,7 +346,7 @@ def _flat(args: Any, kwargs: Any) -> tuple[Sequence[Any], Any]:
 
 def _signature(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
-        return leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad
+        return leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad, leaf.is_contiguous()
     return type(leaf) if _is_input(leaf) else (type(leaf), leaf)
 
 

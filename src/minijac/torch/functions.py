@@ -15,6 +15,7 @@ from .. import nn
 from ..backend import value_of
 from ..errors import MinijacError, UnsupportedOperationError
 from ..lines import user_line
+from ..tape.traced import Traced
 from .aten.networks import CONV, normalised
 from .aten.reductions import number
 from .aten.registry import EXACT, TABLE, aten, of_reals
@@ -82,7 +83,9 @@ def strided(func: Any, args: Any, kwargs: Any) -> Any:
     """``x.as_strided`` and its kin as the user writes them; torch's functions go by the strides that they are told."""
     x = args[0]
     if type(x) is TracedTensor:
-        refuse_unordered(func.__name__, x.in_order() and (x.root is None or func.__name__.rstrip("_") == "as_strided"))
+        refuse_unordered(
+            func.__name__, x.order() == 2 and (x.root is None or func.__name__.rstrip("_") == "as_strided")
+        )
     return bound(func, args, kwargs)
 
 
@@ -91,9 +94,41 @@ def cloned(func: Any, args: Any, kwargs: Any) -> Any:
         return bound(func, args, kwargs)
     with torch._C.DisableTorchFunctionSubclass():
         result = func(*args, **kwargs)
-    if type(result) is TracedTensor:
-        result.ordered = True
+    return _in_order(result)
+
+
+def _in_order(result: Any) -> Any:
+    """A result that torch lays out in order, whatever its operands are."""
+    if type(result) is TracedTensor and isinstance(result.held, Traced):
+        result.run.known[result.held.home.serial, result.held.index] = 2
     return result
+
+
+def strided_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``as_strided_copy`` and ``as_strided_scatter`` of a tensor that the function captured."""
+    x = args[0]
+    if type(x) is not TracedTensor:
+        refuse_unordered(func.overloadpacket.__name__, x.is_contiguous() and not x.storage_offset())
+    return run.carried(func.overloadpacket.__name__, TABLE[func.overloadpacket], args, kwargs)
+
+
+def _or_copied(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch gives a view for, or a copy, as the entries lie: until one of the two is written they are the same."""
+
+    def handle(func: Any, args: Any, kwargs: Any) -> Any:
+        x = args[0]
+        result = function(func, args, kwargs)
+        if result is NotImplemented:
+            with torch._C.DisableTorchFunctionSubclass():
+                result = func(*args, **kwargs)
+        if type(x) is not TracedTensor or type(result) is not TracedTensor or x.order():
+            return result
+        if result is x or result.root is not None:
+            result = result.clone() if result.requires_grad else TracedTensor(result.read(), x.run)
+        x.perhaps_apart(result)
+        return _in_order(result) if func is Tensor.contiguous else result
+
+    return handle
 
 
 def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -198,6 +233,16 @@ def unfused(func: Any, args: Any, kwargs: Any) -> Any:
         torch._C._set_mkldnn_enabled(enabled)
 
 
+def _ordering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Products, which torch lays out in order but for those of a matrix with a stack of them."""
+
+    def handle(func: Any, args: Any, kwargs: Any) -> Any:
+        result = function(func, args, kwargs)
+        return result if len(args) > 1 and args[0].ndim < 3 <= args[1].ndim else _in_order(result)
+
+    return handle
+
+
 def with_autograd(func: Any, args: Any, kwargs: Any) -> Any:
     """Derivatives by torch's autograd inside the function: it has to have seen every operation."""
     run = current()
@@ -211,6 +256,7 @@ def reversed_matmul(a: Any, b: Any) -> Any:
 
 
 EXACT.update({aten.detach: detached_below, aten._to_copy: copied_below})
+EXACT.update({aten.as_strided_copy: strided_below, aten.as_strided_scatter: strided_below})
 
 
 # -- what need not go through torch's dispatcher -----------------------------------------------------------------------
@@ -341,10 +387,10 @@ _OPERATORS = {
     aten.pow: (Tensor.__pow__, Tensor.__rpow__),
 }  # fmt: skip
 _VIEWS: dict[Callable[..., Any], tuple[Any, ...]] = {
-    reshape: (Tensor.view, Tensor.reshape, torch.reshape), permute: (Tensor.permute, torch.permute),
+    reshape: (Tensor.view,), permute: (Tensor.permute, torch.permute),
     transpose: (Tensor.transpose, torch.transpose), unsqueeze: (Tensor.unsqueeze, torch.unsqueeze),
     item: (Tensor.__getitem__,), lambda x: permute(x, 1, 0): (Tensor.t, torch.t, Tensor.T.__get__),
-    flatten: (Tensor.flatten, torch.flatten), lambda x: transpose(x, -1, -2): (Tensor.mT.__get__,),
+    lambda x: transpose(x, -1, -2): (Tensor.mT.__get__,),
 }  # fmt: skip
 _NAMED = {
     aten.cat: "dim", aten.stack: "dim", aten.cumsum: "dim", aten.softmax: "dim", aten.sum: "dim keepdim",
@@ -362,6 +408,12 @@ for _packet, _signature in _DIRECT.items():
 for _packet, (_operator, _reversed) in _OPERATORS.items():
     TracedTensor.functions[_operator] = _direct(TABLE[_packet], 2)
     TracedTensor.functions[_reversed] = _direct(_swapped(TABLE[_packet]), 2)
+_COPIES: dict[Callable[..., Any], tuple[Any, ...]] = {
+    _view(reshape): (Tensor.reshape, torch.reshape), _view(flatten): (Tensor.flatten, torch.flatten),
+    bound: (Tensor.contiguous, Tensor.ravel, torch.ravel, Tensor.reshape_as),
+}  # fmt: skip
+for _function, _names in _COPIES.items():
+    TracedTensor.functions.update(dict.fromkeys(_names, _or_copied(_function)))
 for _function, _names in _VIEWS.items():
     TracedTensor.functions.update(dict.fromkeys(_names, _view(_function)))
 for _name in (
@@ -387,10 +439,8 @@ TracedTensor.functions.update(
         **dict.fromkeys((torch.clone, Tensor.clone), cloned),
         **dict.fromkeys((torch.as_strided, torch.as_strided_, Tensor.as_strided, Tensor.as_strided_), strided),
         **dict.fromkeys((torch.as_strided_copy, torch.as_strided_scatter, Tensor.as_strided_scatter), strided),
-        F.linear: _whole(linear),
-        torch.matmul: _whole(matmul),
-        Tensor.matmul: _whole(matmul),
-        Tensor.__matmul__: _whole(matmul),
+        F.linear: _ordering(_whole(linear)),
+        **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__), _ordering(_whole(matmul))),
         Tensor.__rmatmul__: _whole(reversed_matmul),
         torch.einsum: _whole(einsum),
         **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _whole(conv)),

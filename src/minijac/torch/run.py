@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
 from typing import Any
@@ -20,7 +20,7 @@ from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
 from .sharing import Memory
 from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
-from .views import Place, refuse_unordered
+from .views import Known, Place, order, refuse_unordered
 
 __all__ = ["Restart", "Run", "above", "current", "drawing_from", "entered"]
 
@@ -74,6 +74,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         self.failed: MinijacError | None = None
         """The error of an operation: those that are a TypeError torch's operators take for one of their own."""
         self.memory = Memory()
+        self.known: Known = {}
         self.device = torch.device("cpu")
         self.decomposed: dict[str, int] = {}
 
@@ -84,6 +85,12 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
     @property
     def recording(self) -> bool:
         return self.made is not None
+
+    def lie(self, inputs: Sequence[Any]) -> None:
+        """Inputs of a program lie as they do in the first call."""
+        for x in inputs:
+            if isinstance(x, Wrapped) and order(plain_array(x), {}):
+                self.known[x.home.serial, x.index] = 1  # type: ignore[attr-defined]
 
     # -- values --------------------------------------------------------------------------------------------------------
     def lift(self, tensor: Any) -> Any:
@@ -402,7 +409,7 @@ def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
     value, meta = function(x.read(), *args[1:], **kwargs), packet(x.meta(), *args[1:], **kwargs)
     if x.root is None:
         x.root, x.version = TracedTensor(x.held, run), 0
-        x.root.born, x.root.ordered = x.born, x.ordered
+        x.root.born = x.born
     x.held, x.place_, x.layout_ = value, place_of(meta), None
     with torch._C._DisableTorchDispatch():
         return func(*args, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ..foreign import kind_of
 from ..lines import user_line
 from ..numpy.indexing import put
 from ..tape.traced import FIXED, Traced
-from .views import Layout, Place, contiguous, in_order, layout_of
+from .views import Layout, Place, contiguous, layout_of, order
 
 if TYPE_CHECKING:
     from .run import Run
@@ -153,6 +154,12 @@ def laid_out(dtype: Any, place: Place) -> Any:
         return torch.empty(0, dtype=_TORCH[dtype], device="meta").as_strided(*place)
 
 
+TWINS = (
+    "contiguous, reshape and flatten copy, or give a view, as the entries lie, which is not known here. Write "
+    "x.clone(memory_format=torch.contiguous_format) before them, or write to a .clone()."
+)
+
+
 class TracedTensor(torch.Tensor):  # type: ignore[misc]
     """A tensor without memory that holds a value of minijac's, traced or plain.
 
@@ -176,8 +183,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     """Whether torch detached it, and not the user."""
     born: Any = None
     """What a root held before it was written, if it was: writes leave it where it lies."""
-    ordered: bool = False
-    """Whether it is a root that was asked for in order."""
+    twins: list[Any] | None = None
+    """Roots of which some are views of others in torch, or copies: which is not known."""
     functions: ClassVar[dict[Any, Callable[..., Any]]] = {}
     """What is met above torch's dispatcher; filled by minijac.torch.functions."""
     called: ClassVar[Callable[..., Any]]
@@ -220,10 +227,10 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
             self.layout_ = layout_of(self.root.held.shape, *self.place)
         return self.layout_
 
-    def in_order(self) -> bool:
-        """Whether its root is known to lie in order in torch as well."""
+    def order(self) -> int:
+        """How its root lies in torch, as `views.order` has it."""
         root = self if self.root is None or self.aside else self.root
-        return root.ordered or (not root.aside and in_order(root.held if root.born is None else root.born))
+        return 0 if root.aside else order(root.held if root.born is None else root.born, self.run.known)
 
     def beside(self, value: Any, stopped: bool = False) -> TracedTensor:
         """A view of other numbers than are in memory: real and imaginary parts, a conjugate."""
@@ -231,6 +238,19 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         root = self if self.root is None or self.aside else self.root
         result.root, result.version, result.stopped, result.aside = root, root.version, stopped or self.stopped, True
         return result
+
+    def perhaps_apart(self, other: TracedTensor) -> None:
+        """A new root shares this tensor's memory in torch, or is a copy."""
+        one = self if self.root is None or self.aside else self.root
+        one.twins = other.twins = one.twins or [ref(one)]
+        one.twins.append(ref(other))
+
+    def part_from_twins(self) -> None:
+        """It is written: what may have been with it, or not, is read no more."""
+        twins, self.twins = self.twins or [], None
+        for twin in [twin() for twin in twins]:
+            if twin is not None and twin is not self:
+                twin.spoil(TWINS)
 
     def spoil(self, why: str) -> None:
         """Let nobody read this tensor, nor its views, from now on."""
@@ -270,6 +290,8 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
         if root.born is None:
             root.born = root.held
             self.run.memory.written(root)
+        if root.twins:
+            root.part_from_twins()
         if self.stopped or not (self.run.insists or torch.is_grad_enabled()):
             new = value_of(new)
             whole = new if root is self else self.layout_in_root().write(value_of(root.held), new, put)

@@ -15,7 +15,7 @@ from ..ops.families import Elementwise
 from ..tape.trace import Trace
 from ..tape.traced import Traced, traced
 
-__all__ = ["Layout", "Place", "contiguous", "in_order", "layout_of", "refuse_unordered"]
+__all__ = ["Known", "Layout", "Place", "contiguous", "layout_of", "order", "refuse_unordered"]
 
 Shape = tuple[int, ...]
 
@@ -78,32 +78,55 @@ def contiguous(shape: Shape) -> Place:
     return Place(shape, tuple(reversed(strides)))
 
 
-def in_order(value: Any) -> bool:
-    """Whether a value is known to lie in memory in order where torch computes it: an array that does, and what is made
-    of such ones entry by entry, which torch lays out as its operands."""
-    found, seen = [value], set()
+Known = dict[tuple[int, int], int]
+"""What `order` found of followed values, and what torch's operations tell of their results."""
+
+
+def order(value: Any, known: Known) -> int:
+    """How a value lies where torch computes it: 2 in order from the start of its memory on, 1 in order, 0 not known.
+
+    An array tells, and what is made entry by entry of such ones torch lays out as its operands.
+    """
+    found, seen = [_beneath(value, known)], []
     while found:
         x = found.pop()
         if not isinstance(x, Traced):
-            if not (isinstance(x, np.ndarray) and x.flags.c_contiguous) or _offset(x.base):
-                return False
-        elif x.index < 0:
-            found.append(x.value)
-        elif type(x.home) is not Trace:
-            return False
-        elif (x.home.serial, x.index) not in seen:
-            seen.add((x.home.serial, x.index))
-            node = x.home.nodes[x.index]
-            if node.op is None:
-                found.append(node.out)
-            elif not isinstance(node.op, Elementwise):
-                return False
-            for p, arg in zip(node.parents, node.args, strict=True):
-                if p >= 0 or isinstance(arg, Traced):
-                    found.append(traced(x.home, p, arg) if p >= 0 else arg)
-                elif not _row(arg):  # kept as a copy, which may lie otherwise
-                    return False
-    return True
+            own = (1 if _offset(x.base) else 2) if isinstance(x, np.ndarray) and x.flags.c_contiguous else 0
+        elif (key := (x.home.serial, x.index)) in known:
+            own = known[key]
+        else:
+            operands = _operands(x)
+            if operands is not None:
+                known[key] = 2  # unless one of them is not
+                seen.append(key)
+                found += [_beneath(operand, known) for operand in operands]
+                continue
+            own = 0
+        if not own:
+            known.update(dict.fromkeys(seen, 0))
+            return 0
+    return 2 if seen else own
+
+
+def _beneath(x: Any, known: Known) -> Any:
+    """What an input of a trace stands for."""
+    while isinstance(x, Traced) and (x.home.serial, x.index) not in known:
+        node = x.home.nodes[x.index] if x.index >= 0 and type(x.home) is Trace else None
+        if x.index >= 0 and (node is None or node.op is not None):
+            break
+        x = x.value if node is None else node.out
+    return x
+
+
+def _operands(x: Traced) -> list[Any] | None:
+    """Of which it is made entry by entry; None where it is not, or where one of them lies is not known."""
+    node = x.home.nodes[x.index] if type(x.home) is Trace else None
+    if node is None or not isinstance(node.op, Elementwise):
+        return None
+    pairs = list(zip(node.parents, node.args, strict=True))
+    if not all(p >= 0 or isinstance(arg, Traced) or _row(arg) for p, arg in pairs):  # kept as a copy, laid out anew
+        return None
+    return [traced(x.home, p, arg) if p >= 0 else arg for p, arg in pairs if p >= 0 or isinstance(arg, Traced)]
 
 
 def _offset(tensor: Any) -> int:
