@@ -165,6 +165,22 @@ def test_a_forward_called_by_its_name_is_followed_as_any_function():
     torch.testing.assert_close(mt.jacobian(f)(x), reverse_mode(f))
 
 
+def test_a_function_that_is_made_and_changed_within_is_followed():
+    def f(x):
+        class Cube(Function):
+            forward = Each.forward
+
+            @staticmethod
+            def backward(ctx, g):
+                return 3 * g * ctx.saved_tensors[0] ** 2
+
+        Cube.forward = staticmethod(lambda ctx, x: (ctx.save_for_backward(x), x**3)[1])
+        return Cube.apply(x)
+
+    torch.testing.assert_close(mt.jacobian(f)(x), reverse_mode(f))
+    assert "forward" not in vars(type(Power))
+
+
 def test_no_tensor_of_a_call_is_kept():
     net = torch.nn.Linear(4, 4).double()
 

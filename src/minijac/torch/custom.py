@@ -208,10 +208,19 @@ def _forward_of(cls: Any) -> Any:
     return partial(applied, run, cls, forward)
 
 
+def _set_forward(cls: Any, forward: Any) -> None:
+    with _lock:
+        _switch(False)
+        try:
+            cls.forward = forward
+        finally:
+            _switch(_depth[0] > 0)
+
+
 def _switch(follows: bool) -> None:
     if follows:
-        FunctionMeta.forward, BackwardCFunction.__init__ = property(_forward_of), _opens
-    else:
+        FunctionMeta.forward, BackwardCFunction.__init__ = property(_forward_of, _set_forward), _opens
+    elif "forward" in vars(FunctionMeta):
         del FunctionMeta.forward, BackwardCFunction.__init__
 
 
