@@ -45,6 +45,9 @@ ENABLED = True
 """Whether loops are compiled where llvmlite is installed."""
 
 
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
 class Fused(NamedTuple):
     """Elementwise steps with results of one shape, that are carried out as one loop."""
 
@@ -222,7 +225,7 @@ def _kind(step: Instruction, values: Sequence[Value]) -> Any:
     if scalar.chooses and args.pop(0).dtype != bool:
         return None
     types = {value.dtype for value in args if not value.weak or value.dtype.kind == "c"}
-    if len(types) != 1 or not types <= {np.dtype(np.float32), np.dtype(np.float64)} or out.dtype not in (*types, bool):
+    if len(types) != 1 or not types <= FLOATS or out.dtype not in (*types, bool):
         return None
     return out.shape, *types
 
