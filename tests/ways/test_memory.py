@@ -20,6 +20,7 @@ import minijac as mj
 from minijac.accumulation.recording import prepare
 from minijac.arguments import Options, flatten
 from minijac.memo import Memo
+from minijac.ways import memory
 from minijac.ways.memory import ways
 
 BOOKKEEPING = 700_000
@@ -376,6 +377,15 @@ def test_the_least_bound_named_is_enough_for_a_second_look(transform, f, dtype):
     found, expected = transform(f, max_bytes=int(least.replace(",", "")))(x), transform(f)(x)
     for a, b in zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]:
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_the_least_bound_is_enough_where_one_seed_takes_more_than_is_taken_without_a_bound(monkeypatch):
+    monkeypatch.setattr(memory, "LARGE", 1000)
+    x = random(50, 4)
+    with pytest.raises(mj.InputError) as error:
+        mj.laplacian(np.exp, max_bytes=64)(x)
+    (least,) = re.findall(r"max_bytes=([\d,]+) or more", str(error.value))
+    close(mj.laplacian(np.exp, max_bytes=int(least.replace(",", "")))(x), mj.laplacian(np.exp)(x))
 
 
 BENT: dict[str, Callable] = {

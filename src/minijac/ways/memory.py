@@ -452,8 +452,8 @@ def _fitting(
 ) -> tuple[int, tuple[int, int, int] | None]:
     """How many fit; and where not even one does, the least bound, what is held, and what one takes."""
     held = 0 if bound is None else held_bytes(ready, args)
-    room, count = LARGE if bound is None else min(LARGE, int(bound * (1 - MARGIN)) - held), every
-    while count > 1 and needed(count) > room:
+    room, count = np.inf if bound is None else int(bound * (1 - MARGIN)) - held, every
+    while count > 1 and needed(count) > min(LARGE, room):
         count = ceil(count / 2)
     if bound is None or needed(count) <= room:
         return count, None
