@@ -12,6 +12,7 @@ nn, F = torch.nn, torch.nn.functional
 import minijac as mj  # noqa: E402
 import minijac.torch as mt  # noqa: E402
 from minijac.torch.aten.registry import TABLE, aten  # noqa: E402
+from minijac.torch.run import Run  # noqa: E402
 from minijac.torch.tensors import array_of  # noqa: E402
 
 
@@ -124,3 +125,14 @@ def normalised(x):
 @pytest.mark.parametrize("f", [convolved, normalised])
 def test_layers_called_by_name_and_by_position_are_torchs(f):
     check(f, x_of(2, 2, 4))
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: torch.addmm(torch.ones(3, dtype=x.dtype), x, torch.ones(3, 3, dtype=x.dtype)), lambda x: x.clamp(0.1),
+    lambda x: torch.logsumexp(x, 1, True), lambda x: x.amax(1), lambda x: torch.where(x > 0, x, 2.0 * x),
+], ids=["addmm", "clamp", "logsumexp", "amax", "where"])  # fmt: skip
+def test_calls_of_functions_in_c_make_no_way_through_the_dispatcher(f, monkeypatch):
+    met, through = [], Run.__torch_dispatch__
+    monkeypatch.setattr(Run, "__torch_dispatch__", lambda *args: (met.append(args[1]), through(*args))[1])
+    mt.jacobian(f)(torch.randn(4, 3, dtype=torch.float64))
+    assert not [func for func in met if "ones" not in str(func)]

@@ -62,7 +62,9 @@ def _no(*_: Any) -> bool:
 
 def _gives_tensors(packet: Any) -> bool:
     """Whether an operation gives tensors; others, as `x.dim`, torch answers by itself."""
-    return packet is not None and any("Tensor" in str(s.returns) for s in packet._schemas.values())
+    return packet is not None and any(
+        "Tensor" in str(result.type) for schema in packet._schemas.values() for result in schema.returns
+    )
 
 
 # -- a call as that of an operation ------------------------------------------------------------------------------------

@@ -52,14 +52,13 @@ class Program:
             return [_tensor(y) for y in self.replay(*arrays)]
         slopes = None
         if self.scalar:  # its gradient is computed with it
-            results, gradients = self._with_gradient(wanted)(*arrays)
-            slopes = [tensor_of(g) for g in gradients]
+            results, slopes = self._with_gradient(wanted)(*arrays)
         else:
             results = self.replay(*arrays)
         results = [_tensor(y) for y in results]
         at = [n for n, y in enumerate(results) if isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())]
-        call = Call(self, list(tensors), wanted, at, slopes)
-        tied = _Replay.apply(call, [results[n] for n in at], *[tensors[k] for k in wanted])
+        call = Call(self, wanted, at, slopes)
+        tied = _tied(call, tensors, [results[n] for n in at], *[tensors[k] for k in wanted])
         for n, y in zip(at, tied, strict=True):
             results[n] = y
         return results
@@ -115,33 +114,34 @@ class Call(NamedTuple):
     """One call of a program: which inputs have a derivative, which outputs, and the gradient if it is known."""
 
     program: Program
-    tensors: list[Any]
     wanted: tuple[int, ...]
     outputs: list[int]
-    slopes: list[Any] | None
+    slopes: Sequence[Any] | None
 
 
 class _Replay(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, call: Call, results: list[Any], *own: Any) -> Any:
-        ctx.places = [k for k, t in enumerate(call.tensors) if isinstance(t, Tensor)]
+    def forward(ctx: Any, call: Call, inputs: Sequence[Any], results: list[Any], *own: Any) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*[call.tensors[k] for k in ctx.places])
-        ctx.call = call._replace(tensors=[None if isinstance(t, Tensor) else t for t in call.tensors])
+        ctx.save_for_backward(*[t if isinstance(t, Tensor) else None for t in inputs])
+        ctx.call, ctx.numbers = call, [None if isinstance(t, Tensor) else t for t in inputs]
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        call, inputs = ctx.call, list(ctx.call.tensors)
-        for k, t in zip(ctx.places, ctx.saved_tensors, strict=True):  # raises where one was written since
-            inputs[k] = t
+        call, saved = ctx.call, ctx.saved_tensors  # raises where one was written since
         given = [n for n, c in enumerate(cotangents) if c is not None]
         if not given:
-            return None, None, *[None] * len(call.wanted)
+            return None, None, None, *[None] * len(call.wanted)
         if call.slopes is not None and not torch.is_grad_enabled():
-            return None, None, *[slope * cotangents[0] for slope in call.slopes]
+            return None, None, None, *torch._foreach_mul(list(map(tensor_of, call.slopes)), cotangents[0])
+        inputs = [number if t is None else t for t, number in zip(saved, ctx.numbers, strict=True)]
         program = call.program.pulled(call.wanted, tuple([call.outputs[n] for n in given]), len(inputs))
-        return None, None, *program([*inputs, *[cotangents[n].contiguous() for n in given]])
+        return None, None, None, *program([*inputs, *[cotangents[n].contiguous() for n in given]])
+
+
+_tied = super(torch.autograd.Function, _Replay).apply
+"""Without torch's look for transforms of torch.func, which are refused before."""
 
 
 # -- compile -----------------------------------------------------------------------------------------------------------

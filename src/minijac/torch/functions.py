@@ -238,7 +238,8 @@ def _ordering(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
         result = function(func, args, kwargs)
-        return result if len(args) > 1 and args[0].ndim < 3 <= args[1].ndim else _in_order(result)
+        turned = type(result) is TracedTensor and result.held.ndim > 2 and func is not F.linear and args[0].ndim < 3
+        return result if turned else _in_order(result)
 
     return handle
 

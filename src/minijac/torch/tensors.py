@@ -139,9 +139,10 @@ def _array_of(tensor: Any) -> Any:
 
 def tensor_of(array: Any) -> Any:
     """The array as a tensor in the same memory; copied where torch could not hold it so."""
-    if not isinstance(array, np.ndarray | np.generic):
-        return torch.from_dlpack(array)
-    array = np.asarray(array)
+    if type(array) is not np.ndarray:
+        if not isinstance(array, np.ndarray | np.generic):
+            return torch.from_dlpack(array)
+        array = np.asarray(array)
     flags = array.flags
     if not (flags.writeable and (flags.c_contiguous or all(stride >= 0 for stride in array.strides))):
         array = array.copy()
