@@ -133,12 +133,32 @@ OF_SAMPLES = {
     "companion": lambda la, x: la.companion(1.0 + x[..., 0]),
     "leslie": lambda la, x: la.leslie(x[..., 0], x[..., 1:, 1]),
     "fiedler": lambda la, x: la.fiedler(x[..., 0]),
+    "hankel": lambda la, x: la.hankel(x[..., 0], x[..., 1]) + la.hankel(x[..., 2]),
+    "convolution_matrix": lambda la, x: la.convolution_matrix(x[..., 0], 4, "same"),
+    "khatri_rao": lambda la, x: la.khatri_rao(x, x[..., :2, :]),
+    "lu_factor": lambda la, x: la.lu_factor(x)[0],
+    "lu": lambda la, x: la.lu(x)[0] @ la.lu(x, permute_l=True)[0] + la.lu(x)[2],
+    "lu_solve": lambda la, x: la.lu_solve(la.lu_factor(x), b),
+    "lu_solve, transposed": lambda la, x: la.lu_solve(la.lu_factor(x), b, trans=1),
+    "lu_solve, columns": lambda la, x: la.lu_solve(la.lu_factor(x), x[..., :2]),
+    "cho_solve": lambda la, x: la.cho_solve(la.cho_factor(x @ np.swapaxes(x, -1, -2)), b),
+    "qr, the factor of a tall one": lambda la, x: la.qr(x[..., :2], mode="r")[0],
+    "expm_frechet": lambda la, x: la.expm_frechet(x, x @ x)[1] + la.expm_frechet(x, x)[0],
+    "eigh_tridiagonal": lambda la, x: np.abs(la.eigh_tridiagonal(x[..., 0], x[..., 1:, 1])[1]),
+    "orthogonal_procrustes": lambda la, x: la.orthogonal_procrustes(x, S)[0],
+    "orthogonal_procrustes, values": lambda la, x: la.orthogonal_procrustes(x, S)[1],
+    "solve_toeplitz": lambda la, x: la.solve_toeplitz((x[..., 0], x[..., 1]), b),
+    "solve_banded": lambda la, x: la.solve_banded((1, 1), x + 5.0 * (np.arange(3) == 1)[:, None], b),
+    "solveh_banded": lambda la, x: la.solveh_banded(x + 9.0 * (np.arange(3) == 2)[:, None], b),
+    "solve_circulant": lambda la, x: np.moveaxis(la.solve_circulant(x[..., 0], b), 0, -1),
+    "solve_continuous_are": lambda la, x: la.solve_continuous_are(x, x[..., :2], S, S[:2, :2]),
+    "solve_discrete_are": lambda la, x: la.solve_discrete_are(x, x[..., :2], S, S[:2, :2]),
 }
 
 
 @pytest.mark.parametrize("f", OF_SAMPLES.values(), ids=OF_SAMPLES.keys())
-def test_special_matrices_of_samples_are_those_of_each(f):
-    x = np.stack([A, S, A.T])
+def test_functions_of_matrices_of_samples_are_those_of_each(f):
+    x = np.stack([A, S, A.T])  # as many as they have rows
     close(f(linalg, x), np.stack([f(scipy.linalg, each) for each in x]))
     one = mj.jacobian(lambda x: f(linalg, x), batch_axis=None)
     close(mj.jacobian(lambda x: f(linalg, x))(x), np.stack([one(each) for each in x]))

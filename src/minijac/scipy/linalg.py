@@ -138,8 +138,10 @@ def cho_factor(a: Any, lower: bool = False) -> tuple[Any, bool]:
 
 
 def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> Any:
-    """``a x = b`` by the factor of `a`."""
+    """``a x = b`` by the factor of `a`. b: (n,) or (..., n, k)."""
     c, lower = c_and_lower
+    if np.ndim(b) == 1:
+        return cho_solve(c_and_lower, asarray(b)[:, None])[..., 0]
     first = solve_triangular(c, b, 0 if lower else 2, lower)
     return solve_triangular(c, first, 2 if lower else 0, lower)
 
@@ -224,8 +226,12 @@ def polar(a: Any, side: str = "right") -> tuple[Any, Any]:
     return u, p if beside else (u @ p @ _turned(u) if m >= n else _turned(u) @ p @ u)
 
 
+def _transposed(a: Any) -> Any:
+    return np.swapaxes(a, -1, -2)
+
+
 def _turned(a: Any) -> Any:
-    return np.conj(np.swapaxes(a, -1, -2))
+    return np.conj(_transposed(a))
 
 
 def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
@@ -254,7 +260,9 @@ solve_lyapunov = solve_continuous_lyapunov
 
 
 def solve_continuous_are(a: Any, b: Any, q: Any, r: Any) -> Any:
-    """The stabilising x with ``a^T x + x a - x b r^-1 b^T x + q = 0``. a, q: (n, n), b: (n, m), r: (m, m).
+    """The stabilising x with ``a^T x + x a - x b r^-1 b^T x + q = 0``.
+
+    a, q: (..., n, n), b: (..., n, m), r: (..., m, m).
 
     SciPy's, made exact by Kleinman's steps, which are Newton's (IEEE Trans. Automatic Control 13, 1968), so that it has
     derivatives up to the seventh order.
@@ -262,8 +270,8 @@ def solve_continuous_are(a: Any, b: Any, q: Any, r: Any) -> Any:
     a, b, q, r = map(asarray, (a, b, q, r))
     x = matrices.solve_continuous_are(a, b, q, r)
     for _ in range(3):
-        gain = np.linalg.solve(r, b.T @ x)
-        x = solve_continuous_lyapunov((a - b @ gain).T, -(q + gain.T @ r @ gain))
+        gain = np.linalg.solve(r, _transposed(b) @ x)
+        x = solve_continuous_lyapunov(_transposed(a - b @ gain), -(q + _transposed(gain) @ r @ gain))
     return x
 
 
@@ -272,31 +280,34 @@ def solve_discrete_are(a: Any, b: Any, q: Any, r: Any) -> Any:
     a, b, q, r = map(asarray, (a, b, q, r))
     x = matrices.solve_discrete_are(a, b, q, r)
     for _ in range(3):
-        gain = np.linalg.solve(r + b.T @ x @ b, b.T @ x @ a)
-        x = solve_discrete_lyapunov((a - b @ gain).T, q + gain.T @ r @ gain)
+        gain = np.linalg.solve(r + _transposed(b) @ x @ b, _transposed(b) @ x @ a)
+        x = solve_discrete_lyapunov(_transposed(a - b @ gain), q + _transposed(gain) @ r @ gain)
     return x
 
 
 def lu(a: Any, permute_l: bool = False) -> tuple[Any, ...]:
-    """``a = p l u``, or ``(p l, u)``. a: (n, n)."""
+    """``a = p l u``, or ``(p l, u)``. a: (..., n, n)."""
     factors, pivots = lu_factor(a)
     n = factors.shape[-1]
     low, up = np.tril(factors, -1) + np.eye(n, dtype=factors.dtype), np.triu(factors)
-    p = np.swapaxes(_permuted(np.eye(n, dtype=factors.dtype), pivots, n), -1, -2)
+    p = _transposed(_permuted(np.eye(n, dtype=factors.dtype), pivots, n))
     return (p @ low, up) if permute_l else (p, low, up)
 
 
 def expm_frechet(A: Any, E: Any) -> tuple[Any, Any]:
-    """The exponential of A, and its derivative in the direction of E: both (n, n)."""
+    """The exponential of A, and its derivative in the direction of E: both (..., n, n)."""
     A, E = asarray(A), asarray(E)
     whole = expm(np.block([[A, E], [np.zeros_like(E), A]]))
-    n = A.shape[0]
-    return whole[:n, :n], whole[:n, n:]
+    n = A.shape[-1]
+    return whole[..., :n, :n], whole[..., :n, n:]
 
 
 def eigh_tridiagonal(d: Any, e: Any, eigvals_only: bool = False) -> Any:
-    """Of the symmetric matrix with the diagonals d: (n,) and e: (n - 1,); as of a dense one."""
-    return eigh(np.diag(asarray(d)) + np.diag(asarray(e), -1), eigvals_only=eigvals_only)
+    """Of the symmetric matrix with the diagonals d: (..., n) and e: (..., n - 1); as of a dense one."""
+    d, e = asarray(d), asarray(e)
+    on, below = (np.eye(d.shape[-1], k=k, dtype=bool) for k in (0, -1))
+    rows = np.pad(e, (*[(0, 0)] * (e.ndim - 1), (1, 0)))
+    return eigh(np.where(on, d[..., None], np.where(below, rows[..., None], 0.0)), eigvals_only=eigvals_only)
 
 
 def eigvalsh_tridiagonal(d: Any, e: Any) -> Any:
@@ -306,8 +317,8 @@ def eigvalsh_tridiagonal(d: Any, e: Any) -> Any:
 
 def orthogonal_procrustes(A: Any, B: Any) -> tuple[Any, Any]:
     """The orthogonal R for which ``A R`` is nearest to B, and the sum of the singular values of ``A^T B``."""
-    u, values, vt = np.linalg.svd((asarray(B).T @ asarray(A)).T, full_matrices=False)
-    return u @ vt, values.sum()
+    u, values, vt = np.linalg.svd(_transposed(_transposed(asarray(B)) @ asarray(A)), full_matrices=False)
+    return u @ vt, values.sum(-1)
 
 
 def solve_toeplitz(c_or_cr: Any, b: Any) -> Any:
@@ -317,7 +328,7 @@ def solve_toeplitz(c_or_cr: Any, b: Any) -> Any:
 
 
 def lu_factor(a: Any) -> tuple[Any, Any]:
-    """The factors ``P a = L U`` in one matrix, and the pivots, as SciPy has them. a: (n, n).
+    """The factors ``P a = L U`` in one matrix, and the pivots, as SciPy has them. a: (..., n, n).
 
     The factors are found without a derivative, and made exact by two Newton steps, which change nothing but that:
     ``L0^-1 P a U0^-1`` is near the identity, and its triangles multiply L0 and U0.
@@ -328,27 +339,26 @@ def lu_factor(a: Any) -> tuple[Any, Any]:
     L, U = np.tril(lu, -1) + eye, np.triu(lu)
     for _ in range(2):
         near = np.linalg.solve(L, _permuted(a, pivots, n))
-        near = np.swapaxes(np.linalg.solve(np.swapaxes(U, -1, -2), np.swapaxes(near, -1, -2)), -1, -2) - eye
+        near = _transposed(np.linalg.solve(_transposed(U), _transposed(near))) - eye
         L, U = L @ (eye + np.tril(near, -1)), (eye + np.triu(near)) @ U
     return np.tril(L, -1) + U, pivots
 
 
 def _permuted(b: Any, pivots: Any, n: int) -> Any:
-    rows = np.eye(n)
+    rows, number = np.eye(n), np.arange(n)
     for k in range(n):  # the exchanges one by one; positions are data, so that a program follows them
-        rows = np.where((np.arange(n) == k)[:, None], _row(rows, pivots[k]), np.where(
-            (np.arange(n) == pivots[k])[:, None], rows[k], rows))  # fmt: skip
+        other = (number == pivots[..., k : k + 1])[..., None]
+        moved = (other * rows).sum(-2, keepdims=True)
+        rows = np.where((number == k)[:, None], moved, np.where(other, rows[..., k : k + 1, :], rows))
     return rows.astype(b.dtype) @ b
 
 
-def _row(rows: Any, k: Any) -> Any:
-    return ((np.arange(len(rows)) == k)[:, None] * rows).sum(0)
-
-
 def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
-    """``a x = b`` by the factors of `a`; ``a^T x = b`` for `trans` 1. b: (n,) or (n, k)."""
+    """``a x = b`` by the factors of `a`; ``a^T x = b`` for `trans` 1. b: (n,) or (..., n, k)."""
     lu, pivots = lu_and_piv
     lu, b = asarray(lu), asarray(b)
+    if b.ndim == 1:
+        return lu_solve(lu_and_piv, b[:, None], trans)[..., 0]
     n = lu.shape[-1]
     if trans == 0:
         first = solve_triangular(lu, _permuted(b, pivots, n), lower=True, unit_diagonal=True)
@@ -357,7 +367,7 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
         raise InputError(f"lu_solve at {user_line()}: trans: expected 0 or 1, got {trans!r}.")
     first = solve_triangular(lu, b, trans=1)
     last = solve_triangular(lu, first, trans=1, lower=True, unit_diagonal=True)
-    return np.swapaxes(_permuted(np.eye(n, dtype=last.dtype), pivots, n), -1, -2) @ last
+    return _transposed(_permuted(np.eye(n, dtype=last.dtype), pivots, n)) @ last
 
 
 def eigh(
@@ -401,7 +411,7 @@ def qr(a: Any, mode: str = "full") -> Any:
     a = asarray(a)
     if mode == "r":
         r: Any = np.linalg.qr(a, mode="r")
-        return (np.pad(r, ((0, a.shape[-2] - r.shape[-2]), (0, 0))),)
+        return (np.pad(r, (*[(0, 0)] * (r.ndim - 2), (0, a.shape[-2] - r.shape[-2]), (0, 0))),)
     return tuple(np.linalg.qr(a, mode="complete" if mode == "full" else "reduced"))
 
 
@@ -475,10 +485,9 @@ def circulant(c: Any) -> Any:
 
 
 def hankel(c: Any, r: Any = None) -> Any:
-    """Constant along anti-diagonals: `c` is the first column, ``r[1:]`` the rest of the last row, or zeros."""
+    """Constant along anti-diagonals: c (..., m) is the first column, ``r[1:]`` of r the rest of the last row, or 0."""
     c = asarray(c)
-    r = np.zeros_like(c) if r is None else asarray(r)
-    return np.concatenate([c, r[1:]])[np.arange(c.shape[0])[:, None] + np.arange(r.shape[0])]
+    return toeplitz(c[..., ::-1], np.zeros_like(c) if r is None else r)[..., ::-1, :]
 
 
 def companion(a: Any) -> Any:
@@ -503,18 +512,20 @@ def fiedler(a: Any) -> Any:
 
 
 def khatri_rao(a: Any, b: Any) -> Any:
-    """The Kronecker product column by column. a: (n, k), b: (m, k); returns (n m, k)."""
-    a, b = asarray(a), asarray(b)
-    return (a[:, None] * b[None]).reshape(-1, a.shape[1])
+    """The Kronecker product column by column. a: (..., n, k), b: (..., m, k); returns (..., n m, k)."""
+    found = asarray(a)[..., :, None, :] * asarray(b)[..., None, :, :]
+    *lead, n, m, k = found.shape
+    return found.reshape(*lead, n * m, k)
 
 
 def convolution_matrix(a: Any, n: int, mode: str = "full") -> Any:
-    """The matrix that convolves vectors of length n with a: (m,), in NumPy's modes."""
+    """The matrix that convolves vectors of length n with a: (..., m), in NumPy's modes."""
     a = asarray(a)
-    m = a.shape[0]
-    whole = toeplitz(np.pad(a, (0, n - 1)), np.pad(a[:1], (0, n - 1)))
+    m, behind = a.shape[-1], (*[(0, 0)] * (a.ndim - 1), (0, n - 1))
+    whole = toeplitz(np.pad(a, behind), np.pad(a[..., :1], behind))
     start = {"full": 0, "same": (min(m, n) - 1) // 2, "valid": min(m, n) - 1}[mode]
-    return whole[start : start + {"full": m + n - 1, "same": max(m, n), "valid": max(m, n) - min(m, n) + 1}[mode]]
+    count = {"full": m + n - 1, "same": max(m, n), "valid": max(m, n) - min(m, n) + 1}[mode]
+    return whole[..., start : start + count, :]
 
 
 def matmul_toeplitz(c_or_cr: Any, x: Any) -> Any:
