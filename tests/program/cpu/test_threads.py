@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -84,6 +85,26 @@ def test_a_thread_that_comes_when_all_tiles_are_done_is_not_waited_for(monkeypat
 
 
 @pytest.mark.skipif(not llvm.available(), reason="needs llvmlite")
+def test_threads_that_share_a_tile_read_one_table(monkeypatch):
+    """Of two, one would be gone while it is read."""
+    x, start, found = np.ones(4), threading.Barrier(2), list[int]()
+    written = commands.Commands(())
+    written(np.exp, x, np.empty(4))
+    tile = commands.Tile(written.commands, "", [], [], 0)
+    monkeypatch.setattr(llvm.Function, "address", property(lambda function: time.sleep(0.02) or 1))
+
+    def ask():
+        start.wait()
+        found.append(tile.address)
+
+    others = [threading.Thread(target=ask) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert set(found) == {tile._table.ctypes.data}
+
+
 def test_tiles_are_done_when_all_are(monkeypatch):
     monkeypatch.setattr(commands, "LOOKS", 1000)
     assert [commands.all_done(5, np.array([9, done])) for done in range(7)] == [False] * 5 + [True] * 2

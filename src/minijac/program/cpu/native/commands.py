@@ -321,8 +321,9 @@ class Tile:
 
     @cached_property
     def address(self) -> int:
-        """Where its table is."""
-        return int(self._table.ctypes.data)
+        """Where its table is: one, whichever of the threads that share a tile ask first."""
+        with _LOCK:  # which a cached property has no more, from Python 3.12 on
+            return int(self._table.ctypes.data)
 
     def again(self) -> Tile:
         """The same for another thread: with memory of its own for what the commands write."""
