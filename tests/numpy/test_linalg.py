@@ -166,6 +166,15 @@ def test_lstsq_returns_what_numpys_does():
         mj.testing.check_derivatives(f, a, batch_axis=None)
 
 
+def test_lstsq_of_a_stack_is_refused_as_by_numpy():
+    a, b = random(3, 4, 2), random(3, 4, 1)
+    for f in (lambda a: L.lstsq(a, b)[0], lambda a: L.lstsq(a[0], b)[0]):
+        with pytest.raises(L.LinAlgError):
+            f(a)
+        with pytest.raises(L.LinAlgError, match="pinv"):
+            mj.jacobian(f)(a)
+
+
 def test_tensorsolve_and_tensorinv():
     a, b = random(2, 3, 6, seed=1), random(2, 3, seed=2)
     f = lambda a, b: L.tensorsolve(a, b)

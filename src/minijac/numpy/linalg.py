@@ -64,7 +64,11 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = None
 def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Any, Any, Any, Any]:
     """By the pseudo-inverse, so that the solution of least norm is differentiated where the rank is deficient."""
     a, b = as_arrays(a, b)
-    a = _matrices(a, "lstsq")
+    if a.ndim != 2 or b.ndim > 2:
+        raise np.linalg.LinAlgError(
+            f"numpy.linalg.lstsq at {user_line()}: expected one matrix (m, n) and b of (m,) or (m, k), got shapes "
+            f"{a.shape} and {b.shape}. For a matrix of each sample write np.linalg.pinv(a) @ b."
+        )
     m, n = a.shape
     eps = float(np.finfo(a.dtype).eps)
     rcond = eps * max(m, n) if rcond is None else eps if rcond == -1 else rcond
