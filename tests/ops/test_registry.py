@@ -244,6 +244,17 @@ def check_chunks(case: Case) -> None:
         close(mj.jacobian(case, k, batch_axis=case.batch_axis, mode=mode, chunk_size=3)(*operands), J, 1e-13)
 
 
+def check_bounded(case: Case) -> None:
+    """One sample at a time, each with the local derivatives of its own alone."""
+    operands = case.operands()
+    for k, mode in product(case.differentiable, MODES[:2]):
+        how = {"batch_axis": case.batch_axis, "mode": mode}
+        with pytest.raises(mj.InputError) as error:
+            mj.jacobian(case, k, max_bytes=1, **how)(*operands)
+        least = int(str(error.value).split("Give it max_bytes=")[1].split(" ")[0].replace(",", ""))
+        close(mj.jacobian(case, k, max_bytes=least, **how)(*operands), mj.jacobian(case, k, **how)(*operands), 1e-13)
+
+
 def merged(case: Case, differentiable: Sequence[Any]) -> list[Any]:
     """All operands, with others in place of the differentiable ones."""
     operands: list[Any] = list(case.operands())
@@ -257,7 +268,7 @@ CHECKS: dict[Callable[[Case], None], list[Case]] = {
         (check_first_order, check_single_precision, check_second_order, check_adjoint, check_numbers), SMOOTH
     ),
     **dict.fromkeys((check_samples_are_independent, check_batch_equals_loop, check_structured), KINDS),
-    **dict.fromkeys((check_without_batch, check_shared_operand, check_chunks), KINDS),
+    **dict.fromkeys((check_without_batch, check_shared_operand, check_chunks, check_bounded), KINDS),
 }
 """Each with the cases that it is made for."""
 CHECKED = {f"{check.__name__.removeprefix('check_')}-{case.name}-{case.number}": (check, case)

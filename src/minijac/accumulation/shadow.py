@@ -229,10 +229,9 @@ class ShadowGraph(Graph):
             if linear is not None:
                 inp, out = parts[0].inp, parts[0].out
                 like = self.nodes[i].out
-                push = _moves(linear.push, linear, inp, out, edge.inp_shape, edge.out_shape, like)
-                pull = _moves(linear.pull, linear, out, inp, edge.out_shape, edge.inp_shape, like)
+                push, pull = _moves(linear.push, linear, inp, out, like), _moves(linear.pull, linear, out, inp, like)
                 linear = linear._replace(push=push, pull=pull)
-            self._edges[i, k] = Edge(edge.out_shape, edge.inp_shape, parts, linear)
+            self._edges[i, k] = edge.with_(parts, linear)
         return self._edges[i, k]
 
     def wholes(self) -> dict[int, Any]:
@@ -247,25 +246,25 @@ class ShadowGraph(Graph):
         return Factor(Shadow(array.shape, array.dtype, self._ledger, base=HELD, strides=strides), factor.axes)
 
 
-def _moves(
-    function: Callable[[Any], Any], linear: Linear, source: Axes, target: Axes, given: Shape, shape: Shape, like: Any
-) -> Callable[[Any], Any]:
+def _moves(apply: Callable[[Any], Any], linear: Linear, source: Axes, target: Axes, like: Any) -> Callable[[Any], Any]:
     """What a linear map that is no block does to a shadow with one more axis for the seeds.
 
     A uniform map is tried on an array of one position to see whether what it returns is a view, which no reshape keeps.
     """
-    origin = {label_of(axis[0]): k for k, axis in enumerate(source) if axis}
-    passing = {k: origin[axis[0]] for k, axis in enumerate(target) if axis and axis[0] in origin}
+    sides: list[list[Any]] = [[label_of(digit) for (digit,) in axes] for axes in (source, target)]
+    given, made = sides  # windows have some samples alone
+    passing = {k: given.index(label) for k, label in enumerate(made) if label in given}
     with_seeds: Callable[[Any, int], Shape] = lambda x, seeds: (*x, seeds) if linear.behind else (seeds, *x)  # noqa: E731
     shows = False
     if linear.uniform:
-        one = zeros(with_seeds([1 if k in passing.values() else n for k, n in enumerate(given)], 1), np.float32, like)
-        shows = np.may_share_memory(function(one), one)
+        shape = [1 if k in passing.values() else label.size for k, label in enumerate(given)]
+        one = zeros(with_seeds(shape, 1), np.float32, like)
+        shows = np.may_share_memory(apply(one), one)
 
     def move(x: Shadow) -> Shadow:
         # along an axis that passes, a uniform map gets only as many entries as there are different ones
         own, seeds = (x.shape[:-1], x.shape[-1]) if linear.behind else (x.shape[1:], x.shape[0])
-        out = with_seeds([own[passing[k]] if k in passing else n for k, n in enumerate(shape)], seeds)
+        out = with_seeds([own[passing[k]] if k in passing else label.size for k, label in enumerate(made)], seeds)
         Shadow((0 if linear.uniform else 2, x.size + prod(out)), x.dtype, x.ledger)  # made on the way, and let go
         return x._view(out, [s + 1 for s in row_major(out)]) if shows else x._new(out, x.dtype, x.size + prod(out))
 

@@ -72,22 +72,22 @@ class Edge:
         parts, linear = self.parts, self.linear and self.linear._replace(real=False)
         if to_real and any(part.conj for part in parts):
             parts = [part._replace(scale=2 * part.scale) for part in parts if not part.conj]
-        return Edge(self.out_shape, self.inp_shape, parts, linear)
+        return self.with_(parts, linear)
 
     def without_dead(self, live: Any) -> Edge:
         """The same where an output entry is live; infinities and NaNs of entries that are not become zero.
 
         Data that is finite needs none of this: the zeros of the chain rule take care of it.
         """
-        return self._with([_without_dead(part, live) for part in self.parts])
+        return self.with_([_without_dead(part, live) for part in self.parts], self.linear)
 
     def where_varying(self, varying: Any) -> Edge:
         """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
         turned = [_without_dead(Part(p.inp, p.out, *p[2:]), varying, asks=False) for p in self.parts]
-        return self._with([Part(p.inp, p.out, *p[2:]) for p in turned])
+        return self.with_([Part(p.inp, p.out, *p[2:]) for p in turned], self.linear)
 
-    def _with(self, parts: Sequence[Part]) -> Edge:
-        return Edge(self.out_shape, self.inp_shape, parts, self.linear, self.listed)
+    def with_(self, parts: Sequence[Part], linear: Linear | None) -> Edge:
+        return type(self)(self.out_shape, self.inp_shape, parts, linear, self.listed)
 
     def after(self, block: Block) -> Block:
         """Forward: this derivative applied to a block that ends in the operand."""

@@ -202,9 +202,8 @@ def _allpole_edge(node: Node, k: int) -> Edge:
     n, order = y.shape[-1], np.shape(a)[0]
     backward = lambda e: np.flip(allpole(np.flip(e, -1), a), -1)  # noqa: E731
     if k == 0:
-        return linear_map(
-            x.shape, y.shape, lambda e: allpole(e, a), backward, [(i, i) for i in range(x.ndim - 1)], signed=True
-        )
+        passing = [(i, i) for i in range(x.ndim - 1)]
+        return linear_map(x.shape, y.shape, lambda e: allpole(e, a), backward, passing, uniform=True, signed=True)
     late = [np.pad(y, [(0, 0)] * (y.ndim - 1) + [(j, 0)])[..., :n] for j in range(order)]
     slopes = np.moveaxis(allpole(-np.stack(late), a), 0, -1)  # (..., n, order)
     out, inp = tuple((Label(size),) for size in y.shape), (Label(order),)

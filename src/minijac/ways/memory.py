@@ -24,14 +24,14 @@ from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, 
 from ..accumulation.seeds import Range, seeds, unit
 from ..accumulation.shadow import Cost, Ledger, ShadowGraph
 from ..algebra.block import Block
-from ..algebra.labels import Axes, Label, axis_of, window
+from ..algebra.labels import Axes, Label, axis_of, axis_size, label_of, window
 from ..algebra.terms import Term
 from ..arguments import Options, flatten, shown
 from ..backend import is_array
 from ..errors import InputError
 from ..memo import Memo
-from ..ops.edges import Edge, Part
-from ..ops.families import Elementwise, Multilinear
+from ..ops.edges import Edge, Part, without_ones
+from ..ops.families import REGISTRY, Elementwise, Multilinear
 from ..places import Place, Where
 from ..tape.trace import Node
 from ..tape.traced import Traced
@@ -74,7 +74,8 @@ class Way(NamedTuple):
 class Samples(Graph):
     """A recorded graph as some of its samples see it: local derivatives computed for them alone, in their window.
 
-    Operations of other families than elementwise and multilinear keep the derivative of the whole batch.
+    Black boxes see the whole batch, and operations whose parameters may tell of it: those keep the derivative of all
+    samples, but for maps that do the same for each, which are given fewer.
     """
 
     def __init__(self, whole: Graph, places: dict[int, Where], batch: int, samples: Range) -> None:
@@ -90,44 +91,94 @@ class Samples(Graph):
 
     def _cut(self, i: int, k: int) -> Edge | None:
         node, place = self.nodes[i], self._places.get(i)
-        assert node.op is not None
         if not isinstance(place, Place) or place.axis < 0 or node.out.shape[place.axis] != place.stride * self._batch:
             return None  # no samples, or not outermost on their axis
-        axes = _axes_of_samples(node, place.axis)
-        if axes is None:
-            return None
         start, stop = (n * place.stride for n in self._samples)
-
-        def sliced(x: Any, along: Sequence[int]) -> Any:
-            return x[tuple(slice(start, stop) if j in along else slice(None) for j in range(x.ndim))] if along else x
-
-        out = (place.axis,)
-        args = tuple(sliced(arg, own) for arg, own in zip(node.args, axes, strict=True))
-        part = Node(node.op, node.parents, args, node.params, sliced(node.out, out), node.where)
-        lead = {n: np.ndim(x) - node.out.ndim + place.axis for n, x in node.slopes.items()}
-        part.slopes = {n: sliced(x, (lead[n],) if lead[n] >= 0 and x.shape[lead[n]] > 1 else ())
-                       for n, x in node.slopes.items()}  # fmt: skip
-        if node.live is not None:
-            part.live = sliced(node.live, out)
-        part.varying = {j: sliced(mask, axes[j]) for j, mask in node.varying.items()}
-        edge = node.op.edge(part, k)  # type: ignore[misc]
-        if not isinstance(node.op, Elementwise):
-            edge = edge if part.live is None else edge.without_dead(part.live)
-            edge = edge.where_varying(part.varying[k]) if k in part.varying else edge
+        key = "axes of samples", i, place.axis
+        if key not in self.structure.found:
+            self.structure.found[key] = _axes_of_samples(node, place.axis)
+        axes = self.structure.found[key]
+        if axes is not None:
+            edge, own = _edge_of_slices(node, k, axes, place.axis, slice(start, stop)), axes[k]
+        else:
+            edge = self._whole.edge(i, k)
+            if edge.linear is None or not edge.linear.uniform:
+                return None
+            (part,) = edge.parts
+            own, fewer = _axes_with(part, place.axis), (Label(stop - start),)
+            out, inp = (tuple([fewer if axis == part.out[place.axis] else axis for axis in side]) for side in part[:2])
+            edge = edge.with_([Part(out, inp)], edge.linear)
         size = node.out.shape[place.axis]
-        parts = [Part(_placed(p.out, out, size, start), _placed(p.inp, axes[k], size, start), *p[2:])
+        parts = [Part(_placed(p.out, (place.axis,), size, start), _placed(p.inp, own, size, start), *p[2:])
                  for p in edge.parts]  # fmt: skip
-        return Edge(node.out.shape, np.shape(node.args[k]), parts)
+        kind = Edge if edge.linear is None else _OfSome
+        return kind(node.out.shape, np.shape(node.args[k]), parts, edge.linear)
 
 
 def _axes_of_samples(node: Node, axis: int) -> list[tuple[int, ...]] | None:
     """The axes of each operand that go with an axis of the output; None for an operation that is not to be cut."""
-    if not isinstance(node.op, Elementwise | Multilinear):
+    op, shapes = node.op, [np.shape(arg) for arg in node.args]
+    assert op is not None and op.edge is not None
+    if isinstance(op, Elementwise | Multilinear):
+        parts = op.labels(shapes, node.out.shape, node.params)
+        return None if parts is None else [_axes_with(part, axis) for part in parts]
+    if REGISTRY.get(op.name) is not op or op.relation is not None or op.inert or node.params:
         return None
-    parts = node.op.labels([np.shape(arg) for arg in node.args], node.out.shape, node.params)
-    if parts is None:
-        return None
-    return [tuple(j for j, own in enumerate(part.inp) if own == part.out[axis]) for part in parts]
+    ties = [{_axes_with(part, axis) for part in op.edge(node, k).parts} for k in range(len(shapes))]
+    return [own for (own,) in ties] if all(len(own) == 1 for own in ties) else None
+
+
+def _axes_with(part: Part, axis: int) -> tuple[int, ...]:
+    """The axes of the operand that go with an axis of the output."""
+    return tuple([j for j, own in enumerate(part.inp) if own == part.out[axis]])
+
+
+def _edge_of_slices(node: Node, k: int, axes: Sequence[Sequence[int]], axis: int, some: slice) -> Edge:
+    """The local derivative of some samples alone, which are on these axes of the operands, and on one of the output."""
+
+    def sliced(x: Any, along: Sequence[int]) -> Any:
+        return x[tuple(some if j in along else slice(None) for j in range(x.ndim))] if along else x
+
+    args = tuple(sliced(arg, own) for arg, own in zip(node.args, axes, strict=True))
+    part = Node(node.op, node.parents, args, node.params, sliced(node.out, (axis,)), node.where)
+    lead = {n: np.ndim(x) - node.out.ndim + axis for n, x in node.slopes.items()}
+    part.slopes = {n: sliced(x, (lead[n],) if lead[n] >= 0 and x.shape[lead[n]] > 1 else ())
+                   for n, x in node.slopes.items()}  # fmt: skip
+    if node.live is not None:
+        part.live = sliced(node.live, (axis,))
+    part.varying = {j: sliced(mask, axes[j]) for j, mask in node.varying.items()}
+    edge: Edge = node.op.edge(part, k)  # type: ignore[union-attr, misc]
+    if not isinstance(node.op, Elementwise):
+        edge = edge if part.live is None else edge.without_dead(part.live)
+        edge = edge.where_varying(part.varying[k]) if k in part.varying else edge
+    return edge
+
+
+class _OfSome(Edge):
+    """A linear map that is no block, of some samples alone: the axes that they are on are windows in its part."""
+
+    __slots__ = ()
+
+    def after(self, block: Block) -> Block:
+        alone, given, made = self._alone()
+        return made.after(alone.after(given.T.after(block)))
+
+    def before(self, block: Block) -> Block:
+        alone, given, made = self._alone()
+        return alone.before(block.after(made)).after(given.T)
+
+    def _alone(self) -> tuple[Edge, Block, Block]:
+        """The map of their arrays, and what puts such arrays, of the operand and the output, among those of all."""
+        (part,) = self.parts
+        own: list[Any] = [tuple([(label_of(digit),) for (digit,) in axes]) for axes in part[:2]]
+        ends = zip((self.out_shape, self.inp_shape), part[:2], own, strict=True)
+        made, given = [Block(whole, _sizes(axes), [Term(without_ones(windows), without_ones(axes)).renamed()])
+                       for whole, windows, axes in ends]  # fmt: skip
+        return Edge(made.inp_shape, given.inp_shape, [Part(*own)], self.linear), given, made
+
+
+def _sizes(axes: Axes) -> tuple[int, ...]:
+    return tuple([axis_size(axis) for axis in axes])
 
 
 def _placed(axes: Axes, along: Sequence[int], size: int, start: int) -> Axes:
