@@ -113,7 +113,8 @@ def _sum(a: Term, b: Term) -> Term | None:
     if not mine and not theirs:
         return Term(a.out, a.inp, a.factors, a.scale + b.scale, a.conj)
     own = {label: None for f in (*mine, *theirs) for label in f.axes}
-    if (common and not (mine and theirs)) or size_of(tuple(own)) > max(size_of(f.axes) for f in (*mine, *theirs)):
+    apart = not (mine and theirs) if common else len(mine) > 1 or len(theirs) > 1
+    if apart or size_of(tuple(own)) > max(size_of(f.axes) for f in (*mine, *theirs)):
         return None
     x, y = (Term(a.out, a.inp, tuple(f), t.scale).one_factor() for f, t in ((mine, a), (theirs, b)))
     large, small = (x, y) if size_of(x.axes) >= size_of(y.axes) else (y, x)  # the larger one stays as it lies in memory
