@@ -10,7 +10,7 @@ from __future__ import annotations
 import linecache
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from .algebra.labels import Axes, Label, labels_in
 from .errors import BatchMixingError
 from .picks import as_pick, combined
 
-__all__ = ["ANYWHERE", "Owners", "Place", "Where", "agreed", "in_order_again", "owned", "passed_on", "raise_mixing",
-           "together"]  # fmt: skip
+__all__ = ["ANYWHERE", "Owners", "Place", "Where", "agreed", "in_order_again", "is_whole", "owned", "passed_on",
+           "raise_mixing", "together"]  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -141,3 +141,8 @@ def _short(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return len(value) < 9 and all(item is None or isinstance(item, int | slice) for item in value)
     return isinstance(value, int | float | str)
+
+
+def is_whole(place: Where, shape: tuple[int, ...], batch: int) -> TypeGuard[Place]:
+    """Whether each sample is at a position of its own on one axis."""
+    return isinstance(place, Place) and place is not ANYWHERE and place.stride == 1 and shape[place.axis] == batch

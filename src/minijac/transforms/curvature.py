@@ -16,7 +16,7 @@ from ..algebra.block import Block
 from ..algebra.terms import Term
 from ..backend import is_array, zeros
 from ..ops.families import Elementwise, Multilinear
-from ..places import Place, Where
+from ..places import Place, Where, is_whole
 from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from ..ways.memory import local_arrays, owner
@@ -76,8 +76,8 @@ class _Curve:
         whole = Graph(self.trace.nodes, [*self.tangents, *seeds], graph.outputs)
         places, mixing = follow_samples(whole, seeds, set(seeds), count, graph.outputs)
         if mixing is None and not whole.by_positions and count > 1:
-            own = {i: place.axis for i, place in places.items() if isinstance(place, Place) and place.stride == 1}
-            graph.own = {i: (axis, 0) for i, axis in own.items()}, {}
+            own = {i: place for i, place in places.items() if is_whole(place, whole.nodes[i].out.shape, count)}
+            graph.own = {i: (place.axis, 0) for i, place in own.items()}, {}
 
 
 def curvature(node: Node, tangents: Mapping[int, Block], own: Block, kept: Sequence[int] | None) -> Block:

@@ -11,7 +11,7 @@ from ..accumulation.graph import Graph
 from ..accumulation.recording import Prepared, sample_places
 from ..accumulation.samples import carried_to
 from ..arguments import Options
-from ..places import ANYWHERE, Place, Where
+from ..places import Place, is_whole
 
 __all__ = ["keep_own"]
 
@@ -32,7 +32,7 @@ def _ties(ready: Prepared, graph: Graph) -> tuple[dict[int, tuple[int, int]], di
     places, batch, (source, result) = sample_places(ready)[0], ready.batch or 0, (ready.in_axes[0], ready.out_axes[0])
     assert source is not None
     assert result is not None
-    whole = {i for i, place in places.items() if _is_whole(place, graph.nodes[i].out.shape, batch)}
+    whole = {i for i, place in places.items() if is_whole(place, graph.nodes[i].out.shape, batch)}
     consumers: dict[int, list[tuple[int, int]]] = {}
     before, behind = {i for i in graph.inputs if i in whole}, set()
     for i in graph.order:
@@ -54,8 +54,3 @@ def _ties(ready: Prepared, graph: Graph) -> tuple[dict[int, tuple[int, int]], di
         i: (result, axis[i]) for i in before - graph.inputs if any(c not in before for c, _ in consumers.get(i, ()))
     }
     return forward, reverse
-
-
-def _is_whole(place: Where, shape: tuple[int, ...], batch: int) -> bool:
-    """Whether each sample is at a position of its own on one axis."""
-    return isinstance(place, Place) and place is not ANYWHERE and place.stride == 1 and shape[place.axis] == batch
