@@ -25,6 +25,8 @@ Array: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 SOME = 5
 """Factors up to which all orders of multiplying them are priced."""
+LONG = 32
+"""Entries side by side from which on to multiply arrays and sum takes NumPy less than matrices across them."""
 
 
 class Factor(NamedTuple):
@@ -202,23 +204,22 @@ def _pair(a: Factor, b: Factor, keep: Collection[Label], needed: Collection[Labe
     a = _sum_out(a, lambda label: label in b.axes or kept(label))
     b = _sum_out(b, lambda label: label in a.axes or kept(label))
     first = next(iter(keep), None)
-    if (first in a.axes) == (first in b.axes):
-        swap = size_of(a.axes) < size_of(b.axes)
-    else:
-        swap = first in b.axes
-    if swap:
+    if (first in b.axes, size_of(b.axes)) > (first in a.axes, size_of(a.axes)):
         a, b = b, a
     summed = [label for label in a.axes if label in b.axes and not kept(label)]
     if not summed:
         labels = a.axes + tuple(label for label in b.axes if label not in a.axes)
         order = tuple(sorted(labels, key=lambda label: (label not in keep, label is not first)))
+        own = order[: sum(map(keep.__contains__, order))]
+        if labels[len(labels) - len(own) :] == own and own and not {*own}.intersection(needed):
+            order = labels  # all to be summed comes first, which the next matmul takes as well
         return Factor(aligned(a, order) * aligned(b, order), order)
     batch = [label for label in a.axes if label in b.axes and kept(label)]
     rows = [label for label in a.axes if label not in b.axes]
     columns = [label for label in b.axes if label not in a.axes]
-    if not rows and not columns:  # entry by entry: a matmul of single rows with single columns is slow
-        both = aligned(a, (*batch, *summed)) * aligned(b, (*batch, *summed))
-        return Factor(both.sum(axis=tuple(range(len(batch), both.ndim))), tuple(batch))
+    if not columns and (not rows or (a.axes[-1] in batch and a.axes[-1].size >= LONG)):
+        # entry by entry: a matmul of single columns is slow where they are rows too, or do not lie side by side
+        return _sum_out(Factor(a.array * aligned(b, a.axes), a.axes), kept)
     left = _matrix(a, batch, rows, summed)
     right = _matrix(b, batch, summed, columns)
     result = left @ right

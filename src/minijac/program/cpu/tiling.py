@@ -213,10 +213,33 @@ def _gathered(program: Program, steps: list[Instruction | Tiled], batch: int) ->
         result += wholes.get(k, [])
         own = regions.get(k, [])
         if sum(_traffic(item.step, program.values) for item in own) > WORTH:
-            result.append(_region(program, own, batch))
+            inside, views = _without_views(own, program.values)
+            result += [_region(program, inside, batch), *views]
         else:
             result += [item.step for item in own]
     return result
+
+
+def _without_views(steps: list[Tiled], values: Sequence[Value]) -> tuple[list[Tiled], list[Instruction]]:
+    """The steps of a region, and those at its end that only show its results otherwise: no tile need copy for them."""
+    shown: dict[int, Any] = {}
+    for item in steps:
+        step = item.step
+        if step.op.view and values[step.out].size == values[step.args[0]].size:
+            base = shown.get(step.args[0])
+            base = np.empty(values[step.args[0]].shape, values[step.args[0]].dtype) if base is None else base
+            view = step.op.value(base, **step.params)
+            if np.may_share_memory(view, base):
+                shown[step.out] = view
+    read: set[int] = set()
+    inside, views = list[Tiled](), list[Instruction]()
+    for item in reversed(steps):
+        if item.step.out in shown and item.step.out not in read:
+            views.append(item.step)
+        else:
+            inside.append(item)
+            read.update(item.step.args)
+    return inside[::-1], views[::-1]
 
 
 def _region(program: Program, steps: list[Tiled], batch: int) -> Region:
