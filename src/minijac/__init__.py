@@ -21,15 +21,14 @@ from .loops.scan import checkpoint, scan
 from .operator.jacobian import Jacobian
 from .program.compiled import compile
 from .transforms.first import jacobian, linearize, value_and_jacobian
+from .transforms.hessians import hessian, value_and_hessian
 from .transforms.partials import partials
 from .transforms.products import grad, hvp, jvp, stop_gradient, value_and_grad, vjp
 from .transforms.second import (
     divergence,
-    hessian,
     hessian_diagonal,
     laplacian,
     value_and_divergence,
-    value_and_hessian,
     value_and_hessian_diagonal,
     value_and_laplacian,
 )

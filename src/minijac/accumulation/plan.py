@@ -284,7 +284,7 @@ def _found_plan(
     if not worth_rehearsing(graph, (low, high)):
         return Plan("forward" if low <= high else "reverse")
     plans = [Plan("forward"), Plan("reverse")]  # "either" end is for work that is cut into chunks of seeds
-    several = len(inputs) + len(outputs) != 2
+    several = not len(inputs) == len(outputs) == 1
     if mode != "either" and (several or len(coarse_chain(graph, chain_of(graph, inputs[0], outputs[0]))) > 2):
         plans.append(mixed_plan(graph, inputs, outputs))
     return min(plans, key=lambda plan: price(graph, plan, inputs, outputs).nanoseconds)

@@ -22,7 +22,7 @@ from ..foreign import a_function
 from ..lines import MODULES, UNKNOWN, line_in, of_library, user_line
 from ..tape.trace import Trace
 from ..tape.traced import Traced
-from ..transforms import first, products, second
+from ..transforms import first, hessians, products, second
 from ..transforms import partials as _partials
 from ..views import plan, tape
 from .jacobians import leaves_of, tree_map
@@ -241,8 +241,8 @@ def _by_parameters(transform: Callable[..., Any], f: Any, positional: Any, optio
 
 jacobian = _transformation(first.jacobian)
 value_and_jacobian = _transformation(first.value_and_jacobian)
-hessian = _transformation(second.hessian)
-value_and_hessian = _transformation(second.value_and_hessian)
+hessian = _transformation(hessians.hessian)
+value_and_hessian = _transformation(hessians.value_and_hessian)
 hessian_diagonal = _transformation(second.hessian_diagonal)
 value_and_hessian_diagonal = _transformation(second.value_and_hessian_diagonal)
 laplacian = _transformation(second.laplacian)

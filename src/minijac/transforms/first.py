@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from ..accumulation.recording import Prepared, Recorded, prepare
+from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import assemble
 from ..arguments import (
     Argnums,
@@ -37,7 +37,16 @@ from ..ways.thorough import settled
 from .dask import chunkwise
 from .roots import smoothed
 
-__all__ = ["jacobian", "linearize", "value_and_jacobian"]
+__all__ = [
+    "as_arguments",
+    "as_trees",
+    "assembled",
+    "jacobian",
+    "linearize",
+    "recorded",
+    "result_of",
+    "value_and_jacobian",
+]
 
 
 # -- Jacobians ---------------------------------------------------------------------------------------------------------
@@ -77,8 +86,9 @@ def value_and_jacobian(
     @taken_home(f, options.leading)
     @chunkwise(f, options)
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
-        run, result = _jacobian(f, args, kwargs, options)
-        return ((run.value, run.aux) if has_aux else run.value), result
+        ready = recorded(f, args, kwargs, options)
+        result = result_of(ready, args, options)
+        return ((ready.run.value, ready.run.aux) if has_aux else ready.run.value), result
 
     return with_jacobian
 
@@ -157,30 +167,35 @@ def jacobian(
     @taken_home(f, options.leading)
     @chunkwise(f, options)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        run, result = _jacobian(f, args, kwargs, options)
-        return (result, run.aux) if has_aux else result
+        ready = recorded(f, args, kwargs, options)
+        return (result_of(ready, args, options), ready.run.aux) if has_aux else result_of(ready, args, options)
 
     return jacobian_of
 
 
-def _jacobian(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Recorded, Any]:
+def recorded(f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
+    """The function on the tape, as its Jacobian is accumulated from."""
     takes_steps = options.max_bytes is None and options.mode in ("auto", "forward", "reverse")
     ready = smoothed(prepare(f, args, kwargs, options, followed_with_loops if takes_steps else None))
     if ready.mixes:
         keep_own(ready, options)
+    return ready
+
+
+def result_of(ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
+    """The Jacobian of a recorded function."""
     for rows in filter(None, map(within, ready.sources)) if options.structured else ():
         rows._refuse("a structured Jacobian, which tells its shape,")
     if options.max_bytes is not None:
         pairs = settled(ready.graph, lambda: within_bytes(ready, args, options))
-        return ready.run, as_trees(pairs, ready, args, options)
+        return as_trees(pairs, ready, args, options)
     once = [replayed]  # what it lacks, or gives no number, is assembled
 
     def found() -> list[list[Any]]:
         kept = chained(ready, options) or (once and once.pop()(ready, options))
         return kept or assembled(ready, options)
 
-    pairs = settled(ready.graph, found)
-    return ready.run, as_trees(pairs, ready, args, options)
+    return as_trees(settled(ready.graph, found), ready, args, options)
 
 
 def assembled(ready: Prepared, options: Options) -> list[list[Any]]:
@@ -194,13 +209,18 @@ def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], opt
     """``J[out][arg][in]``: the output's tree outside, then the tuple of arguments, then each argument's tree."""
     rows = []
     for row in pairs:
-        per_argument, start = [], 0
-        for n in ready.positions:
-            leaves, tree = flatten(args[n])
-            per_argument.append(unflatten(tree, row[start : start + len(leaves)]))
-            start += len(leaves)
-        rows.append(per_argument[0] if isinstance(options.argnums, int | np.integer) else tuple(per_argument))
+        rows.append(as_arguments(row, ready, args, options))
     return unflatten(ready.run.tree, rows)
+
+
+def as_arguments(row: Sequence[Any], ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
+    """One for each differentiated leaf, as the arguments' trees, several arguments as a tuple."""
+    per_argument, start = [], 0
+    for n in ready.positions:
+        leaves, tree = flatten(args[n])
+        per_argument.append(unflatten(tree, row[start : start + len(leaves)]))
+        start += len(leaves)
+    return per_argument[0] if isinstance(options.argnums, int | np.integer) else tuple(per_argument)
 
 
 @overload

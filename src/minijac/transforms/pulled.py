@@ -16,7 +16,7 @@ from ..accumulation.graph import Graph
 from ..accumulation.seeds import unit
 from ..algebra.block import Block
 
-__all__ = ["Pulled", "worth_pulling"]
+__all__ = ["Adjoints", "Pulled", "worth_pulling"]
 
 
 def worth_pulling(graph: Graph, batch: int, indices: int) -> bool:
@@ -30,12 +30,10 @@ def worth_pulling(graph: Graph, batch: int, indices: int) -> bool:
     return plain and 0 < seeds < batch * indices
 
 
-class Pulled:
-    """Coefficients of some multi-indices at the outputs, as what operations add comes together, in recorded order."""
+class Adjoints:
+    """The outputs' derivatives by nodes of a graph, each found when it is asked for."""
 
     def __init__(self, graph: Graph) -> None:
-        self.found: dict[tuple[int, Any], Block] = {}
-        """By output and multi-index."""
         self._graph, nodes = graph, graph.nodes
         self._readers: dict[int, list[tuple[int, int]]] = {}
         for i in graph.order:
@@ -45,16 +43,13 @@ class Pulled:
         self._ends = {o: Block.identity(nodes[o].out.shape, one) for o in graph.outputs}
         self._blocks: dict[int, dict[int, Block]] = {}
 
-    def take(self, i: int, added: Mapping[Any, Block]) -> None:
-        """What node `i` adds to its operands' own coefficients."""
-        if added:
+    def pop(self, i: int, wanted: bool = True) -> dict[int, Block]:
+        """Those by a node, by output: for the last time, as no node recorded later asks for them."""
+        if wanted:
             self._pull(i)
-        for o, block in self._blocks.pop(i, {}).items():  # which no later node asks for
-            for index, own in added.items():
-                _add(self.found, (o, index), block.after(own))
+        return self._blocks.pop(i, {})
 
     def _pull(self, i: int) -> None:
-        """Find the outputs' derivatives by a node, and so by those that read it."""
         waiting = [i]
         while waiting:
             node = waiting[-1]
@@ -66,6 +61,21 @@ class Pulled:
                 for reader, k in readers:
                     for o, block in self._blocks[reader].items():
                         _add(blocks, o, self._graph.edge(reader, k).before(block))
+
+
+class Pulled:
+    """Coefficients of some multi-indices at the outputs, as what operations add comes together, in recorded order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.found: dict[tuple[int, Any], Block] = {}
+        """By output and multi-index."""
+        self._adjoints = Adjoints(graph)
+
+    def take(self, i: int, added: Mapping[Any, Block]) -> None:
+        """What node `i` adds to its operands' own coefficients."""
+        for o, block in self._adjoints.pop(i, bool(added)).items():
+            for index, own in added.items():
+                _add(self.found, (o, index), block.after(own))
 
 
 def _add(blocks: dict[Any, Block], key: Any, block: Block) -> None:

@@ -45,9 +45,9 @@ def smooth_roots(run: Recorded, higher: bool = False) -> bool:
 
     That is where the tape's values are followed by a trace further out, or `higher` says so.
     """
-    if not higher and not any(value_of(y) is not y for y in run.outputs):
-        return False
-    return smooth(run.nodes, [i for i in run.output_nodes if i is not None])
+    for y in run.outputs:
+        higher = higher or value_of(y) is not y
+    return higher and smooth(run.nodes, [i for i in run.output_nodes if i is not None])
 
 
 def smooth(nodes: list[Node], outputs: Iterable[int]) -> bool:

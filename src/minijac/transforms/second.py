@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any, Unpack
@@ -42,18 +41,18 @@ from ..ways.thorough import settled
 from .curvature import curvature, curved_bytes, outright
 from .dask import chunkwise
 from .elementwise import Partials
-from .first import as_trees, jacobian, value_and_jacobian
+from .first import as_trees
 from .roots import smoothed
 
 __all__ = [
+    "forms_of",
     "divergence",
-    "hessian",
     "hessian_diagonal",
     "laplacian",
     "value_and_divergence",
-    "value_and_hessian",
     "value_and_hessian_diagonal",
     "value_and_laplacian",
+    "without_value",
 ]
 
 
@@ -78,7 +77,7 @@ def second_order(
                 first[i] = first[i].of_reals(node.out.dtype)
             parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
             given = dict(operands)
-            for (k, l), form in _forms(node, i, list(given), forms).items():
+            for (k, l), form in forms_of(node, i, list(given), forms).items():
                 parts.append(bilinear(form, first[given[k]], first[given[l]], node.out.shape, kept))
             if _outright(node):
                 parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], kept))
@@ -109,7 +108,7 @@ def _total(blocks: Any) -> Block:
 
 
 # -- the second derivative of one operation ----------------------------------------------------------------------------
-def _forms(
+def forms_of(
     node: Node, i: int, operands: Sequence[int], known: dict[tuple[int, int, int], Term | None]
 ) -> dict[tuple[int, int], Term]:
     """The bilinear forms of a node by pairs of operands, those that are not zero."""
@@ -254,7 +253,7 @@ def hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[Second
     array([[[6., 0.],
             [0., 6.]]])
     """
-    return _without_value(value_and_hessian_diagonal(f, argnums, **options), f, options)
+    return without_value(value_and_hessian_diagonal(f, argnums, **options), f, options)
 
 
 def value_and_laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
@@ -295,7 +294,7 @@ def laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions
     >>> laplacian(lambda x: (x**3).sum(axis=1))(np.ones((2, 3)))
     array([18., 18.])
     """
-    return _without_value(value_and_laplacian(f, argnums, **options), f, options)
+    return without_value(value_and_laplacian(f, argnums, **options), f, options)
 
 
 def _options(argnums: Any, options: Mapping[str, Any]) -> Options:
@@ -307,55 +306,13 @@ def _value(ready: Prepared, options: Options) -> Any:
     return (ready.run.value, ready.run.aux) if options.has_aux else ready.run.value
 
 
-def _without_value(with_value: Function, f: Function, options: Mapping[str, Any]) -> Function:
+def without_value(with_value: Function, f: Function, options: Mapping[str, Any]) -> Function:
     @taken_home(f)
     def result(*args: Any, **kwargs: Any) -> Any:
         value, derivative = with_value(*args, **kwargs)
         return (derivative, value[1]) if options.get("has_aux") else derivative
 
     return result
-
-
-def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
-    """Function that returns ``(y, H)``, or ``((y, aux), H)`` with `has_aux`; `f` runs once. See `hessian`."""
-    known_options(options, [field.name for field in fields(Options)])
-    plain: dict[str, Any] = dict(options)
-    has_aux = plain.pop("has_aux", False)
-
-    within = {name: value for name, value in plain.items() if name != "structured"}  # the last one alone is an operator
-    with_value: Function = value_and_jacobian(f, argnums, has_aux=has_aux, **within)
-
-    def first(*args: Any, **kwargs: Any) -> Any:
-        value, J = with_value(*args, **kwargs)
-        return J, value
-
-    second: Function = jacobian(first, argnums, has_aux=True, **plain)
-    chosen = checked_options(argnums=argnums, has_aux=has_aux, **plain)
-
-    @taken_home(f, chosen.leading)
-    @chunkwise(f, chosen)
-    def with_hessian(*args: Any, **kwargs: Any) -> Any:
-        H, value = second(*args, **kwargs)
-        return value, H
-
-    return with_hessian
-
-
-def hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
-    """Function that returns the Hessian of each sample: the Jacobian of the Jacobian.
-
-    Args:
-        f: As for `jacobian`; x: ``(B, *in)``, y: ``(B, *out)``.
-        argnums, batch_axis, mode, on_mixing, has_aux, chunk_size, max_bytes, structured: As for `jacobian`.
-
-    Returns a function of the same arguments that gives ``(B, *out, *in, *in)``, trees as ``H[out][arg][in][arg][in]``.
-
-    >>> import numpy as np
-    >>> hessian(lambda x: x[:, 0] * x[:, 1] ** 2)(np.ones((1, 2)))
-    array([[[0., 2.],
-            [2., 2.]]])
-    """
-    return _without_value(value_and_hessian(f, argnums, **options), f, options)
 
 
 def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) -> Function:
@@ -430,4 +387,4 @@ def divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) 
     >>> divergence(lambda x: x**2)(np.ones((2, 3)))
     array([6., 6.])
     """
-    return _without_value(value_and_divergence(f, argnums, **options), f, options)
+    return without_value(value_and_divergence(f, argnums, **options), f, options)

@@ -39,7 +39,7 @@ from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 from .thorough import may_be_settled_again
 
-__all__ = ["held_bytes", "held_programs", "replayed"]
+__all__ = ["follows_array", "held_bytes", "held_programs", "replayed"]
 
 MOST_LIVE = 2**24
 """Bytes that one program may need at once. Above, the arithmetic takes longer than Python, and memory counts."""
@@ -97,7 +97,7 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     operands = [nodes[i].out if k == -1 else outputs[i] if k is None else nodes[i].args[k]
                 for i, k in reads.arrays.values()]  # fmt: skip
     followed = [x for x in operands if type(x) is not ndarray]
-    if followed and (not all(map(_follows_array, followed)) or _leaves_out(ready.graph)):
+    if followed and (not all(map(follows_array, followed)) or _leaves_out(ready.graph)):
         return None
     numbers = tuple([repr(nodes[i].args[k]) for i, k in reads.numbers])  # 0.0 and -0.0 are equal, and not the same
     positions = {(i, k): nodes[i].args[k] for i, k in reads.positions}
@@ -129,7 +129,7 @@ def replayed(ready: Prepared, options: Options) -> list[list[Any]] | None:
     return [[J if isinstance(J, Jacobian | Traced) else np.asarray(J) for J in row] for row in result]
 
 
-def _follows_array(x: Any) -> bool:
+def follows_array(x: Any) -> bool:
     """Whether it is an array that outer transformations follow, and no program records."""
     while isinstance(x, Traced) and type(x.home) is Trace:
         x = x.value
