@@ -1,7 +1,7 @@
 """Accumulation: the recorded graph, its local derivatives, and its Jacobian blocks from either end.
 
-A node may be an output of a step, a function with a tape of its own (`minijac.checkpoint`): such a step is carried out
-as a whole, on the blocks of its operands or of its outputs.
+Some nodes are carried out together, as a *whole*, on the blocks of what they read or of what others read of them: the
+outputs of a step, a function with a tape of its own (`minijac.checkpoint`), and stretches of a long graph that repeat.
 """
 
 from __future__ import annotations
@@ -94,12 +94,13 @@ class Graph:
         self.inputs, self.structure = inputs, structure
         self.order, self._operands, self.outputs = structure.order, structure.operands, structure.outputs
         self._stretched: dict[int, Any] | None = None
-        self.steps: dict[int, list[int]] = {}
-        """The nodes that are outputs of one step, by the first of them."""
-        firsts: dict[int, int] = {}
+        self.steps: dict[int, Any] = {}
+        """For each node that is an output of a step the whole of those that are here."""
+        groups: dict[Any, list[int]] = {}
         for i in self.order if structure.stepped else ():
-            if self.nodes[i].step is not None:
-                self.steps.setdefault(firsts.setdefault(id(self.nodes[i].step), i), []).append(i)
+            groups.setdefault(self.nodes[i].step, []).append(i)
+        for step, group in groups.items():
+            self.steps |= {} if step is None else dict.fromkeys(group, step(tuple(group)))
 
     def between(self, source: int, target: int) -> Graph:
         """The part between two nodes, of the same local derivatives."""
@@ -162,9 +163,7 @@ class Graph:
             if i in wholes:
                 if i == wholes[i].nodes[0]:
                     blocks |= wholes[i].forward(self, blocks)
-            elif i in self.steps:
-                blocks |= self._step_forward(self.steps[i], blocks)
-            elif self.nodes[i].step is None:
+            else:
                 total = _Sum()
                 for p, positions in parents.items():
                     if p in blocks:
@@ -190,13 +189,8 @@ class Graph:
         for i in reversed(self.order):
             if i in wholes:
                 if i == wholes[i].nodes[-1]:
-                    given = {j: totals.pop(j).block() for j in wholes[i].results if j in totals}
-                    for p, block in wholes[i].reverse(self, given).items():
-                        totals.setdefault(p, _Sum()).add(block)
-                continue
-            if self.nodes[i].step is not None:
-                if i in self.steps:  # the last of them to be met
-                    for p, block in self._step_reverse(self.steps[i], totals):
+                    given = {j: totals.pop(j).block() for j in wholes[i].nodes if j in totals}
+                    for p, block in wholes[i].reverse(self, given):
                         totals.setdefault(p, _Sum()).add(block)
                 continue
             total = totals.pop(i, None)
@@ -219,11 +213,11 @@ class Graph:
         return bool(self.nodes[i].out.dtype.kind != "c")
 
     def wholes(self) -> dict[int, Any]:
-        """For each node that is carried out with others the stretch that it is in."""
+        """For each node that is carried out with others the whole that they are."""
         if self._stretched is None:
-            found = [] if Graph.stretches is None else Graph.stretches(self)
+            found = [] if Graph.stretches is None or self.steps else Graph.stretches(self)
             self._stretched = {i: stretch for stretch in found for i in stretch.nodes}
-        return self._stretched
+        return self.steps or self._stretched
 
     def part(self, order: Sequence[int], inputs: Iterable[int], outputs: Iterable[int]) -> Graph:
         """Some nodes that follow each other, of the same local derivatives."""
@@ -232,25 +226,6 @@ class Graph:
         part.order, part.inputs, part.outputs = list(order), set(inputs), list(outputs)
         part._stretched = {}
         return part
-
-    def _step_forward(self, group: Sequence[int], blocks: Mapping[int, Block]) -> dict[int, Block]:
-        step: Any = self.nodes[group[0]].step
-        self.mark_live()
-        given = {k: blocks[p] for k, p in self._operands[group[0]] if p in blocks}
-        found = step.forward(given, {self._output(i): self.nodes[i].live for i in group})
-        return {i: found[self._output(i)] for i in group if self._output(i) in found}
-
-    def _step_reverse(self, group: Sequence[int], totals: dict[int, _Sum]) -> list[tuple[int, Block]]:
-        step: Any = self.nodes[group[0]].step
-        self.mark_live()
-        given = {self._output(i): totals.pop(i).block() for i in group if i in totals}
-        operands = dict(self._operands[group[0]])
-        found = step.reverse(given, operands, {self._output(i): self.nodes[i].live for i in group}) if given else {}
-        return [(operands[k], block) for k, block in found.items()]
-
-    def _output(self, i: int) -> int:
-        """Which output of its step a node is."""
-        return int(self.nodes[i].params["output"])
 
     def _parents(self, i: int) -> dict[int, list[int]]:
         """The nodes that node `i` depends on, with the positions of the operands that they are."""

@@ -35,12 +35,10 @@ def mark_live(graph: Graph, outputs: Mapping[int, Any]) -> dict[int, Any]:
     for i in reversed(graph.order):
         node = graph.nodes[i]
         node.live = live.get(i)
-        if node.step is not None:
-            if i in graph.steps:  # the last of its outputs to be met
-                masks = {graph.nodes[j].params["output"]: graph.nodes[j].live for j in graph.steps[i]}
-                used_inside = node.step.live(graph.operands(i), masks)
-                for k, p in graph.operands(i):
-                    note_use(live, p, used_inside.get(k), wholes)
+        if i in graph.steps:
+            if i == graph.steps[i].nodes[0]:  # the last of its outputs to be met
+                for p, used in graph.steps[i].live(graph):
+                    note_use(live, p, used, wholes)
             continue
         for k, p in graph.operands(i):
             mask = node.live

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from ..places import ANYWHERE, Owners, Place, Where, agreed, in_order_again, own
 from ..tape.trace import Node
 from .graph import Graph
 
-__all__ = ["carried_to", "follow_samples"]
+__all__ = ["carried_to", "follow_node", "follow_samples"]
 
 
 def follow_samples(
@@ -26,19 +24,17 @@ def follow_samples(
     picked have to be in order again at the outputs `ends`.
     """
     places: dict[int, Where] = dict(inputs)
-    wholes, follow = graph.wholes(), partial(_follow, graph, places, active, batch)
-    found = []
+    wholes, found = graph.wholes(), []
     for i in graph.order:
-        whole = i in wholes and not graph.by_positions
-        found.append(wholes[i].follow(i, places, active, follow) if whole else follow(i))
+        if i not in wholes:
+            found.append(follow_node(graph, places, active, batch, i))
+        elif i == wholes[i].nodes[0]:
+            found.append(wholes[i].follow(graph, places, active, batch))
     return places, next(filter(None, [*found, in_order_again(places, graph.nodes, ends, batch)]), None)
 
 
-def _follow(graph: Graph, places: dict[int, Where], active: set[int], batch: int, i: int) -> Node | None:
+def follow_node(graph: Graph, places: dict[int, Where], active: set[int], batch: int, i: int) -> Node | None:
     """Where one node has its samples, and at which operation they mix."""
-    step: Any = graph.nodes[i].step
-    if step is not None:
-        return _through(graph, step, graph.steps[i], places, active, batch) if i in graph.steps else None
     found: dict[bool, set[Where]] = {True: set(), False: set()}
     for k, p in graph.operands(i):
         if p in places and not _idle(graph, i, k):
@@ -57,22 +53,6 @@ def _follow(graph: Graph, places: dict[int, Where], active: set[int], batch: int
     if found[True]:
         active.add(i)
     return node if found[True] and (len(mine) > 1 or places[i] is None) else None
-
-
-def _through(graph: Graph, step: Any, group: list[int], places: Any, active: set[int], batch: int) -> Node | None:
-    """Follow the samples through a step."""
-    operands = {k: p for k, p in graph.operands(group[0]) if p in places}
-    given = {k: places[p] for k, p in operands.items()}
-    outputs = [graph.nodes[i].params["output"] for i in group]
-    found, alive, mixing = step.follow(given, {k for k, p in operands.items() if p in active}, outputs, batch)
-    if step.by_positions:
-        graph.list_positions()
-    for i, output in zip(group, outputs, strict=True):
-        if output in found:
-            places[i] = found[output]
-        if output in alive:
-            active.add(i)
-    return mixing
 
 
 def _idle(graph: Graph, i: int, k: int) -> bool:

@@ -34,8 +34,8 @@ class Node:
     """By operand, which of its entries depend on an input, where not all do: others have no derivative."""
     slopes: Mapping[int, Any] = varying
     """Partials of an elementwise operation that are known already, by operand."""
-    step: Any = None
-    """The function with a tape of its own that this is an output of, if it is one (`ways.steps.Step`)."""
+    step: Callable[[tuple[int, ...]], Any] | None = None
+    """Of an output of a function with a tape of its own: the whole of several nodes that are (`ways.steps.Outputs`)."""
 
     def __init__(
         self, op: Op | None, parents: tuple[int, ...], args: tuple[Any, ...], params: Any, out: Any, where: Line | None

@@ -38,7 +38,7 @@ from ..tape.trace import THREAD, Node, Trace, running
 from ..tape.traced import Traced, traced
 from .closing import Closed, Run, innermost
 from .repeats import on_arrays
-from .steps import STEP, Step
+from .steps import STEP, Outputs, Step
 from .thorough import mark_thoroughly, settled, unbounded
 
 __all__ = ["FEWEST", "as_loop", "as_scan", "is_plain"]
@@ -289,12 +289,12 @@ class Scan:
         results: list[Any] = found[: len(self._run.outputs)]
         self._begun = found[len(results) :]
         """The carries that each step began with."""
-        self._where, own = caller(), object()
+        self._where, own, step = caller(), object(), partial(Outputs, self)
         parents = tuple([x.index if isinstance(x, Traced) and x.home is trace else -1 for x in met])
         for m, (i, y) in enumerate(zip(self._run.outputs, results, strict=True)):
             if trace is not self.recorder and i is not None and y.dtype.kind == "f":
                 node = Node(STEP, parents, tuple(below), {"output": m, "structure": own}, y, self._where)
-                node.step = self
+                node.step = step
                 trace.nodes.append(node)
                 results[m] = traced(trace, len(trace.nodes) - 1, y)
         return optree.tree_unflatten(self._run.tree, results)
@@ -308,9 +308,9 @@ class Scan:
         step, place = self._unrolled()
         return step.forward({place[k]: block for k, block in given.items()}, live)
 
-    def reverse(self, given: Mapping[int, Block], operands: Any, live: Mapping[int, Any]) -> dict[int, Block]:
+    def reverse(self, given: Mapping[int, Block], operands: Sequence[int], live: Mapping[int, Any]) -> dict[int, Block]:
         """From the blocks of outputs to those of operands."""
-        found = self._as_loop(given, live, partial(self._reverse, given, list(operands)))
+        found = self._as_loop(given, live, partial(self._reverse, given, operands))
         if found is not None:
             return found
         step, place = self._unrolled()
@@ -327,7 +327,7 @@ class Scan:
             return derivative() if _are_plain(given, live) and not self.by_positions else None
         return None
 
-    def live(self, operands: Sequence[tuple[int, int]], masks: Mapping[int, Any]) -> dict[int, Any]:
+    def live(self, operands: Sequence[int], masks: Mapping[int, Any]) -> dict[int, Any]:
         """Which entries of its operands it uses: as far as is known all."""
         return {}
 

@@ -7,7 +7,7 @@ is approximated: what could differ between two stretches is part of the key or a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accumulation.graph import Graph
+from ..accumulation.samples import follow_node
 from ..algebra.block import Block
 from ..algebra.factors import Factor
 from ..algebra.labels import Label
@@ -50,14 +51,12 @@ class Stretch(NamedTuple):
     followed: dict[Any, Any]
     """Where samples went, by where they came in: for all stretches of one graph."""
 
-    def follow(self, i: int, places: dict[int, Any], active: set[int], node: Callable[[int], Any]) -> Any:
+    def follow(self, graph: Graph, places: dict[int, Any], active: set[int], batch: int) -> Any:
         """Where its nodes have their samples, found once for each structure, and the first that mixes them."""
-        if i != self.nodes[0]:
-            return None
         key = self.structure, tuple([(places.get(p, "none"), p in active) for p in self.operands])
-        found = self.followed.get(key)
+        found = None if graph.by_positions else self.followed.get(key)
         if found is None:
-            mixing = [node(j) for j in self.nodes]
+            mixing = [follow_node(graph, places, active, batch, j) for j in self.nodes]
             found = [(places.get(j, "none"), j in active) for j in self.nodes]
             if any(mixing):
                 return next(filter(None, mixing))
@@ -70,9 +69,9 @@ class Stretch(NamedTuple):
         """From the blocks of what it reads to those of its results."""
         return _carried_out(self, graph, {p: blocks[p] for p in self.operands if p in blocks}, backward=False)
 
-    def reverse(self, graph: Graph, blocks: Mapping[int, Block]) -> dict[int, Block]:
+    def reverse(self, graph: Graph, blocks: Mapping[int, Block]) -> Iterable[tuple[int, Block]]:
         """From the blocks of its results to those of what it reads."""
-        return _carried_out(self, graph, {i: blocks[i] for i in self.results if i in blocks}, backward=True)
+        return _carried_out(self, graph, {i: blocks[i] for i in self.results if i in blocks}, backward=True).items()
 
 
 _ROWS = Memo[int](2**16)
@@ -82,7 +81,7 @@ _ROW = count()
 def stretches(graph: Graph) -> list[Stretch]:
     """The stretches of a long graph that repeat each other, in order."""
     order = graph.order
-    if len(order) < SHORTEST or graph.steps or graph.by_positions:
+    if len(order) < SHORTEST or graph.by_positions:
         return []
     graph.mark_live()
     rows = [_ROWS.get(_row(graph, i), lambda: next(_ROW)) for i in order]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import optree
@@ -21,7 +22,7 @@ from ..tape.trace import Node
 from ..tape.traced import Traced, traced
 from .closing import Closed, Run, innermost
 
-__all__ = ["Step", "as_step"]
+__all__ = ["Outputs", "Step", "as_step"]
 
 
 def _carried_out(*operands: Any, **params: Any) -> Any:
@@ -30,6 +31,55 @@ def _carried_out(*operands: Any, **params: Any) -> Any:
 
 STEP = Op("step", _carried_out, _carried_out)
 """What the nodes of a step's outputs are made by."""
+
+
+class Outputs(NamedTuple):
+    """The outputs of a step that a graph has: one whole of it."""
+
+    step: Any
+    """A `Step`, or what can do the same (`looping.Scan`)."""
+    nodes: tuple[int, ...]
+
+    def live(self, graph: Graph) -> list[tuple[int, Any]]:
+        """Which entries of what the step reads are used."""
+        operands = graph.operands(self.nodes[0])
+        used = self.step.live([k for k, _ in operands], self._masks(graph))
+        return [(p, used.get(k)) for k, p in operands]
+
+    def forward(self, graph: Graph, blocks: Mapping[int, Block]) -> dict[int, Block]:
+        """From the blocks of what the step reads to those of its outputs."""
+        graph.mark_live()
+        given = {k: blocks[p] for k, p in graph.operands(self.nodes[0]) if p in blocks}
+        found = self.step.forward(given, self._masks(graph))
+        return {i: found[m] for i, m in self._numbers(graph).items() if m in found}
+
+    def reverse(self, graph: Graph, blocks: Mapping[int, Block]) -> list[tuple[int, Block]]:
+        """From the blocks of its outputs to those of what the step reads."""
+        graph.mark_live()
+        operands, number = dict(graph.operands(self.nodes[0])), self._numbers(graph)
+        given = {number[i]: block for i, block in blocks.items()}
+        found = self.step.reverse(given, list(operands), self._masks(graph)) if given else {}
+        return [(operands[k], block) for k, block in found.items()]
+
+    def follow(self, graph: Graph, places: dict[int, Where], active: set[int], batch: int) -> Node | None:
+        """Note where its outputs have their samples; the operation at which they mix."""
+        operands, number = graph.operands(self.nodes[0]), self._numbers(graph)
+        given = {k: places[p] for k, p in operands if p in places}
+        depend = {k for k, p in operands if p in places and p in active}
+        found, alive, mixing = self.step.follow(given, depend, list(number.values()), batch)
+        if self.step.by_positions:
+            graph.list_positions()
+        places.update({j: found[m] for j, m in number.items() if m in found})
+        active.update([j for j, m in number.items() if m in alive])
+        return mixing
+
+    def _numbers(self, graph: Graph) -> dict[int, int]:
+        """Of each node which output of the step it is."""
+        return {i: graph.nodes[i].params["output"] for i in self.nodes}
+
+    def _masks(self, graph: Graph) -> dict[int, Any]:
+        """By output, which of its entries are used."""
+        return {m: graph.nodes[i].live for i, m in self._numbers(graph).items()}
 
 
 class Step:
@@ -64,13 +114,13 @@ class Step:
         blocks = graph.reverse(seeds)
         return {k: blocks[run.inputs[k]] for k in operands if run.inputs[k] in blocks}
 
-    def live(self, operands: Sequence[tuple[int, int]], masks: Mapping[int, Any]) -> dict[int, Any]:
+    def live(self, operands: Sequence[int], masks: Mapping[int, Any]) -> dict[int, Any]:
         """Which entries of its operands it uses, where of some outputs not all are used."""
         if all(mask is None for mask in masks.values()):
             return {}
-        graph, run, nodes = self._graph([k for k, _ in operands], {})
+        graph, run, nodes = self._graph(operands, {})
         found = mark_live(graph, {nodes[m]: mask for m, mask in masks.items()})
-        return {k: found.get(run.inputs[k]) for k, _ in operands}
+        return {k: found.get(run.inputs[k]) for k in operands}
 
     def follow(
         self, given: Mapping[int, Where], active: set[int], outputs: Sequence[int], batch: int
@@ -134,7 +184,7 @@ def as_step(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     values = list((closed.run(below) if nested else first).values)
     outputs = [n for n, i in enumerate(first.outputs) if i is not None]
     structure, followed = _structure(first)
-    step = Step(closed, below, outputs, followed)
+    step = partial(Outputs, Step(closed, below, outputs, followed))
     parents = tuple([x.index if x.home is trace else -1 for x in closed.operands])
     where = caller()
     trace.complex |= any(check_operand("a result", value) for value in values)
