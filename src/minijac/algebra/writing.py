@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeAlias, TypeGuard
 from ..backend import astype, namespace, zeros
 from ..strides import View
 from .factors import Array, Factor, Shape, aligned, product, size_of, spread
-from .labels import Axes, Label, labels_in
-from .view import labelled
+from .labels import Axes, Label, labels_in, progression
 
-__all__ = ["Placed", "StandIn", "covers", "embed", "rearranged", "stands_in", "strided", "superposed", "written",
-           "written_functional"]  # fmt: skip
+__all__ = ["Placed", "StandIn", "covers", "embed", "rearranged", "stands_in", "strided", "strides_by_label",
+           "superposed", "written", "written_functional"]  # fmt: skip
 
 
 Placed: TypeAlias = tuple[Array, Sequence[Label], Axes]
@@ -64,9 +63,7 @@ def rearranged(array: Array, inp: Axes, out: Axes, shape: Shape) -> Array:
     target = tuple(kept)
     if out == tuple((label,) for label in target):
         return xp.asarray(spread(data, target), order="C")
-    result = xp.zeros(shape, array.dtype)
-    strided(result, out, target)[...] = spread(data, target)
-    return result
+    return written([(out, (data,), 1.0)], shape, array.dtype, array)
 
 
 def superposed(parts: Sequence[Placed], shape: Shape, total: Array = None) -> Array:
@@ -117,10 +114,26 @@ def strided(array: Array, axes: Axes, labels: Sequence[Label]) -> Array:
     """The strided view of `array` whose axes are the labels."""
     if [axis for axis in axes if axis] == [(label,) for label in labels]:
         return array if len(labels) == array.ndim else array.reshape([label.size for label in labels])
-    strides, start = labelled(View(array.shape, array.strides), axes)
+    strides, start = strides_by_label(View(array.shape, array.strides), axes)
     first = array[(*[slice(k, None) for k in start], ...)]
     shape, steps = [label.size for label in labels], [strides.get(label, 0) for label in labels]
     return namespace(array).lib.stride_tricks.as_strided(first, shape, steps)
+
+
+def strides_by_label(view: View, axes: Axes) -> tuple[dict[Label, int], Shape]:
+    """For axes of labels: how far apart the positions of each label lie, and where on each axis the first lies."""
+    strides: dict[Label, int] = {}
+    starts = []
+    for axis, stride in zip(axes, view.strides, strict=True):
+        start, inner = 0, 1
+        for digit in reversed(axis):
+            label, offset, step = progression(digit)
+            start += offset * inner
+            if label is not None:
+                strides[label] = strides.get(label, 0) + step * inner * stride
+            inner *= digit.size
+        starts.append(start)
+    return strides, tuple(starts)
 
 
 def written_functional(parts: _Parts, shape: Shape, dtype: Any, like: Array, result: Array = None) -> Array:

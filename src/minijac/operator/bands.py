@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ..algebra.factors import Array, Factor, size_of, spread
-from ..algebra.labels import Axes, Axis, Label, label_of, labels_in, window
+from ..algebra.labels import Axes, Axis, Label, labels_in, progression, window
 from ..algebra.terms import Term
 from ..algebra.writing import stands_in, superposed
 from ..backend import astype, namespace
@@ -42,7 +42,7 @@ def _placed(axis: Axis) -> tuple[int, list[tuple[int, int]]]:
     """The first position of an axis, and for each label its identity and the step with which it moves on."""
     start, steps, stride = 0, [], 1
     for digit in reversed(axis):
-        label, offset, step = (digit, 0, 1) if type(digit) is Label else (digit.label, digit.offset, digit.step)  # type: ignore[union-attr]
+        label, offset, step = progression(digit)
         start += offset * stride
         if label is not None:
             steps.append((id(label), step * stride))
@@ -93,8 +93,7 @@ def _fit(large: Term, small: Term) -> dict[Label, Fit] | None:
         for left, right in zip(a, b, strict=True):
             if left.size != right.size:
                 return None
-            label, o1, s1 = (left, 0, 1) if type(left) is Label else (left.label, left.offset, left.step)  # type: ignore[union-attr]
-            other, o2, s2 = (right, 0, 1) if type(right) is Label else (right.label, right.offset, right.step)  # type: ignore[union-attr]
+            (label, o1, s1), (other, o2, s2) = progression(left), progression(right)
             if label is None:
                 if other is not None or o1 != o2:
                     return None
@@ -159,8 +158,7 @@ def _total(parts: Any, shape: tuple[int, ...], dtype: Any, like: Array) -> Array
 
 
 def _moved(digit: Any, first: dict[Label, int], new: dict[Label, Label]) -> Axis:
-    label = label_of(digit)
+    label, offset, step = progression(digit)
     if label is None or new[label] is label:
         return (digit,)
-    offset, step = (0, 1) if type(digit) is Label else (digit.offset, digit.step)
     return window(new[label], digit.size, offset + step * first[label], step)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from ...algebra.labels import Axes, Label, label_of
+from ...algebra.labels import Axes, Label, label_of, progression
+from ...algebra.writing import covers
 from ...strides import View
 
-__all__ = ["Access", "Digit", "accessed", "placed"]
+__all__ = ["Access", "Digit", "accessed", "as_view", "placed"]
 
 
 class Digit(NamedTuple):
@@ -108,6 +109,19 @@ def accessed(view: View) -> Access:
     return Access(view.root, tuple(map(Digit, view.shape, view.strides)), view.offset)
 
 
+def as_view(strides: Mapping[Label, int], offset: int, axes: Axes, shape: tuple[int, ...], root: int) -> View | None:
+    """The view whose axes are `axes`, where it is one: each label once, and the digits of an axis evenly spaced."""
+    if not covers(axes):
+        return None
+    steps = []
+    for axis in axes:
+        own = View(tuple(digit.size for digit in axis), tuple(strides.get(digit, 0) for digit in axis)).merged()  # type: ignore[arg-type]
+        if len(own.shape) > 1:
+            return None
+        steps.append(own.strides[0] if own.shape else 0)
+    return View(shape, tuple(steps), offset, root)
+
+
 def placed(root: int, strides: Mapping[Label, int], offset: int, out: Axes) -> Access:
     """The entries at the places that `out` gives them in a larger array."""
     flat = [digit for axis in out for digit in axis]
@@ -116,8 +130,7 @@ def placed(root: int, strides: Mapping[Label, int], offset: int, out: Axes) -> A
         owner.setdefault(label_of(digit), k)
     digits = []
     for k, digit in enumerate(flat):
-        label = label_of(digit)
-        start, step = (0, 1) if type(digit) is Label else (digit.offset, digit.step)  # type: ignore[union-attr]
+        label, start, step = progression(digit)
         if label is None:
             digits.append(Digit(digit.size, 0, start, 1, 1))
         else:

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...algebra.labels import Label, labels_in
-from ...algebra.view import labelled, relabelled
+from ...algebra.writing import strides_by_label
 from ...ops.families import ADDED, Multilinear, Structural
 from ...strides import View, row_major
 from ...tape.op import Reduction
 from ..ir import Instruction, Program, Value
-from .access import Access, accessed, placed
+from .access import Access, accessed, as_view, placed
 from .draft import Draft, Memory
 from .fusion import Fusion
 from .gemm import products
@@ -149,10 +149,10 @@ def _structural(draft: Draft, step: Instruction) -> None:
         if any(part.scale != 1.0 or part.factors for part in parts):
             raise Unsupported(step.op.name)
         for part in parts:
-            strides, starts = labelled(view, part.inp)
+            strides, starts = strides_by_label(view, part.inp)
             offset = view.offset + sum(n * s for n, s in zip(starts, view.strides, strict=True))
             root, strides, offset = _summed(draft, view.root, strides, offset, labels_in(part.out))
-            one = relabelled(strides, offset, part.out, out.shape, root)
+            one = as_view(strides, offset, part.out, out.shape, root)
             if one is not None and len(views) == len(parts) == 1:
                 draft.views[step.out] = one
                 return
