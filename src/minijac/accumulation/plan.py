@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..algebra.block import Block
 from ..algebra.factors import product, size_of
@@ -24,7 +24,7 @@ from ..prices import MATMUL, MOVE
 from .graph import Graph
 from .shadow import Cost, Ledger, ShadowGraph
 
-__all__ = ["Cost", "Plan", "accumulate", "chain_of", "mixed_plan", "plan_for", "price"]
+__all__ = ["Blocks", "Cost", "Plan", "accumulate", "accumulate_chunk", "chain_of", "mixed_plan", "plan_for", "price"]
 
 Order = Any
 """How to multiply a chain of segments, numbered from the input's side: a segment's number, ``("reverse", number)`` for
@@ -151,27 +151,32 @@ def _either_way(
 
 
 # -- the choice --------------------------------------------------------------------------------------------------------
-def accumulate(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequence[int], one: Any) -> dict[Any, Block]:
+Blocks: TypeAlias = dict[tuple[int, int], Block]
+"""Blocks by output and input node."""
+
+
+def accumulate(graph: Graph, plan: Plan, inputs: Sequence[int], outputs: Sequence[int], one: Any) -> Blocks:
     """The block of each (output, input) pair of nodes, in the order of the plan."""
-    result: dict[Any, Block] = {}
-    if plan.mode == "forward":
-        for i in inputs:
-            blocks = graph.forward({i: Block.identity(graph.nodes[i].out.shape, one)}, real=True)
-            result |= {(o, i): block for o, block in blocks.items()}
-    elif plan.mode == "reverse":
-        for o in outputs:
-            out = graph.nodes[o].out
-            blocks = graph.reverse({o: Block.identity(out.shape, one)}, real=out.dtype.kind != "c")
-            result |= {(o, i): block for i, block in blocks.items()}
-    else:
-        for o in outputs:
-            for i in inputs:
-                part = graph.between(i, o)
-                if o in part.outputs:
-                    chain = coarse_chain(part, chain_of(part, i, o))
-                    order = plan.order[outputs.index(o), inputs.index(i)] if len(chain) > 1 else None
-                    result[o, i] = _identity(graph, i, one) if o == i else multiply_chain(part, chain, order, one)
+    result: Blocks = {}
+    if plan.mode != "mixed":
+        for end in inputs if plan.mode == "forward" else outputs:
+            result |= accumulate_chunk(graph, plan, end, _identity(graph, end, one))
+        return result
+    for m, o in enumerate(outputs):
+        for n, i in enumerate(inputs):
+            part = graph.between(i, o)
+            if o in part.outputs:
+                chain, order = coarse_chain(part, chain_of(part, i, o)), plan.order.get((m, n))
+                result[o, i] = _identity(graph, i, one) if o == i else multiply_chain(part, chain, order, one)
     return result
+
+
+def accumulate_chunk(graph: Graph, plan: Plan, end: int, seed: Block) -> Blocks:
+    """The blocks of some seeds at one end; what the accumulation holds beside them is gone before the next."""
+    if plan.mode == "forward":
+        return {(o, end): block for o, block in graph.forward({end: seed}, real=True).items()}
+    real = graph.nodes[end].out.dtype.kind != "c"
+    return {(end, i): block for i, block in graph.reverse({end: seed.T}, real).items()}
 
 
 def _identity(graph: Graph, i: int, one: Any) -> Block:

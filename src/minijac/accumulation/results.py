@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from ..arguments import Options, shown
 from ..operator.bands import merged
 from ..operator.jacobian import Jacobian
 from ..operator.owning import owned
-from .graph import Graph
-from .plan import Plan, accumulate
+from .plan import Blocks, Plan, accumulate, accumulate_chunk
 from .recording import Prepared
 from .seeds import seeds, unit
 
@@ -33,24 +32,12 @@ def assemble(ready: Prepared, plan: Plan, options: Options) -> list[list[Any]]:
     return results.values()
 
 
-Blocks: TypeAlias = dict[tuple[int, int], Block]
-"""Blocks by output and input node."""
-
-
 def ends(ready: Prepared, plan: Plan) -> dict[int, int | None]:
     """The nodes at which a plan has its seeds, with their batch axes."""
     if plan.mode == "forward":
         return dict(zip(ready.run.inputs, ready.in_axes, strict=True))
     pairs = zip(ready.run.output_nodes, ready.out_axes, strict=True)
     return {node: axis for node, axis in pairs if node is not None}
-
-
-def accumulate_chunk(graph: Graph, plan: Plan, end: int, seed: Block) -> Blocks:
-    """The blocks of some seeds at one end; what the accumulation holds beside them is gone before the next."""
-    if plan.mode == "forward":
-        return {(o, end): block for o, block in graph.forward({end: seed}, real=True).items()}
-    real = graph.nodes[end].out.dtype.kind != "c"
-    return {(end, i): block for i, block in graph.reverse({end: seed.T}, real).items()}
 
 
 class Results:
