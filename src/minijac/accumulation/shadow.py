@@ -184,15 +184,9 @@ class Shadow:
     def _elementwise(self, other: Any) -> Shadow:
         shape = np.broadcast_shapes(self.shape, getattr(other, "shape", ()))
         dtype = np.result_type(self.dtype, other.dtype if hasattr(other, "dtype") else other)
-        size = prod(shape)
-        self.ledger.multiplied += size
-        operands = [x for x in (self, other) if isinstance(x, Shadow)]
-        return self._new(
-            shape,
-            dtype,
-            size,
-            in_common_order(shape, [View(x.shape, x.strides).broadcast(shape).strides for x in operands]),
-        )
+        self.ledger.multiplied += prod(shape)
+        views = [View(x.shape, x.strides).broadcast(shape) for x in (self, other) if isinstance(x, Shadow)]
+        return self._new(shape, dtype, prod(shape), in_common_order(shape, [view.strides for view in views]))
 
     __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _elementwise
 
@@ -231,7 +225,7 @@ class ShadowGraph(Graph):
                 like = self.nodes[i].out
                 push, pull = _moves(linear.push, linear, inp, out, like), _moves(linear.pull, linear, out, inp, like)
                 linear = linear._replace(push=push, pull=pull)
-            self._edges[i, k] = edge.with_(parts, linear)
+            self._edges[i, k] = edge._replace(parts=parts, linear=linear)
         return self._edges[i, k]
 
     def wholes(self) -> dict[int, Any]:

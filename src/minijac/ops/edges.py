@@ -42,25 +42,15 @@ class Linear(NamedTuple):
     """Whether the axis of the seeds is the last one instead."""
 
 
-class Edge:
+class Edge(NamedTuple):
     """The derivative of a node's output by one operand: parts, or a linear map along the axes that do not pass."""
 
-    __slots__ = ("inp_shape", "linear", "listed", "out_shape", "parts")
-
-    def __init__(
-        self,
-        out_shape: Shape,
-        inp_shape: Shape,
-        parts: Sequence[Part],
-        linear: Linear | None = None,
-        listed: Any = None,
-    ) -> None:
-        self.out_shape = out_shape
-        self.inp_shape = inp_shape
-        self.parts = parts
-        self.linear = linear
-        self.listed: Callable[[], Part] | None = listed
-        """The same as a part with listed digits, for results that keep nothing but entries."""
+    out_shape: Shape
+    inp_shape: Shape
+    parts: Sequence[Part]
+    linear: Linear | None = None
+    listed: Callable[[], Part] | None = None
+    """The same as a part with listed digits, for results that keep nothing but entries."""
 
     def block(self) -> Block:
         terms = [Term(without_ones(p.out), without_ones(p.inp), *p[2:]) for p in self.parts]
@@ -72,22 +62,19 @@ class Edge:
         parts, linear = self.parts, self.linear and self.linear._replace(real=False)
         if to_real and any(part.conj for part in parts):
             parts = [part._replace(scale=2 * part.scale) for part in parts if not part.conj]
-        return self.with_(parts, linear)
+        return self._replace(parts=parts, linear=linear)
 
     def without_dead(self, live: Any) -> Edge:
         """The same where an output entry is live; infinities and NaNs of entries that are not become zero.
 
         Data that is finite needs none of this: the zeros of the chain rule take care of it.
         """
-        return self.with_([_without_dead(part, live) for part in self.parts], self.linear)
+        return self._replace(parts=[_without_dead(part, live) for part in self.parts])
 
     def where_varying(self, varying: Any) -> Edge:
         """The same where an entry of the operand depends on an input, as `without_dead` is for the output's."""
         turned = [_without_dead(Part(p.inp, p.out, *p[2:]), varying, asks=False) for p in self.parts]
-        return self.with_([Part(p.inp, p.out, *p[2:]) for p in turned], self.linear)
-
-    def with_(self, parts: Sequence[Part], linear: Linear | None) -> Edge:
-        return type(self)(self.out_shape, self.inp_shape, parts, linear, self.listed)
+        return self._replace(parts=[Part(p.inp, p.out, *p[2:]) for p in turned])
 
     def after(self, block: Block) -> Block:
         """Forward: this derivative applied to a block that ends in the operand."""
@@ -242,9 +229,8 @@ def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> B
 
 def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block) -> Term:
     turned = how.backward and term.conj
-    scale, rest = (
-        (1.0, term.scale) if isinstance(term.scale, float | int) else (term.scale, 1.0)
-    )  # not every map lets i pass
+    real = isinstance(term.scale, float | int)  # not every map lets i pass
+    scale, rest = (1.0, term.scale) if real else (term.scale, 1.0)
     factor = Term(term.out, term.inp, term.factors or (Factor(block.one, ()),), scale).one_factor()
     if turned:
         factor = conjugated(factor)

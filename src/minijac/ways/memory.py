@@ -107,7 +107,7 @@ class Samples(Graph):
             (part,) = edge.parts
             own, fewer = _axes_with(part, place.axis), (Label(stop - start),)
             out, inp = (tuple([fewer if axis == part.out[place.axis] else axis for axis in side]) for side in part[:2])
-            edge = edge.with_([Part(out, inp)], edge.linear)
+            edge = edge._replace(parts=[Part(out, inp)])
         size = node.out.shape[place.axis]
         parts = [Part(_placed(p.out, (place.axis,), size, start), _placed(p.inp, own, size, start), *p[2:])
                  for p in edge.parts]  # fmt: skip
