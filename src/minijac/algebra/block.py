@@ -55,9 +55,7 @@ class Block:
     @staticmethod
     def column(array: Array) -> Block:
         """An array as the map from one number (shape ``()``) to it: a tangent."""
-        axes = tuple(axis_of(n) for n in array.shape)
-        one = namespace(array).ones((), array.dtype)
-        return Block(tuple(array.shape), (), [Term(axes, (), (_squeezed(array, axes),))], one)
+        return Block.of_data(array, tuple(array.shape), (), {}, namespace(array).ones((), array.dtype))
 
     @property
     def T(self) -> Block:
@@ -101,8 +99,7 @@ class Block:
     def data(self, pairs: Mapping[int, int], dtype: np.dtype[Any], like: Array) -> Array:
         """All entries that are not zero by pairs, as one array over the output and the other axes of the input."""
         rest = [k for k in range(len(self.inp_shape)) if k not in pairs]
-        terms = [t.over(t.out, tuple(t.inp[k] for k in rest)) for t in self.terms]
-        return Block(self.out_shape, tuple(self.inp_shape[k] for k in rest), terms, self.one).dense(dtype, like)
+        return self.axes_moved(range(len(self.out_shape)), rest).dense(dtype, like)
 
     @staticmethod
     def of_data(data: Array, out_shape: Shape, inp_shape: Shape, pairs: Mapping[int, int], one: Array) -> Block:
@@ -113,7 +110,7 @@ class Block:
         return Block(out_shape, inp_shape, [Term(out, inp, (_squeezed(data, axes),))], one)
 
     def axes_moved(self, out: Sequence[int], inp: Sequence[int]) -> Block:
-        """The same map with the axes of its output and input permuted."""
+        """The same map with the axes of its output and input permuted; some may go whose labels the others have."""
         return Block(
             tuple(self.out_shape[k] for k in out),
             tuple(self.inp_shape[k] for k in inp),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -103,8 +105,7 @@ def _sum(a: Term, b: Term) -> Term | None:
 
     Factors that both have stay apart: ``w p + w q = w (p + q)``, so that a product with `w` is made once.
     """
-    rename = dict(zip(b.key()[1], a.key()[1], strict=True))
-    theirs = [Factor(f.array, tuple(rename[label] for label in f.axes)) for f in b.factors]
+    theirs = _factors_over(a, b)
     common: list[Factor] = []
     mine: list[Factor] = []
     for factor in a.factors:
@@ -122,17 +123,16 @@ def _sum(a: Term, b: Term) -> Term | None:
     return Term(a.out, a.inp, (*common, Factor(aligned(x, order) + aligned(y, order), order)), conj=a.conj)
 
 
+def _factors_over(first: Term, term: Term) -> list[Factor]:
+    """The factors of a term over the labels of another one of equal structure."""
+    rename = dict(zip(term.key()[1], first.key()[1], strict=True))
+    return [Factor(f.array, tuple([rename[label] for label in f.axes])) for f in term.factors]
+
+
 def _sum_dense(terms: list[Term]) -> Term:
     first = terms[0]
-    labels = first.key()[1]
-    renamed = []
-    for term in terms:
-        rename = dict(zip(term.key()[1], labels, strict=True))
-        renamed.append([Factor(f.array, tuple(rename[label] for label in f.axes)) for f in term.factors])
+    renamed = [_factors_over(first, term) for term in terms]
     # along a label that no factor has, the sum is constant too
-    order = tuple(label for label in labels if any(label in f.axes for factors in renamed for f in factors))
-    total: Array = None
-    for term, factors in zip(terms, renamed, strict=True):
-        array = product(factors, order, term.scale)
-        total = array if total is None else total + array
+    order = tuple(label for label in first.key()[1] if any(label in f.axes for factors in renamed for f in factors))
+    total: Array = reduce(add, (product(own, order, term.scale) for own, term in zip(renamed, terms, strict=True)))
     return Term(first.out, first.inp, (Factor(total, order),), conj=first.conj)

@@ -228,15 +228,11 @@ def labelled_repeated(array: Any, labels: list[Label], dtype: Any) -> Factor:
 
 def contracted(names: Sequence[Sequence[Any]], out: Sequence[Any], operands: Sequence[Any]) -> Any:
     """A contraction by named axes, each pair of operands as a matmul, also a small one."""
-    sizes: dict[Any, int] = {}
-    for letters, x in zip(names, operands, strict=True):
-        for letter, n in zip(letters, x.shape, strict=True):
-            sizes[letter] = max(n, sizes.get(letter, 1)) if n else 0
-    label = {letter: Label(n) for letter, n in sizes.items()}
+    label, _, _ = _named_axes(names, out, [x.shape for x in operands])
     dtype = np.result_type(*(x.dtype for x in operands))
     factors = [labelled_repeated(x, [label[c] for c in own], dtype) for x, own in zip(operands, names, strict=True)]
-    target = [label[c] for c in out if sizes[c] > 1]
-    return spread(contract_to_one(factors, set(target)), target).reshape(tuple(sizes[c] for c in out))
+    target = [label[c] for c in out if label[c].size > 1]
+    return spread(contract_to_one(factors, set(target)), target).reshape(tuple(label[c].size for c in out))
 
 
 def _tidy(out: Axes, inp: Axes, factors: list[Factor]) -> Part:
