@@ -58,9 +58,9 @@ def test_a_weight_on_the_left_is_one_large_product():
     assert shapes == [[(B * D, H), (H, H)]] * 2
 
 
-def test_the_hessian_of_a_network_has_no_stacked_products():
+def test_the_jacobian_of_a_networks_jacobian_has_no_stacked_products():
     weights = [RNG.normal(size=(10, H)), W, RNG.normal(size=(H, 1))]
-    f = mj.hessian(lambda x: (np.tanh(np.tanh(x @ weights[0]) @ weights[1]) @ weights[2])[:, 0])
+    f = mj.jacobian(mj.jacobian(lambda x: (np.tanh(np.tanh(x @ weights[0]) @ weights[1]) @ weights[2])[:, 0]))
     x = RNG.normal(size=(B, 10))
     compiled = mj.compile(f)
     same(compiled(x), f(x), rtol=1e-10)
