@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from inspection import FUNCTIONS, peak_bytes, stored, structured, terms
 
 import minijac as mj
+from minijac.program.entry import record, recorded_in
 
 modes = pytest.mark.parametrize("mode", ["forward", "reverse", "mixed", "auto"])
 both_ends = pytest.mark.parametrize("mode", ["forward", "reverse"])
@@ -127,6 +128,17 @@ def test_elementwise_paths_are_added_before_they_meet_the_weights(mode):
     x = random(7, 6)
     count = [name for name, _ in recorded(f, x, mode)].count("matmul")
     assert count == [name for name, _ in recorded(lambda x: np.tanh(x @ V) @ W, x, mode)].count("matmul")
+
+
+@both_ends
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_difference_of_paths_is_a_subtraction_and_no_product_with_a_sign(mode, sign):
+    f = (lambda x: np.sin(x) - np.exp(x)) if sign == 1.0 else (lambda x: np.exp(x) - np.sin(x))
+    J, x = mj.jacobian(f, mode=mode), random(7, 6)
+    program = recorded_in(record(J, (x,), {}))
+    assert program is not None
+    assert all(value.content != -1.0 for value in program.values if value.kind == "constant")
+    close(J(x), sign * (np.cos(x) - np.exp(x))[..., None] * np.eye(6), 1e-14)
 
 
 @both_ends

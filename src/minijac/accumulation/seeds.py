@@ -11,7 +11,7 @@ import numpy as np
 
 from ..algebra.block import Block
 from ..algebra.factors import Shape
-from ..algebra.labels import Axis, Label, axis_of, window
+from ..algebra.labels import Label, window
 from ..algebra.terms import Term
 from ..backend import namespace
 
@@ -56,7 +56,8 @@ def seeds(
             if size < n:
                 budget = 1
     for corner in product(*windows):
-        axes = tuple(_window_axis(n, start, size) for n, (start, size) in zip(shape, corner, strict=True))
+        parts = [(Label(size) if size > 1 else None, n, start) for n, (start, size) in zip(shape, corner, strict=True)]
+        axes = tuple([window(*part, 1) for part in parts])
         yield Block(shape, shape, [Term(axes, axes)], one)
 
 
@@ -76,9 +77,3 @@ def unshared(block: Block, out_axis: int, batch_axis: int, batch: int) -> Block:
              for t in block.terms]  # fmt: skip
     shape = block.inp_shape
     return Block(block.out_shape, (*shape[:batch_axis], batch, *shape[batch_axis:]), terms, block.one)
-
-
-def _window_axis(n: int, start: int, size: int) -> Axis:
-    if size == n:
-        return axis_of(n)
-    return window(Label(size) if size > 1 else None, n, start, 1)

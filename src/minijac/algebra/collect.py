@@ -117,10 +117,13 @@ def _sum(a: Term, b: Term) -> Term | None:
     apart = not (mine and theirs) if common else len(mine) > 1 or len(theirs) > 1
     if apart or size_of(tuple(own)) > max(size_of(f.axes) for f in (*mine, *theirs)):
         return None
-    x, y = (Term(a.out, a.inp, tuple(f), t.scale).one_factor() for f, t in ((mine, a), (theirs, b)))
+    opposite = (a.scale, b.scale) in ((1.0, -1.0), (-1.0, 1.0))  # a difference: nothing is multiplied by a sign
+    scales = (1.0, 1.0) if opposite else (a.scale, b.scale)
+    x, y = (Term(a.out, a.inp, tuple(f), s).one_factor() for f, s in zip((mine, theirs), scales, strict=True))
     large, small = (x, y) if size_of(x.axes) >= size_of(y.axes) else (y, x)  # the larger one stays as it lies in memory
-    order = large.axes + tuple(label for label in small.axes if label not in large.axes)
-    return Term(a.out, a.inp, (*common, Factor(aligned(x, order) + aligned(y, order), order)), conj=a.conj)
+    order = large.axes + tuple([label for label in small.axes if label not in large.axes])
+    p, q = (aligned(each, order) for each in ((y, x) if opposite and a.scale == -1.0 else (x, y)))
+    return Term(a.out, a.inp, (*common, Factor(p - q if opposite else p + q, order)), conj=a.conj)
 
 
 def _factors_over(first: Term, term: Term) -> list[Factor]:
