@@ -92,7 +92,8 @@ class Entry:
             return self.executors.pop()
         except IndexError:
             if self.device is None:
-                return Executor(self.program, self.plain, self.sizes, self.often)
+                with uncollected():
+                    return Executor(self.program, self.plain, self.sizes, self.often)
             from .gpu import executor as cuda
             from .gpu import runtime as cuda_runtime
 

@@ -74,10 +74,10 @@ class Instruction(NamedTuple):
 
     def reading(self, stands: Mapping[int, int]) -> Instruction:
         """The same with the values that stand in place of others as operands; itself where none does."""
-        for n in self.args:
-            if stands.get(n, n) != n:
-                return self._replace(args=tuple([stands.get(n, n) for n in self.args]))
-        return self
+        if stands.keys().isdisjoint(self.args):
+            return self
+        args = tuple([stands.get(n, n) for n in self.args])
+        return self if args == self.args else Instruction(self.op, args, self.params, self.out)
 
     @property
     def overwritable(self) -> tuple[int, ...]:
@@ -137,9 +137,10 @@ class Program(NamedTuple):
         looked_at = set(map(id, before.instructions)) if before is not None and self._extends(before) else set()
         known = {n for n, value in enumerate(self.values) if value.kind != "computed"}
         for step in self.instructions:
-            if not known.issuperset(step.args) or step.out in known or not (id(step) in looked_at or self._fits(step)):
-                raise RuntimeError(f"minijac: invalid program at {step.op.name} -> %{step.out}\n{self}")
-            known.add(step.out)
+            _, args, _, out = step
+            if out in known or not known.issuperset(args) or not (id(step) in looked_at or self._fits(step)):
+                raise RuntimeError(f"minijac: invalid program at {step.op.name} -> %{out}\n{self}")
+            known.add(out)
         if not known.issuperset(self.outputs):
             raise RuntimeError(f"minijac: invalid program: an output is never made\n{self}")
         return self

@@ -83,7 +83,13 @@ def _weak(array: Any) -> bool:
 
 def _outline(op: Op, args: Sequence[Any], params: dict[str, Any]) -> Any:
     """An array like the result, in memory that nobody touches; None where it is small, or not known beforehand."""
-    if any(isinstance(x, np.ndarray) is not (type(x) is np.ndarray) for x in args):
+    most = 1  # entries of a result: what many operations are asked for, and few reach
+    for x in args:
+        if type(x) is np.ndarray:
+            most *= x.size
+        elif isinstance(x, np.ndarray):
+            return None
+    if most < LARGE // 16:  # of complex numbers at most
         return None
     if op is reshape:
         (x,) = args
@@ -91,7 +97,7 @@ def _outline(op: Op, args: Sequence[Any], params: dict[str, Any]) -> Any:
         copied = x.nbytes >= LARGE and View(x.shape, x.strides).reshaped(shape) is None
         return _untouched(shape, x.dtype, range(len(shape))) if copied else None
     shape = _shape(op, [np.shape(x) for x in args], params)
-    if shape is None or prod(shape) < LARGE // 16:  # of complex numbers at most
+    if shape is None or prod(shape) < LARGE // 16:
         return None
     corner = [_corner(x) if isinstance(x, np.ndarray) else x for x in args]
     with np.errstate(all="ignore"):

@@ -123,7 +123,7 @@ class Binding:
         self._into, self._sizes = into, sizes
         self._static: dict[int, Any] = {}  # values whose array is known now
         self._dynamic: dict[int, str] = {}  # values whose array is another in every call
-        self._arrays: dict[int, Place] = {}  # numbers of Python's, as arrays
+        self._arrays, self._places = dict[int, Place](), dict[int, Place]()  # numbers of Python's as arrays; all others
         self._root = list(range(len(self.values)))  # of which value it is a view
         self._dummies: dict[int, Any] = {}
         self._gapped: dict[int, Any] = {}  # views with gaps that are read several times: copied, once
@@ -274,10 +274,7 @@ class Binding:
     def _read_in_order(self, n: int, size: int) -> Place | None:
         """A copy, made in each call, of a small array that is read across its rows, for many entries: `size`."""
         array = self._static.get(n)
-        if not isinstance(array, np.ndarray) or array.size < NARROW or size < 4 * array.size:
-            return None
-        used = [axis for axis, size in enumerate(array.shape) if size > 1]
-        if abs(array.strides[used[-1]]) <= array.itemsize:
+        if not isinstance(array, np.ndarray) or not NARROW <= array.size <= size // 4 or not _has_gaps(array):
             return None
         copy = self._fixed(array.shape, array.dtype)
         self.code(np.copyto, copy, self._place(n))
@@ -331,8 +328,10 @@ class Binding:
         return self._dynamic[n] if n in self._dynamic else self.code.name(self._static[n], f"s{n}")
 
     def _place(self, n: int) -> Place:
-        value = self.values[n]
-        return Place(self.code, self.reference(n), value.shape, value.dtype, self._static.get(n))
+        if n not in self._places:
+            value, static = self.values[n], self._static.get(n)
+            self._places[n] = Place(self.code, self.reference(n), value.shape, value.dtype, static)
+        return self._places[n]
 
     def _fixed(self, shape: tuple[int, ...], dtype: Any) -> Place:
         buffer = self.memory.fixed(shape, dtype)
@@ -501,7 +500,7 @@ def _described(stage: Stage) -> str:
     if isinstance(stage, Repeated):
         return f"{len(stage.loop.body.instructions)} operations, {stage.loop.length} times"
     steps = stage.steps if isinstance(stage, Fused) else (stage,)
-    texts = [f"%{step.out} = {step.op.name}({', '.join(f'%{n}' for n in step.args)})" for step in steps]
+    texts = [f"%{step.out} = {step.op.name}({', '.join([f'%{n}' for n in step.args])})" for step in steps]
     return ("one loop: " if isinstance(stage, Fused) else "") + "; ".join(texts)
 
 

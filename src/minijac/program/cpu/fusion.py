@@ -191,11 +191,15 @@ def _groups(
     level: dict[int, int] = {}
     kind_of: dict[int, Any] = {}
     groups: dict[Any, list[Instruction]] = {}
+    kinds: dict[Any, Any] = {}
     for stage in stages:
         own = _kind(stage, values) if isinstance(stage, Instruction) else None
+        own = kinds.setdefault(own, own)
         view = isinstance(stage, Instruction) and stage.op.view
-        known = [n for n in read(stage) if n in level]
-        depth = max((level[n] + (not view and (own is None or kind_of[n] != own)) for n in known), default=0)
+        depth = 0
+        for n in read(stage):
+            if n in level:
+                depth = max(depth, level[n] + (not view and (own is None or kind_of[n] is not own)))
         for n in made(stage):
             level[n], kind_of[n] = depth, own
         if own is not None and isinstance(stage, Instruction):
@@ -218,13 +222,14 @@ def _in_short_rows(step: Instruction, values: Sequence[Value]) -> bool:
 
 def _kind(step: Instruction, values: Sequence[Value]) -> Any:
     """The shape of the result and the type of the arithmetic, where a step can be fused with others of its kind."""
-    out, args = values[step.out], [values[n] for n in step.args]
     scalar = step.op.spelling if isinstance(step.op, Elementwise) and not step.params else None
+    out = values[step.out]
     if scalar is None or scalar.loop is None or out.number is not None or not out.shape:
         return None
+    args = [values[n] for n in step.args]
     if scalar.chooses and args.pop(0).dtype != bool:
         return None
-    types = {value.dtype for value in args if not value.weak or value.dtype.kind == "c"}
+    types = {value.dtype for value in args if value.kind != "constant" or not value.weak or value.dtype.kind == "c"}
     if len(types) != 1 or not types <= FLOATS or out.dtype not in (*types, bool):
         return None
     return out.shape, *types

@@ -21,7 +21,7 @@ from ...ops.families import Elementwise, Multilinear
 from ..ir import Instruction, Program, Value, without_dead_code
 from ..loops import Rewriting
 from .apart import Layout, Related, layouts_of, related
-from .simplify import without_repetition
+from .simplify import tidied
 
 __all__ = ["Columns", "columns"]
 
@@ -86,7 +86,7 @@ class _Writing:
     def result(self) -> Program:
         outputs = [m for n in self._program.outputs for m in self._of(n).ravel().tolist()]
         found = Program(tuple(self._new.values), tuple(self._new.steps), tuple(self._inputs), tuple(outputs))
-        return without_dead_code(without_repetition(found)).verify()
+        return without_dead_code(tidied(found)).verify()
 
     def take(self, step: Instruction, relations: Related) -> None:
         """Write a step."""

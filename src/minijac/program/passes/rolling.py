@@ -152,6 +152,8 @@ def _rows_apart(program: Program) -> tuple[Program, dict[int, Instruction]]:
 
 def _with_rows(program: Program, rows: Mapping[int, Instruction]) -> Program:
     """The program with the rows that are still read, where they are first read."""
+    if not rows:
+        return program
     steps: list[Instruction] = []
     made: set[int] = set()
 
@@ -198,6 +200,10 @@ class _Run(NamedTuple):
     def stop(self) -> int:
         return self.start + self.period * self.length
 
+    def size(self, program: Program) -> int:
+        """Instructions, were no loop one."""
+        return self.length * sum(map(_size, program.instructions[self.stop - self.period : self.stop]))
+
 
 def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction], rows: _Rows) -> Program | None:
     """The program with the runs of one period as loops; None where there are none."""
@@ -208,8 +214,10 @@ def _rolled_once(program: Program, rows_apart: Mapping[int, Instruction], rows: 
         taken = 0
         for start, length in runs:
             late = max(start, taken)  # the last step of a run may reach into the first one of the next
-            whole = _Run(late, period, length - -(-(late - start) // period))
-            run, columns = reads.columns(reads.turned(_whole_picks(whole, program, numbers), numbers))
+            whole = _whole_picks(_Run(late, period, length - -(-(late - start) // period)), program, numbers)
+            if whole.size(program) < SHORTEST:
+                continue
+            run, columns = reads.columns(reads.turned(whole, numbers))
             writer = _Writer(reads, run, columns) if columns is not None else None
             if writer is not None and writer.writable:
                 loops[run.start] = writer
@@ -390,7 +398,7 @@ class _Writer:
     @property
     def writable(self) -> bool:
         """Whether it is worth it, and nothing that goes from step to step is a number of Python's."""
-        work, size = sum(map(_work, self._steps)), self.run.length * sum(map(_size, self._steps))
+        work, size = sum(map(_work, self._steps)), self.run.size(self._program)
         traffic = sum(self._values[step.out].nbytes for step in self._body)
         deep = sum(key.lag > 1 for key in self._carries)
         if size < SHORTEST or (size < LONG and traffic > LARGE * len(self._body)):
@@ -526,6 +534,8 @@ def _picked(rows: Sequence[int], new: Rewriting, makers: Mapping[int, Instructio
 
 def _restacked(program: Program) -> Program:
     """The program with parts of arrays in place of rows that are taken from them and put together again."""
+    if not any(step.op is concatenate and len(step.args) >= FEWEST for step in program.instructions):
+        return program
     makers = {step.out: step for step in program.instructions}
     new = Rewriting(program)
     for step in program.instructions:

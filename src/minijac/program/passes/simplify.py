@@ -79,53 +79,45 @@ def _shortened(step: Instruction, values: Sequence[Value], makers: Mapping[int, 
     return step
 
 
-def without_repetition(program: Program) -> Program:
-    """One instruction for all that compute the same from the same."""
-    same = same_given(program.values)
+def tidied(program: Program) -> Program:
+    """Without operations that do nothing: times one, minus zero, reshapes and conversions to what is there already; and
+    one instruction for all that compute the same from the same."""
+    values = program.values
+    same = same_given(values)
+    makers: dict[int, Instruction] = {}
     seen: dict[Any, int] = {}
     kept = []
     for step in program.instructions:
-        step = step.reading(same)
-        first = seen.setdefault((step.op, step.args, frozen_params(step)), step.out)
+        step = _shortened(step.reading(same), values, makers)
+        first = _unchanged(values, step)
+        if first is None:
+            first = seen.setdefault((step.op, step.args, frozen_params(step)), step.out)
         if first == step.out:
             kept.append(step)
-        same[step.out] = first
-    return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
-
-
-def simplified(program: Program) -> Program:
-    """Without operations that do nothing: times one, minus zero, reshapes and conversions to what is there already."""
-    same: dict[int, int] = {}
-    kept = []
-    makers: dict[int, Instruction] = {}
-    for step in program.instructions:
-        step = _shortened(step.reading(same), program.values, makers)
-        source = _unchanged(program, step)
-        if source is None:
-            kept.append(step)
-            makers[step.out] = step
+            makers[first] = step
         else:
-            same[step.out] = source
+            same[step.out] = first
     return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
 
 
-def _unchanged(program: Program, step: Instruction) -> int | None:
+def _unchanged(values: Sequence[Value], step: Instruction) -> int | None:
     """The value that a step passes on as it is, if it does."""
-    values, out = program.values, program.values[step.out]
-    if step.op.unchanged is not None:
-        first = values[step.args[0]]
+    op, args, params, _ = step
+    if op.unchanged is not None:
+        first, out = values[args[0]], values[step.out]
         alike = (first.shape, first.dtype, first.number) == (out.shape, out.dtype, out.number)
-        if alike and step.op.unchanged(out.shape, **step.params):
-            return step.args[0]
-    for other, neutral in zip(step.args[::-1], NEUTRAL.get(step.op.value, ()), strict=False):
-        number = values[other]
-        known = number.kind == "constant" and number.shape == () and number.dtype.kind in "biuf" and len(step.args) == 2
-        if neutral is not None and known and number.content == neutral and not np.signbit(number.content):
-            kept = step.args[0] if other == step.args[1] else step.args[1]
-            if values[kept][:2] == out[:2] and values[kept].number == out.number:
+        if alike and op.unchanged(out.shape, **params):
+            return args[0]
+    neutral = NEUTRAL.get(op.value) if len(args) == 2 else None
+    for kept, other, number in zip(args, args[::-1], neutral, strict=True) if neutral else ():
+        known = values[other]
+        plain = number is not None and known.kind == "constant" and known.shape == () and known.dtype.kind in "biuf"
+        if plain and known.content == number and not np.signbit(known.content):
+            given, out = values[kept], values[step.out]
+            if (given.shape, given.dtype, given.number) == (out.shape, out.dtype, out.number):
                 return kept
     return None
 
 
-TIDY = (without_dead_code, simplified, without_repetition, without_dead_code)
+TIDY = (without_dead_code, tidied, without_dead_code)
 PASSES = (*TIDY, signs_carried, *TIDY, scaled_early, turned_chains, *TIDY, products_in_order, *TIDY)

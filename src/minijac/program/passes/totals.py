@@ -48,9 +48,11 @@ def totalled(program: Program, fewest: int) -> Program:
 
 
 def _adds(step: Instruction, values: Sequence[Value]) -> bool:
+    if step.op is not ADD:
+        return False
     out = values[step.out]
     alike = all(values[n][:2] == out[:2] and values[n].kind != "constant" for n in step.args)
-    return step.op is ADD and alike and out.number is None and out.dtype.kind in "fc"
+    return alike and out.number is None and out.dtype.kind in "fc"
 
 
 def without_totals(program: Program) -> Program:
