@@ -30,6 +30,9 @@ COPIES = {
     "tensor": lambda y: torch.tensor(y), "to": lambda y: torch.as_tensor(y, dtype=torch.float32),
     "new_tensor": lambda y: y.new_tensor(y), "a part": lambda y: torch.tensor(y.sin()[:, 1:2]),
     "followed again": lambda y: torch.tensor(y).mul_(y), "of a parameter": lambda y: torch.tensor(y @ WEIGHT),
+    "linspace": lambda y: torch.linspace(y[0, 0], y[1, 2], 4, dtype=DOUBLE),
+    "one end": lambda y: torch.linspace(start=1.0, end=y[0, 1], steps=4, dtype=DOUBLE),
+    "logspace": lambda y: torch.logspace(y[0, 0] / 9, y[1, 2] / 9, 4, dtype=DOUBLE),
     "parameter": torch.nn.Parameter, "as_tensor": torch.as_tensor, "asarray": torch.asarray,
 }  # fmt: skip
 

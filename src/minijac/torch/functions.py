@@ -20,7 +20,8 @@ from .aten.networks import CONV, normalised
 from .aten.reductions import number
 from .aten.registry import EXACT, TABLE, aten, of_reals
 from .binding import bound
-from .run import Restart, above, current
+from .jacobians import tree_map
+from .run import Restart, Run, above, current, decomposed
 from .tensors import TracedTensor
 from .views import Place, contiguous, refuse_unordered
 
@@ -55,6 +56,14 @@ def copied_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
             f"no derivative there: write x.detach().to({result.dtype}) for that, and x.to({result.dtype}) for one."
         )
     return TracedTensor(value_of(result.read()), run)
+
+
+def of_numbers_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """`torch.linspace` and `logspace`, which take numbers alone of tensors that they are given."""
+    args, kwargs = tree_map(
+        lambda x: run.tensor(value_of(run.value(x))) if isinstance(x, Tensor) else x, (args, kwargs)
+    )
+    return (decomposed(func) if run.recording else Run.plain)(run, func, args, kwargs)
 
 
 def _asked(of: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -258,6 +267,7 @@ def reversed_matmul(a: Any, b: Any) -> Any:
 
 EXACT.update({aten.detach: detached_below, aten._to_copy: copied_below})
 EXACT.update({aten.as_strided_copy: strided_below, aten.as_strided_scatter: strided_below})
+EXACT.update({aten.linspace: of_numbers_below, aten.logspace: of_numbers_below})
 
 
 # -- what need not go through torch's dispatcher -----------------------------------------------------------------------

@@ -22,7 +22,7 @@ from .sharing import Memory
 from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
 from .views import Known, Place, order, refuse_unordered
 
-__all__ = ["Restart", "Run", "above", "current", "drawing_from", "entered"]
+__all__ = ["Restart", "Run", "above", "current", "decomposed", "drawing_from", "entered"]
 
 Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
@@ -364,7 +364,7 @@ def _resolved(func: Any) -> Handler:
         return _written(func)
     if function is not None:
         return partial(_functional, function, packet.__name__)
-    return _decomposed(func)
+    return decomposed(func)
 
 
 def _functional(function: Callable[..., Any], name: str, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
@@ -490,7 +490,7 @@ def _write(function: Any, outs: list[str], run: Run, func: Any, args: Any, kwarg
     return wanted[0] if len(wanted) == 1 else tuple(wanted)
 
 
-def _decomposed(func: Any) -> Handler:
+def decomposed(func: Any) -> Handler:
     """An operation that the table lacks, by torch's own decomposition into others."""
     decompose: Any = None
     if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
