@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from fuzz_samples import in_order_of_values, picking
 
 import minijac as mj
+from minijac.transforms import hessians
 
 torch.set_num_threads(1)  # the arrays are small
 B = 3
@@ -525,6 +527,14 @@ def _in_second_order(program: Program, data: Sequence[Any], expected: Any) -> No
     for transformed in (mj.hessian_diagonal, mj.compile(mj.hessian_diagonal(summed))):
         found = (transformed(summed) if transformed is mj.hessian_diagonal else transformed)(data[0])
         compare([found], [[diagonal]], "second order")
+    features = data[0].shape[1:]
+    own = np.einsum("bibj->bij", H.reshape(B, size // B, B, size // B)).reshape(B, *features, *features)
+    if np.isfinite(own).all() and np.abs(own).max(initial=0.0) < 1e6:
+        compare([mj.hessian(summed)(data[0])], [[own]], "Hessian")
+        with pytest.MonkeyPatch.context() as patch:  # whatever is less work
+            patch.setattr(hessians, "_is_less", lambda ready: True)
+            compare([mj.hessian(summed)(data[0])], [[own]], "Hessian summed over operations")
+            compare([mj.compile(mj.hessian(summed))(data[0])], [[own]], "compiled Hessian summed over operations")
 
 
 def bounded(transformation: Callable[..., Any], f: Any, data: Sequence[Any], options: dict[str, Any]) -> Any:
