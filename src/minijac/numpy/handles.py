@@ -44,26 +44,14 @@ _VALUE: Any
 _HOME, _INDEX, _VALUE = vars(Traced)["home"], vars(Traced)["index"], vars(Wrapped)["value"]
 
 
-class View(Seen, Traced):
-    """A view without axes."""
+def kinds(number: Any, array: Any, **waiting: Any) -> None:
+    """Make the classes of a kind of value's views, and of its arrays of which written parts wait, and let all of them
+    know each other. `waiting`: attributes of the last one."""
 
-    __slots__ = ()
+    def made(way: type, kind: Any, own: dict[str, Any]) -> Any:
+        return type(way.__name__ + kind.__name__, (way, kind), {"__slots__": (), **own})
 
-
-class ArrayView(Seen, TracedArray):
-    """A view of a traced value."""
-
-    __slots__ = ()
-
-
-class PendingArray(Pending, TracedArray):
-    """A traced value of which parts were written."""
-
-    __slots__ = ()
-
-
-def kinds(number: Any, array: Any, view: Any, array_view: Any, pending: Any) -> None:
-    """Let the classes of a kind of value know each other."""
+    view, array_view, pending = made(Seen, number, {}), made(Seen, array, {}), made(Pending, array, waiting)
     for some, ordinary, viewed in (
         (number, number, view), (array, array, array_view), (view, number, view), (array_view, array, array_view),
         (pending, array, array_view),
@@ -71,4 +59,4 @@ def kinds(number: Any, array: Any, view: Any, array_view: Any, pending: Any) -> 
         some.ordinary, some.viewed, some.waiting = ordinary, viewed, pending
 
 
-kinds(Traced, TracedArray, View, ArrayView, PendingArray)
+kinds(Traced, TracedArray)

@@ -22,7 +22,7 @@ from ..ops import structural
 from ..tape.op import Op
 from ..tape.trace import Node, Trace, apply, running
 from ..tape.traced import Indexable, Traced
-from .handles import Pending, Seen, kinds
+from .handles import kinds
 from .positions import WHOLE, full_index
 from .rows import carried, inner_of, under, varies
 
@@ -156,27 +156,7 @@ class PickedArray(Indexable, Picked):
     __slots__ = ()
 
 
-class PickedView(Seen, Picked):
-    """A view without axes."""
-
-    __slots__ = ()
-
-
-class PickedArrayView(Seen, PickedArray):
-    """A view of picked entries."""
-
-    __slots__ = ()
-
-
-class PendingPicked(Pending, PickedArray):
-    """Picked entries of which parts were written."""
-
-    __slots__ = ()
-    full = property(lambda self: self.unwritten().full)
-    shape = Picked.shape
-
-
-kinds(Picked, PickedArray, PickedView, PickedArrayView, PendingPicked)
+kinds(Picked, PickedArray, shape=Picked.shape, full=property(lambda self: self.unwritten().full))
 
 
 class Rows(Trace):

@@ -15,7 +15,7 @@ import numpy as np
 from ..backend import check_operand, is_array
 from ..errors import MutationError, TraceError
 from ..lines import user_line
-from ..numpy.handles import Pending, Seen, kinds
+from ..numpy.handles import kinds
 from ..ops.elementwise import UFUNCS
 from ..ops.families import Elementwise
 from ..ops.scalars import SCALARS
@@ -163,22 +163,7 @@ class SymbolArray(Indexable, Symbol):
     __slots__ = ()
 
 
-class SymbolView(Seen, Symbol):
-    """A view without axes."""
-
-    __slots__ = ()
-
-
-class SymbolArrayView(Seen, SymbolArray):
-    """A view of a symbol."""
-
-    __slots__ = ()
-
-
-class PendingSymbol(Pending, SymbolArray):
-    """A symbol of which parts were written."""
-
-    __slots__ = ()
+kinds(Symbol, SymbolArray)
 
 
 def whole(array: Any) -> Any:
@@ -186,9 +171,6 @@ def whole(array: Any) -> Any:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
-
-
-kinds(Symbol, SymbolArray, SymbolView, SymbolArrayView, PendingSymbol)
 
 
 class Recorder(Trace):

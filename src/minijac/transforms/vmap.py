@@ -23,7 +23,7 @@ from ..backend import Wrapped, check_operand, holds_array, is_array, namespace, 
 from ..errors import InputError, TraceError, UnsupportedOperationError
 from ..foreign import a_function, kind_of
 from ..lines import caller, user_line
-from ..numpy.handles import Pending, Seen, kinds
+from ..numpy.handles import kinds
 from ..ops import indexing, multilinear, structural
 from ..ops.edges import Part
 from ..ops.families import Elementwise, Multilinear, Structural
@@ -130,26 +130,7 @@ class SampleArray(Indexable, Sample):
     __slots__ = ()
 
 
-class SampleView(Seen, Sample):
-    """A view without axes."""
-
-    __slots__ = ()
-
-
-class SampleArrayView(Seen, SampleArray):
-    """A view of one sample's value."""
-
-    __slots__ = ()
-
-
-class PendingSample(Pending, SampleArray):
-    """One sample's value of which parts were written."""
-
-    __slots__ = ()
-    shape = property(lambda self: self.unwritten().shape)
-
-
-kinds(Sample, SampleArray, SampleView, SampleArrayView, PendingSample)
+kinds(Sample, SampleArray, shape=property(lambda self: self.unwritten().shape))
 
 
 class OneSample(Trace):
