@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.structural import concatenate, getitem_basic, reshape
+from ..ops.multilinear import matmul
+from ..ops.structural import concatenate, getitem_basic, reshape, transpose
 from ..tape.op import Op
 from .ir import PYTHON_NUMBERS, Instruction, Program, Value
 
@@ -79,6 +80,23 @@ class Rewriting:
         self.steps.append(Instruction(op, tuple(args), params, self.added(value)))
         return len(self.values) - 1
 
+    def reshaped(self, n: int, shape: Sequence[int]) -> int:
+        """The value in a shape; itself where it has that."""
+        value = Value(tuple(shape), self.values[n].dtype, "computed")
+        return n if value.shape == self.values[n].shape else self.step(reshape, (n,), value, shape=value.shape)
+
+    def transposed(self, n: int, axes: Sequence[int]) -> int:
+        """The value with its axes in an order; itself where they are."""
+        value = self.values[n]
+        made = Value(tuple([value.shape[axis] for axis in axes]), value.dtype, "computed")
+        return n if tuple(axes) == tuple(range(len(axes))) else self.step(transpose, (n,), made, axes=tuple(axes))
+
+    def product(self, a: int, b: int) -> int:
+        """The product of two stacks of matrices, of which one may be a single matrix."""
+        (x, dtype), (y, other) = self.values[a][:2], self.values[b][:2]
+        shape = (*max(x[:-2], y[:-2], key=len), x[-2], y[-1])
+        return self.step(matmul, (a, b), Value(shape, np.result_type(dtype, other), "computed"))
+
     def loop(self, loop: Loop, args: Sequence[int]) -> list[int]:
         """Add a loop, and its results."""
         several = self.step(LOOP, args, SEVERAL, loop=loop)
@@ -95,8 +113,7 @@ class Rewriting:
     def stack(self, rows: Sequence[int]) -> int:
         """Rows as one array."""
         value = self.values[rows[0]]
-        one = Value((1, *value.shape), value.dtype, "computed")
-        parts = [self.step(reshape, (n,), one, shape=one.shape) for n in rows]
+        parts = [self.reshaped(n, (1, *value.shape)) for n in rows]
         whole = Value((len(rows), *value.shape), value.dtype, "computed")
         return self.step(concatenate, parts, whole, axis=0)
 

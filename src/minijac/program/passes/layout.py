@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-import numpy as np
-
 from ...ops.multilinear import matmul
 from ...ops.structural import reshape, transpose
-from ...tape.op import Op
 from ..ir import Instruction, Program, Value
+from ..loops import Rewriting
 
 __all__ = ["products_in_order"]
 
@@ -42,19 +40,15 @@ class Product(NamedTuple):
 
 def products_in_order(program: Program) -> Program:
     """A transpose of a product that nothing else reads becomes a product in that order."""
-    values = list(program.values)
+    new = Rewriting(program)
     makers, readers = {step.out: step for step in program.instructions}, _readers(program)
-    steps: list[Instruction] = []
     for step in program.instructions:
         found = _product(step, program, makers, readers)
         if found is not None:
-            steps += _rewritten(step, found, values)
+            _rewrite(step, found, new)
         else:
-            draft = _reversed(step, program, makers, readers, values) or _in_order(
-                step, program, makers, readers, values
-            )
-            steps += draft or [step]
-    return program._replace(values=tuple(values), instructions=tuple(steps))
+            new.steps.append(_reversed(step, makers, readers, new) or _in_order(step, makers, readers, new) or step)
+    return new.result()
 
 
 def _readers(program: Program) -> Readers:
@@ -105,7 +99,7 @@ def _together(own: range, axes: Sequence[int]) -> bool:
     return tuple(axes[place : place + len(own)]) == tuple(own)
 
 
-def _entrywise(maker: Instruction | None, values: tuple[Value, ...]) -> Instruction | None:
+def _entrywise(maker: Instruction | None, values: Sequence[Value]) -> Instruction | None:
     """The step, where it computes each entry by itself and its operands can be transposed."""
     if maker is None or not maker.is_ufunc:
         return None
@@ -114,19 +108,21 @@ def _entrywise(maker: Instruction | None, values: tuple[Value, ...]) -> Instruct
 
 
 def _in_order(
-    step: Instruction, program: Program, makers: dict[int, Instruction], readers: Readers, values: list[Value]
-) -> list[Instruction]:
+    step: Instruction, makers: dict[int, Instruction], readers: Readers, new: Rewriting
+) -> Instruction | None:
     """Entries that are transposed and then copied, made in the order of the copy of operands that are no larger."""
-    users, maker = readers.get(step.out, []), _entrywise(makers.get(step.args[0]), program.values)
+    users, maker = readers.get(step.out, []), _entrywise(makers.get(step.args[0]), new.program.values)
     if step.op is not transpose or maker is None or any(user.op is not reshape for user in users):
-        return []
-    alone = users and len(readers[maker.out]) == 1 and maker.out not in program.outputs
-    if not alone or sum(values[n].size for n in maker.args) > values[step.out].size:
-        return []
-    steps: list[Instruction] = []
-    draft = _Draft(values, steps)
-    args = tuple([draft.transposed(n, step.params["axes"]) if values[n].shape else n for n in maker.args])
-    return [*steps, maker._replace(args=args, out=step.out)]
+        return None
+    alone = users and len(readers[maker.out]) == 1 and maker.out not in new.program.outputs
+    if not alone or sum(new.values[n].size for n in maker.args) > new.values[step.out].size:
+        return None
+    return maker._replace(args=_all_transposed(maker, step.params["axes"], new), out=step.out)
+
+
+def _all_transposed(step: Instruction, axes: Sequence[int], new: Rewriting) -> tuple[int, ...]:
+    """The operands of a step that computes each entry by itself, for it to make a transposed result."""
+    return tuple([new.transposed(n, axes) if new.values[n].shape else n for n in step.args])
 
 
 def _unmerged(
@@ -167,89 +163,51 @@ def _order(step: Instruction, product: Product) -> tuple[list[int], list[int], i
 
 
 # -- the same in order -------------------------------------------------------------------------------------------------
-def _rewritten(step: Instruction, product: Product, values: list[Value]) -> list[Instruction]:
-    """The product with its axes in the order of the transpose, but for its own, which stand last or before the last."""
+def _rewrite(step: Instruction, product: Product, new: Rewriting) -> None:
+    """Add the product with its axes in the order of the transpose; its own stand last or before the last."""
     front, last, before = _order(step, product)
-    steps: list[Instruction] = []
-    draft, x = _Draft(values, steps), values[product.x].shape
-    own = [values[step.args[0]].shape[k] for k in product.own]
+    x = new.values[product.x].shape
+    own = [new.values[step.args[0]].shape[k] for k in product.own]
     sizes, rest = ([x[axis] for axis in axes] for axes in (front, last))
     behind = before == len(front) + len(last)
-    right = draft.operand(product, front, last, behind)
+    right = _operand(product, front, last, behind, new)
     if behind:  # [*front, last, k] @ [k, own]
-        matrix = draft.transposed(product.w, (product.w_sum, 1 - product.w_sum))
-        draft.reshaped(draft.product(right, matrix), (*sizes, *rest, *own))
+        matrix = new.transposed(product.w, (product.w_sum, 1 - product.w_sum))
+        new.reshaped(new.product(right, matrix), (*sizes, *rest, *own))
     else:  # [own, k] @ [*front, k, last]
-        matrix = draft.transposed(product.w, (1 - product.w_sum, product.w_sum))
-        made = draft.reshaped(draft.product(matrix, right), (*sizes, *own, *rest))
-        axes, start, end = range(len(values[made].shape)), len(front), len(front) + len(own)
-        draft.transposed(made, (*axes[:before], *axes[start:end], *axes[before:start], *axes[end:]))
-    return [*steps[:-1], steps[-1]._replace(out=step.out)]
+        matrix = new.transposed(product.w, (1 - product.w_sum, product.w_sum))
+        made = new.reshaped(new.product(matrix, right), (*sizes, *own, *rest))
+        axes, start, end = range(len(new.values[made].shape)), len(front), len(front) + len(own)
+        new.transposed(made, (*axes[:before], *axes[start:end], *axes[before:start], *axes[end:]))
+    new.steps[-1] = new.steps[-1]._replace(out=step.out)
 
 
-class _Draft:
-    """Steps that are added to a program, where they do something."""
-
-    def __init__(self, values: list[Value], steps: list[Instruction]) -> None:
-        self.values, self.steps = values, steps
-
-    def operand(self, product: Product, front: list[int], last: list[int], behind: bool) -> int:
-        """The array of a product as ``[*front, last, k]``, or as ``[*front, k, last]``, the last axes as one."""
-        x, k = product.x, product.x_sum
-        shape = self.values[x].shape
-        if product.maker is not None:
-            order = (*front, *last, k) if behind else (*front, k, *last)
-            args = tuple([self.transposed(n, order) if self.values[n].shape else n for n in product.maker.args])
-            self.values.append(self.values[x]._replace(shape=tuple(shape[axis] for axis in order)))
-            self.steps.append(product.maker._replace(args=args, out=len(self.values) - 1))
-            ends = (prod(shape[axis] for axis in last), shape[k])
-            return self.reshaped(
-                len(self.values) - 1, (*(shape[axis] for axis in front), *(ends if behind else ends[::-1]))
-            )
-        first, after = last[0], last[-1] + 1
-        x = self.reshaped(x, (*shape[:first], prod(shape[first:after]), *shape[after:]))
-        *lead, k = [axis if axis < first else axis - len(last) + 1 for axis in (*front, k)]
-        return self.transposed(x, (*lead, first, k) if behind else (*lead, k, first))
-
-    def _add(self, op: Op, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
-        self.values.append(Value(result, np.result_type(*(self.values[n].dtype for n in args)), "computed"))
-        self.steps.append(Instruction(op, args, params, len(self.values) - 1))
-        return len(self.values) - 1
-
-    def product(self, a: int, b: int) -> int:
-        shapes = [self.values[n].shape for n in (a, b)]
-        front = max((shape[:-2] for shape in shapes), key=len)
-        return self._add(matmul, (a, b), (*front, shapes[0][-2], shapes[1][-1]))
-
-    def transposed(self, n: int, order: tuple[int, ...]) -> int:
-        if order == tuple(range(len(order))):
-            return n
-        return self._add(transpose, (n,), tuple(self.values[n].shape[axis] for axis in order), axes=order)
-
-    def reshaped(self, n: int, shape: tuple[int, ...]) -> int:
-        return n if shape == self.values[n].shape else self._add(reshape, (n,), shape, shape=shape)
+def _operand(product: Product, front: list[int], last: list[int], behind: bool, new: Rewriting) -> int:
+    """The array of a product as ``[*front, last, k]``, or as ``[*front, k, last]``, the last axes as one."""
+    x, k, maker = product.x, product.x_sum, product.maker
+    shape = new.values[x].shape
+    if maker is not None:
+        order = (*front, *last, k) if behind else (*front, k, *last)
+        sizes, ends = [shape[axis] for axis in order], (prod(shape[axis] for axis in last), shape[k])
+        made = new.step(maker.op, _all_transposed(maker, order, new), new.values[x]._replace(shape=tuple(sizes)))
+        return new.reshaped(made, (*sizes[: len(front)], *(ends if behind else ends[::-1])))
+    first, after = last[0], last[-1] + 1
+    x = new.reshaped(x, (*shape[:first], prod(shape[first:after]), *shape[after:]))
+    *lead, k = [axis if axis < first else axis - len(last) + 1 for axis in (*front, k)]
+    return new.transposed(x, (*lead, first, k) if behind else (*lead, k, first))
 
 
 def _reversed(
-    step: Instruction,
-    program: Program,
-    makers: dict[int, Instruction],
-    readers: Readers,
-    values: list[Value],
-) -> list[Instruction]:
+    step: Instruction, makers: dict[int, Instruction], readers: Readers, new: Rewriting
+) -> Instruction | None:
     """``transpose(a @ b)`` of stacked matrices, where nothing else reads the product, as ``b.T @ a.T``."""
     maker = makers.get(step.args[0])
-    if step.op is not transpose or maker is None or maker.op is not matmul or maker.out in program.outputs:
-        return []
+    if step.op is not transpose or maker is None or maker.op is not matmul or maker.out in new.program.outputs:
+        return None
     *front, row, column = step.params["axes"]
     ndim = len(front) + 2
-    shapes = [values[n].shape for n in maker.args]
+    shapes = [new.values[n].shape for n in maker.args]
     if len(readers[maker.out]) > 1 or (row, column) != (ndim - 1, ndim - 2) or any(len(s) != ndim for s in shapes):
-        return []
-    axes = (*front, row, column)
-    operands, steps = [], []
-    for n in reversed(maker.args):
-        values.append(Value(tuple(values[n].shape[axis] for axis in axes), values[n].dtype, "computed"))
-        operands.append(len(values) - 1)
-        steps.append(Instruction(transpose, (n,), {"axes": axes}, operands[-1]))
-    return [*steps, Instruction(maker.op, tuple(operands), {}, step.out)]
+        return None
+    operands = tuple([new.transposed(n, step.params["axes"]) for n in reversed(maker.args)])
+    return Instruction(maker.op, operands, {}, step.out)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...algebra.labels import Label
-from ...ops.structural import concatenate, expand_dims, getitem_basic, reshape, transpose
+from ...ops.structural import concatenate, expand_dims, getitem_basic, reshape
 from ..ir import PYTHON_NUMBERS, Instruction, Program, Value, without_dead_code
 from ..loops import LOOP, PICK, Loop, Rewriting, compacted, unrolled
 from .periods import periods_of
@@ -526,10 +526,7 @@ def _picked(rows: Sequence[int], new: Rewriting, makers: Mapping[int, Instructio
     place = sum(item is None or isinstance(item, slice) for item in index[:k])
     shape = (*own.shape[:place], len(rows), *own.shape[place:])
     whole = new.step(getitem_basic, first.args, Value(shape, own.dtype, "computed"), index=index)
-    if not place:
-        return whole
-    axes = (place, *(axis for axis in range(len(shape)) if axis != place))
-    return new.step(transpose, (whole,), Value((len(rows), *own.shape), own.dtype, "computed"), axes=axes)
+    return new.transposed(whole, (place, *(axis for axis in range(len(shape)) if axis != place)))
 
 
 def _restacked(program: Program) -> Program:
@@ -572,8 +569,4 @@ def _source(n: int | None, makers: Mapping[int, Instruction]) -> int | None:
 
 def _with_axis(n: int, axis: int, new: Rewriting) -> int:
     """An array with its first axis at another place."""
-    value = new.values[n]
-    axes = (*range(1, axis + 1), 0, *range(axis + 1, len(value.shape)))
-    if not axis:
-        return n
-    return new.step(transpose, (n,), Value(tuple([value.shape[k] for k in axes]), value.dtype, "computed"), axes=axes)
+    return new.transposed(n, (*range(1, axis + 1), 0, *range(axis + 1, len(new.values[n].shape))))

@@ -72,13 +72,6 @@ def _hoisted(loop: Loop, args: tuple[int, ...], new: Rewriting) -> tuple[Loop, t
             needed.update((step.out, *step.args))
     if not needed:
         return loop, args
-    number = dict(zip(body.inputs[first:], args[first:], strict=True))
-    for step in found.values():
-        if step.out in needed:
-            for n in step.args:
-                if n not in number:
-                    number[n] = new.added(body.values[n])
-            number[step.out] = new.step(step.op, [number[n] for n in step.args], body.values[step.out], **step.params)
     rest = [step for step in body.instructions if step.out not in needed or step.out in changing]
     used = {n for step in rest for n in step.args} | set(body.outputs)
     inside = [n for n in found if n in needed and n in used]
@@ -87,6 +80,9 @@ def _hoisted(loop: Loop, args: tuple[int, ...], new: Rewriting) -> tuple[Loop, t
     ])  # fmt: skip
     own = [n for n in body.inputs[first:] if n in used]
     inputs = (*body.inputs[:first], *own, *inside)
+    moved = tuple([step for step in found.values() if step.out in needed])
+    ends = new.copied(
+        body._replace(instructions=moved, inputs=body.inputs[first:], outputs=(*own, *inside)), args[first:]
+    )
     body = Program(values, tuple(rest), inputs, body.outputs)
-    operands = (*args[:first], *(number[n] for n in (*own, *inside)))
-    return Loop(body, loop.length, loop.carries, loop.rows, loop.stacked), operands
+    return Loop(body, loop.length, loop.carries, loop.rows, loop.stacked), (*args[:first], *ends)

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
-
-import numpy as np
 
 from ...ops.multilinear import matmul
 from ...ops.structural import reshape, transpose
 from ...prices import CALL_PER_MATRIX, MATMUL, MOVE, SMALL, STRIDED
-from ...tape.op import Op
 from ..ir import Instruction, Program, Value, without_dead_code
+from ..loops import Rewriting
 
 __all__ = ["turned_chains"]
 
@@ -72,27 +69,24 @@ def _from_left(step: Instruction, values: Sequence[Value]) -> bool:
 def _turned_at(program: Program, out: int) -> Program | None:
     """The program with the chain up to a value turned; None where the value is not made any more."""
     turner = _Turner(program)
-    same: dict[int, int] = {}
     for step in program.instructions:
         if step.out != out:
-            turner.steps.append(step.reading(same))
+            turner.steps.append(step.reading(turner.same))
         elif _is_transpose(step):
-            same[out] = turner.turned(step.args[0])
+            turner.same[out] = turner.turned(step.args[0])
         else:
             axes = _swap(len(turner.shape(out)))
             turner.steps.append(Instruction(transpose, (turner.turned(out),), {"axes": axes}, out))
-    if out not in same and all(step.out != out for step in turner.steps):
+    if out not in turner.same and all(step.out != out for step in turner.steps):
         return None
-    outputs = tuple([same.get(n, n) for n in program.outputs])
-    return without_dead_code(Program(tuple(turner.values), tuple(turner.steps), program.inputs, outputs))
+    return without_dead_code(turner.result())
 
 
-class _Turner:
+class _Turner(Rewriting):
     """Makes, once each, values with their last two axes exchanged."""
 
     def __init__(self, program: Program) -> None:
-        self.values = list(program.values)
-        self.steps: list[Instruction] = []
+        super().__init__(program)
         self._makers = {step.out: step for step in program.instructions}
         self._turned: dict[int, int] = {}
         self._depth = 0
@@ -111,13 +105,12 @@ class _Turner:
     def _made(self, n: int) -> int:
         shape, maker = self.shape(n), self._makers.get(n)
         if len(shape) < 2:
-            return self._add(reshape, (n,), (*shape, 1), shape=(*shape, 1)) if shape else n
+            return self.reshaped(n, (*shape, 1)) if shape else n
         if maker is not None and self._depth < DEEP:
             if maker.is_ufunc:
                 args = tuple([self.turned(m) for m in maker.args])
-                return self._put(
-                    Instruction(maker.op, args, {}, -1), (*shape[:-2], shape[-1], shape[-2]), self.values[n].dtype
-                )
+                other = Value((*shape[:-2], shape[-1], shape[-2]), self.values[n].dtype, "computed")
+                return self.step(maker.op, args, other)
             if _is_transpose(maker):
                 return maker.args[0]
             if _from_left(maker, self.values):
@@ -126,17 +119,14 @@ class _Turner:
                 columns = self._with_columns(product, shape)
                 if columns is not None:
                     return columns
-        return self._add(transpose, (n,), (*shape[:-2], shape[-1], shape[-2]), axes=_swap(len(shape)))
+        return self.transposed(n, _swap(len(shape)))
 
     def _product(self, step: Instruction, shape: tuple[int, ...]) -> int:
         """``(w @ x).T`` as ``x.T @ w.T``, with all rows of all samples in one matrix."""
         w, x = step.args
         rows = self.turned(x)
-        summed, own = self.shape(x)[-2], shape[-2]
-        flat = self._reshaped(rows, (prod(self.shape(rows)[:-1]), summed))
-        right = self._add(transpose, (w,), (summed, own), axes=(1, 0))
-        product = self._add(matmul, (flat, right), (self.shape(flat)[0], own))
-        return self._reshaped(product, (*shape[:-2], shape[-1], own))
+        flat = self.reshaped(rows, (prod(self.shape(rows)[:-1]), self.shape(x)[-2]))
+        return self.reshaped(self.product(flat, self.transposed(w, (1, 0))), (*shape[:-2], shape[-1], shape[-2]))
 
     def _with_columns(self, product: Instruction, shape: tuple[int, ...]) -> int | None:
         """A product whose columns are the last two axes: the other matrix's columns in the other order."""
@@ -146,22 +136,9 @@ class _Turner:
         k, columns = self.shape(w)
         if shape[-2] * shape[-1] != columns:
             return None
-        parts = self._reshaped(w, (k, *shape[-2:]))
-        parts = self._add(transpose, (parts,), (k, shape[-1], shape[-2]), axes=(0, 2, 1))
-        made = self._add(matmul, (x, self._reshaped(parts, (k, columns))), (self.shape(x)[0], columns))
-        return self._reshaped(made, (*shape[:-2], shape[-1], shape[-2]))
-
-    def _reshaped(self, n: int, shape: tuple[int, ...]) -> int:
-        return self._add(reshape, (n,), shape, shape=shape)
-
-    def _add(self, op: Op, args: tuple[int, ...], result: tuple[int, ...], **params: object) -> int:
-        dtype = np.result_type(*(self.values[n].dtype for n in args))
-        return self._put(Instruction(op, args, params, -1), result, dtype)
-
-    def _put(self, step: Instruction, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-        self.values.append(Value(shape, dtype, "computed"))
-        self.steps.append(step._replace(out=len(self.values) - 1))
-        return len(self.values) - 1
+        parts = self.transposed(self.reshaped(w, (k, *shape[-2:])), (0, 2, 1))
+        made = self.product(x, self.reshaped(parts, (k, columns)))
+        return self.reshaped(made, (*shape[:-2], shape[-1], shape[-2]))
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------
