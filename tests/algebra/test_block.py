@@ -358,6 +358,21 @@ def test_flip_of_a_flip_is_the_identity():
     assert not term.factors and term.out == term.inp
 
 
+def test_terms_that_meet_along_the_same_axes_share_what_becomes_of_an_array():
+    i, m, j, k = Label(4), Label(6), Label(5), Label(2)
+    rows = ((Window(i, 6, 1, 1),),)  # of a matrix with six of them, the four that each term meets
+    ends = [(Window(None, 3, n, 1),) for n in range(3)]
+    g = Block(
+        (3, 4), (6,), [Term((end, (i,)), rows, (Factor(np.arange(4.0) + n, (i,)),)) for n, end in enumerate(ends)]
+    )
+    f = Block((6,), (5,), [Term(((m,),), ((j,),), (Factor(np.arange(30.0).reshape(6, 5), (m, j)),))])
+    h = Block((5,), (7,), [Term(((Window(k, 5, 0, 3),),), ((Window(k, 7, 6, -5),),))])
+    found = g.after(f)
+    assert len({id(term.factors[-1].array) for term in found.terms}) == 1 < len(found.terms)
+    same(dense(found), after(dense(g), dense(f), 1))
+    same(dense(found.after(h)), after(dense(found), dense(h), 1))
+
+
 def test_windows_that_do_not_meet_give_zero():
     b, i, j = Label(B), Label(3), Label(3)
     first = one(((b,), (Window(i, N, 0, 1),)), ((b,), (Window(i, N, 0, 1),)))

@@ -73,8 +73,8 @@ class Block:
     def after(self, other: Block) -> Block:
         """The composition ``self after other`` of blocks that share no label."""
         one = other.one if self.one is ONE else self.one
-        terms = [new for g in self.terms for f in other.terms if (new := compose(g, f, one)) is not None]
-        return Block(self.out_shape, other.inp_shape, collect(terms), one)._without_pieces()
+        terms = collect(compose(self.terms, other.terms, one))
+        return Block(self.out_shape, other.inp_shape, terms, one)._without_pieces()
 
     def _without_pieces(self) -> Block:
         """The same map, one array where it has come apart in so many pieces that they are no less: as a stencil's has

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from math import inf, prod
 from typing import Any
 
@@ -14,23 +16,77 @@ from .writing import embed
 __all__ = ["compose", "lone", "materialise", "meet", "reduced", "restrict"]
 
 
-def compose(g: Term, f: Term, one: Array) -> Term | None:
-    """The term of `g` after `f`, or None where it is zero. Labels of the two are distinct."""
-    if g.identity:
-        return f
-    if f.identity:
-        return g
-    if g.conj:
-        f = f.conjugated
-    if plain(g.inp) and plain(f.out) and not (g.listed or f.listed):
-        return _renamed(g, f)
-    met = meet(g, f, one)
+def compose(left: Sequence[Term], right: Sequence[Term], one: Array) -> list[Term]:
+    """The terms of each of `left` after each of `right` that are not zero. Labels of the two are distinct.
+
+    Terms that meet along the same axes do so at once: what becomes of an axis or an array is found once for all.
+    """
+    lefts, rights = dict[Any, list[Term]](), dict[Any, list[Term]]()
+    for g in left:
+        lefts.setdefault((g.inp, g.identity), []).append(g)
+    for f in right:
+        rights.setdefault((f.out, f.identity), []).append(f)
+    made: list[Term] = []
+    for (_, same), gs in lefts.items():
+        for (_, alike), fs in rights.items():
+            made += fs * len(gs) if same else gs * len(fs) if alike else _composed(gs, fs, one)
+    return made
+
+
+def _composed(gs: Sequence[Term], fs: Sequence[Term], one: Array) -> list[Term]:
+    """The same, of terms that meet along the same axes."""
+    inp, out, listed = gs[0].inp, fs[0].out, any(term.listed for term in (*gs, *fs))
+    met: Axes = out
+    if not listed and plain(inp) and plain(out):
+        new = {a[0]: b[0] for a, b in zip(inp, out, strict=True) if a}
+        gs = [_renamed(g, new) for g in gs]
+    else:
+        try:
+            if listed:
+                raise Misaligned  # what becomes of a list is a matter of each two
+            gs, fs, met = _matched(gs, fs)
+        except Vanishes:
+            return []
+        except Misaligned:
+            return [term for g in gs for f in fs for term in _joined(g, f, one)]
+    return [
+        reduced(g.out, f.inp, met, (*g.factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
+        for g in gs
+        for f in (fs if not g.conj else [f.conjugated for f in fs])
+    ]
+
+
+def _renamed(term: Term, new: dict[Any, Any]) -> Term:
+    """The term with other labels in place of some."""
+    new = new | {d: Window(new[d.label], *d[1:]) for axis in term.out for d in axis
+                 if type(d) is Window and d.label in new}  # fmt: skip
+    out = tuple([tuple([new.get(d, d) for d in axis]) for axis in term.out])
+    factors = tuple([Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in term.factors])
+    return Term(out, term.inp, factors, term.scale, term.conj)
+
+
+def _matched(gs: Sequence[Term], fs: Sequence[Term]) -> tuple[list[Term], list[Term], Axes]:
+    """The terms after substitutions that make the axes where they meet name the same positions, and those axes."""
+    inp, out = gs[0].inp, fs[0].out
+    axes = [inp, out, *(g.out for g in gs), *(f.inp for f in fs)]
+    pairs = list(zip(inp, out, strict=True))[::-1]
+    (inp, out, *ends), factors = solve(pairs, axes, [factor for term in (*gs, *fs) for factor in term.factors])
+    rest = iter(factors)
+    own = [(tuple(islice(rest, len(term.factors))), term.scale, term.conj) for term in (*gs, *fs)]
+    first = [Term(end, inp, *each) for end, each in zip(ends, own[: len(gs)], strict=False)]
+    then = [Term(out, end, *each) for end, each in zip(ends[len(gs) :], own[len(gs) :], strict=True)]
+    return first, then, (*inp, *out)
+
+
+def _joined(g: Term, f: Term, one: Array) -> list[Term]:
+    """The term of `g` after `f`, or none, where structure may have to be given up."""
+    met = meet(g, f.conjugated if g.conj else f, one)
     if met is None:
-        return None
+        return []
     before = size_of(g.labels()) + size_of(f.labels())
     g, f = met
     term = reduced(g.out, f.inp, (*g.inp, *f.out), (*g.factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
-    return term.listed[0].settled(term, before, one) if term.listed else term
+    return [term.listed[0].settled(term, before, one) if term.listed else term]
 
 
 def meet(g: Term, f: Term, one: Array) -> tuple[Term, Term] | None:
@@ -68,14 +124,6 @@ def _in_turn(g: Term, f: Term) -> list[int]:
     lists = [any(isinstance(digit, Listed) for digit in a) + any(isinstance(digit, Listed) for digit in b)
              for a, b in zip(g.inp, f.out, strict=True)]  # fmt: skip
     return sorted(range(len(lists)), key=lambda k: (3 - lists[k]) % 3)
-
-
-def _renamed(g: Term, f: Term) -> Term:
-    new: dict[Any, Any] = {a[0]: b[0] for a, b in zip(g.inp, f.out, strict=True) if a}
-    new |= {d: d._replace(label=new[d.label]) for axis in g.out for d in axis if type(d) is Window and d.label in new}
-    out = tuple([tuple([new.get(d, d) for d in axis]) for axis in g.out])
-    factors = [Factor(array, tuple([new.get(label, label) for label in axes])) for array, axes in g.factors]
-    return reduced(out, f.inp, f.out, (*factors, *f.factors), g.scale * f.scale, g.conj != f.conj)
 
 
 def reduced(out: Axes, inp: Axes, met: Axes, factors: tuple[Factor, ...], scale: complex, conj: bool = False) -> Term:

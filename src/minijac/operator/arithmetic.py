@@ -25,18 +25,12 @@ def scaled(block: Block, number: float) -> Block:
 def entrywise(a: Block, b: Block) -> Block:
     """The product of the entries of two blocks of the same shapes: zero wherever one of them is."""
     n = len(a.out_shape)
-    terms = []
+    terms: list[Term] = []
+    others = [Term((*t.out, *t.inp), (), t.factors, t.scale) for t in b.terms]
     for s in a.terms:
         axes = (*s.out, *s.inp)
-        for t in b.terms:
-            other = t.renamed()
-            both = compose(
-                Term(axes, axes, s.factors, s.scale),
-                Term((*other.out, *other.inp), (), other.factors, other.scale),
-                a.one,
-            )
-            if both is not None:
-                terms.append(Term(both.out[:n], both.out[n:], both.factors, both.scale))
+        made = compose([Term(axes, axes, s.factors, s.scale)], [t.renamed() for t in others], a.one)
+        terms += [Term(both.out[:n], both.out[n:], both.factors, both.scale) for both in made]
     return Block(a.out_shape, a.inp_shape, collect(terms), a.one)
 
 
