@@ -132,12 +132,12 @@ def test_function_runs_once_and_gives_value_and_more(summed):
 
 
 def test_what_is_less_is_chosen(monkeypatch):
-    """Products of 10 by 10 for each neuron are less than 10 passes back through 64 by 64; of 64 by 64 they are not."""
+    """Products of 10 by 10 for each neuron are less than 10 passes back through 64 by 64; 200 by 200 are not."""
     found, summed = [], hessians._summed
     monkeypatch.setattr(hessians, "_summed", lambda ready: (found.append(ready), summed(ready))[1])
     for features, expected in ((10, 1), (200, 0)):
         weights = random(features, 64), random(64, 64), random(64, seed=1)
-        f = lambda x, w=weights: np.tanh(np.tanh(x @ w[0]) @ w[1]) @ w[2]
+        f = lambda x, w=weights: np.tanh(np.tanh(x @ w[0] + w[2]) @ w[1] + w[2]) @ w[2]
         x = random(32, features, seed=2)
         mj.compile(mj.hessian(f))(x)
         assert len(found) == expected

@@ -34,6 +34,7 @@ from ..tape.trace import Node
 from ..ways.replay import follows_array
 from ..ways.thorough import settled
 from .dask import chunkwise
+from .elementwise import shape_of_partials
 from .first import as_arguments, as_trees, jacobian, recorded, result_of
 from .pulled import Adjoints
 from .second import forms_of, without_value
@@ -55,8 +56,14 @@ def _may_be_summed(ready: Prepared, options: Options) -> bool:
 
 
 def _bent(graph: Graph) -> list[Node]:
-    nodes = [(graph.nodes[i], len(graph.operands(i))) for i in graph.order]
-    return [node for node, active in nodes if not (node.op.flat or (isinstance(node.op, Multilinear) and active == 1))]  # type: ignore[union-attr]
+    """The operations that have a second derivative."""
+    found = []
+    for i in graph.order:
+        node, operands = graph.nodes[i], graph.operands(i)
+        linear = node.op.flat or (isinstance(node.op, Multilinear) and len(operands) == 1)  # type: ignore[union-attr]
+        if not linear and not (isinstance(node.op, Elementwise) and shape_of_partials(node, operands)[0]):
+            found.append(node)
+    return found
 
 
 def _is_less(ready: Prepared) -> bool:
