@@ -108,6 +108,57 @@ def test_a_captured_tensor_that_an_argument_shares_its_memory_with_is_read_befor
         transform(lambda a, b: s.mul_(2.0) * a)(s, other)
 
 
+class Counts(torch.nn.Module):
+    """A module with buffers that it writes in its forward pass."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.register_buffer("means", torch.zeros(2, 4, dtype=DOUBLE))
+        self.register_buffer("calls", torch.zeros(3, dtype=torch.int64))
+        self.write = write
+
+    def forward(self, x):
+        self.write(self, x)
+        return x * self.means[0]
+
+
+WRITES = {
+    "a part": lambda m, x: m.means[0].add_(1.0), "a count": lambda m, x: m.calls[0].add_(1),
+    "an entry": lambda m, x: m.means.__setitem__((0, 1), 2.0), "reshaped": lambda m, x: m.means.view(-1)[:4].mul_(2.0),
+    "transposed": lambda m, x: m.means.t().add_(1.0), "out": lambda m, x: torch.add(m.means, 1.0, out=m.means),
+    "out of a part": lambda m, x: torch.add(m.means[0], 1.0, out=m.means[0]),
+    "several": lambda m, x: torch._foreach_add_([m.means, m.calls], 1), "data": lambda m, x: m.means.data[0].add_(1.0),
+    "several outs": lambda m, x: torch.sort(x.detach()[:2], out=(m.means, torch.zeros(2, 4, dtype=torch.int64))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_buffers_that_are_written_by_way_of_a_view_are_written_once_or_refused(name):
+    x, own, other = drawn(3, 4), Counts(WRITES[name]), Counts(WRITES[name])
+    for _ in range(2):
+        if name != "several outs":
+            torch.testing.assert_close(mt.jacobian(own, on_mixing="diagonal")(x).sum(-1), other(x) / x)
+            torch.testing.assert_close(own.state_dict(), other.state_dict())
+    for transformed in (mt.compile(own), mt.compile(mt.jacobian(own))):
+        with pytest.raises(mj.TraceError, match=r"test_sharing.*a buffer, such as running statistics.*uncompiled"):
+            transformed(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "name"),
+    [
+        (lambda a, b: a + b[0].mul_(2.0), "argument 1"),
+        (lambda a, b: a.t().exp_() + b.sum(), "argument 0"),
+        (lambda a, b: torch.add(a, 1.0, out=b["of"]), "argument b"),
+    ],
+)
+def test_a_compiled_function_that_writes_its_argument_is_told_which(f, name):
+    s, other = drawn(3, 4), drawn(3, 4)
+    args, kwargs = ((s,), {"b": {"of": other}}) if name == "argument b" else ((s, other), {})
+    with pytest.raises(mj.TraceError, match=rf"test_sharing.*{name}.*Write to a \.clone\(\)"):
+        mt.compile(f)(*args, **kwargs)
+
+
 def test_a_write_in_a_nested_call_is_that_calls_own():
     f = lambda x: mt.jacobian(lambda y: y.mul_(2.0).sin())(x).sum(-1) + x
     s = drawn(3, 4)

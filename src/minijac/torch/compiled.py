@@ -257,6 +257,9 @@ def _captured(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> tuple[lis
     leaves = [t.detach().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t for t in leaves]
     with entered(run):
         args, kwargs = optree.tree_unflatten(tree, leaves)
+        for name, arg in (*enumerate(args), *kwargs.items()):
+            own = [t for t in leaves_of(arg) if isinstance(t, Tensor) and t.layout is torch.strided]
+            run.arguments |= {t.untyped_storage()._cdata: f"argument {name}" for t in own}
         results = leaves_of(fn(*args, **kwargs))
         scalar = len(results) == 1 and isinstance(results[0], Tensor) and not results[0].ndim
     if run.outer is not None:

@@ -67,6 +67,10 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         """While a program is recorded: the storages that were made in this run."""
         self.met: dict[int, Any] = {}
         """Then too: the tensors that were not, and are not lifted."""
+        self.lasting: set[int] = set()
+        """Their storages, of which there are views since."""
+        self.arguments: dict[int, str] = {}
+        """And what the storages of the function's arguments are."""
         self.autograd = False
         """Whether torch's autograd sees all operations, because the function asks it for derivatives."""
         self.insists = False
@@ -131,8 +135,9 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
 
     def _meet(self, tensor: Any) -> None:
         assert self.made is not None
-        if tensor.layout is torch.strided and tensor.untyped_storage()._cdata not in self.made:
+        if tensor.layout is torch.strided and (storage := tensor.untyped_storage()._cdata) not in self.made:
             self.met[id(tensor)] = tensor
+            self.lasting.add(storage)
 
     def shadow(self, tensor: Any) -> TracedTensor | None:
         """For a plain tensor that a followed value was written into, what stands for it."""
@@ -167,12 +172,9 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         return self.shadow(tensor)  # type: ignore[return-value]
 
     def _refuse_lasting(self, tensor: Any) -> None:
-        if self.made is not None and tensor.untyped_storage()._cdata not in self.made:
-            raise TraceError(
-                f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that lives longer than the "
-                "call of a function under minijac.torch.compile (a buffer, such as running statistics). A replay would "
-                "not write it: put the module in eval mode, or leave it uncompiled."
-            )
+        storage = tensor.untyped_storage()._cdata
+        if self.made is not None and (storage not in self.made or storage in self.lasting):
+            raise _outlives(tensor, self.arguments.get(storage))
 
     def commit(self) -> None:
         """Write into plain tensors what the function wrote into them. Done once, when all went well."""
@@ -186,7 +188,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         """Give back what plain tensors held before the run."""
         with torch.no_grad():
             for tensor, held in self.before.values():
-                tensor.copy_(held)
+                if tensor.shape == held.shape:  # else one that `out` let torch resize
+                    tensor.copy_(held)
         self.before.clear()
 
     def tensor(self, value: Any) -> Any:
@@ -268,11 +271,12 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         """An operation on plain tensors alone, by torch."""
         for tensor in tensors_in((args, tuple(kwargs.values()))) if self.memory.lost else ():
             self.memory.refuse_lost(tensor)
-        if func._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
-            self.memory.written_by_torch(args[0])
+        written = written_by(func._schema, args, kwargs) if func._schema.is_mutable else ()
+        for tensor in written:
+            self.memory.written_by_torch(tensor)
         if self.made is None:
-            if func._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
-                self.before.setdefault(args[0].untyped_storage()._cdata, (args[0], args[0].detach().clone()))
+            for tensor in written:
+                self.before.setdefault(tensor.untyped_storage()._cdata, (tensor, tensor.detach().clone()))
             return func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise TraceError(
@@ -281,9 +285,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             )
         for tensor in tensors_in((args, tuple(kwargs.values()))):
             self._meet(tensor)
-        for arg in func._schema.arguments[:1] if func._schema.is_mutable else ():
-            if arg.alias_info is not None and arg.alias_info.is_write:
-                self._refuse_lasting(args[0])
+        for tensor in written:
+            self._refuse_lasting(tensor)
         result = func(*args, **kwargs)
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
@@ -313,6 +316,25 @@ def tensors_in(tree: Any) -> Iterator[Any]:
             yield x
         elif type(x) in (list, tuple):
             yield from tensors_in(x)
+
+
+def _outlives(tensor: Any, argument: str | None) -> TraceError:
+    """The error of a write that a replay would not make."""
+    what, remedy = argument, "Write to a .clone() of it"
+    if what is None:
+        what, remedy = "a buffer, such as running statistics", "Put the module in eval mode"
+    return TraceError(
+        f"a write at {user_line()}: got a tensor of shape {tuple(tensor.shape)} that lives longer than the call of a "
+        f"function under minijac.torch.compile ({what}), which a replay would not write. {remedy}, or leave the "
+        "function uncompiled."
+    )
+
+
+def written_by(schema: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The tensors that a call of an operation writes: its first operand, those of a list, or what `out` says."""
+    given = {arg.name: x for arg, x in zip(schema.arguments, args, strict=False)} | kwargs
+    targets = [arg.name for arg in schema.arguments if arg.alias_info is not None and arg.alias_info.is_write]
+    return list(tensors_in([given.get(name) for name in targets]))
 
 
 def _stopped(value: Any) -> Any:
