@@ -221,8 +221,7 @@ class ShadowGraph(Graph):
             parts = [p._replace(factors=tuple(map(self.shadow, p.factors))) for p in edge.parts]
             linear = edge.linear
             if linear is not None:
-                inp, out = parts[0].inp, parts[0].out
-                like = self.nodes[i].out
+                inp, out, like = parts[0].inp, parts[0].out, self.nodes[i].out
                 push, pull = _moves(linear.push, linear, inp, out, like), _moves(linear.pull, linear, out, inp, like)
                 linear = linear._replace(push=push, pull=pull)
             self._edges[i, k] = edge._replace(parts=parts, linear=linear)

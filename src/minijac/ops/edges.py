@@ -40,6 +40,8 @@ class Linear(NamedTuple):
     """Whether entries may cancel each other, so that adding does not tell where they go."""
     behind: bool = False
     """Whether the axis of the seeds is the last one instead."""
+    fewer: Callable[[int, slice], Linear] | None = None
+    """The maps of some positions alone, on an axis of the output that passes."""
 
 
 class Edge(NamedTuple):

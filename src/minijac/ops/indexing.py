@@ -126,7 +126,7 @@ def _gather_edge(node: Node, k: int) -> Edge:
         ones = namespace(node.out).ones(positions.shape, node.out.dtype)
         factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
         return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))], None, listed or None)
-    maps = Linear(*_flat_maps(positions, node.params["passing"], shape, lead + 1))
+    maps = _flat_maps(positions, node.params["passing"], shape, lead, True)
     return Edge(node.out.shape, x_shape, [part], maps, listed or None)
 
 
@@ -136,11 +136,11 @@ def _scatter_edge(node: Node, k: int) -> Edge:
     front, shape = fresh(y_shape[:lead]), node.params["shape"]
     passing = tuple((axis, place) for place, axis in node.params["passing"])
     whole, picked = _passing_axes(shape, positions.shape, passing)
-    push, pull = _flat_maps(positions, passing, shape, lead + 1)
+    maps = _flat_maps(positions, passing, shape, lead, False)
     part = Part((*front, *whole), (*front, *picked))
     known = _known(positions)
     listed = known is not None and (lambda: Part((*front, *_listed_axes(known, whole, picked)), part.inp))
-    return Edge(node.out.shape, y_shape, [part], Linear(pull, push), listed or None)
+    return Edge(node.out.shape, y_shape, [part], maps, listed or None)
 
 
 def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:
@@ -164,11 +164,23 @@ def _passing_axes(whole: Shape, picked: Shape, passing: Sequence[tuple[int, int]
     return labels, tuple(labels[back[k]] if k in back else (Label(n),) for k, n in enumerate(picked))
 
 
-def _flat_maps(positions: Any, passing: Sequence[tuple[int, int]], shape: Shape, lead: int) -> tuple[Any, Any]:
+def _flat_maps(positions: Any, passing: Any, shape: Shape, lead: int, taking: bool) -> Linear:
+    """Between the array that holds the positions, which is that of the operand if `taking`, and what is picked."""
     back = tuple((place, axis) for axis, place in passing)
-    push = lambda x: gather(x, positions, passing=passing, lead=lead)  # noqa: E731
-    pull = lambda y: scatter(y, positions, passing=back, shape=shape, lead=lead)  # noqa: E731
-    return push, pull
+    push = lambda x: gather(x, positions, passing=passing, lead=lead + 1)  # noqa: E731
+    pull = lambda y: scatter(y, positions, passing=back, shape=shape, lead=lead + 1)  # noqa: E731
+
+    def fewer(axis: int, some: slice) -> Linear:
+        if axis < lead:  # for each position there the same
+            return maps
+        own, place = next(pair for pair in passing if pair[taking] == axis - lead)
+        inner, count = prod(shape[own + 1 :]), some.stop - some.start
+        outer, rest = divmod(positions[(*(slice(None),) * place, some)], shape[own] * inner)
+        at = outer * (count * inner) + rest - some.start * inner
+        return _flat_maps(at, passing, (*shape[:own], count, *shape[own + 1 :]), lead, taking)
+
+    maps = Linear(*((push, pull) if taking else (pull, push)), fewer=fewer)
+    return maps
 
 
 def _gather_value(x: Any, positions: Any, passing: Any, lead: int = 0) -> Any:

@@ -233,7 +233,12 @@ def _reshape_edge(node: Node, k: int) -> Edge:
             inp[i] = (Pick(at, tuple(own), shape[i]),)  # type: ignore[arg-type]
         return Part(part.out, tuple(inp))
 
-    move = Linear(lambda x: x.reshape(-1, *out_shape), lambda y: y.reshape(-1, *shape))
+    def moved(x: Any, source: Axes, target: Axes) -> Any:
+        """However many positions there are on the axes that pass."""
+        sizes = [x.shape[1 + source.index(axis)] if axis in source else axis_size(axis) for axis in target]
+        return x.reshape((x.shape[0], *sizes))
+
+    move = Linear(lambda x: moved(x, part.inp, part.out), lambda y: moved(y, part.out, part.inp), uniform=True)
     return Edge(out_shape, shape, [part], *(() if whole else (move, listed)))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from ..accumulation.results import Blocks, Results, accumulate_chunk, assemble, 
 from ..accumulation.seeds import Range, seeds, unit
 from ..accumulation.shadow import Cost, Ledger, ShadowGraph
 from ..algebra.block import Block
-from ..algebra.labels import Axes, Label, axis_of, axis_size, label_of, window
+from ..algebra.factors import substitute
+from ..algebra.labels import Axes, Label, Substitution, axis_of, axis_size, label_of, window
 from ..algebra.terms import Term
 from ..arguments import Options, flatten, shown
 from ..backend import is_array
@@ -64,6 +66,8 @@ class Way(NamedTuple):
     """Bytes of recorded values and of the local derivatives of one piece."""
     cost: Cost
     """Of all pieces; its peak is that of one, beside what is held."""
+    given_all: bool = False
+    """Whether maps are given all samples in each piece."""
 
     @property
     def peak_bytes(self) -> int:
@@ -74,8 +78,8 @@ class Way(NamedTuple):
 class Samples(Graph):
     """A recorded graph as some of its samples see it: local derivatives computed for them alone, in their window.
 
-    Black boxes see the whole batch, and operations whose parameters may tell of it: those keep the derivative of all
-    samples, but for maps that do the same for each, which are given fewer.
+    Operations whose parameters may tell of the whole batch have the derivative of all samples, and of that the window;
+    black boxes are given all.
     """
 
     def __init__(self, whole: Graph, places: dict[int, Where], batch: int, samples: Range) -> None:
@@ -89,28 +93,25 @@ class Samples(Graph):
             self._edges[i, k] = self._cut(i, k) or self._whole.edge(i, k)
         return self._edges[i, k]
 
+    @property
+    def given_all(self) -> bool:
+        """Whether maps, of those that were asked for, are given all samples."""
+        return any(edge.linear and type(edge) is Edge and i in self._places for (i, _), edge in self._edges.items())
+
     def _cut(self, i: int, k: int) -> Edge | None:
         node, place = self.nodes[i], self._places.get(i)
         if not isinstance(place, Place) or place.axis < 0 or node.out.shape[place.axis] != place.stride * self._batch:
             return None  # no samples, or not outermost on their axis
-        start, stop = (n * place.stride for n in self._samples)
+        some = slice(*[n * place.stride for n in self._samples])
         key = "axes of samples", i, place.axis
         if key not in self.structure.found:
             self.structure.found[key] = _axes_of_samples(node, place.axis)
         axes = self.structure.found[key]
-        if axes is not None:
-            edge, own = _edge_of_slices(node, k, axes, place.axis, slice(start, stop)), axes[k]
-        else:
-            edge = self._whole.edge(i, k)
-            if edge.linear is None or not edge.linear.uniform:
-                return None
-            (part,) = edge.parts
-            own, fewer = _axes_with(part, place.axis), (Label(stop - start),)
-            out, inp = (tuple([fewer if axis == part.out[place.axis] else axis for axis in side]) for side in part[:2])
-            edge = edge._replace(parts=[Part(out, inp)])
-        size = node.out.shape[place.axis]
-        parts = [Part(_placed(p.out, (place.axis,), size, start), _placed(p.inp, own, size, start), *p[2:])
-                 for p in edge.parts]  # fmt: skip
+        if axes is None:
+            return _window_of(self._whole.edge(i, k), place.axis, some)
+        edge = _edge_of_slices(node, k, axes, place.axis, some)
+        placed = partial(_placed, size=node.out.shape[place.axis], start=some.start)
+        parts = [Part(placed(p.out, (place.axis,)), placed(p.inp, axes[k]), *p[2:]) for p in edge.parts]
         kind = Edge if edge.linear is None else _OfSome
         return kind(node.out.shape, np.shape(node.args[k]), parts, edge.linear)
 
@@ -152,6 +153,25 @@ def _edge_of_slices(node: Node, k: int, axes: Sequence[Sequence[int]], axis: int
         edge = edge if part.live is None else edge.without_dead(part.live)
         edge = edge.where_varying(part.varying[k]) if k in part.varying else edge
     return edge
+
+
+def _window_of(edge: Edge, axis: int, some: slice) -> Edge | None:
+    """Of a local derivative some positions on an axis of the output alone; None where that changes nothing, or a map is
+    not known for them."""
+    linear, parts = edge.linear, []
+    if linear is not None and not linear.uniform:
+        linear = linear.fewer and linear.fewer(axis, some)
+    if (linear is None) != (edge.linear is None):
+        return None
+    for part in edge.parts:
+        label, n = part.out[axis][0], some.stop - some.start
+        if type(label) is not Label or part.out[axis] != (label,):
+            return None
+        change = Substitution(label, Label(n), None, some.start, 1)
+        data = change if n > 1 else change._replace(high=None)  # a factor has no labels of size one
+        factors = tuple([substitute(factor, data) for factor in part.factors])
+        parts.append(Part(change.in_axes(part.out), change.in_axes(part.inp), factors, *part[3:]))
+    return (Edge if linear is None else _OfSome)(edge.out_shape, edge.inp_shape, parts, linear)
 
 
 class _OfSome(Edge):
@@ -265,7 +285,8 @@ class _Rehearsal:
         else:
             pieces = 1 if count is None or self.batch is None else ceil(self.batch / count)
             cost = self._in_pieces(plan, graph, samples, chunk_size, pieces)
-        return Way(plan, count, chunk_size, held_bytes(self.ready, self.args, graph), cost)
+        given_all = isinstance(graph, Samples) and graph.given_all
+        return Way(plan, count, chunk_size, held_bytes(self.ready, self.args, graph), cost, given_all)
 
     def _whole(self, plan: Plan, graph: Graph) -> Cost:
         """All at once: the result is written once, not added to."""
@@ -337,6 +358,9 @@ class _Rehearsal:
                     fewer = (self._most_samples(plan, size, room) for size in some)
                     way = next(way for way in fewer if way.peak_bytes <= room)
             found.append(way)
+            if way.given_all:  # that is least work where samples stay together
+                together = (self.rehearsed(plan, None, size) for size in some)
+                found += islice((way for way in together if way.peak_bytes <= room), 1)
         return found
 
     def _mixed_plan(self) -> Plan:
