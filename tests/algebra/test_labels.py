@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from blocks import digits, position, values, windows
+from blocks import axes_of_size, digits, position, values, windows
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -17,12 +17,14 @@ from minijac.algebra.labels import (
     Window,
     axis_of,
     axis_size,
+    extent,
     label_of,
     labels_in,
     match,
     split,
     window,
 )
+from minijac.algebra.matching import meets
 
 
 def positions(*axes: Axis) -> list[tuple[int, ...]]:
@@ -87,6 +89,27 @@ def test_matching_does_not_depend_on_the_order_of_the_two(data):
         except Vanishes:
             found.append([])
     assert found[0] == found[1]
+
+
+@given(st.integers(1, 24), st.data())
+def test_an_axis_reaches_from_end_to_end_of_its_extent_and_no_further(size, data):
+    pool: list[Label] = []  # a label may stand at several digits
+    axis = data.draw(axes_of_size(size, pool, listed=False))
+    named = [p for (p,) in positions(axis)]
+    first, last = extent(axis)
+    assert 0 <= first <= min(named) and max(named) <= last < size
+    if len(labels_in((axis,))) == sum(label_of(digit) is not None for digit in axis):
+        assert (first, last) == (min(named), max(named))
+    listed = data.draw(axes_of_size(size, pool))
+    assert extent(listed)[0] <= min(positions(listed))[0] <= max(positions(listed))[0] <= extent(listed)[1]
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.data())
+def test_axes_meet_wherever_they_name_a_common_position(m, n, data):
+    pools: list[list[Label]] = [[], []]
+    a, b = (tuple(data.draw(axes_of_size(size, pool, listed=False)) for size in (m, n)) for pool in pools)
+    assert meets(a, b) or not {*positions(*a)} & {*positions(*b)}
+    assert not meets(a, b) or all(extent(x)[0] <= extent(y)[1] for x, y in (*zip(a, b), *zip(b, a)))  # noqa: B905
 
 
 def test_matched_labels_of_equal_size_become_one():

@@ -113,6 +113,16 @@ def progression(digit: Digit) -> tuple[Label | None, int, int]:
     return (digit, 0, 1) if type(digit) is Label else (digit.label, digit.offset, digit.step)  # type: ignore[union-attr]
 
 
+def extent(axis: Axis) -> tuple[int, int]:
+    """The first and the last position that an axis may name."""
+    first = last = 0
+    for digit in axis:
+        label, offset, step = (None, 0, 0) if isinstance(digit, Listed) else progression(digit)
+        far = digit.size - 1 if isinstance(digit, Listed) else offset + step * (label.size - 1 if label else 0)
+        first, last = first * digit.size + min(offset, far), last * digit.size + max(offset, far)
+    return first, last
+
+
 def window(label: Label | None, size: int, offset: int, step: int) -> Axis:
     """A window as the shortest axis that says the same."""
     if size == 1:

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from .factors import Factor, substitute
-from .labels import Axes, Axis, Label, Misaligned, Substitution, Vanishes, labels_in, match, split
+from .labels import Axes, Axis, Label, Misaligned, Substitution, Vanishes, extent, labels_in, match, split
 
 __all__ = ["meets", "solve"]
 
@@ -40,6 +40,10 @@ def solve(
 
 def meets(a: Axes, b: Axes) -> bool:
     """Whether two terms may have an entry in common."""
+    for one, other in zip(a[::-1], b[::-1], strict=True):  # most lie apart, and nothing has to be solved for that
+        (first, last), (start, end) = extent(one), extent(other)
+        if last < start or end < first:
+            return False
     for label in labels_in(b):  # labels of the two are to be distinct
         b = Substitution(label, Label(label.size), None, 0, 1).in_axes(b)
     try:

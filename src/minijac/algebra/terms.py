@@ -16,7 +16,7 @@ __all__ = ["Term", "plain"]
 class Term:
     """One product of factors between labelled axes. Immutable."""
 
-    __slots__ = ("_key", "_plain", "conj", "factors", "inp", "out", "scale")
+    __slots__ = ("_key", "_listed", "_plain", "conj", "factors", "inp", "out", "scale")
 
     def __init__(
         self, out: Axes, inp: Axes, factors: tuple[Factor, ...] = (), scale: complex = 1.0, conj: bool = False
@@ -28,6 +28,7 @@ class Term:
         self.conj = conj
         """Whether it conjugates what it is given."""
         self._plain: bool | None = None
+        self._listed: tuple[Listed, ...] | None = None
         self._key: tuple[Any, list[Label]] | None = None
 
     @property
@@ -40,8 +41,10 @@ class Term:
     @property
     def listed(self) -> tuple[Listed, ...]:
         """The digits of which positions are listed, the output's first."""
-        axes = () if self.plain else (*self.out, *self.inp)
-        return tuple([digit for axis in axes for digit in axis if isinstance(digit, Listed)])
+        if self._listed is None:
+            axes = () if self.plain else (*self.out, *self.inp)
+            self._listed = tuple([digit for axis in axes for digit in axis if isinstance(digit, Listed)])
+        return self._listed
 
     @property
     def identity(self) -> bool:

@@ -5,7 +5,8 @@ The names are of this module's making and nothing else, so that the text can be 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import getitem
 from typing import Any
 
@@ -52,7 +53,7 @@ class Code:
 
     def __init__(self, **names: Any) -> None:
         self.names: dict[str, Any] = dict(names)
-        self.lines: list[str] = []
+        self.lines: list[str | Callable[[], str]] = []
         self._known = {id(content): name for name, content in names.items()}
 
     def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> None:
@@ -78,9 +79,16 @@ class Code:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def function(self, parameters: str, results: str) -> tuple[str, Callable[..., Any]]:
-        """The text as a function, and the function."""
-        body = "\n    ".join([*self.lines, f"return ({results})"])
-        source = f"def run({parameters}):\n    {body}\n"
-        exec(compile(source, "<minijac program>", "exec"), self.names)
-        return source, self.names.pop("run")
+    def note(self, text: Callable[[], str]) -> None:
+        """A comment, which is not written before somebody wants to read it."""
+        self.lines.append(text)
+
+    def function(self, parameters: str, results: str) -> tuple[Callable[[], str], Callable[..., Any]]:
+        """What writes the text as a function, and the function."""
+        lines = [f"def run({parameters}):", *self.lines, f"return ({results})"]
+        exec(compile(_text([line for line in lines if isinstance(line, str)]), "<minijac program>", "exec"), self.names)
+        return partial(_text, lines), self.names.pop("run")
+
+
+def _text(lines: Sequence[str | Callable[[], str]]) -> str:
+    return "\n    ".join([line if isinstance(line, str) else f"# {line()}" for line in lines]) + "\n"

@@ -100,7 +100,7 @@ class Executor:
     def source(self) -> str:
         """The generated Python, and that of the tiles."""
         loops = "loops are machine code by LLVM" if available() else "llvmlite, which makes loops, is not installed"
-        return "\n".join([f"# NumPy's calls; {loops}", self._code, *(tiles.source for tiles in self._tiles)])
+        return "\n".join([f"# NumPy's calls; {loops}", self._code(), *(tiles.source for tiles in self._tiles)])
 
 
 class Binding:
@@ -128,8 +128,8 @@ class Binding:
         self._dummies: dict[int, Any] = {}
         self._gapped: dict[int, Any] = {}  # views with gaps that are read several times: copied, once
 
-    def bound(self) -> tuple[str, Callable[..., Any]]:
-        """The text, and the function that it makes."""
+    def bound(self) -> tuple[Callable[[], str], Callable[..., Any]]:
+        """What writes the text, and the function that it makes."""
         returned = self._written()
         names = [f"a{n}" for n in self.program.inputs] + [f"o{k}" for k, _ in enumerate(self._into or ())]
         return self.code.function(", ".join(names), "".join(f"{name}, " for name in returned))
@@ -151,7 +151,7 @@ class Binding:
                     self._root[step.out] = self._root[step.args[0]]
         last, self._results = _last_uses(self.stages, self._root, self.program.outputs), self._returned_whole()
         for number, stage in enumerate(self.stages):
-            self.code.line(f"# {_described(stage)}")
+            self.code.note(partial(_described, stage))
             dying = {n for n in {self._root[n] for n in read(stage)} if last.get(n, -1) <= number}
             if not isinstance(stage, Instruction):
                 self._bind_several(stage)
@@ -440,7 +440,7 @@ class NativeBinding(Binding):
             order = np.argsort([-stride for stride in pair[0].strides])  # as it lies in memory
             places = [Place(self.code, "", x.shape, x.dtype, x) for x in (y.transpose(order) for y in pair)]
             self.code(np.copyto, *places)
-        text = "\n".join(["# machine code:", *self._commands.texts, ""])
+        text = "\n".join(["# machine code:", *[f"# {note()}" for note in self._commands.notes], ""])
         known = [value.content for value in self.values if isinstance(value.content, np.ndarray)]
         held = self.memory.nbytes + sum(x.nbytes for _, x in self._copied)
         return Tile(self._commands.commands, text, self._slots, known, held)

@@ -158,8 +158,8 @@ def fused(
         for dtype, group in _groups(stages, values, every)
         if every
         or (
-            times * _traffic(group, values) >= (WORTH if worth is None else worth)
-            and times * values[group[0].out].nbytes >= LEAST
+            times * values[group[0].out].nbytes >= LEAST
+            and times * _traffic(group, values) >= (WORTH if worth is None else worth)
         )
         for start in range(0, len(group), LONGEST)
     ]

@@ -63,7 +63,7 @@ class Commands:
     def __init__(self, libraries: tuple[Any, ...], slots: Sequence[Slot] = ()) -> None:
         self._large = {id(whole(slot.array)) for slot in slots if slot.large}
         self.names: dict[str, Any] = {}
-        self.texts: list[str] = []
+        self.notes: list[Callable[[], str]] = []
         self.commands: list[Bound] = []
         self._libraries = libraries
         self._known: dict[int, str] = {}
@@ -76,9 +76,10 @@ class Commands:
         return known
 
     def line(self, text: str) -> None:
-        if not text.startswith("#"):
-            raise NotNative(text)
-        self.texts.append(text)
+        raise NotNative(text)
+
+    def note(self, text: Callable[[], str]) -> None:
+        self.notes.append(text)
 
     def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> None:
         if isinstance(function, Bound):

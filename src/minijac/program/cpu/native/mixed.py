@@ -38,11 +38,10 @@ class Mixed(Code):
             super().__call__(function, *args, **keywords)
 
     def line(self, text: str) -> None:
-        if not text.startswith("#"):
-            self._end_run()
+        self._end_run()
         super().line(text)
 
-    def function(self, parameters: str, results: str) -> tuple[str, Callable[..., Any]]:
+    def function(self, parameters: str, results: str) -> tuple[Callable[[], str], Callable[..., Any]]:
         self._end_run()
         return super().function(parameters, results)
 
