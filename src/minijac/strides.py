@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["View", "in_common_order", "row_major"]
+__all__ = ["Shaped", "View", "in_common_order", "row_major"]
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -18,6 +18,28 @@ def row_major(shape: Sequence[int]) -> Shape:
         strides.append(step)
         step *= n
     return tuple(reversed(strides))
+
+
+class Shaped:
+    """What has a shape and a dtype as an array has: what follows from them."""
+
+    __slots__ = ()
+
+    @property
+    def ndim(self: Any) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self: Any) -> int:
+        return prod(self.shape)
+
+    @property
+    def itemsize(self: Any) -> int:
+        return int(self.dtype.itemsize)
+
+    @property
+    def nbytes(self: Any) -> int:
+        return prod(self.shape) * int(self.dtype.itemsize)
 
 
 class View(NamedTuple):

@@ -14,7 +14,7 @@ from ..algebra.writing import Placed
 from ..backend import Wrapped, zeros
 from ..ops.edges import Edge, Linear
 from ..prices import CALL, CALL_PER_MATRIX, MATMUL, MOVE
-from ..strides import View, in_common_order, row_major
+from ..strides import Shaped, View, in_common_order, row_major
 from .graph import Graph
 
 __all__ = ["Cost", "Ledger", "Shadow", "ShadowGraph"]
@@ -61,7 +61,7 @@ class Ledger:
         return Cost(self.matmul + self.multiplied, self.moved, self.peak, time)
 
 
-class Shadow:
+class Shadow(Shaped):
     """An array without data: it does what blocks do to arrays, and enters it in the ledger."""
 
     __slots__ = ("base", "dtype", "ledger", "shape", "strides")
@@ -83,18 +83,6 @@ class Shadow:
     def __del__(self) -> None:
         if self.base is None:
             self.ledger.live -= self.nbytes
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * int(self.dtype.itemsize)
 
     def _view(self, shape: Sequence[int], strides: Sequence[int]) -> Shadow:
         return Shadow(shape, self.dtype, self.ledger, self if self.base is None else self.base, strides)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable
-from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..backend import Wrapped, array_of, namespace, value_of
 from ..errors import ConversionError, UnsupportedOperationError
 from ..foreign import left_by_sparse, refuse_of_scipy, unsupported
 from ..lines import scipy_call, user_line
+from ..strides import Shaped
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -36,7 +36,7 @@ def _converted(what: str, function: Callable[..., Any]) -> Any:
     return lambda self, *args, **kwargs: function(self._plain(what), *args, **kwargs)
 
 
-class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
+class Traced(Wrapped, Shaped, np.lib.mixins.NDArrayOperatorsMixin):
     """A value that a trace follows: it acts as the array that it stands for, through NumPy's own functions.
 
     It is a handle on a node of its trace (`index`; -1 for a constant): writing moves it to another node.
@@ -78,28 +78,12 @@ class Traced(Wrapped, np.lib.mixins.NDArrayOperatorsMixin):
         return self.value.shape
 
     @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         return self.value.dtype
 
     @property
-    def itemsize(self) -> int:
-        return self.dtype.itemsize
-
-    @property
     def device(self) -> Any:
         return namespace(self).asarray(array_of(self)).device
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.itemsize
 
     def shown(self) -> Any:
         return self.home.shown(self.value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Code", "Place"]
+__all__ = ["Code", "Names", "Place"]
 
 
 class Place:
@@ -48,13 +48,28 @@ class Place:
         return Place(self.code, f"{self.code.name(np.ascontiguousarray)}({self.text})", self.shape, self.dtype)
 
 
-class Code:
-    """Lines of Python, and what their names stand for."""
+class Names:
+    """What the names in a text stand for."""
 
     def __init__(self, **names: Any) -> None:
         self.names: dict[str, Any] = dict(names)
-        self.lines: list[str | Callable[[], str]] = []
         self._known = {id(content): name for name, content in names.items()}
+
+    def name(self, content: Any, name: str | None = None) -> str:
+        """The name of an object in the text."""
+        known = self._known.get(id(content)) if name is None else None
+        if known is None:
+            known = self._known[id(content)] = name or f"c{len(self.names)}"
+            self.names[known] = content
+        return known
+
+
+class Code(Names):
+    """Lines of Python, and what their names stand for."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(**names)
+        self.lines: list[str | Callable[[], str]] = []
 
     def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> None:
         """Have a function called, on places and on other things as they are."""
@@ -67,14 +82,6 @@ class Code:
         if isinstance(x, tuple) and any(isinstance(each, Place) for each in x):
             return f"({', '.join(map(self._text, x))},)"
         return "None" if x is None else self.name(x)
-
-    def name(self, content: Any, name: str | None = None) -> str:
-        """The name of an object in the text."""
-        known = self._known.get(id(content)) if name is None else None
-        if known is None:
-            known = self._known[id(content)] = name or f"c{len(self.names)}"
-            self.names[known] = content
-        return known
 
     def line(self, text: str) -> None:
         self.lines.append(text)

@@ -10,6 +10,7 @@ import numpy as np
 from ...ops.elementwise import UFUNCS
 from ...ops.multilinear import matmul
 from ..ir import Instruction, Program, Value, without_dead_code
+from ..loops import Rewriting
 
 __all__ = ["scaled_early", "signs_carried"]
 
@@ -28,17 +29,14 @@ def signs_carried(program: Program) -> Program:
     signs = _Signs(program)
     for step in program.instructions:
         signs.take(step.reading(signs.same))
-    outputs = tuple([signs.same.get(n, n) for n in program.outputs])
-    return program._replace(values=tuple(signs.values), instructions=tuple(signs.kept), outputs=outputs)
+    return signs.result()
 
 
-class _Signs:
+class _Signs(Rewriting):
     """The steps so far, and which of their values are the negatives of others."""
 
     def __init__(self, program: Program) -> None:
-        self.values = list(program.values)
-        self.kept: list[Instruction] = []
-        self.same: dict[int, int] = {}
+        super().__init__(program)
         self._negated: dict[int, int] = {}  # a value, and what it is the negative of
         self._uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
 
@@ -54,7 +52,7 @@ class _Signs:
             step = self._sum(step)
         elif signed and (step.op.value in (np.multiply, np.divide) or step.op.view):
             step = self._product(step, signed[0])
-        self.kept.append(step)
+        self.steps.append(step)
 
     def _sign_changed(self, step: Instruction) -> int | None:
         """The floating point value whose negative a step computes, if that is all it does."""
@@ -84,9 +82,8 @@ class _Signs:
         out = self.values[step.out]
         if self._uses[signed] > 1 or self.values[signed].size != out.size:
             return step
-        new = self._added(out)
         args = tuple([self._negated[n] if n == signed else n for n in step.args])
-        self.kept.append(step._replace(args=args, out=new))
+        new = self.step(step.op, args, out, **step.params)
         self._negated[step.out] = new
         return Instruction(UFUNCS[np.negative], (new,), {}, step.out)
 
@@ -94,11 +91,7 @@ class _Signs:
         """The value or number that an operand is the negative of, where it is one."""
         if not self.values[n].weak:
             return self._negated.get(n)
-        return self._added(self.values[n]._replace(content=-self.values[n].content))
-
-    def _added(self, value: Value) -> int:
-        self.values.append(value)
-        return len(self.values) - 1
+        return self.added(self.values[n]._replace(content=-self.values[n].content))
 
 
 def scaled_early(program: Program) -> Program:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ....ops.into import background
 from ....ops.scalars import SCALARS, TRUTHS
-from ..code import Place
+from ..code import Names, Place
 from . import checks
 from .bound import Bound, bound, whole
 from .checks import Axes
@@ -57,23 +57,15 @@ class Slot(NamedTuple):
     """Whether the array is one that no cache holds."""
 
 
-class Commands:
+class Commands(Names):
     """Calls of NumPy as commands; what a `Code` is asked, it is asked."""
 
     def __init__(self, libraries: tuple[Any, ...], slots: Sequence[Slot] = ()) -> None:
+        super().__init__()
         self._large = {id(whole(slot.array)) for slot in slots if slot.large}
-        self.names: dict[str, Any] = {}
         self.notes: list[Callable[[], str]] = []
         self.commands: list[Bound] = []
         self._libraries = libraries
-        self._known: dict[int, str] = {}
-
-    def name(self, content: Any, name: str | None = None) -> str:
-        known = self._known.get(id(content)) if name is None else None
-        if known is None:
-            known = self._known[id(content)] = name or f"c{len(self.names)}"
-            self.names[known] = content
-        return known
 
     def line(self, text: str) -> None:
         raise NotNative(text)
