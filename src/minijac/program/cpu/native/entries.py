@@ -46,6 +46,14 @@ _OPERATIONS = {
 _COMPARISONS = {"<": "olt", "<=": "ole", ">": "ogt", ">=": "oge", "==": "oeq", "!=": "une"}
 
 
+def _operator(sign: str, turned: bool = False) -> Callable[[Entry, Any], Entry]:
+    return lambda self, other: self._with(sign, other, turned)
+
+
+def _comparison(sign: str) -> Callable[[Entry, Any], Entry]:
+    return lambda self, other: self._than(sign, other)
+
+
 class Entry:
     """One value for each of a vector's places: floating-point (F), whole (I), or true or false (B)."""
 
@@ -65,44 +73,14 @@ class Entry:
         b = self.writer.entry(other, "F")
         return self.writer.instruction(f"fcmp {_COMPARISONS[comparison]} {{F}} {self.text}, {b.text}", "B", (self, b))
 
-    def __add__(self, other: Any) -> Entry:
-        return self._with("+", other)
-
-    def __radd__(self, other: Any) -> Entry:
-        return self._with("+", other, True)
-
-    def __sub__(self, other: Any) -> Entry:
-        return self._with("-", other)
-
-    def __rsub__(self, other: Any) -> Entry:
-        return self._with("-", other, True)
-
-    def __mul__(self, other: Any) -> Entry:
-        return self._with("*", other)
-
-    def __rmul__(self, other: Any) -> Entry:
-        return self._with("*", other, True)
-
-    def __truediv__(self, other: Any) -> Entry:
-        return self._with("/", other)
-
-    def __rtruediv__(self, other: Any) -> Entry:
-        return self._with("/", other, True)
-
-    def __and__(self, other: Any) -> Entry:
-        return self._with("&", other)
-
-    def __or__(self, other: Any) -> Entry:
-        return self._with("|", other)
-
-    def __xor__(self, other: Any) -> Entry:
-        return self._with("^", other)
-
-    def __lshift__(self, other: int) -> Entry:
-        return self._with("<<", other)
-
-    def __rshift__(self, other: int) -> Entry:
-        return self._with(">>", other)
+    __add__, __radd__ = _operator("+"), _operator("+", True)
+    __sub__, __rsub__ = _operator("-"), _operator("-", True)
+    __mul__, __rmul__ = _operator("*"), _operator("*", True)
+    __truediv__, __rtruediv__ = _operator("/"), _operator("/", True)
+    __and__, __or__, __xor__ = _operator("&"), _operator("|"), _operator("^")
+    __lshift__, __rshift__ = _operator("<<"), _operator(">>")
+    __lt__, __le__, __gt__, __ge__ = _comparison("<"), _comparison("<="), _comparison(">"), _comparison(">=")
+    __eq__, __ne__ = _comparison("=="), _comparison("!=")  # type: ignore[assignment]
 
     def __invert__(self) -> Entry:
         return self._with("^", True)
@@ -112,24 +90,6 @@ class Entry:
 
     def __abs__(self) -> Entry:
         return self.writer.intrinsic("fabs", self)
-
-    def __lt__(self, other: Any) -> Entry:
-        return self._than("<", other)
-
-    def __le__(self, other: Any) -> Entry:
-        return self._than("<=", other)
-
-    def __gt__(self, other: Any) -> Entry:
-        return self._than(">", other)
-
-    def __ge__(self, other: Any) -> Entry:
-        return self._than(">=", other)
-
-    def __eq__(self, other: Any) -> Entry:  # type: ignore[override]
-        return self._than("==", other)
-
-    def __ne__(self, other: Any) -> Entry:  # type: ignore[override]
-        return self._than("!=", other)
 
 
 class Writer:
