@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-import optree
 
-from ..arguments import fitting, flatten, known_calls, returned
+from ..arguments import fitting, flatten, known_calls, returned, unflatten
 from ..backend import is_array, value_of
 from ..errors import ConvergenceError, InputError, UnsupportedOperationError
 from ..lines import user_line
@@ -185,7 +184,7 @@ class _Equation:
         count = len(self.leaves) - 1
         f = lambda x, *args: self.closed(operands[count:], flatten((x, *args))[0])  # noqa: E731
         with self._fitting():
-            x = self.solver(f, *optree.tree_unflatten(self.tree, [start, *operands[:count]]))  # type: ignore[misc]
+            x = self.solver(f, *unflatten(self.tree, [start, *operands[:count]]))  # type: ignore[misc]
         x = x if is_array(x) else np.asarray(x, start.dtype)
         if x.shape != start.shape:
             raise InputError(f"{self.name}: expected the solver to return shape {start.shape}, got {x.shape}.")

@@ -7,9 +7,8 @@ from functools import partial, wraps
 from typing import Any
 
 import numpy as np
-import optree
 
-from ..arguments import check_array, fitting, flatten, known_calls
+from ..arguments import check_array, fitting, flatten, known_calls, unflatten
 from ..backend import holds_array, placed, zeros
 from ..errors import InputError
 from ..foreign import a_function
@@ -99,7 +98,7 @@ def scan(
         parts.append(flatten(ys)[0])
     tree = flatten(ys)[1]
     joined: list[Any] = [concatenate(column) for column in zip(*parts, strict=True)]
-    return carry, optree.tree_unflatten(tree, joined)
+    return carry, unflatten(tree, joined)
 
 
 def _length(leaves: Sequence[Any], length: Any) -> int:
@@ -133,7 +132,7 @@ def _arrays(carry: Any, like: Sequence[Any]) -> Any:
     for leaf in leaves:
         if not isinstance(leaf, int | float | complex):
             check_array("scan: carry", leaf, "arrays or numbers (in any pytree)")
-    return optree.tree_unflatten(tree, [leaf if hasattr(leaf, "dtype") else placed(leaf, home) for leaf in leaves])
+    return unflatten(tree, [leaf if hasattr(leaf, "dtype") else placed(leaf, home) for leaf in leaves])
 
 
 def _described(carry: Any) -> Any:
@@ -170,7 +169,7 @@ def _once(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, x: Any, expec
 
 def _rows(xs: Any, index: Any) -> Any:
     leaves, tree = flatten(xs)
-    return optree.tree_unflatten(tree, [leaf[index] for leaf in leaves])
+    return unflatten(tree, [leaf[index] for leaf in leaves])
 
 
 def _run(
@@ -194,14 +193,14 @@ def _run(
                 )
             column.append(leaf)
     stacked: list[Any] = [stack(column) for column in columns]
-    return carry, optree.tree_unflatten(form, stacked)
+    return carry, unflatten(form, stacked)
 
 
 def _no_steps(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, expected: Any) -> Any:
     """No y, stacked: of the shapes that a step on zeros gives."""
     leaves, tree = flatten(xs)
-    row = optree.tree_unflatten(tree, [zeros(leaf.shape[1:], leaf.dtype, leaf) for leaf in leaves])
+    row = unflatten(tree, [zeros(leaf.shape[1:], leaf.dtype, leaf) for leaf in leaves])
     _, y = _once(step, carry, row, expected)
     leaves, tree = flatten(y)
     found = [zeros((0, *np.shape(leaf)), getattr(leaf, "dtype", np.result_type(leaf)), leaf) for leaf in leaves]
-    return optree.tree_unflatten(tree, found)
+    return unflatten(tree, found)

@@ -14,10 +14,9 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 
 from ..accumulation.recording import prepare
-from ..arguments import Options, batch_axes, flatten
+from ..arguments import Options, batch_axes, flatten, unflatten
 from ..backend import namespace, to_host
 from ..errors import BatchMixingError, InputError, MutationError, TraceError
 from ..memo import Memo
@@ -59,7 +58,7 @@ class Task:
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         call = _PROGRAMS.get(self.token, lambda: compile(self.call)) if self.compiled else self.call
-        return flatten(call(*optree.tree_unflatten(self.tree, leaves), **self.kwargs))[0]
+        return flatten(call(*unflatten(self.tree, leaves), **self.kwargs))[0]
 
 
 _PROGRAMS: Memo[Callable[..., Any]] = Memo(most=32)
@@ -100,7 +99,7 @@ def _over_chunks(
             for row, size in zip(rows, sizes, strict=True)
         ]
         arrays.append(da.concatenate(parts, axis=leaf.axis))
-    return optree.tree_unflatten(result_tree, arrays)
+    return unflatten(result_tree, arrays)
 
 
 def _chunks(leaves: Sequence[Any], axes: Sequence[int | None]) -> tuple[int, ...]:
@@ -167,7 +166,7 @@ def _probed(
     two = [_first_two(x, axis) for x, axis in zip(three, axes, strict=True)]
     if parted:
         try:
-            prepare(f, optree.tree_unflatten(tree, three), kwargs, replace(options, on_mixing="raise"))
+            prepare(f, unflatten(tree, three), kwargs, replace(options, on_mixing="raise"))
         except BatchMixingError as error:
             if options.on_mixing == "raise":
                 raise
@@ -175,11 +174,11 @@ def _probed(
                 f"on_mixing={options.on_mixing!r}: expected all samples in one chunk, since they mix, got several. Say "
                 "x.rechunk({0: -1}), or work on a NumPy array."
             ) from error
-    whole, result_tree = flatten(transformed(*optree.tree_unflatten(tree, three), **kwargs))
-    part = flatten(transformed(*optree.tree_unflatten(tree, two), **kwargs))[0]
+    whole, result_tree = flatten(transformed(*unflatten(tree, three), **kwargs))
+    part = flatten(transformed(*unflatten(tree, two), **kwargs))[0]
     found = [_leaf(a, b, parted) for a, b in zip(whole, part, strict=True)]
     try:
-        compile(transformed)(*optree.tree_unflatten(tree, two), **kwargs)
+        compile(transformed)(*unflatten(tree, two), **kwargs)
     except (TraceError, MutationError):  # it decides by values, so it runs as it is written
         return found, result_tree, False
     return found, result_tree, True

@@ -14,7 +14,6 @@ from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
-import optree
 
 from ..accumulation.graph import Graph
 from ..accumulation.recording import Prepared, prepare
@@ -34,6 +33,7 @@ from ..arguments import (
     batch_axes,
     checked_options,
     known_calls,
+    unflatten,
 )
 from ..backend import astype, is_array, namespace, taken_home, zeros
 from ..errors import InputError
@@ -117,7 +117,7 @@ def partials(
         ready = smoothed(ready, higher=True)
         with np.errstate(all="ignore"):  # infinite derivatives are results; the function's own warnings were given
             leaves = settled(ready.graph, lambda: _by_leaf(ready, wanted, args, options))
-        return tuple(optree.tree_unflatten(ready.run.tree, [leaf[n] for leaf in leaves]) for n in range(len(wanted)))
+        return tuple(unflatten(ready.run.tree, [leaf[n] for leaf in leaves]) for n in range(len(wanted)))
 
     return partials_of
 

@@ -87,7 +87,7 @@ def _jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tu
             result.append(block.dense(y.dtype, y if i is not None else like))
         return result
 
-    return run.value, optree.tree_unflatten(run.tree, settled(graph, pushed))
+    return run.value, unflatten(run.tree, settled(graph, pushed))
 
 
 def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:

@@ -14,11 +14,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import optree
 
 from ..algebra.labels import Axes, Label, labels_in
 from ..algebra.writing import Placed, superposed
-from ..arguments import batch_axes, batch_size, check_array, flatten, known_calls, returned
+from ..arguments import batch_axes, batch_size, check_array, flatten, known_calls, returned, unflatten
 from ..backend import Wrapped, check_operand, holds_array, is_array, namespace, value_of
 from ..errors import InputError, TraceError, UnsupportedOperationError
 from ..foreign import a_function, kind_of
@@ -77,14 +76,14 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
             leaves, tree = flatten(arg)
             shown = [x if axis is None else trace.input(_samples_first(x, axis))
                      for x, axis in zip(leaves, own, strict=True)]  # fmt: skip
-            call.append(optree.tree_unflatten(tree, shown))
+            call.append(unflatten(tree, shown))
         with trace:
             leaves, tree = flatten(returned(f(*call, **kwargs), f))
             for leaf in leaves:
                 if not isinstance(leaf, int | float | complex):
                     check_array("vmap: a result", leaf, "arrays or numbers (in any pytree)")
             results = [trace.batched(y, np.shape(y)) for y in leaves]
-        return optree.tree_unflatten(tree, results)
+        return unflatten(tree, results)
 
     return batched
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import optree
-
+from ..arguments import flatten, unflatten
 from ..errors import TraceError
 from ..lines import user_line
 from ..numpy.ordered import laid
@@ -109,7 +108,7 @@ class Closed:
     __slots__ = ("_call", "_free", "_leaves", "_met", "_since", "_tree", "first", "operands")
 
     def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any, free: bool = False) -> None:
-        self._leaves, self._tree = optree.tree_flatten((args, kwargs), namespace="minijac")
+        self._leaves, self._tree = flatten((args, kwargs))
         self._call = f
         self._free = free
         inside = Inside()
@@ -129,7 +128,7 @@ class Closed:
     def __call__(self, values: Sequence[Any], leaves: Sequence[Any] = ()) -> Any:
         """The function's result where its operands have other values."""
         run = self.run(values, leaves)
-        return optree.tree_unflatten(run.tree, run.values)
+        return unflatten(run.tree, run.values)
 
     def _run(self, inside: Inside, leaves: Sequence[Any]) -> Run:
         with _entered(inside):
@@ -137,9 +136,9 @@ class Closed:
                 own = [inside.input(leaf) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
             else:
                 own = [inside.entered(leaf) for leaf in self._leaves]
-            args, kwargs = optree.tree_unflatten(self._tree, own)
+            args, kwargs = unflatten(self._tree, own)
             result = self._call(*args, **kwargs)
-            leaves, tree = optree.tree_flatten(result, namespace="minijac")
+            leaves, tree = flatten(result)
             leaves = [inside.entered(laid(leaf)) for leaf in leaves]
             for leaf in leaves:
                 if isinstance(leaf, Picked) and leaf.home.serial > inside.serial:

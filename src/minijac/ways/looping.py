@@ -14,12 +14,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 
 from ..accumulation.graph import Graph
 from ..accumulation.samples import follow_samples
 from ..algebra.block import Block
-from ..arguments import flatten
+from ..arguments import flatten, unflatten
 from ..backend import array_of
 from ..errors import MutationError, TraceError
 from ..lines import caller, user_line
@@ -68,8 +67,8 @@ def as_loop(step: Callable[[Any, Any], Any], carry: Any, xs: Any, count: int, pl
         return None
 
     def once(*own: Any) -> Any:
-        given = optree.tree_unflatten(tree, own[: len(carries)])
-        return step(given, optree.tree_unflatten(rows_tree, own[len(carries) :]))
+        given = unflatten(tree, own[: len(carries)])
+        return step(given, unflatten(rows_tree, own[len(carries) :]))
 
     try:
         drawn = drawn_from(held(step))
@@ -297,7 +296,7 @@ class Scan:
                 node.step = step
                 trace.nodes.append(node)
                 results[m] = traced(trace, len(trace.nodes) - 1, y)
-        return optree.tree_unflatten(self._run.tree, results)
+        return unflatten(self._run.tree, results)
 
     # -- its derivatives -----------------------------------------------------------------------------------------------
     def forward(self, given: Mapping[int, Block], live: Mapping[int, Any]) -> dict[int, Block]:

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 
 from ..accumulation.graph import Graph, structure_of
 from ..accumulation.liveness import mark_live
 from ..accumulation.samples import follow_samples
 from ..algebra.block import Block
+from ..arguments import unflatten
 from ..backend import check_operand, value_of
 from ..lines import caller
 from ..memo import Memo
@@ -174,7 +174,7 @@ def as_step(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     assert first is not None
     trace = innermost(closed.operands)
     if trace is None:
-        return optree.tree_unflatten(first.tree, first.values)
+        return unflatten(first.tree, first.values)
     if not trace.takes_steps or any(
         isinstance(value_of(x), Traced) for x in closed.operands
     ):  # a program being recorded
@@ -193,4 +193,4 @@ def as_step(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         node.step = step
         trace.nodes.append(node)
         values[n] = traced(trace, len(trace.nodes) - 1, values[n])
-    return optree.tree_unflatten(first.tree, values)
+    return unflatten(first.tree, values)
