@@ -15,7 +15,7 @@ import optree
 
 from .backend import check_operand, holds_array, is_array, namespace
 from .errors import InputError, MinijacError
-from .foreign import brief, handed_over, kind_of, missing, remedy_for
+from .foreign import brief, handed_over, kind_of, needing, remedy_for
 from .lines import user_line
 from .tape.traced import Traced
 
@@ -442,8 +442,6 @@ def shown(work: Any, progress: bool) -> Any:
     """The work, behind a progress bar where one is wanted. Raises ImportError where tqdm is not installed."""
     if not progress:
         return work
-    try:
+    with needing("progress=True", "tqdm", "progress", "tqdm"):
         from tqdm.auto import tqdm
-    except ImportError as error:
-        raise missing("progress=True", "tqdm", "progress", "tqdm") from error
     return tqdm(work, desc="jacobian", unit="chunk")

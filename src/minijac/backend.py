@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
+from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
 
@@ -17,13 +19,14 @@ import numpy as np
 import optree
 
 from .errors import InputError, UnsupportedOperationError
-from .foreign import a_function, brief, handed_over, kind_of, missing
+from .foreign import a_function, brief, handed_over, kind_of, needing
 from .lines import user_line
 
 __all__ = [
     "PLAIN", "REAL", "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real",
-    "cupy_of", "fingerprint", "holds_array", "is_array", "is_sparse", "lacking", "module_of", "namespace", "on_host",
-    "placed", "scatter_add", "shape_of", "special", "taken_home", "to_host", "value_of", "zeros",
+    "cupy_of", "fingerprint", "holds_array", "is_array", "is_complex", "is_sparse", "lacking", "module_of",
+    "namespace", "of_scipy", "on_host", "placed", "scatter_add", "shape_of", "special", "taken_home", "to_host",
+    "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -116,6 +119,11 @@ def is_array(x: Any) -> bool:
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an operand: of an array, of what stands for one, or of a number."""
     return getattr(x, "shape", ())
+
+
+def is_complex(x: Any) -> bool:
+    """Whether an array, or a number, is of a complex type."""
+    return x.dtype.kind == "c" if hasattr(x, "dtype") else isinstance(x, complex)
 
 
 def holds_array(x: Any) -> bool:
@@ -295,11 +303,9 @@ def _adopted(x: Any) -> Any:
     try:
         if host:
             return np.from_dlpack(x)
-        import cupy
-
+        with needing("an array on a GPU", "CuPy", "cuda12", "cupy-cuda12x"):
+            import cupy
         return cupy.from_dlpack(x)
-    except ImportError as error:
-        raise missing("an array on a GPU", "CuPy", "cuda12", "cupy-cuda12x") from error
     except BufferError as error:
         raise InputError(
             f"an array of type {type(x).__name__}: expected one that DLPack can pass on, got: {error}."
@@ -354,18 +360,27 @@ def special(name: str, *operands: Any) -> Callable[..., Any]:
     """
     if any(isinstance(x, Wrapped) for x in operands):
         raise TypeError(f"{name}: expected plain arrays; it is called as it is.")
-    if namespace(*operands) is np:
-        try:
-            import scipy.special
-        except ImportError as error:
-            raise missing("this function", "SciPy", "special", "scipy") from error
-        return getattr(scipy.special, name)
-    import cupyx.scipy.special
+    return of_scipy("special", name, *operands)
 
-    function = getattr(cupyx.scipy.special, name, None)
-    if function is None:
-        raise lacking(f"cupyx.scipy.special.{name}")
-    return function
+
+def of_scipy(module: str, name: str, *operands: Any) -> Callable[..., Any]:
+    """SciPy's function of that name, or CuPy's, imported when it is called."""
+    if namespace(*operands) is np:
+        with needing("this function", "SciPy", "special", "scipy"):
+            return getattr(sys.modules.get(f"scipy.{module}") or _imported(f"scipy.{module}"), name)
+    try:
+        found = getattr(import_module(f"cupyx.scipy.{module}"), name, None)
+    except ImportError:
+        found = None
+    if found is None:
+        raise lacking(f"cupyx.scipy.{module}.{name}")
+    return found
+
+
+def _imported(module: str) -> Any:
+    """On a thread of its own: modules of SciPy make generators, which are not draws of the recorded function."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(import_module, module).result()
 
 
 def lacking(name: str) -> UnsupportedOperationError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from .errors import InputError, UnsupportedOperationError
 from .lines import Call, user_line
 
 __all__ = [
-    "a_function", "brief", "handed_over", "kind_of", "left_by_sparse", "missing", "refuse_of_scipy", "remedy_for",
+    "a_function", "brief", "handed_over", "kind_of", "left_by_sparse", "needing", "refuse_of_scipy", "remedy_for",
     "unsupported",
 ]  # fmt: skip
 
@@ -65,9 +67,15 @@ def remedy_for(x: Any) -> str:
     return "Pass the arrays in it, and capture the rest in the function."
 
 
-def missing(what: str, name: str, extra: str, package: str) -> ImportError:
-    """The error for what needs a package that is not installed, with commands for an install and for a checkout."""
-    return ImportError(f"{what} needs {name}: pip install minijac[{extra}], or in a checkout: pip install {package}")
+@contextmanager
+def needing(what: str, name: str, extra: str, package: str) -> Iterator[None]:
+    """While a package is imported that may not be installed: the error has commands for an install and a checkout."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"{what} needs {name}: pip install minijac[{extra}], or in a checkout: pip install {package}"
+        ) from error
 
 
 def a_function(f: Any, name: str = "jacobian", beside: str = "") -> Any:

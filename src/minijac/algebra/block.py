@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace
+from ..backend import is_complex, namespace
 from .collect import collect
 from .compose import compose, lone, materialise, meet, reduced, restrict
-from .factors import Array, Factor, Shape, is_complex, size_of
+from .factors import Array, Factor, Shape, size_of
 from .labels import Axes, Axis, Label, axis_of
 from .terms import Term
 from .writing import stands_in, written, written_functional

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..backend import is_complex
 from ..prices import CALL_PER_MATRIX, MATMUL, MOVE, SMALL
 from .labels import Label, Substitution
 
 __all__ = [
-    "Factor", "aligned", "conjugated", "contract", "contract_to_one", "is_complex", "product", "size_of", "substitute",
+    "Factor", "aligned", "conjugated", "contract", "contract_to_one", "product", "size_of", "substitute",
 ]  # fmt: skip
 
 Array: TypeAlias = Any
@@ -38,11 +39,6 @@ class Factor(NamedTuple):
 
 def size_of(axes: Iterable[Label]) -> int:
     return prod(label.size for label in axes)
-
-
-def is_complex(x: Array) -> bool:
-    """Whether an array, or a number, is of a complex type."""
-    return x.dtype.kind == "c" if hasattr(x, "dtype") else isinstance(x, complex)
 
 
 def conjugated(factor: Factor) -> Factor:

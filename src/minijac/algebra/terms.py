@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .factors import Factor, conjugated, is_complex, product, substitute
+from ..backend import is_complex
+from .factors import Factor, conjugated, product, substitute
 from .labels import Axes, Label, Listed, Substitution, labels_in
 
 __all__ = ["Term", "plain"]

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .pointwise import astype, is_complex
+from ..backend import is_complex
+from .pointwise import astype
 from .protocol import as_array, implements, number_of
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import placed
+from ..backend import is_complex, placed
 from ..lines import user_line
 from ..ops import elementwise
 from ..ops.fourier import fourier
-from .pointwise import is_complex
 from .protocol import as_array, implements
 
 _NORMS = {None: "backward", "backward": "backward", "ortho": "ortho", "forward": "forward"}

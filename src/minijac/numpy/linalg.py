@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, on_host, value_of
+from ..backend import is_complex, namespace, on_host, value_of
 from ..errors import InputError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import eigen, elementwise, linalg
 from ..ops.linalg import H, T
 from ..tape.traced import Traced
-from .pointwise import abs_squared, is_complex
+from .pointwise import abs_squared
 from .protocol import FUNCTIONS, as_array, as_arrays, axes_of, flag, implements, plain
 
 _ONE = np.ones((1, 1))

@@ -8,7 +8,7 @@ from warnings import warn
 
 import numpy as np
 
-from ..backend import array_of, check_operand, value_of
+from ..backend import array_of, check_operand, is_complex, value_of
 from ..errors import MutationError, UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise
@@ -150,10 +150,6 @@ def copy_method(x: Any, order: str = "C") -> Any:
 
 # -- complex numbers ---------------------------------------------------------------------------------------------------
 # the parts and the conjugate are the operations that are not holomorphic; all others that are not are made of them
-def is_complex(x: Any) -> bool:
-    return x.dtype.kind == "c" if hasattr(x, "dtype") else isinstance(x, complex)
-
-
 def _parts_are_views(array: Any) -> Any:
     raise MutationError(
         f"assignment at {user_line()}: this is the real or the imaginary part of a complex value, which is written "

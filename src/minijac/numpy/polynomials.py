@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace
+from ..backend import is_complex, namespace
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import eigen
 from .linalg import real_if_numpys
-from .pointwise import is_complex
 from .protocol import as_array, as_arrays, implements
 
 

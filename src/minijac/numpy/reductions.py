@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace, on_host, placed, value_of
+from ..backend import is_complex, namespace, on_host, placed, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..tape.traced import Traced
-from .pointwise import abs_squared, astype, is_complex
+from .pointwise import abs_squared, astype
 from .protocol import FUNCTIONS, absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
 
 WHOLE = slice(None)

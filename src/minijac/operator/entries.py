@@ -14,7 +14,7 @@ from ..algebra.labels import Axis, Label, labels_in
 from ..algebra.terms import Term
 from ..backend import Wrapped
 from ..errors import ConversionError, InputError
-from ..foreign import kind_of, missing
+from ..foreign import kind_of, needing
 from ..lines import user_line
 from ..picks import Pick
 from .arithmetic import columns
@@ -88,20 +88,16 @@ def _check_plain(what: str, *arrays: Any) -> None:
 
 def sparse(found: Entries) -> Any:
     """A SciPy sparse array (CSR). Needs SciPy (``pip install minijac[sparse]``)."""
-    try:
+    with needing("J.tosparse()", "SciPy", "sparse", "scipy"):
         from scipy.sparse import coo_array
-    except ImportError as error:
-        raise missing("J.tosparse()", "SciPy", "sparse", "scipy") from error
     _check_plain("J.tosparse()", found.value)
     return coo_array((found.value, (found.row, found.column)), shape=found.shape).tocsr()
 
 
 def linear_operator(block: Block, dtype: Any) -> Any:
     """A block as a ``scipy.sparse.linalg.LinearOperator`` of the shape of its matrix."""
-    try:
+    with needing("J.aslinearoperator()", "SciPy", "sparse", "scipy"):
         from scipy.sparse.linalg import LinearOperator
-    except ImportError as error:
-        raise missing("J.aslinearoperator()", "SciPy", "sparse", "scipy") from error
     _check_plain("J.aslinearoperator()", *(factor.array for term in block.terms for factor in term.factors))
 
     def product(map: Block, v: Any) -> Any:
@@ -124,10 +120,8 @@ def linear_operator(block: Block, dtype: Any) -> Any:
 
 def spied(found: Entries, title: str, ax: Any) -> Any:
     """Where a matrix has entries, drawn on new or given Matplotlib axes, which are returned."""
-    try:
+    with needing("J.spy()", "Matplotlib", "plots", "matplotlib"):
         import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise missing("J.spy()", "Matplotlib", "plots", "matplotlib") from error
     if not (ax is None or hasattr(ax, "plot")):
         raise InputError(f"J.spy(ax): expected Matplotlib axes or None, got {kind_of(ax)}. A sample is J[i].spy().")
     rows, columns = found.shape

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import is_complex
-from ..backend import astype, special
+from ..backend import astype, is_complex, special
 from ..tape.op import Op
 from . import into
 from .families import Example, along, elementwise

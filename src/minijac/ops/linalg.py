@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import Factor, conjugated, is_complex
+from ..algebra.factors import Factor, conjugated
 from ..algebra.labels import Axes, Label
 from ..algebra.terms import Term
-from ..backend import namespace
+from ..backend import is_complex, namespace
 from ..tape.op import Op
 from ..tape.trace import Node
 from .edges import Edge, Linear, Part, without_ones

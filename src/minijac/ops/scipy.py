@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from ..algebra.labels import Label
-from ..backend import lacking, namespace, on_host
+from ..backend import namespace, of_scipy, on_host
 from ..errors import InputError
-from ..foreign import missing
 from ..lines import user_line
 from ..tape.op import Op
 from ..tape.trace import Node
@@ -35,28 +31,6 @@ __all__ = [
 ]
 
 
-def _scipy(module: str, name: str, x: Any) -> Any:
-    """SciPy's function of that name, or CuPy's, imported when it is called."""
-    if on_host(x):
-        try:
-            return getattr(sys.modules.get(f"scipy.{module}") or _imported(f"scipy.{module}"), name)
-        except ImportError as error:
-            raise missing("this function", "SciPy", "special", "scipy") from error
-    try:
-        found = getattr(import_module(f"cupyx.scipy.{module}"), name, None)
-    except ImportError:
-        found = None
-    if found is None:
-        raise lacking(f"cupyx.scipy.{module}.{name}")
-    return found
-
-
-def _imported(module: str) -> Any:
-    """On a thread of its own: modules of SciPy make generators, which are not draws of the recorded function."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(import_module, module).result()
-
-
 # -- functions of matrices ---------------------------------------------------------------------------------------------
 def _matrix_function(name: str, stacked: Callable[[Any], Any] | None = None) -> Op:
     """A function of square matrices. Its derivative is a block of the function of a matrix of twice the size.
@@ -71,7 +45,7 @@ def _matrix_function(name: str, stacked: Callable[[Any], Any] | None = None) -> 
         if not finite.all():  # of which SciPy's may raise for all the stack, or not return
             return np.where(finite, value(np.where(finite, a, np.eye(a.shape[-1]))), np.nan).astype(a.dtype)
         state = np.random.get_state()  # norms are estimated from random vectors, which others shall not notice
-        found = (stacked if stacked is not None and on_host(a) else _scipy("linalg", name, a))(a)
+        found = (stacked if stacked is not None and on_host(a) else of_scipy("linalg", name, a))(a)
         np.random.set_state(state)
         if a.dtype.kind != "c" and found.dtype.kind == "c":
             if np.abs(found.imag).max(initial=0.0) > 1e3 * np.finfo(a.dtype).eps * np.abs(found).max(initial=0.0):
@@ -114,12 +88,12 @@ def _logm(a: Any) -> Any:
     ``log(a) = 2**s r(a**(2**-s) - 1)`` with r the integral of ``z / (1 + t z)`` over t by Gauss and Legendre; each root
     less 1 is ``(b - 1) / (sqrt(b) + 1)``, where nothing cancels (Al-Mohy and Higham, SIAM J. Sci. Comput. 34, 2012).
     """
-    sqrtm, one = _scipy("linalg", "sqrtm", a), np.eye(a.shape[-1])
+    sqrtm, one = of_scipy("linalg", "sqrtm", a), np.eye(a.shape[-1])
     root = a.astype(np.result_type(a.dtype, np.float64))
     apart, roots = root - one, 0
     while not (far := np.abs(apart).sum(-1).max(initial=0.0)) <= NEAR:
         if roots == MOST_ROOTS or not np.isfinite(far):
-            return _scipy("linalg", "logm", a)(a)
+            return of_scipy("linalg", "logm", a)(a)
         root = sqrtm(root)
         apart, roots = np.linalg.solve(one + root, apart), roots + 1
     nodes, weights = np.polynomial.legendre.leggauss(8)
@@ -155,7 +129,7 @@ def _apart(a: Any) -> Any:
 
 sylvester = define(
     "sylvester",
-    lambda a, b, q: _scipy("linalg", "solve_sylvester", q)(a, b, q),
+    lambda a, b, q: of_scipy("linalg", "solve_sylvester", q)(a, b, q),
     _sylvester_edge,
     [
         Example(((3, 2, 2), (3, 3, 3), (3, 2, 3)), prepare=_apart),
@@ -167,11 +141,11 @@ sylvester = define(
 
 
 def _lu_values(a: Any) -> Any:
-    return _scipy("linalg", "lu_factor", a)(a)[0]
+    return of_scipy("linalg", "lu_factor", a)(a)[0]
 
 
 def _lu_pivots(a: Any) -> Any:
-    return _scipy("linalg", "lu_factor", a)(a)[1]
+    return of_scipy("linalg", "lu_factor", a)(a)[1]
 
 
 _SQUARE = [Example(((3, 3, 3),), prepare=_near_one)]
@@ -184,7 +158,7 @@ def _riccati(name: str) -> Op:
     """A stabilising solution, without a derivative."""
     weights = {2: np.stack([np.eye(2)] * 3), 3: np.ones((3, 1, 1))}
     examples = [Example(((3, 2, 2), (3, 2, 1), (3, 2, 2), (3, 1, 1)), low=0.3, prepare=_near_one, given=weights)]
-    return opaque(name, lambda *operands: _scipy("linalg", name, operands[0])(*operands), examples)
+    return opaque(name, lambda *operands: of_scipy("linalg", name, operands[0])(*operands), examples)
 
 
 solve_continuous_are, solve_discrete_are = _riccati("solve_continuous_are"), _riccati("solve_discrete_are")
@@ -193,7 +167,7 @@ solve_continuous_are, solve_discrete_are = _riccati("solve_continuous_are"), _ri
 # -- recursive filters -------------------------------------------------------------------------------------------------
 def _allpole_value(x: Any, a: Any) -> Any:
     one = namespace(x).ones(1, np.result_type(x.dtype, a.dtype))
-    return _scipy("signal", "lfilter", x)(one, a, x, axis=-1)
+    return of_scipy("signal", "lfilter", x)(one, a, x, axis=-1)
 
 
 def _allpole_edge(node: Node, k: int) -> Edge:

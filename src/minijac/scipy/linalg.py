@@ -10,6 +10,7 @@ from ..errors import InputError, TraceError
 from ..lines import user_line
 from ..numpy.creation import asarray
 from ..ops import scipy as matrices
+from ..ops.linalg import H, T
 from .systems import solve_banded, solve_circulant, solveh_banded
 
 __all__ = [
@@ -92,7 +93,7 @@ def _mirrored(a: Any, lower: bool, hermitian: bool = True) -> Any:
     """The Hermitian matrix, or the symmetric one, of which one triangle is looked at."""
     part, diagonal = np.tril(a, -1) if lower else np.triu(a, 1), np.triu(np.tril(a))
     if hermitian and a.dtype.kind == "c":
-        return part + _turned(part) + np.real(diagonal)
+        return part + H(part) + np.real(diagonal)
     return part + np.swapaxes(part, -1, -2) + diagonal
 
 
@@ -217,21 +218,13 @@ def polar(a: Any, side: str = "right") -> tuple[Any, Any]:
     """``a = u p`` (``p u`` for the left side), u unitary and p positive definite. a: (m, n) of full rank."""
     a = asarray(a)
     m, n = a.shape[-2:]
-    tall = a if m >= n else _turned(a)
-    p = sqrtm(_turned(tall) @ tall)
-    u = _turned(np.linalg.solve(p, _turned(tall)))
+    tall = a if m >= n else H(a)
+    p = sqrtm(H(tall) @ tall)
+    u = H(np.linalg.solve(p, H(tall)))
     if m < n:
-        u = _turned(u)
+        u = H(u)
     beside = side == ("right" if m >= n else "left")
-    return u, p if beside else (u @ p @ _turned(u) if m >= n else _turned(u) @ p @ u)
-
-
-def _transposed(a: Any) -> Any:
-    return np.swapaxes(a, -1, -2)
-
-
-def _turned(a: Any) -> Any:
-    return np.conj(_transposed(a))
+    return u, p if beside else (u @ p @ H(u) if m >= n else H(u) @ p @ u)
 
 
 def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
@@ -244,16 +237,14 @@ def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
 
 def solve_continuous_lyapunov(a: Any, q: Any) -> Any:
     """``a x + x a^H = q``"""
-    return solve_sylvester(a, _turned(_square(a, "solve_continuous_lyapunov")), q)
+    return solve_sylvester(a, H(_square(a, "solve_continuous_lyapunov")), q)
 
 
 def solve_discrete_lyapunov(a: Any, q: Any) -> Any:
     """``a x a^H - x + q = 0``, by the continuous equation of ``(a + 1)^-1 (a - 1)``."""
     a = _square(a, "solve_discrete_lyapunov")
     shifted = np.linalg.inv(a + np.eye(a.shape[-1]))
-    return solve_continuous_lyapunov(
-        np.eye(a.shape[-1]) - 2.0 * shifted, -2.0 * (shifted @ asarray(q) @ _turned(shifted))
-    )
+    return solve_continuous_lyapunov(np.eye(a.shape[-1]) - 2.0 * shifted, -2.0 * (shifted @ asarray(q) @ H(shifted)))
 
 
 solve_lyapunov = solve_continuous_lyapunov
@@ -270,8 +261,8 @@ def solve_continuous_are(a: Any, b: Any, q: Any, r: Any) -> Any:
     a, b, q, r = map(asarray, (a, b, q, r))
     x = matrices.solve_continuous_are(a, b, q, r)
     for _ in range(3):
-        gain = np.linalg.solve(r, _transposed(b) @ x)
-        x = solve_continuous_lyapunov(_transposed(a - b @ gain), -(q + _transposed(gain) @ r @ gain))
+        gain = np.linalg.solve(r, T(b) @ x)
+        x = solve_continuous_lyapunov(T(a - b @ gain), -(q + T(gain) @ r @ gain))
     return x
 
 
@@ -280,8 +271,8 @@ def solve_discrete_are(a: Any, b: Any, q: Any, r: Any) -> Any:
     a, b, q, r = map(asarray, (a, b, q, r))
     x = matrices.solve_discrete_are(a, b, q, r)
     for _ in range(3):
-        gain = np.linalg.solve(r + _transposed(b) @ x @ b, _transposed(b) @ x @ a)
-        x = solve_discrete_lyapunov(_transposed(a - b @ gain), q + _transposed(gain) @ r @ gain)
+        gain = np.linalg.solve(r + T(b) @ x @ b, T(b) @ x @ a)
+        x = solve_discrete_lyapunov(T(a - b @ gain), q + T(gain) @ r @ gain)
     return x
 
 
@@ -290,7 +281,7 @@ def lu(a: Any, permute_l: bool = False) -> tuple[Any, ...]:
     factors, pivots = lu_factor(a)
     n = factors.shape[-1]
     low, up = np.tril(factors, -1) + np.eye(n, dtype=factors.dtype), np.triu(factors)
-    p = _transposed(_permuted(np.eye(n, dtype=factors.dtype), pivots, n))
+    p = T(_permuted(np.eye(n, dtype=factors.dtype), pivots, n))
     return (p @ low, up) if permute_l else (p, low, up)
 
 
@@ -317,7 +308,7 @@ def eigvalsh_tridiagonal(d: Any, e: Any) -> Any:
 
 def orthogonal_procrustes(A: Any, B: Any) -> tuple[Any, Any]:
     """The orthogonal R for which ``A R`` is nearest to B, and the sum of the singular values of ``A^T B``."""
-    u, values, vt = np.linalg.svd(_transposed(_transposed(asarray(B)) @ asarray(A)), full_matrices=False)
+    u, values, vt = np.linalg.svd(T(T(asarray(B)) @ asarray(A)), full_matrices=False)
     return u @ vt, values.sum(-1)
 
 
@@ -339,7 +330,7 @@ def lu_factor(a: Any) -> tuple[Any, Any]:
     L, U = np.tril(lu, -1) + eye, np.triu(lu)
     for _ in range(2):
         near = np.linalg.solve(L, _permuted(a, pivots, n))
-        near = _transposed(np.linalg.solve(_transposed(U), _transposed(near))) - eye
+        near = T(np.linalg.solve(T(U), T(near))) - eye
         L, U = L @ (eye + np.tril(near, -1)), (eye + np.triu(near)) @ U
     return np.tril(L, -1) + U, pivots
 
@@ -367,7 +358,7 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
         raise InputError(f"lu_solve at {user_line()}: trans: expected 0 or 1, got {trans!r}.")
     first = solve_triangular(lu, b, trans=1)
     last = solve_triangular(lu, first, trans=1, lower=True, unit_diagonal=True)
-    return _transposed(_permuted(np.eye(n, dtype=last.dtype), pivots, n)) @ last
+    return T(_permuted(np.eye(n, dtype=last.dtype), pivots, n)) @ last
 
 
 def eigh(
