@@ -6,7 +6,8 @@ lies between two of them (labels are replaced by picks). Where a pick meets anot
 are listed (a join of two lists), and entries of one place are added up. A term whose entries are no fewer than a dense
 array's becomes that array, and so does one that goes on through what is no block.
 
-Arrays of positions are NumPy's: on a device, and where a program computes them, maps by positions stay maps.
+Arrays of positions are NumPy's. Those on a device are read where they pick samples; there otherwise, and where a
+program computes them, maps by positions stay maps.
 """
 
 from __future__ import annotations

@@ -89,6 +89,52 @@ def test_mixing_is_found(device):
         mj.jacobian(lambda x: x - x.mean(0))(*device.put([X]))
 
 
+def reordered(x: Any, order: Any, back: Any, w: Any) -> Any:
+    return np.sort(np.tanh(x[order] @ w), axis=1)[back]
+
+
+def put_back(x: Any, order: Any, back: Any, w: Any) -> Any:
+    y = x.copy()
+    y[order[:3]] = np.sin(x[order[:3]] @ w)
+    return y * y
+
+
+def masked(x: Any, order: Any, back: Any, w: Any) -> Any:
+    y, mask = x.copy(), mj.stop_gradient(x)[:, 0] > 0
+    y[mask] = np.cumsum(x[mask] @ w, axis=1)
+    return y * y
+
+
+PICKING: dict[str, Callable] = {
+    **{mode: lambda f, mode=mode: mj.jacobian(f, mode=mode) for mode in MODES},
+    "structured": lambda f: lambda x: mj.jacobian(f, structured=True)(x).todense(),
+    "bounded": lambda f: mj.jacobian(f, max_bytes=10**6),
+    "hessian": lambda f: mj.hessian(lambda x: f(x).sum(axis=1)),
+    "laplacian": lambda f: mj.laplacian(lambda x: f(x).sum(axis=1)),
+}
+
+
+@pytest.mark.parametrize("transform", PICKING.values(), ids=PICKING)
+@pytest.mark.parametrize("f", [reordered, put_back, masked])
+def test_samples_that_positions_pick_are_followed(device, f, transform):
+    order = np.array([3, 1, 4, 0, 5, 2])
+    given = X, order, np.argsort(order), SQUARE[:4]
+    x, *rest = device.put(given)
+    found, expected = transform(lambda x: f(x, *rest))(x), transform(lambda x: f(x, *given[1:]))(X)
+    assert isinstance(found, device.xp.ndarray)
+    close(device.get(found), expected, 1e-10, 1e-10)
+    with pytest.raises(mj.BatchMixingError):
+        mj.jacobian(lambda x: f(x, *rest)[rest[0]])(x)
+
+
+@pytest.mark.parametrize("policy", ["diagonal", "full"])
+def test_samples_that_positions_mix(device, policy):
+    order = np.array([3, 1, 4, 0, 5, 2])
+    x, there = device.put((X, order))
+    found = mj.jacobian(lambda x: np.sin(x[there]) * x, on_mixing=policy)(x)
+    close(device.get(found), mj.jacobian(lambda x: np.sin(x[order]) * x, on_mixing=policy)(X), 1e-10, 1e-10)
+
+
 @pytest.mark.parametrize("chunk_size", [1, 2, 3])
 def test_chunks(same, chunk_size):
     for mode in ("forward", "reverse", "auto"):

@@ -133,8 +133,8 @@ class Graph:
             self.mark_live()
             node = self.nodes[i]
             edge = node.op.edge(node, k)  # type: ignore[union-attr, misc]
-            if self.listed and edge.listed is not None:
-                edge = Edge(edge.out_shape, edge.inp_shape, [edge.listed()])
+            if self.listed and (part := edge.listed and edge.listed(self.by_positions)):
+                edge = Edge(edge.out_shape, edge.inp_shape, [part])
             if not isinstance(node.op, Elementwise):
                 if node.live is not None:
                     edge = edge.without_dead(node.live)

@@ -85,7 +85,7 @@ def carried_to(graph: Graph, i: int, k: int, place: Where, batch: int) -> Where:
 def _picked(graph: Graph, i: int, k: int, place: Place | Owners, batch: int) -> Where:
     """Whose each entry of a node is, where samples do not pass whole; None where one is several samples'."""
     node, edge = graph.nodes[i], graph.edge(i, k)
-    if edge.listed is not None:
+    if edge.listed and edge.listed(True):
         graph.list_positions()
         edge = graph.edge(i, k)
     if isinstance(place, Place) and any(

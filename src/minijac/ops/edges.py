@@ -51,8 +51,9 @@ class Edge(NamedTuple):
     inp_shape: Shape
     parts: Sequence[Part]
     linear: Linear | None = None
-    listed: Callable[[], Part] | None = None
-    """The same as a part with listed digits, for results that keep nothing but entries."""
+    listed: Callable[[bool], Part | None] | None = None
+    """The same as a part with listed digits, for results that keep nothing but entries; None where a program computes
+    the positions, or a device has them that may not be looked at, which is what it is asked with."""
 
     def block(self) -> Block:
         terms = [Term(without_ones(p.out), without_ones(p.inp), *p[2:]) for p in self.parts]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Axis, Label, window
-from ..backend import astype, namespace, scatter_add
+from ..backend import astype, namespace, placed, scatter_add, to_host
 from ..picks import Pick, added
 from ..picks import picked as picked_axis
 from ..tape.op import Op, Reduction
@@ -50,22 +50,26 @@ def _axis_edge(node: Node, k: int) -> Edge:
     whole = fresh(x.shape if taking else y.shape)
     own = fresh(positions.shape)
     picked = (*whole[:axis], *own, *whole[axis + 1 :])
-    known = _known(positions)
 
-    def listed() -> Part:
+    def listed(look: bool) -> Part | None:
+        known = _known(positions, look)
+        if known is None:
+            return None
         each = (*whole[:axis], picked_axis(known, tuple([label for (label,) in own]), size), *whole[axis + 1 :])  # type: ignore[misc]
         return Part(picked, each) if taking else Part(each, picked)
 
     maps = Linear(*((push, pull) if taking else (pull, push)), True)
     parts = [Part(picked, whole) if taking else Part(whole, picked)]
-    return Edge(y.shape, x.shape, parts, maps, None if known is None else listed)
+    return Edge(y.shape, x.shape, parts, maps, listed)
 
 
-def _known(positions: Any) -> Any:
-    """Positions as an array of the host's; None where they are on a device, or computed by a program."""
-    if isinstance(positions, Traced) and positions.home.program is not None:
-        positions = positions.home.program.stated(positions)
-    return positions if type(positions) is np.ndarray else None
+def _known(positions: Any, look: bool) -> Any:
+    """Positions as an array of the host's; None where a program computes them, or they are on a device that is not to
+    be looked at."""
+    if isinstance(positions, Traced):
+        look = False  # a program's, which are read anew in every call
+        positions = positions.home.program and positions.home.program.stated(positions)
+    return positions if type(positions) is np.ndarray else to_host(positions) if look else None
 
 
 def _at(shapes: tuple[Shape, ...], positions: Any, **params: Any) -> Example:
@@ -108,7 +112,7 @@ deposit = define(
     complex=True,
 )
 """The transpose of `take`: entries add up at their positions along the axis."""
-Traced.added_at = lambda y, positions, size: deposit(y, positions, axis=y.ndim - 1, size=size)
+Traced.added_at = lambda y, positions, size: deposit(y, placed(positions, y), axis=y.ndim - 1, size=size)
 
 
 # -- anywhere ----------------------------------------------------------------------------------------------------------
@@ -118,16 +122,19 @@ def _gather_edge(node: Node, k: int) -> Edge:
     front, shape = fresh(x_shape[:lead]), x_shape[lead:]
     whole, picked = _passing_axes(shape, positions.shape, node.params["passing"])
     part = Part((*front, *picked), (*front, *whole))
-    known = _known(positions)
-    listed = known is not None and (lambda: Part(part.out, (*front, *_listed_axes(known, whole, picked))))
+
+    def listed(look: bool) -> Part | None:
+        known = _known(positions, look)
+        return None if known is None else Part(part.out, (*front, *_listed_axes(known, whole, picked)))
+
     if positions.size == prod(shape[axis] for axis, _ in node.params["passing"]):
         # one entry of each: a block no larger than the array
         back = tuple((place, axis) for axis, place in node.params["passing"])
         ones = namespace(node.out).ones(positions.shape, node.out.dtype)
         factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
-        return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))], None, listed or None)
+        return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))], None, listed)
     maps = _flat_maps(positions, node.params["passing"], shape, lead, True)
-    return Edge(node.out.shape, x_shape, [part], maps, listed or None)
+    return Edge(node.out.shape, x_shape, [part], maps, listed)
 
 
 def _scatter_edge(node: Node, k: int) -> Edge:
@@ -138,9 +145,12 @@ def _scatter_edge(node: Node, k: int) -> Edge:
     whole, picked = _passing_axes(shape, positions.shape, passing)
     maps = _flat_maps(positions, passing, shape, lead, False)
     part = Part((*front, *whole), (*front, *picked))
-    known = _known(positions)
-    listed = known is not None and (lambda: Part((*front, *_listed_axes(known, whole, picked)), part.inp))
-    return Edge(node.out.shape, y_shape, [part], maps, listed or None)
+
+    def listed(look: bool) -> Part | None:
+        known = _known(positions, look)
+        return None if known is None else Part((*front, *_listed_axes(known, whole, picked)), part.inp)
+
+    return Edge(node.out.shape, y_shape, [part], maps, listed)
 
 
 def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:

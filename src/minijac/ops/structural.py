@@ -224,7 +224,7 @@ def _reshape_edge(node: Node, k: int) -> Edge:
     shape, out_shape = shape_of(node.args[0]), node.out.shape
     part, whole = _reshape_part(shape, out_shape)
 
-    def listed() -> Part:
+    def listed(look: bool) -> Part:
         own = [axis[0] for axis in part.out if axis not in part.inp]
         moved = [i for i, axis in enumerate(part.inp) if axis not in part.out]
         entries = np.arange(prod(label.size for label in own)).reshape([label.size for label in own])
