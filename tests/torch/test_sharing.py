@@ -144,6 +144,20 @@ def test_buffers_that_are_written_by_way_of_a_view_are_written_once_or_refused(n
             transformed(x)
 
 
+def test_a_buffer_that_is_bound_anew_in_each_call_is_refused_one_that_is_made_once_is_not():
+    x, compiled = drawn(3, 4), []
+    for rebind in (
+        lambda m, x: setattr(m, "means", m.means * 0.9 + 0.1),
+        lambda m, x: setattr(m, "means", m.means * 0.9 + x.detach()[:2]),
+        lambda m, x: setattr(m, "calls", m.calls + 1),
+    ):
+        for transform in (mt.compile, lambda m: mt.compile(mt.jacobian(m))):
+            with pytest.raises(mj.TraceError, match=r"Counts\.(means|calls): .*each call|that has returned"):
+                transform(Counts(rebind))(x)
+    once = Counts(lambda m, x: setattr(m, "means", m.means if len(compiled) else compiled.append(0) or m.means + 2.0))
+    torch.testing.assert_close(mt.compile(once)(x), 2.0 * x)
+
+
 @pytest.mark.parametrize(
     ("f", "name"),
     [

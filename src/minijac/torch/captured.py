@@ -6,15 +6,17 @@ import functools
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from operator import getitem
 from typing import Any
 
 import torch
 
+from ..errors import TraceError
 from ..program.held import CALLED, ELSEWHERE, Content, Held, extent, names_in, same, type_of, watcher
 
-__all__ = ["modules_of", "settings_of", "stands", "state_of", "watched"]
+__all__ = ["buffers_kept", "modules_of", "settings_of", "stands", "state_of", "watched"]
 
 Tensor = torch.Tensor
 Reached = tuple[Callable[[], Any], Any]
@@ -169,6 +171,22 @@ def _told(module: Any) -> list[str]:
 
 ELSEWHERE.append((torch.nn.Module, _told))
 CALLED.add("forward")
+
+
+@contextmanager
+def buffers_kept(f: Any) -> Iterator[None]:
+    """The buffers of modules are the same tensors after a run that is recorded: a replay would bind no others."""
+    modules = [x for x in modules_of(f) if isinstance(x, torch.nn.Module)]
+    before = [(x, name, t) for x in modules for name, t in x._buffers.items() if t is not None]
+    yield
+    for x, name, t in before:
+        now, x._buffers[name] = x._buffers.get(name), t
+        if now is not t:
+            raise TraceError(
+                f"{type(x).__name__}.{name}: got a buffer that is bound to another tensor in each call of a function "
+                "under minijac.torch.compile, which a replay would not bind. Leave the function uncompiled, or return "
+                "what it is to be."
+            )
 
 
 def settings_of(captured: Sequence[Any]) -> list[tuple[dict[str, Any], str, Any]]:

@@ -17,7 +17,7 @@ from ..program.compiled import CacheInfo
 from ..program.compiled import Compiled as CompiledArrays
 from ..program.held import ELSEWHERE, GONE
 from ..transforms.products import value_and_grad, vjp
-from .captured import modules_of, settings_of, stands, state_of, watched
+from .captured import buffers_kept, modules_of, settings_of, stands, state_of, watched
 from .jacobians import leaves_of
 from .run import Run, current, entered, halves, joined
 from .sharing import refuse_shared
@@ -173,7 +173,7 @@ class Entry:
             run.lie(arrays)
             lifted = zip(self.captured, arrays[len(self.at) :], strict=True)
             run.lifted = {id(t): (t, joined(array) if _apart(t) else array) for t, array in lifted}
-            with entered(run):
+            with entered(run), buffers_kept(fn):
                 args, kwargs = optree.tree_unflatten(
                     tree, [run.tensor(v) if hasattr(v, "dtype") else v for v in values]
                 )
