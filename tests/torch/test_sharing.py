@@ -144,6 +144,17 @@ def test_buffers_that_are_written_by_way_of_a_view_are_written_once_or_refused(n
             transformed(x)
 
 
+def test_a_compiled_function_may_write_what_it_makes():
+    x = drawn(3, 4)
+    for made in (
+        lambda x: torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=DOUBLE).mul_(2.0), lambda x: x.new_zeros(2, 4)[1].add_(3.0),
+        lambda x: torch.ones(4, dtype=DOUBLE).clone()[None].t().mul_(2.0).t(),
+        lambda x: torch.nn.BatchNorm1d(4, dtype=DOUBLE).running_var,
+    ):  # fmt: skip
+        f = lambda x, made=made: x * made(x)
+        torch.testing.assert_close(mt.compile(mt.value_and_jacobian(f))(x), mt.value_and_jacobian(f)(x))
+
+
 def test_a_buffer_that_is_bound_anew_in_each_call_is_refused_one_that_is_made_once_is_not():
     x, compiled = drawn(3, 4), []
     for rebind in (

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..backend import Wrapped, is_array, value_of
 from ..backend import array_of as plain_array
 from ..errors import InputError, MinijacError, MutationError, TraceError, UnsupportedOperationError
-from ..lines import WHOLE, user_line
+from ..lines import WHOLE, caller, user_line
 from ..tape.trace import Trace
 from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
 from .sharing import Memory
@@ -222,6 +222,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if kwargs:
             kwargs = {key: self.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
         WHOLE.line = name
+        caller()  # keeps the line, from here, where it is less far
         try:
             result = function(*values, **kwargs)
         finally:
@@ -283,6 +284,8 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
                 f"{func} at {user_line()}: got a random draw in a function under minijac.torch.compile, which a replay "
                 "would repeat. Pass what is drawn as an argument, or call .eval() on the module (dropout)."
             )
+        if func is _FRESH:
+            self.made[args[0].untyped_storage()._cdata] = args[0]
         for tensor in tensors_in((args, tuple(kwargs.values()))):
             self._meet(tensor)
         for tensor in written:
@@ -342,6 +345,8 @@ def _stopped(value: Any) -> Any:
 
 
 _DETACH = torch.ops.aten.detach.default
+_FRESH = torch.ops.aten.lift_fresh.default
+"""By which what `torch.tensor` has made comes by first."""
 
 
 # -- how an operation is carried out, found once for each --------------------------------------------------------------
