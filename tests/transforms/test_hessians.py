@@ -1,5 +1,7 @@
 """The Hessian as a sum over the operations that bend: equal to the Jacobian of the Jacobian, and chosen where less."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import random
@@ -144,6 +146,14 @@ def test_what_is_less_is_chosen(monkeypatch):
         found.clear()
         mj.compile(mj.hessian(f, mode="reverse"))(x)
         assert not found
+
+
+def test_choice_warns_of_nothing():
+    """The derivatives that it looks at may be infinite, as those that are taken then."""
+    f = lambda x: np.where(x > 0, np.sqrt(np.maximum(x, 0.0)) * x, x**2)
+    with warnings.catch_warnings(action="error"):
+        H = mj.compile(mj.hessian(f))(X)
+    assert_equal(H, mj.hessian(f)(X))
 
 
 def test_mixing_and_options_are_as_ever(summed):

@@ -205,10 +205,10 @@ def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[Secon
     def first(*args: Any, **kwargs: Any) -> Any:
         ready = recorded(f, args, kwargs, within)
         value = (ready.run.value, ready.run.aux) if chosen.has_aux else ready.run.value
-        if not (_may_be_summed(ready, chosen) and _is_less(ready)):
-            return result_of(ready, args, within), (value, None)
         with np.errstate(all="ignore"):
-            return (), (value, settled(ready.graph, lambda: _results(ready, args, within)))
+            if _may_be_summed(ready, chosen) and _is_less(ready):
+                return (), (value, settled(ready.graph, lambda: _results(ready, args, within)))
+        return result_of(ready, args, within), (value, None)
 
     outer: Any = {**options, "has_aux": True}
     second: Function = jacobian(first, argnums, **outer)
