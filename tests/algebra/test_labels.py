@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 from blocks import axes_of_size, digits, position, values, windows
 from hypothesis import assume, given
@@ -214,7 +216,9 @@ def test_a_fixed_label_names_one_position(data):
 def test_a_substitution_leaves_other_labels_alone():
     a, b = Label(4), Label(4)
     axes = ((b,), (Window(b, 6, 1, 1), Window(None, 3, 2, 1)))
-    assert Substitution(a, Label(4), None, 0, 1).in_axes(axes) is axes
+    found = Substitution(a, c := Label(4), None, 0, 1).in_axes((*axes, (b, a)))
+    assert all(map(operator.is_, found[:2], axes))
+    assert found[2] == (b, c)
 
 
 # --- axes ---------------------------------------------------------------------------------------------------

@@ -168,9 +168,13 @@ class Substitution(NamedTuple):
         return [self, change]
 
     def in_axes(self, axes: Axes) -> Axes:
-        if self.label not in labels_in(axes):
-            return axes
-        return tuple(tuple(new for digit in axis for new in self.in_digit(digit)) for axis in axes)
+        return tuple([self._in_axis(axis) for axis in axes])
+
+    def _in_axis(self, axis: Axis) -> Axis:
+        for digit in axis:
+            if label_of(digit) is self.label or isinstance(digit, Listed):
+                return tuple([new for each in axis for new in self.in_digit(each)])
+        return axis
 
 
 def split(digit: Digit, inner: int) -> tuple[Axis, Axis, Substitution | None]:

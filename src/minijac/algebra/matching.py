@@ -44,7 +44,7 @@ def meets(a: Axes, b: Axes) -> bool:
         (first, last), (start, end) = extent(one), extent(other)
         if last < start or end < first:
             return False
-    for label in labels_in(b):  # labels of the two are to be distinct
+    for label in labels_in(a).keys() & labels_in(b).keys():  # labels of the two are to be distinct
         b = Substitution(label, Label(label.size), None, 0, 1).in_axes(b)
     try:
         solve(list(zip(a, b, strict=True)), [], [])

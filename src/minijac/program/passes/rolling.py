@@ -61,13 +61,13 @@ def _is_call(loop: Loop) -> bool:
 def frozen(value: Any, number: dict[Label, int]) -> Any:
     """A hashable stand-in that is equal only for equal values: arrays by identity, labels by order of appearance."""
     kind = type(value)
-    if kind is tuple or kind is list:
-        whole = all(type(item) is int for item in value)
-        return tuple(value) if whole else (kind, *[frozen(item, number) for item in value])
     if kind in _ATOMS:
         return kind, value
     if kind is slice:
         return kind, value.start, value.stop, value.step
+    if kind is tuple or kind is list:
+        whole = _WHOLE.issuperset(map(type, value))
+        return tuple(value) if whole else (kind, *[frozen(item, number) for item in value])
     if isinstance(value, Label):
         return "label", number.setdefault(value, len(number)), value.size
     if isinstance(value, tuple | list):  # windows, too
@@ -80,6 +80,7 @@ def frozen(value: Any, number: dict[Label, int]) -> Any:
 
 
 _ATOMS = {int, str, bool, type(None)}
+_WHOLE = {int}
 
 
 def frozen_params(step: Instruction) -> Any:
