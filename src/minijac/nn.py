@@ -155,7 +155,7 @@ def logsumexp(x: Any, axis: Any = -1, keepdims: bool = False) -> Any:
 # -- layers ------------------------------------------------------------------------------------------------------------
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """``x @ weight.T + bias``; x: (B, ..., n), weight: (m, n), bias: (m,), returns (B, ..., m)."""
-    y = np.matmul(x, np.transpose(weight))
+    y = x @ weight.T
     return y if bias is None else y + bias
 
 

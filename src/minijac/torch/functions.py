@@ -18,7 +18,7 @@ from ..lines import user_line
 from ..tape.traced import Traced
 from .aten.networks import CONV, normalised
 from .aten.reductions import number
-from .aten.registry import EXACT, TABLE, aten, of_reals
+from .aten.registry import EXACT, TABLE, aten, of_one_dtype, of_reals
 from .binding import bound
 from .jacobians import tree_map
 from .run import Restart, Run, above, current, decomposed
@@ -162,7 +162,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def matmul(a: Any, b: Any) -> Any:
-    return np.matmul(a, b) if _same_dtype(a, b) else NotImplemented
+    return a @ b if _same_dtype(a, b) else NotImplemented
 
 
 def conv(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
@@ -191,11 +191,9 @@ def einsum(equation: Any, *operands: Any) -> Any:
 
 
 def layer_norm(x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
-    return (
-        TABLE[aten.native_layer_norm](x, shape, weight, bias, eps)[0]
-        if _same_dtype(x, weight, bias)
-        else NotImplemented
-    )
+    if not _same_dtype(x, weight, bias):
+        return NotImplemented
+    return nn.layer_norm(x, weight, bias, eps, normalized_shape=shape)
 
 
 def _activation(packet: Any, *names: str) -> Callable[..., Any]:
@@ -337,6 +335,16 @@ def _sizes(args: Any) -> Any:
     return tuple(args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args)
 
 
+def _method(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method, which torch would hand on to `__torch_function__` after a look at all of its arguments."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return TracedTensor.__torch_function__(original, (), (self, *args), kwargs)
+
+    method.__wrapped__ = original  # type: ignore[attr-defined]
+    return method
+
+
 def _read_directly(self: Any, index: Any) -> Any:
     """``x[index]``, which torch would hand on to `__torch_function__` after a look at all of it."""
     result = _part(None, (self, index), {})
@@ -409,10 +417,11 @@ _NAMED = {
 }  # fmt: skip
 _DIRECT: dict[Any, tuple[int, tuple[str, ...]]] = {
     **dict.fromkeys(_UNARY, (1, ())), **dict.fromkeys((*_OPERATORS, aten.maximum, aten.minimum), (2, ())),
+    aten.addmm: (3, ()),
     **{packet: (1, tuple(names.split())) for packet, names in _NAMED.items()},
 }  # fmt: skip
 for _packet, _signature in _DIRECT.items():
-    _called = _direct(of_reals(_packet, TABLE[_packet]), *_signature)
+    _called = _direct(of_one_dtype(_packet, of_reals(_packet, TABLE[_packet])), *_signature)
     for _owner in (torch, Tensor):
         if hasattr(_owner, _packet.__name__):
             TracedTensor.functions[getattr(_owner, _packet.__name__)] = _called
@@ -469,3 +478,7 @@ TracedTensor.functions.update(
         **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), unfused),
     }
 )
+for _original in list(TracedTensor.functions):
+    _name = getattr(_original, "__name__", "")
+    if not _name.startswith("__") and hasattr(Tensor, _name) and getattr(Tensor, _name) is _original:
+        setattr(TracedTensor, _name, _method(_original))
