@@ -16,10 +16,10 @@ from ..arguments import (
     differentiable,
     flatten,
     output_leaf,
-    returned,  # fmt: skip
+    returned,
     unflatten,
     with_aux,
-)
+)  # fmt: skip
 from ..backend import holds_array, is_array, module_of
 from ..errors import InputError, TraceError
 from ..foreign import a_function, remedy_for

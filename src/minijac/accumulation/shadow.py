@@ -84,8 +84,8 @@ class Shadow(Shaped):
         if self.base is None:
             self.ledger.live -= self.nbytes
 
-    def _view(self, shape: Sequence[int], strides: Sequence[int]) -> Shadow:
-        return Shadow(shape, self.dtype, self.ledger, self if self.base is None else self.base, strides)
+    def _view(self, shape: Sequence[int], strides: Sequence[int], dtype: Any = None) -> Shadow:
+        return Shadow(shape, dtype or self.dtype, self.ledger, self if self.base is None else self.base, strides)
 
     def _new(self, shape: Sequence[int], dtype: Any, moved: int, strides: Sequence[int] | None = None) -> Shadow:
         self.ledger.moved += moved * (2 if dtype.kind == "c" else 1)
@@ -125,10 +125,7 @@ class Shadow(Shaped):
     @property
     def real(self) -> Shadow:
         """The real part, a view; of the same price as the imaginary one."""
-        dtype = np.empty(0, self.dtype).real.dtype
-        return Shadow(
-            self.shape, dtype, self.ledger, self if self.base is None else self.base, [2 * s for s in self.strides]
-        )
+        return self._view(self.shape, [2 * s for s in self.strides], np.empty(0, self.dtype).real.dtype)
 
     imag = real
 
