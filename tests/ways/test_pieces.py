@@ -107,7 +107,16 @@ FUNCTIONS: dict[str, Callable] = {
     "a black box, pushed": lambda x: PUSHED(x) ** 2,
 }
 """Functions of (B, 12)."""
+CONCATENATED: dict[str, Callable] = {
+    "concatenated, sorted": lambda x: np.sort(np.concatenate([np.sin(x), x]), 1)[: len(x)] ** 2,
+    "concatenated, summed up": lambda x: np.cumsum(np.concatenate([np.sin(x), x]), 1)[len(x) :] ** 2,
+    "concatenated, reshaped": lambda x: (
+        np.concatenate([np.sin(x), x]).reshape(-1, 4, 3).reshape(-1, 6, 2).reshape(-1, 12)[: len(x)] ** 2
+    ),
+    "concatenated, transformed": lambda x: np.fft.rfft(np.concatenate([np.sin(x), x]))[len(x) :].real ** 2,
+}
 functions = pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+concatenated = pytest.mark.parametrize("f", CONCATENATED.values(), ids=CONCATENATED)
 
 
 @functions
@@ -116,13 +125,34 @@ def test_a_piece_of_a_function_makes_no_more_of_a_larger_batch(f, mode):
     check_a_piece(lambda _: f, lambda batch: [random(batch, 12)], Options(mode=mode))
 
 
-@functions
+@concatenated
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_nor_does_one_of_samples_that_are_concatenated_along_their_axis(f, mode):
+    check_a_piece(lambda _: f, lambda batch: [random(batch, 12)], Options(mode=mode))
+
+
+@concatenated
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_no_square_of_the_batch_is_made_of_samples_that_are_concatenated(f, mode):
+    peaks = []
+    for batch in (FEW, MANY):
+        x = random(batch, 12)
+        tracemalloc.start()
+        J = mj.jacobian(f, mode=mode)(x)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        for i in (0, 5):
+            close(J[i], mj.jacobian(f)(x[i : i + 1])[0], 1e-12, 1e-12)
+    assert peaks[1] <= 2 * MANY / FEW * max(peaks[0], 100_000)
+
+
+@pytest.mark.parametrize("f", (FUNCTIONS | CONCATENATED).values(), ids=FUNCTIONS | CONCATENATED)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "mixed", "auto"])
 def test_pieces_are_together_what_is_made_at_once(f, mode):
     x = random(9, 12)
     free = mj.jacobian(f, mode=mode)(x)
     for bound in (least_bound(f, x, mode), 2 * least_bound(f, x, mode)):
-        close(mj.jacobian(f, mode=mode, max_bytes=bound)(x), free, 1e-12)
+        close(mj.jacobian(f, mode=mode, max_bytes=bound)(x), free, 1e-12, 1e-12)
 
 
 def least_bound(f: Callable, x: Any, mode: str) -> int:

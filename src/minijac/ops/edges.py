@@ -10,7 +10,7 @@ import numpy as np
 
 from ..algebra.block import Block
 from ..algebra.factors import Factor, Shape, aligned, conjugated, product, size_of, spread
-from ..algebra.labels import Axes, Axis, Digit, Label, Listed, labels_in, window
+from ..algebra.labels import Axes, Axis, Digit, Label, Listed, Window, labels_in, window
 from ..algebra.terms import Term
 from ..backend import array_of, on_host, value_of
 
@@ -214,6 +214,16 @@ class _Map(NamedTuple):
     conjugates: bool = False
     """Whether the function itself is one like ``B conj(x)``, or the adjoint of that."""
 
+    def within(self, k: int, axis: Axis) -> _Map | None:
+        """The map of the positions alone that an axis names, of the output's axis `k`, if it is a window."""
+        if len(axis) != 1 or type(axis[0]) is not Window or axis[0].label is None:
+            return None
+        label, _, offset, step = axis[0]
+        if self.linear.fewer is None or step != 1:
+            return self if self.linear.uniform else None
+        linear = self.linear.fewer(k, slice(offset, offset + label.size))  # type: ignore[union-attr]
+        return self._replace(function=linear.pull if self.backward else linear.push, linear=linear)
+
 
 def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> Block:
     """Apply a linear function along a block's output axes; labels stay where source and target share theirs."""
@@ -222,11 +232,22 @@ def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> B
     block = block.materialised([k for k in range(len(source)) if k not in passing])
     result = []
     for term in block.terms:
+        windows, here, out = dict[int, Any](), how, list(term.out)
+        for k in passing:  # what is zero outside of a window stays so
+            some = here.within(k if how.backward else passing[k], out[k])
+            if some is not None:
+                (windows[k],), here = out[k], some
+                out[k] = (windows[k].label,)
+        term = term.over(tuple(out), term.inp) if windows else term
         for k in passing:  # a label that stands twice would be one axis of the data for two of the array
             digits = [digit for axis in term.out for digit in axis]
             if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
-        result.append(_map_term(how, passing, target, shape, term, block))
+        mapped = _map_term(here, passing, target, shape, term, block)
+        out = list(mapped.out)
+        for k, digit in windows.items():
+            out[passing[k]] = (digit._replace(label=out[passing[k]][0]),)
+        result.append(mapped.over(tuple(out), mapped.inp))
     return Block(shape, block.inp_shape, result, block.one)
 
 

@@ -96,7 +96,8 @@ class Samples(Graph):
     @property
     def given_all(self) -> bool:
         """Whether maps, of those that were asked for, are given all samples."""
-        return any(edge.linear and type(edge) is Edge and i in self._places for (i, _), edge in self._edges.items())
+        maps = [edge.linear for (i, _), edge in self._edges.items() if type(edge) is Edge and i in self._places]
+        return any(linear is not None and not (linear.uniform or linear.fewer) for linear in maps)
 
     def _cut(self, i: int, k: int) -> Edge | None:
         node, place = self.nodes[i], self._places.get(i)
