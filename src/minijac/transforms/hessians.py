@@ -36,7 +36,7 @@ from ..ways.thorough import settled
 from .dask import chunkwise
 from .elementwise import shape_of_partials
 from .first import as_arguments, as_trees, jacobian, recorded, result_of
-from .pulled import Adjoints
+from .pulled import Adjoints, add_to
 from .second import forms_of, without_value
 
 __all__ = ["hessian", "value_and_hessian"]
@@ -57,13 +57,16 @@ def _may_be_summed(ready: Prepared, options: Options) -> bool:
 
 def _bent(graph: Graph) -> list[Node]:
     """The operations that have a second derivative."""
-    found = []
-    for i in graph.order:
-        node, operands = graph.nodes[i], graph.operands(i)
-        linear = node.op.flat or (isinstance(node.op, Multilinear) and len(operands) == 1)  # type: ignore[union-attr]
-        if not linear and not (isinstance(node.op, Elementwise) and shape_of_partials(node, operands)[0]):
-            found.append(node)
-    return found
+    found = graph.structure.found
+    if "bent" not in found:
+        found["bent"] = [i for i in graph.order if not _linear(graph.nodes[i], graph.operands(i))]
+    return [graph.nodes[i] for i in found["bent"]]
+
+
+def _linear(node: Node, operands: Sequence[tuple[int, int]]) -> bool:
+    if isinstance(node.op, Elementwise):
+        return shape_of_partials(node, operands)[0]
+    return node.op.flat or (isinstance(node.op, Multilinear) and len(operands) == 1)  # type: ignore[union-attr]
 
 
 def _is_less(ready: Prepared) -> bool:
@@ -102,7 +105,7 @@ def _summed(ready: Prepared) -> Blocks:
         own: dict[int, Block] = {}
         for k, p in operands:
             for n, block in first[p].items():
-                _add(own, n, graph.edge(i, k).after(block))
+                add_to(own, n, graph.edge(i, k).after(block))
         first[i] = own
         for _, p in operands:
             waiting[p] -= 1
@@ -139,9 +142,9 @@ def _add_form(
             both = half @ by_n
             x, y = _ranges(len(ends), len(by_m.inp_shape), len(by_n.inp_shape))
             if n <= m:
-                _add(total, (o, n, m), _over(both, ends, (*y, *x)))
+                add_to(total, (o, n, m), _over(both, ends, (*y, *x)))
             if n >= m and not same:
-                _add(total, (o, m, n), _over(both, ends, (*x, *y)))
+                add_to(total, (o, m, n), _over(both, ends, (*x, *y)))
 
 
 def _ranges(start: int, *lengths: int) -> Iterator[range]:
@@ -189,10 +192,6 @@ def _own_shape(ready: Prepared, n: int) -> tuple[int, ...]:
     """The shape of an input as one sample has it."""
     axis = ready.in_axes[n]
     return tuple(size for k, size in enumerate(ready.sources[n].shape) if k != axis)
-
-
-def _add(blocks: dict[Any, Block], key: Any, block: Block) -> None:
-    blocks[key] = blocks[key] + block if key in blocks else block
 
 
 # -- transformations ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..accumulation.graph import Graph
 from ..accumulation.seeds import unit
 from ..algebra.block import Block
 
-__all__ = ["Adjoints", "Pulled", "worth_pulling"]
+__all__ = ["Adjoints", "Pulled", "add_to", "worth_pulling"]
 
 
 def worth_pulling(graph: Graph, batch: int, indices: int) -> bool:
@@ -60,7 +60,7 @@ class Adjoints:
                 self._blocks[node] = blocks = {node: self._ends[node]} if node in self._ends else {}
                 for reader, k in readers:
                     for o, block in self._blocks[reader].items():
-                        _add(blocks, o, self._graph.edge(reader, k).before(block))
+                        add_to(blocks, o, self._graph.edge(reader, k).before(block))
 
 
 class Pulled:
@@ -75,8 +75,8 @@ class Pulled:
         """What node `i` adds to its operands' own coefficients."""
         for o, block in self._adjoints.pop(i, bool(added)).items():
             for index, own in added.items():
-                _add(self.found, (o, index), block.after(own))
+                add_to(self.found, (o, index), block.after(own))
 
 
-def _add(blocks: dict[Any, Block], key: Any, block: Block) -> None:
+def add_to(blocks: dict[Any, Block], key: Any, block: Block) -> None:
     blocks[key] = blocks[key] + block if key in blocks else block
