@@ -4,7 +4,7 @@ Between ``x`` and ``x[:, idx]`` entry e is at position ``idx[e]``: the block has
 ``idx[e]`` on the other, and no entry but those. Gathering, scaling and adding up at positions leaves it so, whatever
 lies between two of them (labels are replaced by picks). Where a pick meets another, or a window, the places that agree
 are listed (a join of two lists), and entries of one place are added up. A term whose entries are no fewer than a dense
-array's becomes that array, and so does one that goes on through what is no block.
+array's becomes that array, and so does one that goes on through what is no block, unless each place is listed, once.
 
 Arrays of positions are NumPy's. Those on a device are read where they pick samples; there otherwise, and where a
 program computes them, maps by positions stay maps.
@@ -89,6 +89,16 @@ class Pick(Listed):
         at = combined([as_pick(digit) for digit in axis], mine).reshape(_sizes(mine))
         out = (*term.out[:k], picked(at, mine, axis_size(axis)), *term.out[k + 1 :])
         return term.over(out, term.inp)
+
+    def named(self, term: Term, k: int) -> Term | None:
+        (label, *others), counts = self.axes, np.bincount(self.array.reshape(-1), minlength=self.size)
+        if others or (counts != 1).any():
+            return None
+        new = Label(self.size)
+        listing = Listing({label: np.argsort(self.array)}, (new,))
+        out, inp = listing.in_axes(term.out), listing.in_axes(term.inp)
+        factors = tuple([listing.in_factor(factor) for factor in term.factors])
+        return Term((*out[:k], (new,), *out[k + 1 :]), inp, factors, term.scale, term.conj)
 
     def without_ones(self) -> Axis:
         axes = tuple(label for label in self.axes if label.size != 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -257,3 +258,47 @@ def test_picked_samples_under_compile_where_positions_are_captured():
 
 def test_the_tape_says_where_samples_were_picked():
     assert "picked" in str(mj.trace(rows_by_mask, X))
+
+
+WITHIN = {
+    "all": (np.array([2, 0, 3, 1]), np.array([1, 3, 0, 2])),
+    "some": (np.array([3, 1]), None),
+    "mask": (np.array([True, False, True, True]), None),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x: np.cumsum(x, 1),
+        lambda x: np.sort(x, 1),
+        lambda x: np.linalg.solve(4.0 * np.eye(3) + x[:, :, None] * np.cos(x)[:, None, :], np.sin(x)[:, :, None])[
+            ..., 0
+        ],
+    ],
+)
+def test_samples_picked_behind_what_is_no_block_stay_apart(name, op):
+    """Backward, the positions stand on an axis that a linear map lets pass: there they become a label of their own."""
+    at, back = WITHIN[name]
+
+    def squared(y):
+        if back is not None:
+            return (y[at] ** 2)[back]
+        z = y.copy()
+        z[at] = y[at] ** 2
+        return z
+
+    def f(x, squared=squared):
+        y = op(squared(x) * x)
+        return (squared(y) * y).sum(1)
+
+    x = random(4, 3, seed=3) ** 2 + 0.5
+    J, H = (T(f, mode="forward")(x) for T in (mj.jacobian, mj.hessian))
+    for k in range(len(x)):  # alone: a sample that is picked, or not
+        alone = partial(f, squared=np.square if k in np.arange(4)[at] else np.positive)
+        close(J[k], mj.jacobian(alone)(x[k : k + 1])[0], 1e-12, 1e-12)
+        close(H[k], mj.hessian(alone)(x[k : k + 1])[0], 1e-12, 1e-12)
+    for mode in ("reverse", "auto"):
+        close(mj.jacobian(f, mode=mode)(x), J, 1e-11, 1e-11)
+        close(mj.hessian(f, mode=mode)(x), H, 1e-11, 1e-11)

@@ -61,6 +61,9 @@ class Listed:
     """``(term, unit) -> Term``: the term with a label for each listed digit, dense along it."""
     merged: Any
     """``(term, k) -> Term``: the term with output axis `k` as one listed digit."""
+    named: Any
+    """``(term, k) -> Term``: the term with a label as output axis `k`, which this digit is, if it lists each position
+    once; else None."""
     without_ones: Any
     """``() -> Axis``: labels of size one gone."""
 

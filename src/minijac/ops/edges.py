@@ -239,7 +239,11 @@ def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> B
                 (windows[k],), here = out[k], some
                 out[k] = (windows[k].label,)
         term = term.over(tuple(out), term.inp) if windows else term
-        for k in passing:  # a label that stands twice would be one axis of the data for two of the array
+        for k in passing:
+            digit = term.out[k][0] if len(term.out[k]) == 1 else None
+            if isinstance(digit, Listed):
+                term = digit.named(term, k) or term
+            # a label that stands twice would be one axis of the data for two of the array
             digits = [digit for axis in term.out for digit in axis]
             if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
