@@ -412,8 +412,8 @@ def test_second_derivatives_by_each_input_alone_take_no_pairs_of_them(monkeypatc
         found = REAL(library, function, like)
         return lambda a: seen.append(np.shape(a)) or found(a)
 
-    REAL = scipy_ops._scipy
-    monkeypatch.setattr(scipy_ops, "_scipy", counted)
+    REAL = scipy_ops.of_scipy
+    monkeypatch.setattr(scipy_ops, "of_scipy", counted)
     B, n = 3, 3
     x = np.eye(n) + 0.1 * RNG.normal(size=(B, n, n))
     f = getattr(mj.scipy.linalg, name)

@@ -13,9 +13,11 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ...algebra.labels import Axes, Axis, Label, labels_in
 from ...ops.edges import Part
+from ...strides import View
 from ..ir import Instruction, Program, Value
 
 __all__ = ["Region", "Rows", "stages", "tile_program"]
@@ -222,14 +224,12 @@ def _gathered(program: Program, steps: list[Instruction | Tiled], batch: int) ->
 
 def _without_views(steps: list[Tiled], values: Sequence[Value]) -> tuple[list[Tiled], list[Instruction]]:
     """The steps of a region, and those at its end that only show its results otherwise: no tile need copy for them."""
-    shown: dict[int, Any] = {}
+    shown: dict[int, View] = {}
     for item in steps:
         step = item.step
         if step.op.view and values[step.out].size == values[step.args[0]].size:
-            base = shown.get(step.args[0])
-            base = np.empty(values[step.args[0]].shape, values[step.args[0]].dtype) if base is None else base
-            view = step.op.value(base, **step.params)
-            if np.may_share_memory(view, base):
+            view = _seen(step, shown.get(step.args[0]) or View.whole(values[step.args[0]].shape), values)
+            if view is not None:
                 shown[step.out] = view
     read: set[int] = set()
     inside, views = list[Tiled](), list[Instruction]()
@@ -240,6 +240,16 @@ def _without_views(steps: list[Tiled], values: Sequence[Value]) -> tuple[list[Ti
             inside.append(item)
             read.update(item.step.args)
     return inside[::-1], views[::-1]
+
+
+def _seen(step: Instruction, view: View, values: Sequence[Value]) -> View | None:
+    """What an operation shows of a view; None where it copies it."""
+    if step.op.strided is not None:
+        found: View | None = step.op.strided(view, values[step.out].shape, **step.params)
+        return found
+    outline = as_strided(np.empty((), np.int8), view.shape, view.strides)  # nobody reads what it stands for
+    shown = step.op.value(outline, **step.params)
+    return View(shown.shape, shown.strides)
 
 
 def _region(program: Program, steps: list[Tiled], batch: int) -> Region:
