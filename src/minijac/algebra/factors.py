@@ -206,9 +206,6 @@ def _pair(a: Factor, b: Factor, keep: Collection[Label], needed: Collection[Labe
     if not summed:
         labels = a.axes + tuple(label for label in b.axes if label not in a.axes)
         order = tuple(sorted(labels, key=lambda label: (label not in keep, label is not first)))
-        own = order[: sum(map(keep.__contains__, order))]
-        if labels[len(labels) - len(own) :] == own and own and not {*own}.intersection(needed):
-            order = labels  # all to be summed comes first, which the next matmul takes as well
         return Factor(aligned(a, order) * aligned(b, order), order)
     batch = [label for label in a.axes if label in b.axes and kept(label)]
     rows = [label for label in a.axes if label not in b.axes]

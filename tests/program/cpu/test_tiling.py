@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from compiled import same
 import minijac as mj
 from minijac.program.cpu import executor, fusion, regions, tiling
 from minijac.program.cpu.tiling import Region, stages
-from minijac.program.ir import interpreted
 
 pytest.importorskip("torch")
 import fuzz
@@ -125,7 +123,7 @@ def test_weight_gradients_are_summed_over_tiles(monkeypatch, size):
 
 
 def test_the_step_of_a_loss_on_a_jacobian():
-    """Nothing large is computed twice, in another order of its entries, nor copied to be shown transposed."""
+    """Nothing large is copied to be shown transposed, and no product has a single column."""
     rng = np.random.default_rng(0)
     x, *weights = (rng.normal(size=shape) for shape in ((64, 16), (16, 64), (64, 64), (64, 8)))
 
@@ -137,16 +135,6 @@ def test_the_step_of_a_loss_on_a_jacobian():
     same(compiled(*weights), f(*weights), rtol=1e-10)
     program = compiled.program(*weights)
     assert all(len(program.values[step.out].shape) == 2 for step in program.instructions if step.op.name == "matmul")
-    large = []
-
-    def carried_out(op, args, params):
-        y = op.value(*args, **params)
-        if not op.view and y.size >= 64 * 64 * 8:
-            large.append(np.sort(y, None))
-        return y
-
-    interpreted(program, weights, carried_out)
-    assert all(np.abs(a - b).max() > 1e-3 for a, b in combinations(large, 2)) and len(large) > 4
     views = {step.out for step in program.instructions if step.op.view}
     for region in regions_of(compiled, *weights):
         assert views.isdisjoint({n for n, _ in region.outs}.difference(*(own.step.args for own in region.steps)))
