@@ -140,6 +140,15 @@ def test_the_step_of_a_loss_on_a_jacobian():
         assert views.isdisjoint({n for n, _ in region.outs}.difference(*(own.step.args for own in region.steps)))
 
 
+def test_a_networks_jacobian_is_cut_by_samples_and_is_one_region():
+    rng = np.random.default_rng(0)
+    U, V, W = (rng.normal(size=shape).astype(np.float32) for shape in ((32, 256), (256, 256), (256, 32)))
+    compiled = mj.compile(mj.jacobian(lambda x: np.tanh(np.tanh(x @ U) @ V) @ W))
+    (region,) = regions_of(compiled, rng.normal(size=(256, 32)).astype(np.float32))
+    assert region.batch == 256
+    assert sum(item.step.op.name == "matmul" for item in region.steps) == 4
+
+
 def test_samples_along_another_axis():
     rng = np.random.default_rng(0)
     W = rng.normal(size=(H, D))
