@@ -25,8 +25,8 @@ from .lines import user_line
 __all__ = [
     "PLAIN", "REAL", "Wrapped", "array_of", "astype", "at_home", "carried_out", "check_operand", "check_real",
     "cupy_of", "fingerprint", "holds_array", "is_array", "is_complex", "is_sparse", "lacking", "module_of",
-    "namespace", "of_scipy", "on_host", "placed", "scatter_add", "shape_of", "special", "taken_home", "to_host",
-    "value_of", "zeros",
+    "namespace", "of_scipy", "on_gpu", "on_host", "placed", "scatter_add", "shape_of", "special", "taken_home",
+    "to_host", "value_of", "zeros",
 ]  # fmt: skip
 
 
@@ -114,6 +114,11 @@ def is_array(x: Any) -> bool:
         return True
     cupy = _cupy()
     return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def on_gpu(x: Any) -> bool:
+    """Whether `x` is a plain array of CuPy's."""
+    return is_array(x) and not isinstance(x, _HOST)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:

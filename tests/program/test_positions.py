@@ -77,9 +77,9 @@ def test_an_integer_argument_looks_up_a_table(t):
     agrees(mj.jacobian(f, batch_axis=(0, None)), (X, t), (X, t + 0), (OTHER, 3 - t))
 
 
-def test_a_plain_table_indexed_by_an_argument_says_how_to_write_it():
+def test_a_plain_table_indexed_by_positions_of_arguments_says_how_to_write_it():
     with pytest.raises(mj.TraceError, match=r"minijac\.numpy\.take\(table, t\)"):
-        mj.compile(lambda t: KNOTS[t])(2)
+        mj.compile(lambda x: KNOTS[np.argmax(x)])(X)
 
 
 def test_integers_that_hold_samples_look_up_tables_as_they_are():

@@ -136,7 +136,8 @@ class Picked(Traced):
     def _refuse(self, what: str) -> Any:
         raise _refused(what, "this asks for the entries themselves")
 
-    _plain = _refuse
+    def _plain(self, what: str, positions: bool = False) -> Any:
+        return self._refuse(what)
 
     def __bool__(self) -> bool:
         return self._refuse("a decision (if, while, and, or)")

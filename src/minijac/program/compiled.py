@@ -60,9 +60,11 @@ class Compiled:
         self._bound: dict[int, tuple[Any, Compiled]] = {}
         self._maxsize, self._tf32, self._often = maxsize, tf32, often
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
+        self._chosen: OrderedDict[Any, list[int]] = OrderedDict()
+        """By signature: the arguments whose numbers are part of it."""
         self._lock = threading.RLock()
         self._hits = self._misses = self._changed = 0
-        self._warned = False
+        self._warned = self._warned_of_chosen = False
         update_wrapper(self, fn, updated=())  # not its attributes, which may have our names
 
     def __reduce__(self) -> Any:
@@ -95,10 +97,10 @@ class Compiled:
         if found is None:  # under another transformation the function is what it is
             return self._fn(*map(unmarked, args), **{name: unmarked(x) for name, x in kwargs.items()})
         signature, arguments = found
-        entry = self._entries.get(signature)
+        entry = self._entries.get(self._key(signature, arguments) if self._chosen else signature)
         if entry is None:
             try:
-                entry = self._recorded(signature, args, kwargs)
+                entry = self._recorded(found, args, kwargs)
             except Foreign:
                 return self._fn(*map(unmarked, args), **{name: unmarked(x) for name, x in kwargs.items()})
         else:
@@ -111,33 +113,62 @@ class Compiled:
                 self._hits += 1
             else:
                 self._note_change(entry)
-                entry = self._recorded(signature, args, kwargs, stale, entry)
+                entry = self._recorded(found, args, kwargs, stale, entry)
         return entry([*arguments, *(same[0].read() for same in entry.lifted)] if entry.lifted else arguments)
 
+    def _key(self, signature: Any, arguments: Sequence[Any]) -> Any:
+        """Where the program is: a signature, and numbers of arguments that it was made for."""
+        chosen = self._chosen.get(signature)
+        return (signature, *[_content(arguments[k]) for k in chosen]) if chosen else signature
+
     def _recorded(
-        self, signature: Any, args: Any, kwargs: Any, lifted: Sequence[Held] = (), stale: Entry | None = None
+        self,
+        found: tuple[Any, Sequence[Any]],
+        args: Any,
+        kwargs: Any,
+        lifted: Sequence[Held] = (),
+        stale: Entry | None = None,
     ) -> Entry:
         """A new entry, in place of a stale one; `lifted` are arrays under names that were bound anew: inputs."""
-        found = held(self._fn)
-        drawn = drawn_from(found)
+        reached = held(self._fn)
+        drawn = drawn_from(reached)
         how = How(often=self._often, tf32=self._tf32)
         with unseeded() as made:
-            entry = record(self._fn, args, kwargs, how, found, lifted)  # the user's code runs: no lock is held
+            entry = record(self._fn, args, kwargs, how, reached, lifted)  # the user's code runs: no lock is held
         if drawn() or made:
             raise TraceError(
                 f"compile: {self._name} drew random numbers, which would be the same in every call. Expected them as "
                 "arguments: draw outside, `f(x, noise)`, or leave the function uncompiled."
             )
         with self._lock:
-            now = self._entries.get(signature)
+            if entry.chosen:
+                self._choose(found[0], entry, stale is None)
+            key = self._key(*found)
+            now = self._entries.get(key)
             if now is not None and now is not stale:  # another thread was faster
                 return now
             self._misses += 1
-            self._entries[signature] = entry
+            self._entries[key] = entry
             if len(self._entries) > self._maxsize:
                 self._entries.popitem(last=False)
                 self._warn_of_many()
         return entry
+
+    def _choose(self, signature: Any, entry: Entry, anew: bool) -> None:
+        """Make numbers of arguments part of a signature; warn, once, where they alone make for one more program."""
+        before = self._chosen.get(signature, [])
+        self._chosen[signature] = sorted({*entry.chosen, *before})
+        if len(self._chosen) > self._maxsize:
+            self._chosen.popitem(last=False)
+        if before and anew and not self._warned_of_chosen:
+            self._warned_of_chosen = True
+            warnings.warn(
+                f"compile: {self._name} reads the numbers of an integer argument at {entry.chosen_at}, as `table[t]` "
+                "does where `table` is a plain array: it is recorded again for each content. For one program look up "
+                "positions by minijac.numpy.take(table, t); put sizes into static_argnames.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def _warn_of_many(self) -> None:
         if not self._warned:
@@ -185,7 +216,7 @@ class Compiled:
         found = _signature(args, kwargs)
         if found is None:
             raise InputError(f"{name}: expected plain arrays and numbers as arguments, got a traced value.")
-        return self._entries.get(found[0]) or self._recorded(found[0], args, kwargs)
+        return self._entries.get(self._key(*found)) or self._recorded(found, args, kwargs)
 
     def gpu_info(self, *args: Any, **kwargs: Any) -> Any:
         """How the program for these arguments, CuPy's arrays, is carried out: launches, memory, whether it is captured.
@@ -205,6 +236,7 @@ class Compiled:
         """Forget all programs and their buffers."""
         with self._lock:
             self._entries.clear()
+            self._chosen.clear()
             self._hits = self._misses = 0
 
     def buffer_bytes(self) -> int:
@@ -258,6 +290,11 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Sequ
     return tuple(key), arguments
 
 
+def _content(x: Any) -> Any:
+    """An argument's numbers, where a signature says its shape and dtype."""
+    return x.tobytes() if isinstance(x, ndarray | np.generic) else x
+
+
 def _remedy(x: Any) -> str:
     """What to do with an argument that is none."""
     if kind_of(x).startswith("dask."):
@@ -286,7 +323,9 @@ def compile(
     """`fn`, recorded on the first call for each signature and replayed after.
 
     A signature is the tree of the arguments, shapes and dtypes of the arrays, and the values of bools, strings and
-    None. Arrays and Python numbers are inputs. Arrays that `fn` captures are read at replay, so writes to them in place
+    None; and the numbers of integer arguments that Python or NumPy looks something plain up by, as in `table[t]` of a
+    plain array, with a RuntimeWarning where those are others: write ``minijac.numpy.take(table, t)``. Arrays and Python
+    numbers are inputs else. Arrays that `fn` captures are read at replay, so writes to them in place
     are seen, and so is a global, a closure's variable or an attribute that is bound to another array: it becomes an
     input, once. A captured index, mask or sparse matrix that was written, or bound anew, is recorded with again, and so
     are numbers, flags, strings and functions that the code names and that are others now. What Python or NumPy computes

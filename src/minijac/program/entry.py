@@ -12,7 +12,7 @@ import numpy as np
 import optree
 
 from ..arguments import DATA, flatten
-from ..backend import is_array
+from ..backend import is_array, on_gpu
 from ..errors import InputError
 from ..foreign import kind_of, remedy_for
 from ..memo import uncollected
@@ -24,7 +24,7 @@ from .ir import Program, carried_out, interpreted, without_dead_code
 from .loops import LOOP
 from .methods import Static, unmarked
 from .passes.simplify import optimised
-from .record import Foreign, Recorder, Symbol, is_number, on_gpu, whole
+from .record import Foreign, Recorder, Symbol, is_number, whole
 
 __all__ = ["Entry", "How", "record", "recorded_in", "run_recorded"]
 
@@ -46,8 +46,8 @@ class Entry:
     """One signature's program, and executors for as many threads as have called it at once."""
 
     __slots__ = (
-        "_program", "arrays", "device", "executors", "fresh", "lifted", "loops", "often", "other", "parts", "plain",
-        "recorded", "shaping", "sizes", "tf32", "tree", "watched",
+        "_program", "arrays", "chosen", "chosen_at", "device", "executors", "fresh", "lifted", "loops", "often",
+        "other", "parts", "plain", "recorded", "shaping", "sizes", "tf32", "tree", "watched",
     )  # fmt: skip
 
     def __init__(self, recorded: Program, tree: Any, parts: Any, how: How, device: int | None, loops: bool) -> None:
@@ -60,6 +60,10 @@ class Entry:
         """Arrays whose names were bound anew before: inputs behind the arguments, each under all its names."""
         self.arrays: list[int] = []
         """Results that are arrays without axes, where the program has numbers."""
+        self.chosen: list[int] = []
+        """Arguments whose numbers say what the program does: positions in plain arrays."""
+        self.chosen_at = ""
+        """The user's line that first asked for some."""
         self.shaping: list[Held] = []
         """Arrays that say what the program does, with copies of what they held."""
         self.other: Held | None = None
@@ -189,7 +193,8 @@ def record(
 ) -> Entry:
     """Run `fn` once on symbols, and make a program of what it did.
 
-    `found` is what it reaches by name, which is watched if it is given; `lifted` become inputs.
+    `found` is what it reaches by name: it is watched, if it is given, and the program may be made for the numbers of
+    integer arguments. `lifted` become inputs.
     """
     leaves, tree = flatten((args, kwargs))
     with next((leaf.device for leaf in leaves if on_gpu(leaf)), nullcontext()), uncollected():
@@ -197,7 +202,8 @@ def record(
         for read, *_ in lifted:
             array = read()
             groups.setdefault(id(array), []).append(Held(read, array))
-        entry, captured, shaping = _recorded(fn, leaves, tree, how, [same[0].value for same in groups.values()])
+        behind = [same[0].value for same in groups.values()]
+        entry, captured, shaping = _recorded(fn, leaves, tree, how, behind, found is not None)
         entry.lifted = list(groups.values())
         entry.watched = list(_watched(fn, found, captured, groups.keys(), shaping)) if found is not None else []
         for known, content in shaping:
@@ -277,9 +283,9 @@ def _watched(
 
 
 def _recorded(
-    fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How, lifted: Sequence[Any]
+    fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, how: How, lifted: Sequence[Any], choosing: bool
 ) -> tuple[Entry, set[int], list[tuple[Any, Any]]]:
-    recorder = Recorder(postpones=not how.plain)
+    recorder = Recorder(not how.plain, choosing)
     symbols = [
         unmarked(leaf) if isinstance(leaf, bool | str | np.bool_ | Static) else recorder.input(leaf) for leaf in leaves
     ]
@@ -292,12 +298,15 @@ def _recorded(
         numbers = tuple([_output(recorder, y) for y in arrays])
         without_axes = [k for k, y in enumerate(arrays) if isinstance(y, Symbol) and _is_array(y)]
         recorder.check_captured()
-        captured, shaping = recorder.captured_ids(), recorder.shaping
+        captured, shaping, chosen = recorder.captured_ids(), recorder.shaping, recorder.chosen
     program = recorder.recorded(inputs, numbers)
     device = _device(recorder)
     alone = len(arrays) == len(leaves) and all(a is b for a, b in zip(arrays, leaves, strict=True))
     loops = not how.plain and not recorder.bounded
     entry = Entry(program.verify(), output_tree, None if alone else parts, how, device, loops)
+    if chosen is not None and chosen.known:
+        entry.chosen_at = chosen.line
+        entry.chosen = [k for k, n in enumerate(inputs[: len(inputs) - len(behind)]) if n in chosen.known]
     entry.arrays = [k for k in without_axes if program.values[numbers[k]].number is not None]
     return entry, captured, shaping
 

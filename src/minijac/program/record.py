@@ -5,14 +5,14 @@ from __future__ import annotations
 import operator
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from ..backend import check_operand, is_array
+from ..backend import check_operand, on_gpu
 from ..errors import MutationError, TraceError
 from ..lines import user_line
 from ..numpy.handles import kinds
@@ -22,6 +22,7 @@ from ..ops.scalars import SCALARS
 from ..tape.op import Op
 from ..tape.trace import Trace
 from ..tape.traced import FIXED, Indexable, Traced
+from .chosen import Chosen
 from .ir import Instruction, Program, Value
 from .loops import LOOP, PICK, SEVERAL, Loop
 from .standing import Standing
@@ -31,14 +32,8 @@ __all__ = [
     "Recorder",
     "Symbol",
     "is_number",
-    "on_gpu",
     "whole",
 ]
-
-
-def on_gpu(x: Any) -> bool:
-    """Whether `x` is a plain array of CuPy's."""
-    return is_array(x) and not isinstance(x, np.ndarray | np.generic)
 
 
 def is_number(value: Any) -> bool:
@@ -177,15 +172,17 @@ class Recorder(Trace):
     """The trace of a program. Other traces inside it tell it of the arrays that they capture."""
 
     __slots__ = (
-        "_captured", "_numbers", "_replaced", "arrays", "bounded", "given", "instructions", "shaping", "standing",
-        "values",
+        "_captured", "_numbers", "_replaced", "arrays", "bounded", "chosen", "given", "instructions",
+        "shaping", "standing", "values",
     )  # fmt: skip
 
-    def __init__(self, postpones: bool = False) -> None:
+    def __init__(self, postpones: bool = False, choosing: bool = False) -> None:
+        """`choosing`: whether the program may be made for the numbers of integer arguments."""
         super().__init__()
         self.standing = Standing(postpones)
         self.given: dict[int, Any] = {}
         """Its inputs, by number."""
+        self.chosen = Chosen() if choosing else None
         self.program = self
         self.values: list[Value] = []
         self.instructions: list[Instruction] = []
@@ -256,6 +253,9 @@ class Recorder(Trace):
             self.looked_at(value.content)
         return value.content if value.kind in ("captured", "constant") else None
 
+    def made_for(self, x: Traced) -> Any:
+        return self.chosen.numbers(self, x.index) if self.chosen is not None and self.open else None
+
     def maker(self, n: int) -> Instruction | None:
         """The instruction that computes a value: they are numbered in turn."""
         k = bisect_left(self.instructions, n, key=attrgetter("out"))
@@ -295,6 +295,11 @@ class Recorder(Trace):
             found[0].link = FIXED
             self._captured[id(array)] = found
         return found[0]
+
+    def look_at(self, held: Mapping[int, Any]) -> None:
+        """The same of values that stand for captured arrays, by their numbers."""
+        for n in held.keys() & {symbol.index for symbol, *_ in self._captured.values()}:
+            self.looked_at(held[n])
 
     def looked_at(self, array: Any) -> None:
         """Keep in mind an array whose numbers the program is made for."""

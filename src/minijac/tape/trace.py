@@ -99,6 +99,10 @@ class Trace:
         """The plain array of a constant of this trace; None for other values."""
         return x.value if x.index < 0 else None
 
+    def made_for(self, x: Traced) -> Any:
+        """The numbers of positions, for which a program being recorded is then made; None where it may not be."""
+        return None
+
     def shown(self, value: Any) -> Any:
         """What a value of this trace holds, in the order that it has."""
         return value

@@ -199,11 +199,16 @@ class Traced(Wrapped, Shaped, np.lib.mixins.NDArrayOperatorsMixin):
         return self.fresh()
 
     # -- what would lose the derivative --------------------------------------------------------------------------------
-    def _plain(self, what: str) -> Any:
+    def _plain(self, what: str, positions: bool = False) -> Any:
         """The numbers of a constant, and integers, which have no derivative; of others none."""
         known = self.home.known(self)
-        if known is None and self.dtype.kind in "iub" and not isinstance(value_of(self), Wrapped):
-            known = value_of(self)
+        if known is None and self.dtype.kind in "iub":
+            value = value_of(self)
+            if not isinstance(value, Wrapped):
+                known = value
+            elif isinstance(value, Traced):  # of a program
+                known = value.home.made_for(value) if positions else None
+                return value._refuse(what) if known is None else known
         if known is not None:
             return known
         called = scipy_call()
@@ -221,12 +226,14 @@ class Traced(Wrapped, Shaped, np.lib.mixins.NDArrayOperatorsMixin):
     __float__ = _converted("float(x)", float)
     __int__ = _converted("int(x)", int)
     __complex__ = _converted("complex(x)", complex)
-    __index__ = _converted("operator.index(x)", operator.index)
+
+    def __index__(self) -> int:
+        return operator.index(self._plain("operator.index(x)", positions=True))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if left_by_sparse(sys._getframe(1)):
             return np.fromiter([self], object).reshape(())
-        return np.array(self._plain("np.asarray(x)"), dtype)
+        return np.array(self._plain("np.asarray(x)", positions=True), dtype)
 
     item = _converted("x.item()", lambda array, *index: array.item(*index))
     tolist = _converted("x.tolist()", lambda array: array.tolist())
