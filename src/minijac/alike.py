@@ -17,15 +17,16 @@ __all__ = ["rows_of"]
 
 def rows_of(nodes: Sequence[Node]) -> tuple[Any, ...]:
     """What the nodes of a tape are, equal for tapes that are alike. Of numbers among the operands the type counts."""
-    rows = []
+    rows: list[Any] = []  # one behind the other: each begins with an operation
     for node in nodes:
         parents, out = node.parents, node.out
-        row: tuple[Any, ...] = node.op, parents, out.shape, out.dtype
+        rows += node.op, parents, out.shape, out.dtype
         if -1 in parents:
             for arg, p in zip(node.args, parents, strict=True):
                 if p < 0:
-                    row += (arg.shape, arg.dtype) if type(arg) is ndarray else _described(arg)
-        rows.append((*row, *_frozen(node.params.values(), {})) if node.params else row)
+                    rows += (arg.shape, arg.dtype) if type(arg) is ndarray else _described(arg)
+        if node.params:
+            rows.append(_frozen(node.params.values(), {}))
     return tuple(rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def caller(depth: int = 2) -> Line | None:
     All operations that one call of another library's takes have its line, which is found once.
     """
     known = WHOLE.line
-    if isinstance(known, Line):
+    if type(known) is Line:
         return known
     frame: Any = sys._getframe(depth)
     function: str | None = None
@@ -87,24 +88,29 @@ def caller(depth: int = 2) -> Line | None:
     while frame is not None:
         code = frame.f_code
         kind = _KINDS[code.co_filename]
-        if kind is _PUBLIC_HERE:
-            function = code.co_name
+        if kind is _BELOW:
+            pass
         elif kind is _USERS:
             found = code, frame.f_lasti, function
             break
-        elif kind is _PACKAGES:
+        elif kind is _PUBLIC_HERE:
+            function = code.co_name
+        else:
             found = found or (code, frame.f_lasti, function)
             if module is None and MODULES and code is MODULES[0]:
                 module = frame.f_locals["self"]
         frame = frame.f_back
     if found is None:
         return None
-    line = Line(found[0], found[1], known or found[2], module)
+    code, instruction, function = found
+    line = _made(Line, (code, instruction, known or function, module))
     if known is not None:
         WHOLE.line = line
     return line
 
 
+_made: Callable[..., Line] = tuple.__new__
+"""A named tuple of a tuple: sooner made than of arguments, and every operation has one."""
 _USERS, _BELOW, _PUBLIC_HERE, _PACKAGES = "the user's", "minijac's or NumPy's", "of public functions", "a package's"
 
 

@@ -27,6 +27,8 @@ class Memo(Generic[V]):
     def __init__(self, most: int) -> None:
         self.most = most
         self._found: OrderedDict[Hashable, V] = OrderedDict()
+        self._last: V | None = None
+        """The value that was used last."""
         self._lock = threading.Lock()
         self._all.append(self)  # type: ignore[arg-type]
 
@@ -34,8 +36,9 @@ class Memo(Generic[V]):
         """The value of a key, which counts as used now; None where there is none."""
         with self._lock:
             value = self._found.get(key)
-            if value is not None:
+            if value is not None and value is not self._last:  # else it takes a hash and a comparison for nothing
                 self._found.move_to_end(key)
+                self._last = value
             return value
 
     def get(self, key: Hashable, find: Callable[[], V]) -> V:
@@ -47,6 +50,7 @@ class Memo(Generic[V]):
         with self._lock:
             self._found[key] = value
             self._found.move_to_end(key)
+            self._last = value
             if len(self._found) > self.most:
                 self._found.popitem(last=False)
         return value
@@ -59,6 +63,7 @@ class Memo(Generic[V]):
     def clear(self) -> None:
         with self._lock:
             self._found.clear()
+            self._last = None
 
     @classmethod
     def clear_all(cls) -> None:

@@ -155,10 +155,11 @@ class Trace:
             return out
         if not recorded:
             return out if isinstance(out, Traced) else self.constant(out)
-        self.nodes.append(Node(op, tuple(parents), operands, params, out, caller(3)))
+        nodes = self.nodes
+        nodes.append(Node(op, tuple(parents), operands, params, out, caller(3)))
         if slopes is not None:
-            self.nodes[-1].slopes = slopes
-        return traced(self, len(self.nodes) - 1, out)
+            nodes[-1].slopes = slopes
+        return traced(self, len(nodes) - 1, out)
 
     def held(self, array: Any) -> Any:
         """A captured array as it is now, whatever is written to it later: derivatives are taken after the function ran.
