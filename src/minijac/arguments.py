@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
+from itertools import islice
 from math import inf
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
@@ -210,6 +211,12 @@ LEAF = optree.tree_structure(0, namespace="minijac")
 def unflatten(tree: Any, leaves: Sequence[Any]) -> Any:
     """The pytree of a structure with these leaves."""
     return leaves[0] if tree is LEAF else optree.tree_unflatten(tree, leaves)
+
+
+def regrouped(leaves: Sequence[Any], trees: Sequence[Any]) -> tuple[Any, ...]:
+    """The pytrees of several structures with these leaves, one after the other."""
+    rest = iter(leaves)
+    return tuple([unflatten(tree, list(islice(rest, tree.num_leaves))) for tree in trees])
 
 
 def argument_positions(

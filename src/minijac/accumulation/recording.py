@@ -55,6 +55,10 @@ class Recorded(NamedTuple):
         """What the function returned, a copy for the caller."""
         return unflatten(self.tree, [_owned(y) for y in self.outputs])
 
+    def told(self, has_aux: bool) -> Any:
+        """What is returned beside a derivative: the value, or ``(value, aux)``."""
+        return (self.value, self.aux) if has_aux else self.value
+
 
 def run_on_tape(
     f: Callable[..., Any],

@@ -15,7 +15,7 @@ from ..algebra.labels import Label, window
 from ..algebra.terms import Term
 from ..backend import namespace
 
-__all__ = ["Range", "seeds", "shared", "unit", "unshared"]
+__all__ = ["Range", "seeds", "shared", "unit", "unshared", "without_axis"]
 
 
 def unit(sources: Sequence[Any], outputs: Sequence[Any]) -> Any:
@@ -39,7 +39,7 @@ def seeds(
         if samples is None or batch_axis is None:
             yield Block.identity(shape, one)
             return
-        chunk_size = max(prod(n for k, n in enumerate(shape) if k != batch_axis), 1)
+        chunk_size = max(prod(without_axis(shape, batch_axis)), 1)
     windows: list[list[tuple[int, int]]] = []
     budget = chunk_size
     for k in range(len(shape) - 1, -1, -1):  # whole axes from the right while they fit, then parts, then single ones
@@ -61,14 +61,15 @@ def seeds(
         yield Block(shape, shape, [Term(axes, axes)], one)
 
 
+def without_axis(shape: Any, axis: int | None) -> Any:
+    """A shape, or the axes of a term, as one sample has them, where `axis` is that of the samples."""
+    return shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
+
+
 def shared(seed: Block, batch_axis: int) -> Block:
     """A seed of all samples at once, without their axis: where they do not mix, each gets its own derivative."""
-
-    def without(shape: Any) -> Any:
-        return (*shape[:batch_axis], *shape[batch_axis + 1 :])
-
-    terms = [term.over(term.out, without(term.inp)) for term in seed.terms]
-    return Block(seed.out_shape, without(seed.inp_shape), terms, seed.one)
+    terms = [term.over(term.out, without_axis(term.inp, batch_axis)) for term in seed.terms]
+    return Block(seed.out_shape, without_axis(seed.inp_shape, batch_axis), terms, seed.one)
 
 
 def unshared(block: Block, out_axis: int, batch_axis: int, batch: int) -> Block:

@@ -1,4 +1,4 @@
-"""Higher partial derivatives of elementwise operations, from the declared ones; and which families have none."""
+"""Higher partial derivatives of elementwise operations, from the declared ones; and which are constant."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from ..tape.trace import Node, Trace
 from ..tape.traced import Traced
 
 __all__ = ["Partials", "Scaled", "shape_of_partials"]
-
-"""Families that are linear in each operand, or locally so, without products between operands."""
 
 
 class Scaled(NamedTuple):

@@ -21,6 +21,7 @@ from ..arguments import (
     flatten,
     known_calls,
     known_options,
+    regrouped,
     some_primals,
     unflatten,
 )
@@ -88,7 +89,7 @@ def value_and_jacobian(
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
         ready = recorded(f, args, kwargs, options)
         result = result_of(ready, args, options)
-        return ((ready.run.value, ready.run.aux) if has_aux else ready.run.value), result
+        return ready.run.told(has_aux), result
 
     return with_jacobian
 
@@ -207,20 +208,13 @@ def assembled(ready: Prepared, options: Options) -> list[list[Any]]:
 
 def as_trees(pairs: list[list[Any]], ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
     """``J[out][arg][in]``: the output's tree outside, then the tuple of arguments, then each argument's tree."""
-    rows = []
-    for row in pairs:
-        rows.append(as_arguments(row, ready, args, options))
-    return unflatten(ready.run.tree, rows)
+    return unflatten(ready.run.tree, [as_arguments(row, ready, args, options) for row in pairs])
 
 
 def as_arguments(row: Sequence[Any], ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
     """One for each differentiated leaf, as the arguments' trees, several arguments as a tuple."""
-    per_argument, start = [], 0
-    for n in ready.positions:
-        leaves, tree = flatten(args[n])
-        per_argument.append(unflatten(tree, row[start : start + len(leaves)]))
-        start += len(leaves)
-    return per_argument[0] if isinstance(options.argnums, int | np.integer) else tuple(per_argument)
+    per_argument = regrouped(row, [flatten(args[n])[1] for n in ready.positions])
+    return per_argument[0] if isinstance(options.argnums, int | np.integer) else per_argument
 
 
 @overload

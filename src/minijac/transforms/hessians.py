@@ -23,7 +23,7 @@ from ..accumulation.graph import Graph
 from ..accumulation.plan import Plan, price
 from ..accumulation.recording import Prepared
 from ..accumulation.results import batch_first, result_dtype
-from ..accumulation.seeds import shared, unit
+from ..accumulation.seeds import shared, unit, without_axis
 from ..algebra.block import Block
 from ..algebra.terms import Term
 from ..arguments import Argnums, Function, Options, SecondOptions, checked_options, known_options
@@ -169,7 +169,7 @@ def _results(ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
 
     def dense(m: int, n: int, l: int) -> Any:
         y, o, axis = ready.outputs[m], ready.run.output_nodes[m], ready.out_axes[m]
-        shapes = [_own_shape(ready, k) for k in (n, l)]
+        shapes = [without_axis(ready.sources[k].shape, ready.in_axes[k]) for k in (n, l)]
         block = total.get((o, min(n, l), max(n, l)))  # type: ignore[arg-type]
         if block is None:
             block = Block(y.shape, (*shapes[0], *shapes[1]))
@@ -188,12 +188,6 @@ def _results(ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
     return as_trees([row(m) for m in range(len(ready.outputs))], ready, args, options)
 
 
-def _own_shape(ready: Prepared, n: int) -> tuple[int, ...]:
-    """The shape of an input as one sample has it."""
-    axis = ready.in_axes[n]
-    return tuple(size for k, size in enumerate(ready.sources[n].shape) if k != axis)
-
-
 # -- transformations ---------------------------------------------------------------------------------------------------
 def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, H)``, or ``((y, aux), H)`` with `has_aux`; `f` runs once. See `hessian`."""
@@ -203,7 +197,7 @@ def value_and_hessian(f: Function, argnums: Argnums = 0, **options: Unpack[Secon
 
     def first(*args: Any, **kwargs: Any) -> Any:
         ready = recorded(f, args, kwargs, within)
-        value = (ready.run.value, ready.run.aux) if chosen.has_aux else ready.run.value
+        value = ready.run.told(chosen.has_aux)
         with np.errstate(all="ignore"):
             if _may_be_summed(ready, chosen) and _is_less(ready):
                 return (), (value, settled(ready.graph, lambda: _results(ready, args, within)))

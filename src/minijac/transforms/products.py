@@ -20,6 +20,7 @@ from ..arguments import (
     flatten,
     known_calls,
     output_leaf,
+    regrouped,
     some_primals,
     tree_words,
     unflatten,
@@ -138,7 +139,7 @@ def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tu
     smooth_roots(run)
     outputs = [output_leaf(y, run.xp) for y in run.outputs]
     graph = Graph(run.nodes, run.inputs, [i for i in run.output_nodes if i is not None])
-    trees = [flatten(primal) for primal in primals]
+    trees = [flatten(primal)[1] for primal in primals]
     sources = tuple(run.nodes[i].out for i in run.inputs)
 
     def pullback(y_bar: Any) -> tuple[Any, ...]:
@@ -160,18 +161,13 @@ def _vjp(f: Function, primals: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tu
     return run.value, pullback
 
 
-def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: list[Any]) -> tuple[Any, ...]:
+def _cotangents(graph: Graph, seeds: dict[int, Block], run: Recorded, trees: Sequence[Any]) -> tuple[Any, ...]:
     def pulled() -> list[Any]:
         blocks = graph.reverse(seeds, real=True)
         sources = [(i, run.nodes[i].out) for i in run.inputs]
         return [blocks.get(i, Block((), x.shape)).dense(x.dtype, x) for i, x in sources]
 
-    dense = settled(graph, pulled)
-    result, start = [], 0
-    for leaves, tree in trees:
-        result.append(unflatten(tree, dense[start : start + len(leaves)]))
-        start += len(leaves)
-    return tuple(result)
+    return regrouped(settled(graph, pulled), trees)
 
 
 @known_calls
@@ -210,9 +206,9 @@ def _with_grad(f: Function, options: Options, name: str) -> Function:
         smooth_roots(run)
         graph = Graph(run.nodes, run.inputs, [] if node is None else [node])
         seeds = {} if node is None else {node: Block.identity((), namespace(y).ones((), y.dtype))}
-        gradients = _cotangents(graph, seeds, run, [flatten(args[n]) for n in positions])
+        gradients = _cotangents(graph, seeds, run, [flatten(args[n])[1] for n in positions])
         result = gradients[0] if isinstance(argnums, int | np.integer) else gradients
-        return ((run.value, run.aux) if has_aux else run.value if node is not None else y), result
+        return run.told(has_aux) if has_aux or node is not None else y, result
 
     return with_grad
 

@@ -13,24 +13,23 @@ Laplacian (Li et al., Nature Machine Intelligence 6, 2024) on labelled blocks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 from itertools import combinations_with_replacement
+from operator import add
 from typing import Any, Unpack
 
 import numpy as np
-import optree
 
 from ..accumulation.graph import Graph
 from ..accumulation.plan import accumulate, plan_for
 from ..accumulation.recording import Prepared, prepare
 from ..accumulation.results import batch_first, finished, result_dtype
-from ..accumulation.seeds import seeds, shared, unit, unshared
+from ..accumulation.seeds import seeds, shared, unit, unshared, without_axis
 from ..algebra.block import Block, bilinear
-from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Label, axis_size, label_of
 from ..algebra.terms import Term
-from ..arguments import Argnums, Function, Options, SecondOptions, checked_options, known_options
+from ..arguments import Argnums, Function, Options, SecondOptions, checked_options, known_options, unflatten
 from ..backend import astype, taken_home
 from ..errors import InputError
 from ..ops.edges import without_ones
@@ -72,7 +71,7 @@ def second_order(
         node = graph.nodes[i]
         operands = [(k, p) for k, p in graph.operands(i) if p in first]
         if operands:
-            first[i] = _total(graph.edge(i, k).after(first[p]) for k, p in operands)
+            first[i] = reduce(add, (graph.edge(i, k).after(first[p]) for k, p in operands))
             if i in turned:
                 first[i] = first[i].of_reals(node.out.dtype)
             parts = [graph.edge(i, k).after(second[p]) for k, p in operands if p in second]
@@ -83,28 +82,14 @@ def second_order(
                 parts.append(curvature(node, {k: first[p] for k, p in operands}, first[i], kept))
             parts = [part for part in parts if part.terms]
             if parts:
-                second[i] = _total(parts).of_reals(node.out.dtype) if i in turned else _total(parts)
+                total = reduce(add, parts)
+                second[i] = total.of_reals(node.out.dtype) if i in turned else total
         for p in {p for _, p in graph.operands(i)}:
             waiting[p] -= 1
             if not waiting[p] and p not in keep:
                 first.pop(p, None)
                 second.pop(p, None)
     return {i: second[i] for i in graph.outputs if i in second}
-
-
-def _sum(arrays: Sequence[Any]) -> Any:
-    first, *rest = arrays
-    for array in rest:
-        first = first + array
-    return first
-
-
-def _total(blocks: Any) -> Block:
-    blocks = iter(blocks)
-    total = next(blocks)
-    for block in blocks:
-        total = total + block
-    return total
 
 
 # -- the second derivative of one operation ----------------------------------------------------------------------------
@@ -161,7 +146,7 @@ def _derivatives(ready: Prepared, args: Sequence[Any], options: Options, collaps
     )
     for n, (i, x, axis) in enumerate(zip(ready.run.inputs, ready.sources, ready.in_axes, strict=True)):
         apart = axis is not None and not ready.mixes
-        shape = _without(x.shape, axis) if apart else x.shape
+        shape = without_axis(x.shape, axis) if apart else x.shape
         kept = None if not collapse else () if apart or axis is None else (axis,)
 
         def add(m: int, block: Block, n: int = n, x: Any = x) -> None:
@@ -216,24 +201,44 @@ def _curved_bytes(graph: Graph, bounded: bool, seeds: int) -> int:
     )
 
 
-def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
-    """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
-    chosen = _options(argnums, options)
+def _with_value(
+    f: Function,
+    argnums: Argnums,
+    options: Mapping[str, Any],
+    derivative: Callable[[Prepared, tuple[Any, ...], Options], Any],
+) -> Function:
+    """Function that returns the value, and what `derivative` makes of what was recorded."""
+    known_options(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size", "max_bytes"))
+    chosen = checked_options(argnums=argnums, **options)
 
     @taken_home(f, chosen.leading)
     @chunkwise(f, chosen)
-    def with_diagonal(*args: Any, **kwargs: Any) -> Any:
+    def with_value(*args: Any, **kwargs: Any) -> Any:
         ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
-
         with np.errstate(all="ignore"):
-            rows = settled(ready.graph, lambda: _derivatives(ready, args, chosen, False))
-        return _value(ready, chosen), as_trees(rows, ready, args, chosen)
+            found = derivative(ready, args, chosen)
+        return ready.run.told(chosen.has_aux), found
 
-    return with_diagonal
+    return with_value
 
 
-def _without(shape: Shape, axis: int | None) -> Shape:
-    return tuple(n for k, n in enumerate(shape) if k != axis)
+def without_value(with_value: Function, f: Function, options: Mapping[str, Any]) -> Function:
+    @taken_home(f)
+    def result(*args: Any, **kwargs: Any) -> Any:
+        value, derivative = with_value(*args, **kwargs)
+        return (derivative, value[1]) if options.get("has_aux") else derivative
+
+    return result
+
+
+def value_and_hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
+    """Function that returns ``(y, d)``, or ``((y, aux), d)`` with `has_aux`; `f` runs once. See `hessian_diagonal`."""
+    return _with_value(f, argnums, options, _diagonal)
+
+
+def _diagonal(ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
+    rows = settled(ready.graph, lambda: _derivatives(ready, args, options, False))
+    return as_trees(rows, ready, args, options)
 
 
 def hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
@@ -258,24 +263,18 @@ def hessian_diagonal(f: Function, argnums: Argnums = 0, **options: Unpack[Second
 
 def value_and_laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, L)``, or ``((y, aux), L)`` with `has_aux`; `f` runs once. See `laplacian`."""
-    chosen = _options(argnums, options)
+    return _with_value(f, argnums, options, _laplacian)
 
-    @taken_home(f, chosen.leading)
-    @chunkwise(f, chosen)
-    def with_laplacian(*args: Any, **kwargs: Any) -> Any:
-        ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
 
-        if chosen.on_mixing == "full" and None in ready.in_axes and set(ready.in_axes) != {None}:
-            raise InputError(
-                "on_mixing='full': expected samples in all differentiated arguments, got shared ones among them, whose "
-                "Laplacian has no axis of samples to be summed with. Take each by itself, by argnums."
-            )
-        with np.errstate(all="ignore"):
-            rows = settled(ready.graph, lambda: _derivatives(ready, args, chosen, True))
-        dense = [astype(_sum(row), y.dtype, y) for row, y in zip(rows, ready.outputs, strict=True)]
-        return _value(ready, chosen), optree.tree_unflatten(ready.run.tree, dense)
-
-    return with_laplacian
+def _laplacian(ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
+    if options.on_mixing == "full" and None in ready.in_axes and set(ready.in_axes) != {None}:
+        raise InputError(
+            "on_mixing='full': expected samples in all differentiated arguments, got shared ones among them, whose "
+            "Laplacian has no axis of samples to be summed with. Take each by itself, by argnums."
+        )
+    rows = settled(ready.graph, lambda: _derivatives(ready, args, options, True))
+    dense = [astype(reduce(add, row), y.dtype, y) for row, y in zip(rows, ready.outputs, strict=True)]
+    return unflatten(ready.run.tree, dense)
 
 
 def laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions]) -> Function:
@@ -297,68 +296,39 @@ def laplacian(f: Function, argnums: Argnums = 0, **options: Unpack[SecondOptions
     return without_value(value_and_laplacian(f, argnums, **options), f, options)
 
 
-def _options(argnums: Any, options: Mapping[str, Any]) -> Options:
-    known_options(options, ("batch_axis", "mode", "on_mixing", "has_aux", "chunk_size", "max_bytes"))
-    return checked_options(argnums=argnums, **options)
-
-
-def _value(ready: Prepared, options: Options) -> Any:
-    return (ready.run.value, ready.run.aux) if options.has_aux else ready.run.value
-
-
-def without_value(with_value: Function, f: Function, options: Mapping[str, Any]) -> Function:
-    @taken_home(f)
-    def result(*args: Any, **kwargs: Any) -> Any:
-        value, derivative = with_value(*args, **kwargs)
-        return (derivative, value[1]) if options.get("has_aux") else derivative
-
-    return result
-
-
 def value_and_divergence(f: Function, argnums: int = 0, **options: Unpack[SecondOptions]) -> Function:
     """Function that returns ``(y, div)``, or ``((y, aux), div)`` with `has_aux`; `f` runs once. See `divergence`."""
-    chosen = _options(argnums, options)
-
-    @taken_home(f, chosen.leading)
-    @chunkwise(f, chosen)
-    def with_divergence(*args: Any, **kwargs: Any) -> Any:
-        ready = smoothed(prepare(f, args, kwargs, chosen), higher=True)
-        if len(ready.sources) != 1 or len(ready.outputs) != 1:
-            raise InputError("divergence: expected one array in and one array out, got a tree of several.")
-        (x,), (y,) = ready.sources, ready.outputs
-        (a,), (b,) = ready.in_axes, ready.out_axes
-        i, o = ready.run.inputs[0], ready.run.output_nodes[0]
-
-        shapes = [tuple(n for k, n in enumerate(array.shape) if k != axis) for array, axis in ((y, b), (x, a))]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"divergence: expected as many outputs as inputs per sample, got samples of shape {shapes[1]} in and "
-                f"{shapes[0]} out. It is the trace of a square Jacobian."
-            )
-
-        full = chosen.on_mixing == "full" and a is not None
-
-        def diagonal() -> Any:
-            total = None
-            for block in _jacobian_in_pieces(ready, args, chosen, i, o):
-                block = batch_first(block, b, a)
-                for k in range(int(full), len(block.out_shape)):
-                    block = block.paired(k, int(full))
-                total = block.dense(result_dtype(y, x), x, total)
-            return total
-
-        with np.errstate(all="ignore"):
-            own = settled(ready.graph, diagonal)
-        return _value(ready, chosen), own.sum(axis=tuple(range(0 if b is None else 1, len(y.shape))))
-
-    return with_divergence
+    return _with_value(f, argnums, options, _divergence)
 
 
-def _jacobian_in_pieces(
-    ready: Prepared, args: Sequence[Any], options: Options, i: int, o: int | None
-) -> Iterator[Block]:
-    """The block of an output by an input, or of some of its seeds after the other where it would be large."""
+def _divergence(ready: Prepared, args: tuple[Any, ...], options: Options) -> Any:
+    if len(ready.sources) != 1 or len(ready.outputs) != 1:
+        raise InputError("divergence: expected one array in and one array out, got a tree of several.")
+    (x,), (y,), (a,), (b,) = ready.sources, ready.outputs, ready.in_axes, ready.out_axes
+    inside, outside = without_axis(x.shape, a), without_axis(y.shape, b)
+    if inside != outside:
+        raise InputError(
+            f"divergence: expected as many outputs as inputs per sample, got samples of shape {inside} in and "
+            f"{outside} out. It is the trace of a square Jacobian."
+        )
+    full = options.on_mixing == "full" and a is not None
+
+    def diagonal() -> Any:
+        total = None
+        for block in _jacobian_in_pieces(ready, args, options):
+            block = batch_first(block, b, a)
+            for k in range(int(full), len(block.out_shape)):
+                block = block.paired(k, int(full))
+            total = block.dense(result_dtype(y, x), x, total)
+        return total
+
+    return settled(ready.graph, diagonal).sum(axis=tuple(range(0 if b is None else 1, len(y.shape))))
+
+
+def _jacobian_in_pieces(ready: Prepared, args: Sequence[Any], options: Options) -> Iterator[Block]:
+    """The block of the output by the input, or of some of its seeds after the other where it would be large."""
     (x,), (y,), (axis,) = ready.sources, ready.outputs, ready.in_axes
+    (i,), (o,) = ready.run.inputs, ready.run.output_nodes
     if o is None or o not in ready.graph.outputs:
         yield Block(y.shape, x.shape)
         return
