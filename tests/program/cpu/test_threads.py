@@ -48,6 +48,24 @@ def test_the_tile_size_is_searched_once(monkeypatch):
     same(f(x), np.tanh(x) * 2, rtol=1e-15)
 
 
+def test_buffers_are_written_ahead_also_where_no_thread_can_be_started(monkeypatch):
+    blas, before = regions.blas(), regions.threads()
+    ran = []
+
+    class One(regions.ThreadPoolExecutor):
+        def submit(self, product, /):
+            if ran:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            ran.append(super().submit(product))
+
+    monkeypatch.setattr(regions, "ThreadPoolExecutor", One)
+    monkeypatch.setattr(regions, "SETTLE", 0.01)
+    blas._write_ahead(2)
+    assert [future.result() for future in ran] == [None]
+    assert regions.threads() == before
+    assert not blas._running
+
+
 def test_of_sizes_that_take_the_same_time_the_smallest_is_taken(monkeypatch):
     """One thread that is kept from its CPU then holds up the others by little."""
     tried, f = [], lambda x: np.tanh(np.sin(x) @ np.ones((8, 8)))
