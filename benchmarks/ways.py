@@ -5,7 +5,6 @@ Torch and JAX are imported where they are first used.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minijac as mj
+from minijac.demo.forum import LazyModule, torch
 
 Array = Any
 Data = dict[str, Any]
@@ -71,18 +71,9 @@ class Workload:
     """minijac's Jacobian as an operator, beside the dense one."""
 
 
-class _Lazy:
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
-
-
-torch: Any = _Lazy("torch")
-jax: Any = _Lazy("jax")
-jnp: Any = _Lazy("jax.numpy")
-taylor: Any = _Lazy("jax.experimental.jet")
+jax: Any = LazyModule("jax")
+jnp: Any = LazyModule("jax.numpy")
+taylor: Any = LazyModule("jax.experimental.jet")
 
 
 # -- data --------------------------------------------------------------------------------------------------------------

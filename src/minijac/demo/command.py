@@ -6,6 +6,7 @@ import argparse
 import importlib.resources
 import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
@@ -72,8 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     start = time.perf_counter()
     versions = library_versions()
-    say = keep_quiet if options.json else print_line
     warning = forum.busy()
+
+    def say(text: str) -> None:
+        if not options.json:
+            print(text, flush=True)  # at once, also into a pipe: the tables take a while
+
     say(heading(versions, options))
     rows: list[Row] = []
     with_torch = forum.has_torch()
@@ -112,15 +117,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--seed", type=int, default=0, help="of the networks and inputs (default: 0)")
     return parser.parse_args(arguments)
-
-
-def keep_quiet(text: str) -> None:
-    """Print nothing."""
-
-
-def print_line(text: str) -> None:
-    """Print at once, also into a pipe: the tables take a while."""
-    print(text, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------ what is measured
@@ -238,13 +234,14 @@ def backward_seconds(f: Function, x: Any, device: Device) -> float:
 
 def too_expensive(method: Method, network: Network, dtype: str, pass_seconds: float) -> str | None:
     """Why a method is not run at this size, or None."""
-    sizes = network.batch, network.widths[-1], network.widths[0]
-    needed = method.entries(*sizes) * np.dtype(dtype).itemsize
+    size = {"B": network.batch, "m": network.widths[-1], "n": network.widths[0]}
+    entries = math.prod(size[letter] for letter in method.entries)
+    needed = entries * np.dtype(dtype).itemsize
     if needed > MOST_BYTES:
         return f"{needed / 2**30:.2g} GiB"
-    passes = method.passes(*sizes)
-    if method.key == "full" and passes * pass_seconds > MOST_SECONDS:
-        return f"about {passes * pass_seconds:.0f} s"
+    seconds = entries // network.x.size * pass_seconds  # of a pass for each row
+    if method.key == "full" and seconds > MOST_SECONDS:
+        return f"about {seconds:.0f} s"
     return None
 
 

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ Function = Callable[[Any], Any]
 EPSILON = 1e-5  # what batch norm adds to the variance
 
 
-class _LazyModule:
+class LazyModule:
     """A module imported at its first use, so that it stays optional."""
 
     def __init__(self, name: str) -> None:
@@ -33,8 +34,8 @@ class _LazyModule:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-torch: Any = _LazyModule("torch")
-minijac_torch: Any = _LazyModule("minijac.torch")
+torch: Any = LazyModule("torch")
+minijac_torch: Any = LazyModule("minijac.torch")
 
 
 def has_torch() -> bool:
@@ -163,10 +164,7 @@ def torch_function(network: Network, dtype: str, device: str = "cpu", *, own_bat
 
     def f(x: Tensor) -> Tensor:
         for W, b in layers[:-1]:
-            x = linear(x, W, b)
-            if network.batch_statistics:
-                x = normalise(x)
-            x = activation(x)
+            x = activation(normalise(linear(x, W, b)))
         return linear(x, *layers[-1])
 
     return f
@@ -197,15 +195,15 @@ class Method:
     """One way to per-sample derivatives in torch.
 
     `compute(f, x)` makes what the method makes; `arrange` turns that into (B, out, in), or (B, out, in, in).
-    `entries(B, m, n)` and `passes(B, m, n)`: size of the computed array and number of backward passes.
+    `entries` is the size of the computed array as a product of letters: B for the samples, m and n for the outputs and
+    inputs of one.
     """
 
     key: str
     title: str
     compute: Callable[[Function, Tensor], Tensor]
-    arrange: Function
-    entries: Callable[[int, int, int], int]
-    passes: Callable[[int, int, int], int]
+    entries: str
+    arrange: Function = lambda J: J
 
     def __call__(self, f: Function, x: Tensor) -> Tensor:
         """The per-sample derivative."""
@@ -242,26 +240,6 @@ def _grad_per_column(f: Function, x: Tensor) -> Tensor:
     return _columns(f(x), x)
 
 
-def _unchanged(J: Tensor) -> Tensor:
-    return J
-
-
-def _full(B: int, m: int, n: int) -> int:
-    return B * m * B * n
-
-
-def _dense(B: int, m: int, n: int) -> int:
-    return B * m * n
-
-
-def _per_output(B: int, m: int, n: int) -> int:
-    return m
-
-
-def _per_sample_output(B: int, m: int, n: int) -> int:
-    return B * m
-
-
 def _diagonal(J: Tensor) -> Tensor:
     return torch.diagonal(J, dim1=0, dim2=2).permute(2, 0, 1)
 
@@ -271,56 +249,24 @@ def _batch_first(J: Tensor) -> Tensor:
 
 
 METHODS: tuple[Method, ...] = (
-    Method("full", "(a) full jacobian, diagonal", _jacobian, _diagonal, _full, _per_sample_output),
+    Method("full", "(a) full jacobian, diagonal", _jacobian, "BmBn", _diagonal),
+    Method("loop", "(b) loop over samples", lambda f, x: _over_samples(x, partial(_jacobian, f)), "Bmn"),
+    Method("sum", "(c) sum trick", lambda f, x: _jacobian(_summed(f), x), "Bmn", _batch_first),
     Method(
-        "loop",
-        "(b) loop over samples",
-        lambda f, x: _over_samples(x, lambda row: _jacobian(f, row)),
-        _unchanged,
-        _dense,
-        _per_sample_output,
+        "sum-vectorized", "(c) sum trick, vectorize=True", lambda f, x: _jacobian(_summed(f), x, vectorize=True),
+        "Bmn", _batch_first,
     ),
-    Method("sum", "(c) sum trick", lambda f, x: _jacobian(_summed(f), x), _batch_first, _dense, _per_output),
-    Method(
-        "sum-vectorized",
-        "(c) sum trick, vectorize=True",
-        lambda f, x: _jacobian(_summed(f), x, vectorize=True),
-        _batch_first,
-        _dense,
-        _per_output,
-    ),
-    Method("columns", "(d) grad per output column", _grad_per_column, _unchanged, _dense, _per_output),
-    Method(
-        "vmap-jacrev",
-        "(e) vmap(jacrev)",
-        lambda f, x: torch.func.vmap(torch.func.jacrev(f))(x),
-        _unchanged,
-        _dense,
-        _per_output,
-    ),
-)
+    Method("columns", "(d) grad per output column", _grad_per_column, "Bmn"),
+    Method("vmap-jacrev", "(e) vmap(jacrev)", lambda f, x: torch.func.vmap(torch.func.jacrev(f))(x), "Bmn"),
+)  # fmt: skip
 """First order: what the thread proposes, and the vmap that it was told to wait for."""
 
-MINIJAC_TORCH = Method(
-    "minijac-torch",
-    "minijac.torch.jacobian",
-    lambda f, x: minijac_torch.jacobian(f)(x),
-    _unchanged,
-    _dense,
-    _per_output,
-)
+MINIJAC_TORCH = Method("minijac-torch", "minijac.torch.jacobian", lambda f, x: minijac_torch.jacobian(f)(x), "Bmn")
 """The module as it is, by minijac."""
 
 FIRST_ORDER = (*METHODS, MINIJAC_TORCH)
 
-VMAP_JACFWD = Method(
-    "vmap-jacfwd",
-    "(f) vmap(jacfwd)",
-    lambda f, x: torch.func.vmap(torch.func.jacfwd(f))(x),
-    _unchanged,
-    _dense,
-    _per_output,
-)
+VMAP_JACFWD = Method("vmap-jacfwd", "(f) vmap(jacfwd)", lambda f, x: torch.func.vmap(torch.func.jacfwd(f))(x), "Bmn")
 
 
 def _full_twice(f: Function, x: Tensor) -> Tensor:
@@ -338,48 +284,23 @@ def _columns_twice(f: Function, x: Tensor) -> Tensor:
     return torch.stack([_columns(J[:, k], x, create_graph=True).detach() for k in range(J.shape[1])], 1)
 
 
-def _full_second(B: int, m: int, n: int) -> int:
-    return B * m * n * B * n
-
-
-def _dense_second(B: int, m: int, n: int) -> int:
-    return B * m * n * n
-
-
-def _per_output_input(B: int, m: int, n: int) -> int:
-    return m * n
+def _loop_twice(f: Function, x: Tensor) -> Tensor:
+    return _over_samples(x, lambda row: _jacobian(lambda r: _jacobian(f, r, create_graph=True), row))
 
 
 SECOND_ORDER_METHODS: tuple[Method, ...] = (
     Method(
-        "full",
-        "(a) full jacobian, diagonal, twice",
-        _full_twice,
-        lambda H: torch.diagonal(H, dim1=0, dim2=3).permute(3, 0, 1, 2),
-        _full_second,
-        lambda B, m, n: B * m * n,
+        "full", "(a) full jacobian, diagonal, twice", _full_twice,
+        "BmnBn", lambda H: torch.diagonal(H, dim1=0, dim2=3).permute(3, 0, 1, 2),
     ),
+    Method("loop", "(b) loop over samples, twice", _loop_twice, "Bmnn"),
+    Method("sum", "(c) sum trick, twice", _sum_twice, "Bmnn", lambda H: H.permute(2, 0, 1, 3)),
+    Method("columns", "(d) grad per column, twice", _columns_twice, "Bmnn"),
     Method(
-        "loop",
-        "(b) loop over samples, twice",
-        lambda f, x: _over_samples(x, lambda row: _jacobian(lambda r: _jacobian(f, r, create_graph=True), row)),
-        _unchanged,
-        _dense_second,
-        lambda B, m, n: B * m * n,
+        "vmap-hessian", "(e) vmap(jacfwd(jacrev))",
+        lambda f, x: torch.func.vmap(torch.func.jacfwd(torch.func.jacrev(f)))(x), "Bmnn",
     ),
-    Method(
-        "sum", "(c) sum trick, twice", _sum_twice, lambda H: H.permute(2, 0, 1, 3), _dense_second, _per_output_input
-    ),
-    Method("columns", "(d) grad per column, twice", _columns_twice, _unchanged, _dense_second, _per_output_input),
-    Method(
-        "vmap-hessian",
-        "(e) vmap(jacfwd(jacrev))",
-        lambda f, x: torch.func.vmap(torch.func.jacfwd(torch.func.jacrev(f)))(x),
-        _unchanged,
-        _dense_second,
-        _per_output_input,
-    ),
-)
+)  # fmt: skip
 """Second order: (B, out, in, in)."""
 
 
@@ -390,7 +311,7 @@ def reference_jacobian(network: Network) -> Array:
     """d y_i / d x_i in float64 by torch reverse mode, one sample at a time: (B, out, in)."""
     f, x = torch_function(network, "float64"), to_tensor(network.x, "float64")
     if not network.batch_statistics:
-        return _over_samples(x, lambda row: _jacobian(f, row)).numpy()
+        return _over_samples(x, partial(_jacobian, f)).numpy()
 
     # One sample alone would be another function: differentiate y_i on the whole batch and keep its own x_i.
     def own_block(i: int) -> Tensor:
@@ -402,7 +323,7 @@ def reference_jacobian(network: Network) -> Array:
 def reference_hessian(network: Network) -> Array:
     """d2 y_i / d x_i d x_i in float64 by torch reverse mode twice, one sample at a time: (B, out, in, in)."""
     f, x = torch_function(network, "float64"), to_tensor(network.x, "float64")
-    return _over_samples(x, lambda row: _jacobian(lambda r: _jacobian(f, r, create_graph=True), row)).numpy()
+    return _loop_twice(f, x).numpy()
 
 
 def reference_full_jacobian(network: Network) -> Array:
