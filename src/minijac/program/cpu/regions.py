@@ -51,6 +51,8 @@ before, where this process takes no time of a processor for so many seconds."""
 
 PANELS = (24, 320, 336)
 """The sizes of a product, of 5 million operations, of which OpenBLAS's kernels pack both operands in several panels."""
+TOGETHER = 4
+"""So often each thread makes it when all do, so that all are at it at some time."""
 
 
 class _Blas:
@@ -63,27 +65,33 @@ class _Blas:
         self._before: list[int] = []
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._alone)
-        if any(library.internal_api == "openblas" for library in self._libraries):
-            self._write_ahead(self.threads())
+        self._written = 0
+        """Threads whose products find their buffers written."""
 
-    def _write_ahead(self, count: int) -> None:
+    def write_ahead(self, count: int) -> None:
         """Have the buffers that `count` threads' products pack their operands into written as far as is looked ahead.
 
         OpenBLAS's kernel for float32 prefetches the panel after the one at hand. Where the second operand is small, one
         panel is all that is ever written, and on a virtual machine each prefetch of a page that was never written
         walks through the tables of two systems: such products took four times as long, measured, until a larger one.
         """
+        if count <= self._written or all(library.internal_api != "openblas" for library in self._libraries):
+            return
+        self._written = count
         rows, inner, columns = PANELS
-        together = threading.Barrier(count)  # products that run at the same time have buffers of their own
+        a, b = np.ones((rows, inner), np.float32), np.ones((inner, columns), np.float32)
+        begun = list[None]()
 
-        def product() -> None:
-            with suppress(threading.BrokenBarrierError):
-                together.wait(SETTLE)
-            np.ones((rows, inner), np.float32) @ np.ones((inner, columns), np.float32)
+        def products() -> None:  # those at the same time have buffers of their own
+            begun.append(None)
+            together, end = 0, time.perf_counter() + SETTLE
+            while together < TOGETHER and time.perf_counter() < end:
+                np.matmul(a, b)
+                together += len(begun) == count
 
         with self, suppress(RuntimeError), ThreadPoolExecutor(count) as pool:  # as where the interpreter ends
             for _ in range(count):
-                pool.submit(product)
+                pool.submit(products)
 
     def _alone(self) -> None:
         """In a child process: no other thread is left that could hold the lock, or be in the middle of a call."""
@@ -360,6 +368,8 @@ class Tiles:
     def _fastest(self, arrays: Sequence[Any]) -> Schedule:
         """The schedule that is fastest on the arrays of the first call, whose results all of them write."""
         batch, count = self._region.batch, threads()
+        if _multiplies(self._region):
+            blas().write_ahead(count)
         tried = self._halved(arrays, count)
         best = min(tried, key=_time)
         soon = count > 1 and best.seconds < SOON
