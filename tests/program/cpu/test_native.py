@@ -13,7 +13,7 @@ from functions import function_of_all_kinds, function_of_rarer_kinds
 from tiles import run
 
 import minijac as mj
-from minijac.program.cpu import fusion, regions, tiling
+from minijac.program.cpu import executor, fusion, regions, tiling
 from minijac.program.cpu.native import bound, checks, commands, llvm, loops, products, streams
 from minijac.program.cpu.native.functions import FUNCTIONS, LIMITS, ULPS
 
@@ -534,3 +534,35 @@ def test_functions_that_wait_are_made_as_one_module(monkeypatch):
 def test_machine_code_ends_with_the_last_of_the_functions_that_were_made_together():
     """In a process of its own: what is freed twice ends it."""
     subprocess.run([sys.executable, "-c", ENDS], check=True)
+
+
+def test_what_is_numpys_to_do_is_tried_once_and_nothing_is_compiled_for_it(monkeypatch):
+    """Here the length of a vector, behind a loop; each tile size has the same steps."""
+    monkeypatch.setattr(tiling, "WORTH", 0)
+    monkeypatch.setattr(regions, "SMALL", 0)
+    waiting, tile = [], executor.NativeBinding.tile
+
+    def noted(*args):
+        before = len(llvm._WAITING)
+        try:
+            return tile(*args)
+        finally:
+            waiting.append(len(llvm._WAITING) - before)
+
+    monkeypatch.setattr(executor.NativeBinding, "tile", noted)
+    native_tile, left = executor.native_tile, []
+
+    def tried(*args):
+        found = native_tile(*args)
+        left.append(len(llvm._WAITING))
+        return found
+
+    monkeypatch.setattr(executor, "BINDERS", executor.BINDERS._replace(native=tried))
+    bound.function_of.cache_clear()
+    llvm.compiled.cache_clear()
+    x = np.random.default_rng(0).normal(size=(64, 3))
+    llvm._WAITING.clear()
+    f = mj.compile(lambda x: np.hypot(np.sin(x) * np.exp(x), np.cos(x)))
+    np.testing.assert_allclose(f(x), np.hypot(np.sin(x) * np.exp(x), np.cos(x)), rtol=1e-12)
+    assert waiting == [1]
+    assert left == [0]

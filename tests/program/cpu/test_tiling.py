@@ -395,3 +395,16 @@ def test_what_follows_its_neighbours_along_the_samples_is_not_tiled():
     x = np.random.default_rng(0).normal(size=(B, D))
     f = lambda x: np.unwrap(np.sin(x) * 9.0, axis=0) * 2.0
     same(mj.compile(f)(x), f(x), rtol=1e-13)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1])
+def test_a_long_call_of_the_candidates_behind_the_first_is_made_once(monkeypatch, seconds):
+    """The first one had everything compiled; one call of 0.05 s tells as much of the others as two."""
+    calls = []
+    chosen_by_time(monkeypatch, lambda size, count: calls.append((size, count)) or seconds)
+    often = {plan: calls.count(plan) for plan in calls}
+    if seconds < regions.ENOUGH:
+        assert min(often.values()) > 2
+    else:
+        assert often.pop((6, 2)) == 2
+        assert set(often.values()) == {1}

@@ -27,7 +27,7 @@ from .fusion import LANES, Fused, Stage, effort, fused, in_parts, made, paired, 
 from .memory import Memory, take
 from .native.bound import bound
 from .native.commands import Commands, NotNative, Slot, Tile
-from .native.llvm import available
+from .native.llvm import available, unwanted_on_error
 from .native.mixed import Mixed
 from .regions import Binders, Tiles, blas
 from .steps import Repeated, Steps, with_loops
@@ -478,7 +478,7 @@ def native_tile(program: Program, slots: Sequence[Slot], back: int = 0) -> Tile 
     """
     if not (available() and fusion.ENABLED):
         return None
-    with suppress(NotNative):
+    with suppress(NotNative), unwanted_on_error():
         return NativeBinding(program, slots).tile(back)
     return None
 

@@ -29,7 +29,8 @@ SMALL = 1 << 17
 ROUNDS, ENOUGH = 3, 0.05
 """Each candidate is timed so often, or for so many seconds, after a first call."""
 LONG = 0.5
-"""Seconds of a first call that tell as much as those after it."""
+"""Seconds of a candidate's first call that tell as much as those after it; where other candidates ran before, which had
+what all of them need compiled, and wrote to the results, `ENOUGH` are."""
 CANDIDATES, SECONDS = 3, 0.2
 """So many candidates are tried at least, if there are, and more until they have taken so many seconds."""
 TURNS, IN_TURN = 16, 0.1
@@ -329,6 +330,8 @@ class Tiles:
         self._values = values
         self._known = known
         self._schedule: Schedule | None = None
+        self._may_be_native = True
+        """Until some step was found to be NumPy's, of whatever number of samples."""
         given = [(n, rows) for n, rows in region.args if rows is not None or known(n) is None]
         parts = [(n, rows) for n, rows in region.outs if rows is not None]
         sums = [n for n, rows in region.outs if rows is None]
@@ -374,14 +377,14 @@ class Tiles:
         best = min(tried, key=_time)
         soon = count > 1 and best.seconds < SOON
         if soon:
-            tried.append(self._timed(best.schedule.size, 1, arrays))
+            tried.append(self._timed(best.schedule.size, 1, arrays, ENOUGH))
         compared = [each for each in tried if each.seconds <= TOO_SLOW * best.seconds]
         turns = min(TURNS, int(IN_TURN / sum(each.seconds for each in compared)))
         for _ in range(turns if len(compared) > 1 else 0):
             for each in compared:
                 each.call(arrays)
         if soon or (count > 1 and _multiplies(self._region)):  # last, as BLAS's threads disturb what comes after
-            tried.append(self._timed(batch, 1, arrays, turns))
+            tried.append(self._timed(batch, 1, arrays, ENOUGH, turns))
         return min(tried, key=lambda each: each.seconds * each.schedule.relies).schedule
 
     def _halved(self, arrays: Sequence[Any], count: int) -> list[Timed]:
@@ -389,7 +392,7 @@ class Tiles:
         tried, slower, start = list[Timed](), 0, time.perf_counter()
         size = self._largest(-(-self._region.batch // count))
         while size and slower < 2 and (len(tried) < CANDIDATES or time.perf_counter() - start < SECONDS):
-            tried.append(self._timed(size, count, arrays))
+            tried.append(self._timed(size, count, arrays, ENOUGH if tried else LONG))
             slower = slower + 1 if tried[-1].seconds > TOO_SLOW * min(map(_time, tried)) else 0
             if tried[-1].schedule.executors[0].nbytes < SMALL:
                 break
@@ -403,10 +406,10 @@ class Tiles:
             size //= 2
         return size
 
-    def _timed(self, size: int, count: int, arrays: Sequence[Any], more: int = 0) -> Timed:
+    def _timed(self, size: int, count: int, arrays: Sequence[Any], long: float, more: int = 0) -> Timed:
         timed = Timed(self._scheduled(size, count))
         timed.call(arrays)
-        if timed.seconds <= LONG:
+        if timed.seconds < long:
             timed.calls.clear()
             if count > 1:
                 _settle()
@@ -416,10 +419,12 @@ class Tiles:
 
     def _scheduled(self, size: int, count: int) -> Schedule:
         rest = self._region.batch % size
-        first, last = self._native(size, size), self._native(rest, size) if rest else None
+        first = self._native(size, size) if self._may_be_native else None
+        last = self._native(rest, size) if rest and first is not None else None
         if first is not None and (last is not None or not rest):
             tiles = [first, *(first.again() for _ in range(count - 1))]
             return NativeSchedule(self._region, size, tiles, last, self._given)  # type: ignore[arg-type]
+        self._may_be_native = False
         executors = [self._executor(size) for _ in range(count)]
         return Schedule(self._region, size, executors, self._executor(rest) if rest else None, self._given)
 

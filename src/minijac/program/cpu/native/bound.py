@@ -155,7 +155,7 @@ def _loop(
         )
         for (kind, _), own, given in zip(layouts, strides, [strides is None for *_, strides in kinds], strict=True)
     )
-    lanes, masked = lanes_of(dtype, sizes[-1], again)
+    lanes, masked = lanes_of(dtype, sizes[-1], again, len(steps))
     loop = Loop(dtype, steps, operands, len(kinds) - results, lanes, masked)
     table = np.array([*sizes, *(step for own in strides for step in own)], np.int64)
     return function_of(loop), loop, table, partial(_axes, loop)

@@ -11,11 +11,13 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from typing import Any
 
-__all__ = ["Function", "address_of", "available", "compiled", "library_function", "vector_bytes"]
+__all__ = ["Function", "address_of", "available", "compiled", "library_function", "unwanted_on_error",
+           "vector_bytes"]  # fmt: skip
 
 
 @cache
@@ -117,6 +119,17 @@ class Function:
 
 _WAITING: list[Function] = []
 _MAKING = threading.Lock()
+
+
+@contextmanager
+def unwanted_on_error() -> Iterator[None]:
+    """After an error, functions that were begun inside wait no more: who wants one all the same has it made."""
+    before = set(_WAITING)
+    try:
+        yield
+    except BaseException:
+        _WAITING[:] = [function for function in _WAITING if function in before]
+        raise
 
 
 @lru_cache(4096)

@@ -20,6 +20,11 @@ OBJECT = object.__basicsize__
 """Where in an array's object the address of its data stands: behind what every object begins with."""
 
 
+LONG = 50
+"""Steps from which on a loop goes by one register of the CPU's at a time, not two: those do not hold what so many steps
+make, and to compile it for two takes twice as long."""
+
+
 class Operand(NamedTuple):
     """What a loop's text knows of an array."""
 
@@ -273,14 +278,15 @@ def text_of(loop: Loop) -> str:
     return text.text()
 
 
-def lanes_of(dtype: np.dtype[Any], size: int, again: bool = False) -> tuple[int, bool]:
+def lanes_of(dtype: np.dtype[Any], size: int, again: bool = False, steps: int = 1) -> tuple[int, bool]:
     """Entries of a vector for an innermost axis of that size, and whether vectors go under a mask.
 
     Without one, the last vector does again what the one before it did; where that may not be, they have to fit.
     """
-    lanes = 2 * vector_bytes() // dtype.itemsize
+    most = (2 if steps < LONG else 1) * vector_bytes() // dtype.itemsize
+    lanes = most
     while lanes > 2 and (lanes > size or (again and size % lanes)):
         lanes //= 2
     if lanes > size or (again and (lanes < 4 or size % lanes)):
-        return min(2 * vector_bytes() // dtype.itemsize, 1 << max(size - 1, 1).bit_length()), True
+        return min(most, 1 << max(size - 1, 1).bit_length()), True
     return lanes, False
