@@ -133,14 +133,12 @@ def checked_options(**given: Any) -> Options:
         raise InputError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {options.mode!r}.")
     if not isinstance(options.on_mixing, str) or options.on_mixing not in ON_MIXING:
         raise InputError(f"on_mixing: expected one of {', '.join(map(repr, ON_MIXING))}, got {options.on_mixing!r}.")
-    for name, value in (("chunk_size", options.chunk_size), ("max_bytes", options.max_bytes)):
+    for name in ("chunk_size", "max_bytes"):
+        value = getattr(options, name)
         if value is not None and (not _is_int(value) or value < 1):
             raise InputError(f"{name}: expected a positive int or None, got {value!r}.")
-    for name, value in (
-        ("structured", options.structured),
-        ("has_aux", options.has_aux),
-        ("progress", options.progress),
-    ):
+    for name in ("structured", "has_aux", "progress"):
+        value = getattr(options, name)
         if not isinstance(value, int | np.bool_):
             raise InputError(f"{name}: expected True or False, got {value!r}.")
     argnums = options.argnums

@@ -560,33 +560,35 @@ def _mapped(x: Any, matrix: Any, axis: int) -> Any:
     )
 
 
+def _places(n: int, x: Any, output_size: Any, kind: str) -> tuple[int, ...]:
+    """How many windows there are along each axis; None: as many as entries."""
+    _check(x, n, f"adaptive_{kind}_pool{n}d")
+    given = output_size if isinstance(output_size, list | tuple) else (output_size,) * n
+    sizes = [own if size is None else size for own, size in zip(x.shape[2:], given, strict=False)]
+    return _per_axis(sizes if len(given) == n else given, n, "output_size")
+
+
 def adaptive_avg_pool1d(x: Any, output_size: Size) -> Any:
     """Means over `output_size` windows that cover the axis; x: (B, C, L), returns (B, C, output_size)."""
-    _check(x, 1, "adaptive_avg_pool1d")
-    (places,) = _per_axis(output_size, 1, "output_size")
+    (places,) = _places(1, x, output_size, "avg")
     return _averaged(x, -1, places)
 
 
 def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:
     """As `adaptive_avg_pool1d`; x: (B, C, H, W); None leaves an axis as it is."""
-    _check(x, 2, "adaptive_avg_pool2d")
-    sizes = output_size if isinstance(output_size, list | tuple) else (output_size, output_size)
-    rows, columns = (n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True))
+    rows, columns = _places(2, x, output_size, "avg")
     return _averaged(_averaged(x, -1, columns), -2, rows)
 
 
 def adaptive_max_pool1d(x: Any, output_size: Size) -> Any:
     """Maxima over the windows of `adaptive_avg_pool1d`; ties are split evenly."""
-    _check(x, 1, "adaptive_max_pool1d")
-    (places,) = _per_axis(output_size, 1, "output_size")
+    (places,) = _places(1, x, output_size, "max")
     return _adaptive_max(x, places)
 
 
 def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:
     """As `adaptive_max_pool1d`; x: (B, C, H, W); None leaves an axis as it is."""
-    _check(x, 2, "adaptive_max_pool2d")
-    sizes = output_size if isinstance(output_size, list | tuple) else (output_size, output_size)
-    rows, columns = (n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True))
+    rows, columns = _places(2, x, output_size, "max")
     return np.stack(
         [_adaptive_max(x[..., window, :], columns, axis=(-2, -1)) for window in _windows(x.shape[2], rows)], 2
     )

@@ -57,7 +57,6 @@ def check_derivatives(
     if not argnums:
         raise InputError("check_derivatives: expected at least one argument with floating-point arrays, got none.")
     axes = batch_axes(batch_axis, args)
-    batch = batch_size(args, axes)
     y, J = value_and_jacobian(f, argnums, batch_axis=batch_axis, mode="forward")(*args)
     R = jacobian(f, argnums, batch_axis=batch_axis, mode="reverse")(*args)
     outputs, inputs = _leaves(y), [leaf for n in argnums for leaf in _leaves(args[n])]
@@ -67,7 +66,7 @@ def check_derivatives(
         _assert_close(a, b, 2e-4 if single else 1e-9, None, what)
     if single:
         rtol = 2e-2 if rtol is None else rtol
-    numeric = _finite_differences(f, args, argnums, axes, batch, outputs)
+    numeric = _finite_differences(f, args, argnums, axes, outputs)
     for n, (a, b) in enumerate(zip(_leaves(J), numeric, strict=True)):
         what = f"minijac and finite differences, Jacobian of output {n // len(inputs)} for input {n % len(inputs)}"
         _assert_close(a, b, 1e-5 if rtol is None else rtol, atol, what)
@@ -95,7 +94,6 @@ def _finite_differences(
     args: tuple[Any, ...],
     argnums: tuple[int, ...],
     axes: Sequence[LeafAxes],
-    batch: int | None,
     outputs: list[Any],
 ) -> list[Any]:
     """Central differences in float64, all samples moved at once, in the order of the Jacobian's leaves."""
@@ -124,13 +122,9 @@ def _finite_differences(
                 for column, a, b in zip(per_output, high, low, strict=True):
                     column.append((a - b) / (2.0 * step[index]))
             for y, row, column in zip(outputs, columns, per_output, strict=True):
-                row.append(_column_stack(y, column, shape, batch))
+                stacked = np.stack(column, -1) if column else np.zeros((*y.shape, 0))
+                row.append(stacked.reshape(*y.shape, *shape))
     return [column for row in columns for column in row]
-
-
-def _column_stack(y: Any, columns: list[Any], shape: tuple[int, ...], batch: int | None) -> Any:
-    stacked = np.stack(columns, -1) if columns else np.zeros((*y.shape, 0))
-    return stacked.reshape(*y.shape, *shape)
 
 
 def _widened(arg: Any) -> Any:

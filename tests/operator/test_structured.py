@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from helpers import close, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspection import peak_bytes
 
 import minijac as mj
 from minijac.operator.bands import offsets
@@ -26,17 +25,6 @@ def diagonals(J: Any) -> list[tuple[int, ...]]:
     found = [offsets(term.out[1:], term.inp[1:]) for term in J.block.terms]
     assert None not in found
     return sorted(found)  # type: ignore[type-var]
-
-
-def peak_bytes(f: Callable[[], Any]) -> int:
-    f()
-    gc.collect()
-    tracemalloc.start()
-    try:
-        f()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 # --- right-hand sides -------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ WHOLE = slice(None)
 def reshape(x: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Any:
     shape = newshape if shape is None else shape
     shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-    _check_order(order, "reshape")
+    _check_order(order)
     if order == "F":
         return transpose(reshape(transpose(x), shape[::-1]))
     known = 1
@@ -54,11 +54,11 @@ def flatten(x: Any, order: str = "C") -> Any:
     return ravel(x, order).fresh()
 
 
-def _check_order(order: str, name: str) -> None:
+def _check_order(order: str) -> None:
     if order not in ("C", "F"):
         raise UnsupportedOperationError(
-            f"{name} at {user_line()}: got order={order!r}, which depends on how an array lies in memory. Expected 'C' "
-            "or 'F'."
+            f"reshape at {user_line()}: got order={order!r}, which depends on how an array lies in memory. "
+            "Expected 'C' or 'F'."
         )
 
 
@@ -268,11 +268,6 @@ def _run(x: Any, positions: Any, axis: int) -> Any:
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     first, second = axes_of(x, (axis1, axis2), "diagonal")
     return structural.diagonal(x, offset=offset, axis1=first, axis2=second)
-
-
-@implements(np.linalg.diagonal)
-def linalg_diagonal(x: Any, /, *, offset: int = 0) -> Any:
-    return diagonal(x, offset, -2, -1)
 
 
 @implements(np.trace, method="trace")

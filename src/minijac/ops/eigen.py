@@ -11,7 +11,7 @@ from ..backend import namespace
 from ..tape.trace import Node
 from .edges import Edge, Part
 from .families import Example, define, opaque
-from .linalg import SQUARE, T, axes_of, differences, factor_of, inv, labels_of, matrix_maps
+from .linalg import SQUARE, T, axes_of, differences, factor_of, inv, labels_of, matrix_maps, result_of
 
 __all__ = ["eig", "eig_values", "eig_vectors", "polynomial_zeros"]
 
@@ -48,23 +48,11 @@ def _eig_vectors_edge(node: Node, k: int) -> Edge:
     return matrix_maps(node, 0, push, pull)
 
 
-eig_values = define(
-    "eig_values",
-    lambda a, d=None: (_eig_value(a) if d is None else d)[..., 0, :],
-    _eig_values_edge,
-    SQUARE,
-    inert=(1,),
-    complex=True,
-    refuses=True,
+eig_values = result_of(
+    "eig_values", _eig_value, lambda d, m: d[..., 0, :], _eig_values_edge, SQUARE, inert=(1,), refuses=True
 )
-eig_vectors = define(
-    "eig_vectors",
-    lambda a, d=None: (_eig_value(a) if d is None else d)[..., 1:, :],
-    _eig_vectors_edge,
-    SQUARE,
-    inert=(1,),
-    complex=True,
-    refuses=True,
+eig_vectors = result_of(
+    "eig_vectors", _eig_value, lambda d, m: d[..., 1:, :], _eig_vectors_edge, SQUARE, inert=(1,), refuses=True
 )
 
 

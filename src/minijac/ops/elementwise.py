@@ -209,49 +209,25 @@ UFUNCS: dict[Any, Any] = {
     np.float_power: elementwise(
         "float_power", np.float_power, _power_base, _power_exponent, examples=POSITIVE_PAIR,
         unbounded=True, complex=True),
-    np.maximum: elementwise(
-        "maximum", np.maximum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR,
-        chooses=True
-    ),
-    np.minimum: elementwise(
-        "minimum", np.minimum, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR,
-        chooses=True
-    ),
-    np.fmax: elementwise(
-        "fmax", np.fmax, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR, chooses=True
-    ),
-    np.fmin: elementwise(
-        "fmin", np.fmin, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR, chooses=True
-    ),
+    **{
+        ufunc: elementwise(
+            ufunc.__name__, ufunc, lambda y, a, b: _tie(a, b, y), lambda y, a, b: _tie(b, a, y), examples=PAIR,
+            chooses=True)
+        for ufunc in (np.maximum, np.minimum, np.fmax, np.fmin)
+    },
     np.arctan2: elementwise(
-        "arctan2",
-        np.arctan2,
-        lambda y, a, b: _over_squares(b, a, b),
-        lambda y, a, b: -_over_squares(a, a, b),
-        examples=POSITIVE_PAIR,
-    ),
+        "arctan2", np.arctan2, lambda y, a, b: _over_squares(b, a, b), lambda y, a, b: -_over_squares(a, a, b),
+        examples=POSITIVE_PAIR),
     np.hypot: elementwise(
-        "hypot",
-        np.hypot,
-        lambda y, a, b: _part_of_length(y, a),
-        lambda y, a, b: _part_of_length(y, b),
+        "hypot", np.hypot, lambda y, a, b: _part_of_length(y, a), lambda y, a, b: _part_of_length(y, b),
         examples=POSITIVE_PAIR,
-        rooted=lambda r, slope, limit, level, a, b: (a * (q := _over_root(r, slope, limit, level)), b * q),
-    ),
+        rooted=lambda r, slope, limit, level, a, b: (a * (q := _over_root(r, slope, limit, level)), b * q)),
     np.logaddexp: elementwise(
-        "logaddexp",
-        np.logaddexp,
-        lambda y, a, b: _weight(np.exp, y, a, b),
-        lambda y, a, b: _weight(np.exp, y, b, a),
-        examples=PAIR,
-    ),
+        "logaddexp", np.logaddexp, lambda y, a, b: _weight(np.exp, y, a, b), lambda y, a, b: _weight(np.exp, y, b, a),
+        examples=PAIR),
     np.logaddexp2: elementwise(
-        "logaddexp2",
-        np.logaddexp2,
-        lambda y, a, b: _weight(np.exp2, y, a, b),
-        lambda y, a, b: _weight(np.exp2, y, b, a),
-        examples=PAIR,
-    ),
+        "logaddexp2", np.logaddexp2, lambda y, a, b: _weight(np.exp2, y, a, b),
+        lambda y, a, b: _weight(np.exp2, y, b, a), examples=PAIR),
     np.copysign: elementwise(
         "copysign", np.copysign, lambda y, a, b: np.sign(a) * np.copysign(1.0, b), None, examples=PAIR
     ),
@@ -273,32 +249,17 @@ UFUNCS: dict[Any, Any] = {
     np.conjugate: elementwise("conjugate", np.conjugate, 0.0, examples=ONE, complex=True, conjugate=1.0),
     # -- zero wherever a derivative exists -----------------------------------------------------------------------------
     **{
-        ufunc: elementwise(ufunc.__name__, ufunc, None, examples=ONE)
-        for ufunc in (
-            np.sign, np.floor, np.ceil, np.trunc, np.rint, np.signbit, np.spacing,
+        ufunc: elementwise(ufunc.__name__, ufunc, *[None] * ufunc.nin, examples=examples, complex=complex)
+        for ufuncs, examples, complex in (
+            ((np.sign, np.floor, np.ceil, np.trunc, np.rint, np.signbit, np.spacing), ONE, False),
+            ((np.isfinite, np.isinf, np.isnan, np.logical_not), ONE, True),
+            ((np.less, np.less_equal, np.greater, np.greater_equal, np.floor_divide), PAIR, False),
+            ((np.equal, np.not_equal, np.logical_and, np.logical_or, np.logical_xor), PAIR, True),
+            ((np.invert,), TRUTH, False),  # these meet masks under compile
+            ((np.bitwise_and, np.bitwise_or, np.bitwise_xor), TRUTHS, False),
         )
+        for ufunc in ufuncs
     },
-    **{
-        ufunc: elementwise(ufunc.__name__, ufunc, None, examples=ONE, complex=True)
-        for ufunc in (np.isfinite, np.isinf, np.isnan)
-    },
-    **{ufunc: elementwise(ufunc.__name__, ufunc, None, None, examples=PAIR, complex=True)
-       for ufunc in (np.equal, np.not_equal)},
-    **{
-        ufunc: elementwise(ufunc.__name__, ufunc, None, None, examples=PAIR)
-        for ufunc in (
-            np.less, np.less_equal, np.greater, np.greater_equal,
-            np.floor_divide,
-        )
-    },
-    np.logical_not: elementwise("logical_not", np.logical_not, None, examples=ONE, complex=True),
-    np.logical_and: elementwise("logical_and", np.logical_and, None, None, examples=PAIR, complex=True),
-    np.logical_or: elementwise("logical_or", np.logical_or, None, None, examples=PAIR, complex=True),
-    np.logical_xor: elementwise("logical_xor", np.logical_xor, None, None, examples=PAIR, complex=True),
-    np.invert: elementwise("invert", np.invert, None, examples=TRUTH),  # these meet masks under compile
-    np.bitwise_and: elementwise("bitwise_and", np.bitwise_and, None, None, examples=TRUTHS),
-    np.bitwise_or: elementwise("bitwise_or", np.bitwise_or, None, None, examples=TRUTHS),
-    np.bitwise_xor: elementwise("bitwise_xor", np.bitwise_xor, None, None, examples=TRUTHS),
 }  # fmt: skip
 
 

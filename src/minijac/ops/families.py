@@ -20,7 +20,8 @@ from .scalars import spelled
 
 __all__ = [
     "REGISTRY", "Elementwise", "Example", "Multilinear", "Structural", "along", "contracted", "define", "elementwise",
-    "elementwise_edge", "labelled", "multilinear", "opaque", "register", "structural",
+    "elementwise_edge", "labelled", "multilinear", "opaque", "reduced", "register",
+    "structural",
 ]  # fmt: skip
 
 REGISTRY: dict[str, Op] = {}
@@ -295,12 +296,17 @@ def opaque(name: str, value: Callable[..., Any], examples: Sequence[Example] = (
     return register(Op(name, value, None, examples, **facts))
 
 
+def reduced(inp: Axes, axis: Sequence[int], keepdims: bool) -> Axes:
+    """The axes of a reduction's result, from those of its operand."""
+    return tuple([(Label(1),) if k in axis else own for k, own in enumerate(inp) if keepdims or k not in axis])
+
+
 def along(
     k: int, out_shape: Shape, shape: Shape, axis: int | Sequence[int] | None = None, **_: Any
 ) -> Sequence[Part] | None:
     """The relation of an operation along the axes in its parameter `axis`, which treats the others' positions apart."""
-    axes = {k % len(shape) for k in ((axis,) if isinstance(axis, int) else axis or range(len(shape)))}
+    axes = [k % len(shape) for k in ((axis,) if isinstance(axis, int) else axis or range(len(shape)))]
     inp: Axes = tuple((Label(n),) for n in shape)
     if len(out_shape) < len(shape):
-        return [Part(tuple(own for k, own in enumerate(inp) if k not in axes), inp)]
+        return [Part(reduced(inp, axes, False), inp)]
     return [Part(tuple((Label(out_shape[k]),) if k in axes else own for k, own in enumerate(inp)), inp)]

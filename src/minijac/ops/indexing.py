@@ -18,7 +18,7 @@ from ..tape.trace import Node
 from ..tape.traced import Traced
 from . import into
 from .edges import Edge, Linear, Part
-from .families import Example, along, define, labelled, opaque
+from .families import Example, along, define, labelled, opaque, reduced
 from .structural import fresh
 
 __all__ = [
@@ -252,8 +252,8 @@ def _extreme_edge(node: Node, k: int) -> Edge:
     hit = astype(x == y, node.out.dtype, x)
     share = hit / hit.sum(axis=axis, keepdims=True)  # ties are split evenly
     inp = fresh(x.shape)
-    kept = tuple(((Label(1),) if i in axis else a) for i, a in enumerate(inp) if keepdims or i not in axis)
-    return Edge(node.out.shape, x.shape, [Part(kept, inp, (labelled(share, inp, share.dtype),))])
+    part = Part(reduced(inp, axis, keepdims), inp, (labelled(share, inp, share.dtype),))
+    return Edge(node.out.shape, x.shape, [part])
 
 
 _EXTREMES: Sequence[Example] = [

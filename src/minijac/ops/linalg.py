@@ -86,6 +86,12 @@ def matrix_maps(
     return linear_map(source, target, push, pull, passing)
 
 
+def result_of(name: str, decomposed: Callable[[Any], Any], part: Any, edge: Any, examples: Any, **facts: Any) -> Op:
+    """One result of a decomposition, which is made for it where it is not given: ``part(d, m)`` of m rows."""
+    value = lambda a, d=None: part(decomposed(a) if d is None else d, a.shape[-2])  # noqa: E731
+    return define(name, value, edge, examples, complex=True, **facts)
+
+
 def _positive(x: Any) -> Any:
     return x @ T(x) + np.eye(x.shape[-1])
 
@@ -98,14 +104,19 @@ POSITIVE = [Example(sample.shapes, prepare=_positive) for sample in SQUARE]
 
 
 # -- inverses ----------------------------------------------------------------------------------------------------------
-def _inv_edge(node: Node, k: int) -> Edge:
+def _inverse_edge(node: Node, transposed: bool) -> Edge:
+    """``dy = -y dx y``, or where y is the transpose of the inverse, ``-y dx^T y``."""
     y, shape = node.out, node.out.shape
     *lead, i, j, m, n = labels_of(*shape, *shape[-2:])
     factors = (factor_of(y, [*lead, i, m]), factor_of(y, [*lead, n, j]))
-    return Edge(shape, shape, [Part(axes_of([*lead, i, j]), axes_of([*lead, m, n]), factors, -1.0)])
+    inp = [*lead, n, m] if transposed else [*lead, m, n]
+    return Edge(shape, shape, [Part(axes_of([*lead, i, j]), axes_of(inp), factors, -1.0)])
 
 
-inv = define("inv", lambda a: namespace(a).linalg.inv(a), _inv_edge, SQUARE, complex=True, refuses=True)
+inv = define(
+    "inv", lambda a: namespace(a).linalg.inv(a), lambda node, k: _inverse_edge(node, False), SQUARE, complex=True,
+    refuses=True,
+)  # fmt: skip
 
 
 def _solve_along(a: Any, b: Any) -> Any:
@@ -178,11 +189,7 @@ def _per_matrix(value: Callable[[Node], Any]) -> Callable[[Node, int], Edge]:
 
 
 det = define(
-    "det",
-    lambda a: namespace(a).linalg.det(a),
-    _per_matrix(lambda node: cofactor(node.args[0])),
-    SQUARE,
-    complex=True,
+    "det", lambda a: namespace(a).linalg.det(a), _per_matrix(lambda node: cofactor(node.args[0])), SQUARE, complex=True
 )
 
 
@@ -286,15 +293,8 @@ def _inverse_transposed_value(a: Any) -> Any:
         return cofactor(a) / d[..., None, None]
 
 
-def _inverse_transposed_edge(node: Node, k: int) -> Edge:
-    y, shape = node.out, node.out.shape
-    *lead, i, j, m, n = labels_of(*shape, *shape[-2:])
-    factors = (factor_of(y, [*lead, m, j]), factor_of(y, [*lead, i, n]))
-    return Edge(shape, shape, [Part(axes_of([*lead, i, j]), axes_of([*lead, m, n]), factors, -1.0)])
-
-
 inverse_transposed = define(
-    "inverse_transposed", _inverse_transposed_value, _inverse_transposed_edge, SQUARE, complex=True
+    "inverse_transposed", _inverse_transposed_value, lambda node, k: _inverse_edge(node, True), SQUARE, complex=True
 )
 """The derivative of the logarithm of the determinant's absolute value."""
 
@@ -348,12 +348,7 @@ def _cholesky_edge(node: Node, k: int) -> Edge:
 
 
 cholesky = define(
-    "cholesky",
-    lambda a: namespace(a).linalg.cholesky(a),
-    _cholesky_edge,
-    POSITIVE,
-    complex=True,
-    refuses=True,
+    "cholesky", lambda a: namespace(a).linalg.cholesky(a), _cholesky_edge, POSITIVE, complex=True, refuses=True
 )
 
 
@@ -412,13 +407,8 @@ eigenvalues = define(
     complex=True,
     refuses=True,
 )
-eigenvectors = define(
-    "eigenvectors",
-    lambda a, d=None: (_eigh_value(a) if d is None else d)[..., 1:, :],
-    _eigenvectors_edge,
-    SYMMETRIC,
-    complex=True,
-    refuses=True,
+eigenvectors = result_of(
+    "eigenvectors", _eigh_value, lambda d, m: d[..., 1:, :], _eigenvectors_edge, SYMMETRIC, refuses=True
 )
 
 
@@ -487,21 +477,9 @@ singular_values = define(
     complex=True,
     refuses=True,
 )
-left_vectors = define(
-    "left_vectors",
-    lambda a, d=None: (_svd_value(a) if d is None else d)[..., : a.shape[-2], :],
-    _left_vectors_edge,
-    ANY,
-    complex=True,
-    refuses=True,
-)
-right_vectors = define(
-    "right_vectors",
-    lambda a, d=None: (_svd_value(a) if d is None else d)[..., a.shape[-2] + 1 :, :],
-    _right_vectors_edge,
-    ANY,
-    complex=True,
-    refuses=True,
+left_vectors = result_of("left_vectors", _svd_value, lambda d, m: d[..., :m, :], _left_vectors_edge, ANY, refuses=True)
+right_vectors = result_of(
+    "right_vectors", _svd_value, lambda d, m: d[..., m + 1 :, :], _right_vectors_edge, ANY, refuses=True
 )
 
 
@@ -547,17 +525,5 @@ def _qr_r_edge(node: Node, k: int) -> Edge:
     return matrix_maps(node, 0, push, pull, adjoint=True)
 
 
-qr_q = define(
-    "qr_q",
-    lambda a, d=None: (_qr_value(a) if d is None else d)[..., : a.shape[-2], :],
-    _qr_q_edge,
-    TALL,
-    complex=True,
-)
-qr_r = define(
-    "qr_r",
-    lambda a, d=None: (_qr_value(a) if d is None else d)[..., a.shape[-2] :, :],
-    _qr_r_edge,
-    TALL,
-    complex=True,
-)
+qr_q = result_of("qr_q", _qr_value, lambda d, m: d[..., :m, :], _qr_q_edge, TALL)
+qr_r = result_of("qr_r", _qr_value, lambda d, m: d[..., m:, :], _qr_r_edge, TALL)

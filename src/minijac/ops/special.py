@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.labels import Label
 from ..backend import astype, namespace, special
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
@@ -19,7 +18,7 @@ from ..tape.op import Op
 from ..tape.trace import Node
 from .edges import Edge, Part
 from .elementwise import INSIDE, LN10, ONE, PAIR, POSITIVE, POSITIVE_PAIR, erf
-from .families import Example, along, define, elementwise, labelled, opaque
+from .families import Example, along, define, elementwise, labelled, opaque, reduced
 from .scalars import SCALARS
 from .structural import fresh
 
@@ -538,8 +537,8 @@ def _logsumexp_edge(node: Node, k: int) -> Edge:
     even = tied / np.maximum(tied.sum(axis=axis, keepdims=True), 1.0)
     weights = np.where(endless, even, np.exp(np.where(endless, 0.0, x) - np.where(endless, 0.0, y)))
     inp = fresh(x.shape)
-    out = tuple(((Label(1),) if i in axis else a) for i, a in enumerate(inp) if keepdims or i not in axis)
-    return Edge(node.out.shape, x.shape, [Part(out, inp, (labelled(weights, inp, y.dtype),))])
+    part = Part(reduced(inp, axis, keepdims), inp, (labelled(weights, inp, y.dtype),))
+    return Edge(node.out.shape, x.shape, [part])
 
 
 peak = opaque("peak", _peak_value, [Example(((3, 4, 2),), {"axis": (1,)})], relation=along, expansion=_peak_value)

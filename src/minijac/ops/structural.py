@@ -19,7 +19,7 @@ from ..tape.trace import Node
 from ..tape.traced import Traced
 from . import into
 from .edges import Edge, Linear, Part
-from .families import Example, along, structural
+from .families import Example, along, reduced, structural
 from .maps import linear_map
 
 __all__ = [
@@ -82,15 +82,15 @@ def _superpose_relation(k: int, out_shape: Shape, *shapes: Shape, parts: Any, sh
     return [Part(axes, tuple((label,) for label in labels))]
 
 
-def _tridiagonal(n: int) -> tuple[tuple[Shape, ...], dict[str, Any]]:
+def _tridiagonal() -> Example:
     """Three diagonals of which the last lies on the first."""
-    b, i, j, k = Label(3), Label(n), Label(n - 1), Label(2)
+    b, i, j, k = map(Label, (3, 4, 3, 2))
     parts = (
         ((b, i), ((b,), (i,), (i,)), False),
-        ((j,), ((b,), (Window(j, n, 1, 1),), (Window(j, n, 0, 1),)), False),
-        ((b, k), ((b,), (Window(k, n, 0, 2),), (Window(k, n, 0, 2),)), True),
+        ((j,), ((b,), (Window(j, 4, 1, 1),), (Window(j, 4, 0, 1),)), False),
+        ((b, k), ((b,), (Window(k, 4, 0, 2),), (Window(k, 4, 0, 2),)), True),
     )
-    return ((3, n), (n - 1,), (3, 2)), {"parts": parts, "shape": (3, n, n)}
+    return Example(((3, 4), (3,), (3, 2)), {"parts": parts, "shape": (3, 4, 4)}, shared=(1,))
 
 
 def _superpose_expansion(*arrays: Any, parts: Any, shape: Shape) -> Any:
@@ -109,7 +109,7 @@ superpose = structural(
     "superpose",
     _superpose_value,
     _superpose_relation,
-    [Example(_tridiagonal(4)[0], _tridiagonal(4)[1], shared=(1,))],
+    [_tridiagonal()],
     into=into.superpose,
     expansion=_superpose_expansion,
     keeps=into.apart,
@@ -307,7 +307,7 @@ expand_dims = structural(
 
 def _squeeze_relation(k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...]) -> Sequence[Part]:
     inp = fresh(shape)
-    return [Part(tuple(a for i, a in enumerate(inp) if i not in axis), inp)]
+    return [Part(reduced(inp, axis, False), inp)]
 
 
 squeeze = structural(
@@ -342,11 +342,7 @@ def _sum_relation(
     k: int, out_shape: Shape, shape: Shape, axis: tuple[int, ...], keepdims: bool = False, scale: float = 1.0
 ) -> Sequence[Part]:
     inp = fresh(shape)
-    if keepdims:
-        out: Axes = tuple((Label(1),) if i in axis else a for i, a in enumerate(inp))
-    else:
-        out = tuple(a for i, a in enumerate(inp) if i not in axis)
-    return [Part(out, inp, (), scale)]
+    return [Part(reduced(inp, axis, keepdims), inp, (), scale)]
 
 
 def _mean_relation(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..operator.words import describe
 from ..places import ANYWHERE, Place
 from ..tape.trace import Node
 from ..ways.memory import held_bytes
+from .tape import line_of, name_of, table
 
 __all__ = ["Explanation", "Step", "explain"]
 
@@ -148,7 +148,7 @@ class Explanation:
             mark = " *" if found is chosen else ""
             rows.append((name + mark, f"{cost.multiply_adds:,}", f"{cost.moved:,}", f"{cost.peak_bytes:,}",
                          _time(cost.nanoseconds)))  # fmt: skip
-        text = [_table(rows, right=(1, 2, 3, 4)), "", self.reason]
+        text = [table(rows, right=(1, 2, 3, 4)), "", self.reason]
         text += [f"order: {order}" for order in self.orders]
         mixed = self.plan.mode == "mixed"
         head = ("segment" if mixed else "node", "operation", "shape", "line", "side", "block", "bytes", "")
@@ -156,9 +156,9 @@ class Explanation:
         for k, step in enumerate(self.steps):
             node = self.nodes[step.node]
             name = f"S{self._number(k)}: %{step.start} to %{step.node}" if mixed else f"%{step.node}"
-            rows_of_blocks.append((name, _name(node), str(list(node.out.shape)), _line(node), step.direction,
+            rows_of_blocks.append((name, name_of(node), str(list(node.out.shape)), line_of(node), step.direction,
                                    step.structure, f"{step.bytes:,}", step.cut))  # fmt: skip
-        text += ["", _table(rows_of_blocks, right=(6,)), ""]
+        text += ["", table(rows_of_blocks, right=(6,)), ""]
         text += [f"result: {words}" for words in self.result]
         text.append(f"held meanwhile: {self.held:,} bytes of recorded values and local derivatives")
         return "\n".join([*text, *self.remarks])
@@ -195,7 +195,7 @@ class Explanation:
 
     def _labels(self, i: int) -> list[str]:
         node = self.nodes[i]
-        lines = [f"%{i} {_name(node)} {list(node.out.shape)}"]
+        lines = [f"%{i} {name_of(node)} {list(node.out.shape)}"]
         for step in self.steps:
             if step.node == i:
                 lines.append((f"{step.cut}: " if step.cut else "") + step.structure)
@@ -343,29 +343,11 @@ def _written(order: Order, named: dict[int, str]) -> str:
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
-def _name(node: Node) -> str:
-    return "input" if node.op is None else node.op.name
-
-
-def _line(node: Node) -> str:
-    return "" if node.where is None else f"{Path(node.where.file).name}:{node.where.number}"
-
-
 def _time(nanoseconds: float) -> str:
     for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if nanoseconds >= size:
             return f"{nanoseconds / size:.3g} {unit}"
     return f"{nanoseconds:.0f} ns"
-
-
-def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = enumerate(zip(row, widths, strict=True))
-        return "  ".join(cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in cells).rstrip()
-
-    return "\n".join(map(line, rows))
 
 
 def _arrow(p: int, i: int, tops: Sequence[int], heights: Sequence[int], left: int) -> str:

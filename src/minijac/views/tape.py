@@ -17,7 +17,7 @@ from ..foreign import a_function
 from ..places import Owners, Place, Where
 from ..tape.trace import Node
 
-__all__ = ["Tape", "trace"]
+__all__ = ["Tape", "line_of", "name_of", "table", "trace"]
 
 
 class Tape:
@@ -40,15 +40,11 @@ class Tape:
         """The table's cells, one tuple for each node."""
         rows: list[tuple[str, ...]] = []
         for i, node in enumerate(self.nodes):
-            name = "input" if node.op is None else node.op.name
             operands = ", ".join(
                 f"%{p}" if p >= 0 else _short(arg) for p, arg in zip(node.parents, node.args, strict=True)
             )
-            where = "" if node.where is None else f"{Path(node.where.file).name}:{node.where.number}"
-            mark = " ->" if i in self.outputs else ""
-            rows.append(
-                (f"%{i}{mark}", name, operands, f"{node.out.dtype}{list(node.out.shape)}", self.batch(i), where)
-            )
+            mark, kind = " ->" if i in self.outputs else "", f"{node.out.dtype}{list(node.out.shape)}"
+            rows.append((f"%{i}{mark}", name_of(node), operands, kind, self.batch(i), line_of(node)))
         return rows
 
     def batch(self, i: int) -> str:
@@ -64,9 +60,7 @@ class Tape:
 
     def __str__(self) -> str:
         header = ("node", "operation", "operands", "output", "batch axis", "line")
-        rows = [header, *self.rows()]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return table([header, *self.rows()])
 
     __repr__ = __str__
 
@@ -74,11 +68,29 @@ class Tape:
         """The graph in Graphviz's language: operations with shapes, edges from operand to result."""
         lines = ["digraph tape {", '  node [shape=box, fontname="monospace"];']
         for i, node in enumerate(self.nodes):
-            name = "input" if node.op is None else node.op.name
             style = ", style=bold" if i in self.outputs or node.op is None else ""
-            lines.append(f'  n{i} [label="{name}\\n{list(node.out.shape)}, batch {self.batch(i)}"{style}];')
+            lines.append(f'  n{i} [label="{name_of(node)}\\n{list(node.out.shape)}, batch {self.batch(i)}"{style}];')
             lines += [f"  n{p} -> n{i};" for p in node.parents if p >= 0]
         return "\n".join([*lines, "}"])
+
+
+def name_of(node: Node) -> str:
+    return "input" if node.op is None else node.op.name
+
+
+def line_of(node: Node) -> str:
+    return "" if node.where is None else f"{Path(node.where.file).name}:{node.where.number}"
+
+
+def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Cells below each other, to the left but for those of the columns `right`."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = enumerate(zip(row, widths, strict=True))
+        return "  ".join(cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in cells).rstrip()
+
+    return "\n".join(map(line, rows))
 
 
 def _short(arg: Any) -> str:
@@ -109,12 +121,7 @@ def trace(f: Callable[..., Any], *args: Any, batch_axis: int | Sequence[int | No
     everything = Graph(run.nodes, run.inputs, range(len(run.nodes)))
     places: dict[int, Where] = {}
     if batch is not None:
-        held: dict[int, Where] = {}
-        start = 0
-        for n in positions:
-            for i, axis in zip(run.inputs[start:], axes[n], strict=False):
-                if axis is not None:
-                    held[i] = Place(axis % run.nodes[i].out.ndim, 1)
-            start += len(axes[n])
+        pairs = zip(run.inputs, [axis for n in positions for axis in axes[n]], strict=True)
+        held: dict[int, Where] = {i: Place(axis % run.nodes[i].out.ndim, 1) for i, axis in pairs if axis is not None}
         places, _ = follow_samples(everything, held, set(held), batch)
     return Tape(run.nodes, outputs, places)
