@@ -192,8 +192,9 @@ def scaled_dot_product_attention(
     """
     scores = np.matmul(query * (1.0 / math.sqrt(query.shape[-1]) if scale is None else scale), np.swapaxes(key, -1, -2))
     if is_causal:
+        nothing = False if attn_mask is None or attn_mask.dtype == bool else -np.inf
         causal = namespace(scores).tri(*scores.shape[-2:], dtype=bool)
-        attn_mask = causal if attn_mask is None else np.where(causal, attn_mask, _nothing(attn_mask))
+        attn_mask = causal if attn_mask is None else np.where(causal, attn_mask, nothing)
     if attn_mask is not None and attn_mask.dtype == bool:
         scores = np.where(attn_mask, scores, -np.inf)
     elif attn_mask is not None:
@@ -201,10 +202,6 @@ def scaled_dot_product_attention(
     e = np.exp(scores - _special.peak(scores, axis=(scores.ndim - 1,)))
     total = e.sum(axis=-1, keepdims=True)
     return np.matmul(e / np.where(total == 0, 1.0, total), value)
-
-
-def _nothing(mask: Any) -> Any:
-    return False if mask.dtype == bool else -np.inf
 
 
 # -- normalisation -----------------------------------------------------------------------------------------------------
@@ -564,8 +561,7 @@ def _places(n: int, x: Any, output_size: Any, kind: str) -> tuple[int, ...]:
     """How many windows there are along each axis; None: as many as entries."""
     _check(x, n, f"adaptive_{kind}_pool{n}d")
     given = output_size if isinstance(output_size, list | tuple) else (output_size,) * n
-    sizes = [own if size is None else size for own, size in zip(x.shape[2:], given, strict=False)]
-    return _per_axis(sizes if len(given) == n else given, n, "output_size")
+    return _per_axis([x.shape[2 + k] if size is None else size for k, size in enumerate(given)], n, "output_size")
 
 
 def adaptive_avg_pool1d(x: Any, output_size: Size) -> Any:

@@ -12,8 +12,8 @@ from ..lines import user_line
 from ..ops import elementwise
 from ..tape.traced import Traced
 from .pointwise import conj
+from .positions import WHOLE
 from .protocol import as_array, as_arrays, axes_of, axis_of, implements
-from .shape import WHOLE
 
 
 def between(x: Any, axis: int, start: int | None, stop: int | None) -> Any:

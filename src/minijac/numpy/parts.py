@@ -14,8 +14,9 @@ from ..ops import convolution, structural
 from ..ops.structural import normalised
 from ..tape.traced import Traced
 from .pointwise import astype
+from .positions import WHOLE
 from .protocol import FUNCTIONS, as_array, as_arrays, axis_of, implements, refuse
-from .shape import WHOLE, along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, expand_dims, ravel
+from .shape import along, atleast_1d, atleast_2d, atleast_3d, broadcast_to, expand_dims, ravel
 
 # -- join --------------------------------------------------------------------------------------------------------------
 WIDEST = 64

@@ -15,9 +15,8 @@ from ..lines import user_line
 from ..ops import elementwise, indexing, structural
 from ..tape.traced import Traced
 from .pointwise import abs_squared, astype
+from .positions import WHOLE
 from .protocol import FUNCTIONS, absent, as_array, axes_of, axis_of, flag, implements, number_of, refuse
-
-WHOLE = slice(None)
 
 
 def _axes(x: Any, axis: Any, name: str) -> tuple[int, ...]:

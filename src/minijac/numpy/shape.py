@@ -16,9 +16,8 @@ from ..ops.structural import normalised
 from ..tape.traced import Traced
 from .ordered import in_order, permutes
 from .picked import within
+from .positions import WHOLE
 from .protocol import FUNCTIONS, as_arrays, axes_of, axis_of, implements
-
-WHOLE = slice(None)
 
 
 # -- reshape and transpose ---------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import numpy as np
 from ..lines import user_line
 from ..ops import structural
 from .indexing import add_in_place, subtract_in_place
+from .positions import WHOLE
 from .protocol import FUNCTIONS, axes_of, axis_of, flag, refuse
-from .reductions import WHOLE, begun, chosen, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
+from .reductions import begun, chosen, cumprod, cumsum, fold, max, min, nanmax, nanmin, prod, scan, sum
 
 __all__ = ["ufunc_methods"]
 

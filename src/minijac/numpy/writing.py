@@ -19,6 +19,7 @@ from ..ops import structural
 from ..tape.traced import FIXED, Traced
 from .handles import Pending
 from .picked import axis_of_rows, broadcast
+from .positions import WHOLE
 
 __all__ = ["Region", "Sight", "Writes", "as_view", "assign", "into", "looked", "overwrite", "refuse_plain", "writable"]
 
@@ -185,7 +186,7 @@ def _disjoint(a: int | range, b: int | range) -> bool:
 # -- reading -----------------------------------------------------------------------------------------------------------
 def looked(x: Traced, basic: tuple[Any, ...]) -> Any:
     """``x[basic]``: a view, or where no axis is left, a number."""
-    if all(type(item) is slice and item == _WHOLE for item in basic):
+    if all(type(item) is slice and item == WHOLE for item in basic):
         return x
     if x.link is FIXED:
         y = structural.getitem_basic(x, index=basic)
@@ -197,9 +198,6 @@ def looked(x: Traced, basic: tuple[Any, ...]) -> Any:
         return current
     region, axes = _region(basic, x.shape)
     return _seen(current, Sight(x, current, lambda parent: _read(parent, basic), None, region, axes))
-
-
-_WHOLE = slice(None)
 
 
 def _read(x: Traced, basic: tuple[Any, ...]) -> Traced:
@@ -415,7 +413,7 @@ def together(x: Traced, pieces: dict[Region, Any]) -> Traced:
 
 def _rest(x: Traced, regions: list[Region]) -> list[tuple[tuple[Any, ...], Any]]:
     """What is left of `x`, in parts that are not zero."""
-    whole = (_WHOLE,) * x.ndim
+    whole = (WHOLE,) * x.ndim
     known = x.home.known(x)
     if known is not None:
         if not known.any():
@@ -444,12 +442,12 @@ def _gaps(shape: tuple[int, ...], regions: list[Region]) -> list[tuple[Any, ...]
             left[item if isinstance(item, int) else _as_slice(item)] = False
         edges = np.flatnonzero(np.diff(left, prepend=False, append=False)).tolist()
         runs = [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-        lead, tail = (_WHOLE,) * axis, (_WHOLE,) * (len(shape) - axis - 1)
+        lead, tail = (WHOLE,) * axis, (WHOLE,) * (len(shape) - axis - 1)
         return [(*lead, run, *tail) for run in runs] if len(runs) <= 8 else None
     if len(regions) > 1 or not all(isinstance(item, int) or item.step == 1 for item in regions[0]):
         return None
     gaps: list[tuple[Any, ...]] = []
-    box: list[Any] = [_WHOLE] * len(shape)
+    box: list[Any] = [WHOLE] * len(shape)
     for k, item in enumerate(regions[0]):
         start, stop = (item, item + 1) if isinstance(item, int) else (item.start, item.stop)
         for side in (slice(0, start), slice(stop, shape[k])):
