@@ -155,3 +155,69 @@ AT_A_NUMBER = {
 @pytest.mark.parametrize("name", AT_A_NUMBER)
 def test_derivatives_without_axes_are_arrays(name):
     agrees(AT_A_NUMBER[name], (np.array(2.0),), (np.array(3.0),))
+
+
+ROWS = np.arange(4)
+BY_ARGUMENTS = {
+    "columns": lambda x, t: x[:, t] ** 2,
+    "one of each": lambda x, t: x[ROWS, t] ** 2,
+    "take": lambda x, t: np.take(x**2, t, axis=1),
+    "take_along_axis": lambda x, t: np.take_along_axis(x**2, t[:, None], 1),
+    "a table": lambda x, t: x * mj.numpy.take(TABLE[:3], t, axis=0),
+    "choose": lambda x, t: np.choose(t, [x[:, 0], x[:, 1] ** 2, 1.0]),
+    "a write": lambda x, t: written(lambda y, v: y.__setitem__((ROWS, t), v[:, 0]))(x),
+    "a sum": lambda x, t: written(lambda y, v: np.add.at(y, (ROWS, t), v[:, 0]))(x),
+    "put_along_axis": lambda x, t: written(lambda y, v: np.put_along_axis(y, t[:, None], v[:, :1], 1))(x),
+}
+
+
+@pytest.mark.parametrize("way", ["the function", "jacobian"])
+@pytest.mark.parametrize("name", BY_ARGUMENTS)
+def test_positions_beyond_an_axis_raise_in_every_call(name, way):
+    """Never the entries of another sample, which flat positions would name."""
+    f = BY_ARGUMENTS[name]
+    of = f if way == "the function" else mj.jacobian(f, batch_axis=(0, None), on_mixing="full")
+    compiled = mj.compile(of)
+    for t in ([0, 1, 2, 1], [2, 2, 0, 1]):
+        same(compiled(X, np.array(t)), of(X, np.array(t)))
+    for t in ([3, 1, 2, 1], [0, 1, 2, 3], [0, 1, -4, 1], [-9, 0, 0, 0]):
+        with pytest.raises(IndexError, match="out of bounds"):
+            compiled(X, np.array(t))
+    same(compiled(X, np.array([0, 1, 2, 1])), of(X, np.array([0, 1, 2, 1])))
+
+
+def test_positions_beyond_a_long_axis_raise_in_every_call():
+    long = random(2, 3000, seed=7)
+    compiled = mj.compile(lambda x, t: x[:, t])
+    for t in ([1, 2], [-3000, 2999]):
+        np.testing.assert_array_equal(compiled(long, np.array(t)), long[:, t])
+    for wrong in (3000, -3001):
+        with pytest.raises(IndexError, match=f"index {wrong} is out of bounds for an axis of size 3000"):
+            compiled(long, np.array([1, wrong]))
+
+
+def test_positions_of_what_a_mask_leaves_out_may_be_beyond():
+    def f(x, t, m):
+        y = np.sin(x)
+        y[m] = x[m] * mj.numpy.take(KNOTS, t[m])[:, None]
+        return y
+
+    rest, none = np.array([True, False, True, False]), np.zeros(4, bool)
+    agrees(f, (X, np.array([0, 9, 1, -9]), rest), (X, np.array([9, 9, 9, 9]), none))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("n", [200, 3000])
+def test_positions_of_narrow_integers_count_along_axes_that_they_cannot_number(n, dtype):
+    x, t = random(3, 6, n, seed=8), np.array([5, 3, 2], dtype)
+    for f in (
+        lambda x, t: x[np.arange(3), t],
+        lambda x, t: x[:, t, t],
+        lambda x, t: np.take_along_axis(x, t[:, None, None], 1),
+        lambda x, t: np.take(x, t, axis=2, mode="wrap"),
+        lambda x, t: np.take(x, t, axis=2, mode="clip"),
+    ):
+        others = -t if dtype is np.int8 else t[::-1]
+        agrees(f, (x, t), (x, others))
+        value, _ = mj.jvp(lambda x, f=f: f(x, t), (x,), (x,))
+        np.testing.assert_array_equal(value, f(x, t))

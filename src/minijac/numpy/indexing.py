@@ -78,12 +78,16 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     axis = axis_of(x, axis, "take")
     if (some := picked(x, (*[WHOLE] * axis, indices))) is not None:
         return some
-    positions, n = _plain_index(indices, x), x.shape[axis]
-    if mode == "wrap":
-        positions = positions % n
-    elif mode == "clip":
-        positions = np.clip(positions, 0, n - 1)
+    n = x.shape[axis]
+    positions = _brought_in(_plain_index(indices, x), n, mode)
     return along(x, counted_from_the_start(positions, n), axis, pieces=1)
+
+
+def _brought_in(positions: Any, n: int, mode: str) -> Any:
+    """Positions among the first `n`, where `mode` says that others are brought there."""
+    if mode == "wrap":
+        return positions.astype(np.int64) % n  # narrow integers may not hold n
+    return np.clip(positions, 0, n - 1) if mode == "clip" else positions
 
 
 def looked_up(a: Any, indices: Any, axis: Any = None, **keywords: Any) -> Any:
@@ -146,8 +150,10 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     if a.dtype.kind not in "iub":
         raise TypeError(f"choose at {user_line()}: expected integers that say which choice, got {a.dtype}")
     n = len(choices)
-    a = a % n if mode == "wrap" else np.clip(a, 0, n - 1) if mode == "clip" else a
-    if mode == "raise" and on_host(a) and not ((a >= 0) & (a < n)).all():
+    a = _brought_in(a, n, mode)
+    if mode == "raise" and isinstance(a, Traced):
+        a = counted_from_the_start(np.where(a < 0, n, a), n)  # which raises for those too
+    elif mode == "raise" and on_host(a) and not ((a >= 0) & (a < n)).all():
         raise ValueError(f"choose at {user_line()}: expected numbers of the {n} choices, got {a.min()} to {a.max()}")
     result = as_array(choices[0], a)
     for k in range(1, len(choices)):
@@ -486,9 +492,7 @@ def put_in_turn(x: Any, mask: Any, vals: Any) -> Any:
 @_in_place(np.put, method="put")
 def put_by_position(x: Any, ind: Any, v: Any, mode: str = "raise") -> Any:
     positions = np.reshape(_plain_index(ind, x), (-1,))
-    if mode != "raise":
-        positions = positions % x.size if mode == "wrap" else np.clip(positions, 0, x.size - 1)
-    return _put_flat(x, positions, np.resize(_numbers(v), positions.shape))
+    return _put_flat(x, _brought_in(positions, x.size, mode), np.resize(_numbers(v), positions.shape))
 
 
 def _put_flat(x: Any, positions: Any, values: Any) -> Any:

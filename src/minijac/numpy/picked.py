@@ -19,6 +19,7 @@ from ..backend import Wrapped, array_of, is_array, namespace, value_of
 from ..errors import TraceError
 from ..lines import asked_from_outside, for_torch, user_line
 from ..ops import structural
+from ..ops.indexing import counted
 from ..tape.op import Op
 from ..tape.trace import Node, Trace, apply, running
 from ..tape.traced import Indexable, Traced
@@ -199,7 +200,7 @@ class Rows(Trace):
         if any(isinstance(value, Picked) for value in params.values()):
             raise _refused(op.name, "this has a parameter that depends on them")
         with np.errstate(all="ignore"):  # of rows that are not meant
-            if op.picks and not params.get("passing") and homes[-1] is not None:
+            if homes[-1] is not None and (op is counted or (op.picks and not params.get("passing"))):
                 values[-1] = valid(args[-1]).value
             if op.refuses and homes[0] is not None:
                 values[0] = _regular(args[0]).value

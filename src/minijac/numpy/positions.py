@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import is_array, namespace, placed, value_of
+from ..backend import array_of, is_array, namespace, on_host, placed, value_of
 from ..errors import UnsupportedOperationError
 from ..lines import user_line
+from ..ops import indexing
 from ..tape.traced import Traced
 from .ordered import permutes
 
@@ -151,7 +152,12 @@ def split_index(full: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[tuple[An
 
 def counted_from_the_start(positions: Any, size: int) -> Any:
     if isinstance(positions, Traced):  # of a program that is being recorded: what it holds is not known yet
-        return positions if permutes(positions) else np.where(positions < 0, positions + size, positions)
+        if permutes(positions):
+            return positions
+        if on_host(array_of(positions)):
+            return indexing.counted(positions, size=size)
+        positions = positions.astype(np.int64)  # a device's are not looked at
+        return np.where(positions < 0, positions + size, positions)
     if is_array(positions) and positions.dtype.kind not in "iu":  # an empty list
         positions = positions.astype(int)
     if isinstance(positions, np.ndarray) and positions.size > MANY and positions.min() >= 0 and positions.max() < size:

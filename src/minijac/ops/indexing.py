@@ -22,7 +22,7 @@ from .families import Example, along, define, labelled, opaque, reduced
 from .structural import fresh
 
 __all__ = [
-    "SEARCHES", "deposit", "gather", "max", "min", "order_statistic", "scatter", "searchsorted", "take",
+    "SEARCHES", "counted", "deposit", "gather", "max", "min", "order_statistic", "scatter", "searchsorted", "take",
 ]  # fmt: skip
 
 
@@ -321,3 +321,24 @@ searchsorted = opaque(
     [_at(((3, 4),), np.array([-1.0, 0.0, 0.5]), side="right")],
     relation=lambda k, out, *shapes, **_: [Part(own := fresh(out), fresh(shapes[1]) if k else own)],
 )
+
+
+def _counted_value(positions: Any, size: int) -> Any:
+    if size <= FEW:
+        return np.arange(size)[positions]
+    positions = np.asarray(positions, np.int64)
+    wrong = positions[(positions < -size) | (positions >= size)]
+    if wrong.size:
+        raise IndexError(f"index {wrong[0]} is out of bounds for an axis of size {size}")
+    return np.where(positions < 0, positions + size, positions)
+
+
+FEW = 2**10
+"""Entries of an axis up to which NumPy's own indexing is asked, as it is the sooner."""
+counted = opaque(
+    "counted",
+    _counted_value,
+    [Example(((3, 4),), {"size": 5}, given={0: np.array([[0, -5, 4, 1]] * 3)})],
+    relation=lambda k, out, *shapes, **_: [Part(own := fresh(out), own)],
+)
+"""Positions along an axis of NumPy's, counted from its start: those beyond it raise, in each call of a program too."""
