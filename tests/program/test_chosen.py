@@ -24,6 +24,12 @@ LOOKED_UP: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "a list": (lambda x, n: x**2 * ITEMS[n], [1, 2, 0]),
     "range": (lambda x, n: sum(x**k for k in range(n)) + x, [1, 3, 2]),
     "slice": (lambda x, n: x * np.sum(TABLE[:n]), [1, 3, 2]),
+    "slice of what is followed": (lambda x, n: np.cumsum(x, 1)[:, n:] ** 2, [1, 0, -1]),
+    "strides": (lambda x, t: (x**2 * 1.0)[:, t[0] : t[1] : t[2]], [np.array([0, 2, 1]), np.array([1, -3, -1])]),
+    "axis": (lambda x, n: (x[:, :, None] * x[:, None] ** 2).sum(axis=n), [1, 2, -1]),
+    "length": (lambda x, n: mj.scan(lambda c, _: (np.sin(c) + x, None), x, None, length=n)[0], [1, 3, 2]),
+    "a list so many times": (lambda x, n: np.concatenate([x**2] * n + n * [x], 1), [1, 3, 2]),
+    "a tuple so many times": (lambda x, n: sum((x, x**2) * n) * len("ab" * n), [1, 3, 2]),
     "mask": (lambda x, m: x**2 * TABLE[m].sum(), [np.arange(6) > 2, np.arange(6) % 2 == 0]),
     "in steps": (
         lambda x, t: mj.scan(lambda c, t: (np.sin(c) * TABLE[t].astype(c.dtype), c), x, t)[0],
@@ -122,12 +128,27 @@ def test_no_more_signatures_are_kept_in_mind_than_programs() -> None:
     assert len(compiled._chosen) == compiled.cache_info().size == 2
 
 
+def test_programs_for_the_numbers_of_different_arguments_are_told_apart() -> None:
+    """Also where what a signature asks for was forgotten in between, and another argument was asked for then."""
+    f = lambda x, n, k, m: x * (ITEMS[k] if FLAGS[n] else ITEMS[m])
+    compiled = mj.compile(f, maxsize=3)
+    calls = [(1, 1, 0, 0), (2, 1, 0, 0), (3, 1, 0, 0), (1, 1, 2, 0), (4, 1, 0, 0), (1, 0, 0, 1), (1, 1, 1, 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for size, *numbers in calls:
+            x = np.ones((size, 2))
+            np.testing.assert_array_equal(compiled(x, *numbers), f(x, *numbers))
+
+
 def test_what_other_arguments_decide_is_refused() -> None:
     x = np.ones((3, 2))
     refused: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "positions of numbers": (lambda x: x * TABLE[np.argmax(x, 1)], (x,)),
         "a decision": (lambda x, n: x * (3 if n > 1 else 2), (x, 1)),
         "a number": (lambda x, n: x * int(n), (x, 1)),
+        "a key": (lambda x, n: x * {0: 2.0, 1: 3.0}.get(n, 1.0), (x, 1)),
+        "an element": (lambda x, n: x * (3.0 if n in {0, 1} else 1.0), (x, 1)),
+        "a table beside picked rows": (lambda x, m: mj.numpy.put(x, m, x[m] * TABLE[:3][m]), (x, np.arange(3) > 0)),
     }
     for name, (f, args) in refused.items():
         with pytest.raises(mj.TraceError, match=r"test_chosen\.py:\d+"):

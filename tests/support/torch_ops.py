@@ -329,7 +329,7 @@ TORCH: dict[str, Callable[..., Any]] = {
     "any": lambda x, axis: torch.any(x != 0, axis),
     "count_nonzero": lambda x, axis: torch.count_nonzero(x, axis),
     "searchsorted": lambda v, a, side: torch.searchsorted(a, v, side=side),
-    "counted": torch.remainder,
+    "counted": lambda x, size: torch.remainder(x.long(), size),
     "gather": lambda x, positions, passing, lead=0: taken(x.flatten(lead), positions, lead),
     "max": lambda x, axis, keepdims=False: torch.amax(x, axis, keepdims),
     "min": lambda x, axis, keepdims=False: torch.amin(x, axis, keepdims),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -103,6 +104,8 @@ def scan(
 
 def _length(leaves: Sequence[Any], length: Any) -> int:
     """The number of steps."""
+    if isinstance(length, Traced) and length.dtype.kind in "iu":
+        length = operator.index(length)
     if isinstance(length, Traced):
         raise InputError(
             f"scan: length: expected an int, got a traced value of shape {length.shape}. The number "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Wrapped, array_of, is_array, namespace, value_of
-from ..errors import TraceError
+from ..errors import MinijacError, TraceError
 from ..lines import asked_from_outside, for_torch, user_line
 from ..ops import structural
 from ..ops.indexing import counted
@@ -204,7 +204,13 @@ class Rows(Trace):
                 values[-1] = valid(args[-1]).value
             if op.refuses and homes[0] is not None:
                 values[0] = _regular(args[0]).value
-            out = apply(op, tuple(values), params)
+            try:
+                out = apply(op, tuple(values), params)
+            except ValueError as error:
+                if not found or isinstance(error, MinijacError):
+                    raise
+                beside = "a plain array beside them is `np.compress(m, table, axis=0)`, not `table[m]`"
+                raise _refused(op.name, f"this is carried out on all of them ({error}): {beside}") from None
         if not found:
             return self.constant(out) if is_array(out) else out
         node = Node(op, (-1,) * len(args), tuple(map(array_of, values)), params, array_of(out), None)

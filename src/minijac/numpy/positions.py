@@ -112,10 +112,8 @@ def without_traces(index: Any, x: Any) -> Any:
         return value_of(index)
     if isinstance(index, slice):
         bounds = (index.start, index.stop, index.step)
-        if any(map(is_array, bounds)):
-            index = slice(
-                *(int(without_traces(each, x)) if is_array(each) and not each.ndim else each for each in bounds)
-            )
+        if not _is_basic(index):  # which an integer argument of a program may bound: that is made for its numbers
+            index = slice(*(each if each is None else operator.index(without_traces(each, x)) for each in bounds))
         return index
     if isinstance(x, Traced) and x.home.program is not None and is_array(index):
         x.home.program.looked_at(index)

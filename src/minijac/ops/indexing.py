@@ -10,7 +10,7 @@ import numpy as np
 
 from ..algebra.factors import Shape
 from ..algebra.labels import Axes, Axis, Label, window
-from ..backend import astype, namespace, placed, scatter_add, to_host
+from ..backend import astype, namespace, on_host, placed, scatter_add, to_host
 from ..picks import Pick, added
 from ..picks import picked as picked_axis
 from ..tape.op import Op, Reduction
@@ -324,8 +324,8 @@ searchsorted = opaque(
 
 
 def _counted_value(positions: Any, size: int) -> Any:
-    if size <= FEW:
-        return np.arange(size)[positions]
+    if size <= FEW or not on_host(positions):
+        return namespace(positions).arange(size)[positions]
     positions = np.asarray(positions, np.int64)
     wrong = positions[(positions < -size) | (positions >= size)]
     if wrong.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,8 @@ def fresh(shape: Sequence[int]) -> Axes:
 
 
 def normalised(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
-    if axis is None:
-        return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int | np.integer) else axis
-    return tuple([int(k) + ndim if k < 0 else int(k) for k in axes])
+    axes: Any = range(ndim) if axis is None else (axis,) if isinstance(axis, int | np.integer | Traced) else axis
+    return tuple([k + ndim if k < 0 else k for k in map(index, axes)])
 
 
 # -- relabel: all structural operations in one, by labels alone --------------------------------------------------------

@@ -119,7 +119,7 @@ class Compiled:
     def _key(self, signature: Any, arguments: Sequence[Any]) -> Any:
         """Where the program is: a signature, and numbers of arguments that it was made for."""
         chosen = self._chosen.get(signature)
-        return (signature, *[_content(arguments[k]) for k in chosen]) if chosen else signature
+        return (signature, *[(k, _content(arguments[k])) for k in chosen]) if chosen else signature
 
     def _recorded(
         self,

@@ -96,6 +96,9 @@ class Symbol(Traced):
     def _refuse(self, what: str) -> Any:
         return self._hidden(what)
 
+    def __hash__(self) -> int:
+        return self._hidden("a look-up in a dict or a set")
+
     def __repr__(self) -> str:
         return f"Symbol({self.dtype}{list(self.shape)})"
 
@@ -143,13 +146,25 @@ def _on_numbers(op: Op, array: Callable[..., Any], swapped: bool) -> Callable[..
     return method
 
 
+def _repeating(product: Callable[..., Any]) -> Callable[..., Any]:
+    """A product, and with Python's sequences what whole numbers make of those: ``[x] * n`` is `n` of them."""
+
+    def method(self: Symbol, other: Any) -> Any:
+        if isinstance(other, list | tuple | str | bytes) and isinstance(self.value, int | np.integer):
+            return other * operator.index(self)
+        return product(self, other)
+
+    return method
+
+
 for _name, _op in NUMBER_OPS.items():
     for _prefix in ("", "r"):
         _method = f"__{_prefix}{_name}__"
         if hasattr(np.lib.mixins.NDArrayOperatorsMixin, _method):
             _array = getattr(np.lib.mixins.NDArrayOperatorsMixin, _method)
             setattr(Symbol, _method, _on_numbers(_op, _array, bool(_prefix)))
-Symbol.__hash__ = object.__hash__  # type: ignore[assignment, method-assign]
+            if _name == "mul":
+                setattr(Symbol, _method, _repeating(getattr(Symbol, _method)))
 
 
 class SymbolArray(Indexable, Symbol):
