@@ -65,21 +65,20 @@ MODULES: list[CodeType] = []
 class _Whole(threading.local):
     """The call that is being carried out, of as many operations as it takes: of a function of another library."""
 
-    line: Line | str | None = None
-    """Its line, once asked for: before, the function's name."""
+    line: Line | None = None
 
 
 WHOLE = _Whole()
 
 
-def caller(depth: int = 2) -> Line | None:
-    """The innermost frame of the user's, and the public function through which it went.
+def caller(depth: int = 2, name: str | None = None) -> Line | None:
+    """The innermost frame of the user's, and the public function through which it went, or the one of this name.
 
     That is one that is neither minijac's nor NumPy's, nor another package's or Python's own unless there is no other.
     All operations that one call of another library's takes have its line, which is found once.
     """
     known = WHOLE.line
-    if type(known) is Line:
+    if known is not None:
         return known
     frame: Any = sys._getframe(depth)
     function: str | None = None
@@ -103,10 +102,7 @@ def caller(depth: int = 2) -> Line | None:
     if found is None:
         return None
     code, instruction, function = found
-    line = _made(Line, (code, instruction, known or function, module))
-    if known is not None:
-        WHOLE.line = line
-    return line
+    return _made(Line, (code, instruction, name or function, module))
 
 
 _made: Callable[..., Line] = tuple.__new__

@@ -110,6 +110,23 @@ def test_all_steps_of_a_call_have_its_line_and_its_name():
         mt.jacobian(lambda x: x.sum(0) * x)(x)  # the second
 
 
+@pytest.mark.parametrize("f", [
+    lambda x: x.sum(2), lambda x: x.mean((0, -3)), lambda x: x.permute(2, 0), lambda x: torch.permute_copy(x, (3, 0)),
+    lambda x: x.transpose(0, 5), lambda x: x.unsqueeze(4), lambda x: x[4], lambda x: x[0, -4], lambda x: x[0, 0, 0],
+    lambda x: torch.cat([x, x], 2), lambda x: x.reshape(5, -1), lambda x: x.view(-1, -1), lambda x: x.expand(2, 5, 3),
+])  # fmt: skip
+def test_axes_entries_and_sizes_that_are_not_there_are_refused(f):
+    for transformed in (f, mt.jacobian(f)):
+        with pytest.raises((IndexError, RuntimeError, ValueError)):
+            transformed(x_of(4, 3))
+
+
+@pytest.mark.parametrize("index", [(0, 3), (..., -4), 5])
+def test_an_index_out_of_bounds_is_told_with_its_line(index):
+    with pytest.raises(IndexError, match=r"test_calls\.py:\d+ is out of bounds"):
+        mt.jacobian(lambda x: x[index])(x_of(4, 3))
+
+
 def convolved(x):
     w, b = torch.linspace(-1, 1, 12, dtype=x.dtype).reshape(3, 2, 2), x.new_ones(3)
     y = F.conv1d(x, w, b, 1, [1], 2) + F.conv1d(x, w, padding="same", dilation=(2,)) * 0.5
@@ -130,7 +147,8 @@ def test_layers_called_by_name_and_by_position_are_torchs(f):
 @pytest.mark.parametrize("f", [
     lambda x: torch.addmm(torch.ones(3, dtype=x.dtype), x, torch.ones(3, 3, dtype=x.dtype)), lambda x: x.clamp(0.1),
     lambda x: torch.logsumexp(x, 1, True), lambda x: x.amax(1), lambda x: torch.where(x > 0, x, 2.0 * x),
-], ids=["addmm", "clamp", "logsumexp", "amax", "where"])  # fmt: skip
+    lambda x: x.expand(2, 4, 3).repeat(1, 1, 2).flip(0, 2).sum(0),
+], ids=["addmm", "clamp", "logsumexp", "amax", "where", "sizes one by one"])  # fmt: skip
 def test_calls_of_functions_in_c_make_no_way_through_the_dispatcher(f, monkeypatch):
     met, through = [], Run.__torch_dispatch__
     monkeypatch.setattr(Run, "__torch_dispatch__", lambda *args: (met.append(args[1]), through(*args))[1])

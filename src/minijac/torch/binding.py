@@ -26,6 +26,7 @@ _OPERATORS = {
     "__mod__": aten.remainder, "__iadd__": aten.add_, "__isub__": aten.sub_, "__imul__": aten.mul_,
     "__itruediv__": aten.div_,
 }  # fmt: skip
+_LISTS = (list, tuple, torch.Size)
 _NUMBERS: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (float, int), "bool": (bool,), "number": (float, int, bool, complex), "str": (str,),
 }  # fmt: skip
@@ -73,14 +74,20 @@ def bound(func: Any, args: Any, kwargs: Any) -> Any:
     run = above()
     if run is None:
         return NotImplemented
-    kinds = func, *map(_kind, args), *[(name, _kind(arg)) for name, arg in kwargs.items()]
+    kinds = func, *[kind if (kind := type(arg)) not in _LISTS else _kinds(arg) for arg in args]
+    if kwargs:
+        kinds += tuple(
+            [(name, kind if (kind := type(arg)) not in _LISTS else _kinds(arg)) for name, arg in kwargs.items()]
+        )
     call = CALLS.get(kinds, ())
     if call == ():
         call = CALLS[kinds] = _call(func, args, kwargs)
     if call is None:
         return NotImplemented
-    handler, overload, single, named = call
-    if named:
+    handler, overload, spread, single, named = call
+    if spread:
+        args = args[0], list(args[1:])
+    elif named:
         args, kwargs = (*args, *[kwargs.get(name, default) for name, default in named]), dict(kwargs)
         for name, _ in named:
             kwargs.pop(name, None)
@@ -93,9 +100,8 @@ def bound(func: Any, args: Any, kwargs: Any) -> Any:
         raise
 
 
-def _kind(arg: Any) -> Any:
-    kind = type(arg)
-    return (kind, *set(map(type, arg))) if kind is list or kind is tuple or kind is torch.Size else kind
+def _kinds(sequence: Any) -> Any:
+    return type(sequence), *set(map(type, sequence))
 
 
 def _packet(func: Any) -> Any:
@@ -103,8 +109,8 @@ def _packet(func: Any) -> Any:
 
 
 def _call(func: Any, args: Any, kwargs: Any) -> Any:
-    """The handler, the overload, which arguments are a list's only entry, and the names and defaults of those that were
-    given by name and may be given by position; or None."""
+    """The handler, the overload, whether all arguments but the first are a list's entries, which are a list's only
+    one, and the names and defaults of those that were given by name and may be given by position; or None."""
     packet, method = _packet(func), hasattr(func, "__objclass__")
     for name in packet.overloads():
         try:
@@ -112,13 +118,15 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
             composed = torch._C._dispatch_has_kernel_for_dispatch_key(overload.name(), _COMPOSED)
         except (AttributeError, RuntimeError):  # listed for TorchScript alone
             continue
-        single = _singles(overload._schema, method, args, kwargs)
+        own = [arg for arg in overload._schema.arguments if not arg.kwarg_only]
+        single, spread = _singles(overload._schema, method, args, kwargs), False
+        if single is None and method and len(own) == 2 and _fits("List[int]", "", args[1:]):  # as x.expand(2, 3)
+            single, spread = _singles(overload._schema, method, (args[0], args[1:]), kwargs), True
         if single is not None:
             handler = None if composed else handler_of(overload, args)
-            own = [arg for arg in overload._schema.arguments if not arg.kwarg_only]
             last = max([k for k, arg in enumerate(own) if arg.name in kwargs], default=-1)
             named = [(arg.name, arg.default_value) for arg in own[len(args) : last + 1]]
-            return handler and (handler, overload, single, named)
+            return handler and (handler, overload, spread, single, named)
     return None
 
 

@@ -161,7 +161,7 @@ def applied(run: Run, cls: Any, forward: Callable[..., Any], *given: Any) -> Any
     """What torch takes for the forward of a Function whose `apply` was called while a run lasts."""
     takes_context = cls.setup_context is torch.autograd.Function.setup_context
     args = given[1:] if takes_context else given
-    at = [k for k, x in enumerate(args) if isinstance(x, Tensor) and run.follows_one(x)]
+    at = [k for k, x in enumerate(args) if isinstance(x, Tensor) and run.follows((type(x),), (x,), {})]
     if not at:
         return forward(*given)
     if run.autograd:

@@ -15,15 +15,17 @@ from .. import nn
 from ..backend import value_of
 from ..errors import MinijacError, UnsupportedOperationError
 from ..lines import user_line
-from ..tape.traced import Traced
+from ..ops import structural
+from ..tape.traced import Traced, TracedArray
+from .aten import shapes
 from .aten.networks import CONV, normalised
 from .aten.reductions import number
 from .aten.registry import EXACT, TABLE, aten, of_one_dtype, of_reals
 from .binding import bound
 from .jacobians import tree_map
 from .run import Restart, Run, above, current, decomposed
-from .tensors import TracedTensor
-from .views import Place, contiguous, refuse_unordered
+from .tensors import TracedTensor, traced_of
+from .views import contiguous, refuse_unordered
 
 Tensor = torch.Tensor
 
@@ -55,7 +57,7 @@ def copied_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
             f"torch.tensor(x) at {user_line()}: got a tensor that minijac.torch follows, and another dtype. torch has "
             f"no derivative there: write x.detach().to({result.dtype}) for that, and x.to({result.dtype}) for one."
         )
-    return TracedTensor(value_of(result.read()), run)
+    return traced_of(value_of(result.read()), run)
 
 
 def of_numbers_below(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
@@ -133,7 +135,7 @@ def _or_copied(function: Callable[..., Any]) -> Callable[..., Any]:
         if type(x) is not TracedTensor or type(result) is not TracedTensor or x.order():
             return result
         if result is x or result.root is not None:
-            result = result.clone() if result.requires_grad else TracedTensor(result.read(), x.run)
+            result = result.clone() if result.requires_grad else traced_of(result.read(), x.run)
         x.perhaps_apart(result)
         return _in_order(result) if func is Tensor.contiguous else result
 
@@ -153,8 +155,8 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _same_dtype(*operands: Any) -> bool:
-    dtype = operands[0].dtype
-    return not [x for x in operands if x is not None and x.dtype != dtype]
+    found = [x.dtype for x in operands if x is not None]
+    return found.count(found[0]) == len(found)
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -301,12 +303,18 @@ def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _with_its_errors(original: Callable[..., Any]) -> Callable[..., Any]:
     """An operator, which torch's own would let return NotImplemented where an error of ours is a TypeError."""
+    handle = TracedTensor.functions[original] if original in TracedTensor.functions else TracedTensor.called(original)
 
     def operate(self: Any, other: Any) -> Any:
+        result = handle(original, (self, other), {})
+        return by_torch(self, other) if result is NotImplemented else result
+
+    def by_torch(self: Any, other: Any) -> Any:
         run = self.run
         run.failed = None
         try:
-            result = TracedTensor.__torch_function__(original, (), (self, other))
+            with torch._C.DisableTorchFunctionSubclass():
+                result = original(self, other)
         except TypeError as error:
             if not isinstance(error, MinijacError) and run.failed is not None:
                 raise run.failed from None
@@ -319,27 +327,31 @@ def _with_its_errors(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _view(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A view of a followed tensor: `function` gives its value, and where it lies (None: left to torch)."""
+    """A view of a followed tensor, by `function`; NotImplemented where that is left to torch."""
 
     def handle(func: Any, args: Any, kwargs: Any) -> Any:
         x = args[0]
         if kwargs or type(x) is not TracedTensor or above() is None:
             return NotImplemented
-        found = function(x, *args[1:])
-        return NotImplemented if found is None else x.viewed(*found)
+        return function(x, *args[1:])
 
     return handle
 
 
 def _sizes(args: Any) -> Any:
-    return tuple(args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args)
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
 
 
 def _method(original: Callable[..., Any]) -> Callable[..., Any]:
     """A method, which torch would hand on to `__torch_function__` after a look at all of its arguments."""
+    handle = TracedTensor.functions[original]
 
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return TracedTensor.__torch_function__(original, (), (self, *args), kwargs)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        result = handle(original, args, kwargs)
+        if result is NotImplemented:
+            with torch._C.DisableTorchFunctionSubclass():
+                return original(*args, **kwargs)
+        return result
 
     method.__wrapped__ = original  # type: ignore[attr-defined]
     return method
@@ -353,30 +365,40 @@ def _read_directly(self: Any, index: Any) -> Any:
 
 def reshape(x: Any, *shape: Any) -> Any:
     shape, place = _sizes(shape), x.place
-    if (shape and isinstance(shape[0], torch.dtype)) or place.strides != contiguous(place.shape).strides:
-        return None
-    value = np.reshape(x.read(), shape)
-    return value, Place(value.shape, contiguous(value.shape).strides, place.offset)
+    if (shape and type(shape[0]) is torch.dtype) or place.strides != contiguous(place.shape).strides:
+        return NotImplemented
+    value = shapes.reshape(x.read(), shape)
+    new = contiguous(value.shape)
+    return x.viewed(value, new._replace(offset=place.offset) if place.offset else new)
 
 
 def permute(x: Any, *dims: Any) -> Any:
     dims, ndim = _sizes(dims), len(x.place.shape)
-    if len(dims) != ndim or not all(type(k) is int and -ndim <= k < ndim for k in dims):
-        return None  # torch's own error
-    return np.transpose(x.read(), dims), x.place.permuted(dims)
+    for k in dims:
+        if type(k) is not int or not -ndim <= k < ndim:
+            return NotImplemented  # torch's own error
+    if len(dims) != ndim:
+        return NotImplemented
+    return x.viewed(shapes.permute(x.read(), dims), x.place.permuted(dims))
 
 
 def transpose(x: Any, a: int, b: int) -> Any:
     order = list(range(len(x.place.shape)))
     if not order:
-        return None
+        return NotImplemented
     order[a], order[b] = order[b], order[a]
-    return permute(x, order)
+    return permute(x, *order)
 
 
 def item(x: Any, index: Any) -> Any:
-    place = x.place.item(index) if x.place.shape else None
-    return None if place is None else (x.read()[index], place)
+    found = x.place.item(index)
+    if found is None:
+        return NotImplemented
+    place, basic = found
+    value = x.read()
+    if basic is None or type(value) is not TracedArray:  # its error; or one of a mask's rows, whose parts are others
+        return x.viewed(value[index], place)
+    return x.viewed(structural.getitem_basic(value, index=basic) if basic else value, place)
 
 
 _part = _view(item)
@@ -385,14 +407,16 @@ _part = _view(item)
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     shape = x.place.shape
     if not shape or not (-len(shape) <= start_dim < len(shape) and -len(shape) <= end_dim < len(shape)):
-        return None
+        return NotImplemented
     start, end = start_dim % len(shape), end_dim % len(shape)
-    return reshape(x, *shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]) if start < end else None
+    if start >= end:
+        return NotImplemented
+    return reshape(x, *shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
 def unsqueeze(x: Any, dim: int) -> Any:
     ndim = len(x.place.shape) + 1
-    return item(x, (slice(None),) * (dim % ndim) + (None,)) if -ndim <= dim < ndim else None
+    return item(x, (slice(None),) * (dim % ndim) + (None,)) if -ndim <= dim < ndim else NotImplemented
 
 
 _UNARY = (
@@ -436,12 +460,6 @@ for _function, _names in _COPIES.items():
     TracedTensor.functions.update(dict.fromkeys(_names, _or_copied(_function)))
 for _function, _names in _VIEWS.items():
     TracedTensor.functions.update(dict.fromkeys(_names, _view(_function)))
-for _name in (
-    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__",
-    "__rpow__", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__", "__matmul__", "__rmatmul__", "__lt__", "__le__",
-    "__gt__", "__ge__", "__eq__", "__ne__", "__and__", "__or__", "__xor__",
-):  # fmt: skip
-    setattr(TracedTensor, _name, _with_its_errors(getattr(Tensor, _name)))
 TracedTensor.__getitem__ = _read_directly
 TracedTensor.functions[Tensor.__neg__] = _direct(TABLE[aten.neg], 1)
 TracedTensor.functions.update(
@@ -482,3 +500,9 @@ for _original in list(TracedTensor.functions):
     _name = getattr(_original, "__name__", "")
     if not _name.startswith("__") and hasattr(Tensor, _name) and getattr(Tensor, _name) is _original:
         setattr(TracedTensor, _name, _method(_original))
+for _name in (
+    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__",
+    "__rpow__", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__", "__matmul__", "__rmatmul__", "__lt__", "__le__",
+    "__gt__", "__ge__", "__eq__", "__ne__", "__and__", "__or__", "__xor__",
+):  # fmt: skip
+    setattr(TracedTensor, _name, _with_its_errors(getattr(Tensor, _name)))

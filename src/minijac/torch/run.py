@@ -17,17 +17,23 @@ from ..backend import array_of as plain_array
 from ..errors import InputError, MinijacError, MutationError, TraceError, UnsupportedOperationError
 from ..lines import WHOLE, caller, user_line
 from ..tape.trace import Trace
-from .aten.registry import BESIDE, EXACT, FACTORIES, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
+from .aten.registry import BESIDE, EXACT, FACTORIES, NUMBERS, RESOLVED, TABLE, VIEWS, of_one_dtype, of_reals
 from .sharing import Memory
-from .tensors import TracedTensor, array_of, array_of_parameter, laid_out, refuse_around, tensor_of, torch_dtype
+from .tensors import TracedTensor, array_of, kept_array_of, laid_out, refuse_around, tensor_of, torch_dtype, traced_of
 from .views import Known, Place, order, refuse_unordered
 
 __all__ = ["Restart", "Run", "above", "current", "decomposed", "drawing_from", "entered"]
 
 Tensor = torch.Tensor
-_Parameter = torch.nn.Parameter
 _SEQUENCES = (list, tuple)
-_active = threading.local()
+_grad, _autocast = torch.is_grad_enabled, torch._C._is_any_autocast_enabled
+
+
+class _Active(threading.local):
+    run: Run | None = None
+
+
+_active = _Active()
 
 
 class Restart(BaseException):
@@ -36,15 +42,13 @@ class Restart(BaseException):
 
 def current() -> Run | None:
     """The run that the calling thread is in."""
-    return getattr(_active, "run", None)
+    return _active.run
 
 
 def above() -> Run | None:
     """The run that the calling thread is in, where torch need not see what operations are made of."""
-    run: Run | None = getattr(_active, "run", None)
-    if run is None or run.autograd or not torch.is_grad_enabled() or torch._C._is_any_autocast_enabled():
-        return None
-    return run
+    run = _active.run
+    return None if run is None or run.autograd or not _grad() or _autocast() else run
 
 
 class Run(TorchDispatchMode):  # type: ignore[misc]
@@ -103,7 +107,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if found is None:
             assert self.outer is not None
             real = halves(tensor)
-            value = self.outer.input(array_of_parameter(real) if type(real) is _Parameter else array_of(real))
+            value = self.outer.input(kept_array_of(real))
             self.inputs.append((real, value.index))
             found = tensor, value if real is tensor else joined(value)
             self.lifted[id(tensor)] = found
@@ -129,7 +133,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
         if self.made is not None:
             self._meet(tensor)
         if found is None:
-            found = tensor, array_of_parameter(tensor) if type(tensor) is _Parameter else array_of(tensor)
+            found = tensor, kept_array_of(tensor)
             self.arrays[id(tensor)] = found
         return found[1]
 
@@ -166,7 +170,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
             base = torch.empty(0, dtype=tensor.dtype).set_(storage, 0, (count,))
         array = array_of(base)
         self.memory.written_by_torch(tensor)
-        root = TracedTensor(array if self.recording else array.copy(), self)
+        root = traced_of(array if self.recording else array.copy(), self)
         self.shadows[storage._cdata] = root
         self.bases.append((base, root))
         return self.shadow(tensor)  # type: ignore[return-value]
@@ -195,7 +199,7 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
     def tensor(self, value: Any) -> Any:
         """A tensor for a value: one that is followed for a followed value, a plain one for an array."""
         if isinstance(value, Wrapped):
-            return TracedTensor(value, self)
+            return traced_of(value, self)
         if is_array(value):
             with torch._C._DisableTorchDispatch():
                 plain = tensor_of(value)
@@ -208,37 +212,38 @@ class Run(TorchDispatchMode):  # type: ignore[misc]
 
     def result(self, value: Any) -> Any:
         """Tensors for what an operation gave. Those of floats torch's autograd may take for differentiable."""
-        if isinstance(value, Wrapped) and torch.is_grad_enabled():
-            return TracedTensor(value, self)
-        if self.insists or not torch.is_grad_enabled():
+        if isinstance(value, Wrapped) and _grad():
+            return traced_of(value, self)
+        if self.insists or not _grad():
             return self.tensor(value if self.insists else _stopped(value))
         if isinstance(value, tuple | list):
             return tuple(map(self.result, value))
-        return TracedTensor(value, self) if is_array(value) and value.dtype.kind in "fc" else self.tensor(value)
+        return traced_of(value, self) if is_array(value) and value.dtype.kind in "fc" else self.tensor(value)
 
     def carried(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """An operation of torch's, of this name, by a function of values."""
         values = self.values(args)
         if kwargs:
             kwargs = {key: self.value(arg) if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
-        WHOLE.line = name
-        caller()  # keeps the line, from here, where it is less far
+        WHOLE.line = caller(4, name)  # found from here, where it is less far: beyond the two that called
         try:
             result = function(*values, **kwargs)
         finally:
             WHOLE.line = None
-        return NotImplemented if result is NotImplemented else self.result(result)
+        return result if result is NotImplemented else self.result(result)
 
     def values(self, args: Any) -> list[Any]:
-        return [
-            self.value(arg)
-            if type(arg) is TracedTensor or isinstance(arg, Tensor)
-            else (self.values(arg) if type(arg) in _SEQUENCES else arg)
-            for arg in args
-        ]
-
-    def follows_one(self, tensor: Any) -> bool:
-        return self.follows((type(tensor),), (tensor,), {})
+        values = []
+        for arg in args:
+            kind = type(arg)
+            if kind is TracedTensor and arg.root is None and arg.run is self:
+                arg = arg.held
+            elif kind is Tensor or (kind not in NUMBERS and isinstance(arg, Tensor)):
+                arg = self.value(arg)
+            elif kind in _SEQUENCES:
+                arg = self.values(arg)
+            values.append(arg)
+        return values
 
     def follows(self, types: Any, args: Any, kwargs: Any) -> bool:
         """Whether an operand stands for a followed value, or is lifted to one."""
@@ -435,7 +440,7 @@ def _relaid(packet: Any, run: Run, func: Any, args: Any, kwargs: Any) -> Any:
         return _missing(run, func, args, kwargs) if function is None else func(*args, **kwargs)
     value, meta = function(x.read(), *args[1:], **kwargs), packet(x.meta(), *args[1:], **kwargs)
     if x.root is None:
-        x.root, x.version = TracedTensor(x.held, run), 0
+        x.root, x.version = traced_of(x.held, run), 0
         x.root.born = x.born
     x.held, x.place_, x.layout_ = value, place_of(meta), None
     with torch._C._DisableTorchDispatch():

@@ -24,11 +24,12 @@ __all__ = [
     "DTYPES",
     "TracedTensor",
     "array_of",
-    "array_of_parameter",
+    "kept_array_of",
     "laid_out",
     "refuse_around",
     "tensor_of",
     "torch_dtype",
+    "traced_of",
 ]
 
 DTYPES: dict[Any, Any] = {
@@ -75,8 +76,10 @@ MOST_KEPT = 1 << 14
 """Entries of a parameter up to which its array is kept: larger ones may move, and their memory would not be free."""
 
 
-def array_of_parameter(tensor: Any) -> Any:
-    """`array_of` of a parameter, which is asked for in every call: kept while it lies where it did."""
+def kept_array_of(tensor: Any) -> Any:
+    """`array_of`. That of a parameter, which is asked for in every call, is kept while it lies where it did."""
+    if type(tensor) is not torch.nn.Parameter:
+        return array_of(tensor)
     key = id(tensor)
     lay = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
     kept = _KEPT.get(key)
@@ -161,18 +164,24 @@ TWINS = (
 )
 
 
-class TracedTensor(torch.Tensor):  # type: ignore[misc]
+class _Fields(torch.Tensor):  # type: ignore[misc]
+    """What every one of them has, in places of its own, and not in a dict that is made for it."""
+
+    __slots__ = ("held", "place_", "root", "run")
+    run: Run
+    held: Any
+    root: TracedTensor | None
+    place_: Place | None
+
+
+class TracedTensor(_Fields):
     """A tensor without memory that holds a value of minijac's, traced or plain.
 
     One made by a view operation knows its root and where it lies in it: a write changes the root's value, and all views
     read it anew.
     """
 
-    run: Run
-    held: Any
-    root: TracedTensor | None = None
     version: int = 0
-    place_: Place | None = None
     layout_: Layout | None = None
     stopped: bool = False
     aside: bool = False
@@ -191,24 +200,20 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
     called: ClassVar[Callable[..., Any]]
     """What is done with all others, and by minijac.torch.binding."""
 
-    @staticmethod
-    def __new__(cls, value: Any, run: Run) -> TracedTensor:
-        self = _wrapper(cls, value.shape, dtype=_TORCH[value.dtype], device=run.device)
-        self.run, self.held = run, value
-        if isinstance(value, Traced) and value.link is None:
-            value.link = FIXED  # nobody writes to it as NumPy has it, so what views it need not know
-        return self
-
     def viewed(self, value: Any, place: Place, stopped: bool = False) -> TracedTensor:
         """A view of this tensor, by the value that it has now (None: not read yet) and where it lies."""
         run, root = self.run, self if self.root is None or self.aside else self.root
         dtype = _TORCH[root.held.dtype]
         result = _wrapper(TracedTensor, place.shape, place.strides, place.offset, dtype=dtype, device=run.device)
-        result.run, result.held, result.place_ = run, value, place
-        result.root, result.version, result.stopped = root, root.version, stopped or self.stopped
+        result.run, result.held, result.root, result.place_ = run, value, root, place
+        if stopped or self.stopped:
+            result.stopped = True
         if value is None:
             result.version = -1
-        elif isinstance(value, Traced) and value.link is None:
+            return result
+        if root.version:
+            result.version = root.version
+        if isinstance(value, Traced) and value.link is None:
             value.link = FIXED
         return result
 
@@ -235,7 +240,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def beside(self, value: Any, stopped: bool = False) -> TracedTensor:
         """A view of other numbers than are in memory: real and imaginary parts, a conjugate."""
-        result = TracedTensor(value, self.run)
+        result = traced_of(value, self.run)
         root = self if self.root is None or self.aside else self.root
         result.root, result.version, result.stopped, result.aside = root, root.version, stopped or self.stopped, True
         return result
@@ -255,7 +260,7 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def spoil(self, why: str) -> None:
         """Let nobody read this tensor, nor its views, from now on."""
-        self.root, self.version, self.aside, self.spoiled = TracedTensor(self.held, self.run), -1, True, why
+        self.root, self.version, self.aside, self.spoiled = traced_of(self.held, self.run), -1, True, why
 
     def _not_part(self, what: str) -> None:
         if self.spoiled:
@@ -369,6 +374,15 @@ class TracedTensor(torch.Tensor):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self.clone()
+
+
+def traced_of(value: Any, run: Run) -> TracedTensor:
+    """A tensor for a value, without a call of the class, which takes longer."""
+    self = _wrapper(TracedTensor, value.shape, dtype=_TORCH[value.dtype], device=run.device)
+    self.run, self.held, self.root, self.place_ = run, value, None, None
+    if isinstance(value, Traced) and value.link is None:
+        value.link = FIXED  # nobody writes to it as NumPy has it, so what views it need not know
+    return self
 
 
 def _as_dtype(new: Any, old: Any) -> Any:

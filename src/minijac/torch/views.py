@@ -27,10 +27,11 @@ class Place(NamedTuple):
     strides: Shape
     offset: int = 0
 
+    @lru_cache(4096)  # noqa: B019 - a tuple of numbers
     def permuted(self, order: Sequence[int]) -> Place:
         return Place(tuple([self.shape[k] for k in order]), tuple([self.strides[k] for k in order]), self.offset)
 
-    def item(self, index: Any) -> Place | None:
+    def item(self, index: Any) -> Part | None:
         """Of an index of integers, slices, None and an ellipsis; None where it has others."""
         parts: list[Any] = []
         for part in index if type(index) is tuple else (index,):
@@ -44,13 +45,19 @@ class Place(NamedTuple):
         return self.taken(tuple(parts))
 
     @lru_cache(4096)  # noqa: B019 - a tuple of numbers
-    def taken(self, index: tuple[Any, ...]) -> Place | None:
+    def taken(self, index: tuple[Any, ...]) -> Part | None:
         axes = list(zip(self.shape, self.strides, strict=True))
         rest, found, offset = len(axes) - sum(type(part) in (int, tuple) for part in index), [], self.offset
+        basic: list[Any] = []
+        if rest < 0:
+            return self, None
         for part in index if Ellipsis in index else (*index, Ellipsis):
             if type(part) is int:
                 n, stride = axes.pop(0)
+                if not -n <= part < n:
+                    return self, None
                 offset += part % n * stride
+                basic.append(part)
             elif type(part) is tuple:
                 n, stride = axes.pop(0)
                 start, stop, step = slice(*part).indices(n)
@@ -58,14 +65,21 @@ class Place(NamedTuple):
                     return None
                 offset += start * stride if stop > start else 0
                 found.append((len(range(start, stop, step)), step * stride))
+                basic.append(WHOLE if (start, stop, step) == (0, n, 1) else slice(start, stop, step))
             elif part is None:
                 found.append((1, axes[0][0] * axes[0][1] if axes else 1))
+                basic.append(None)
             else:
                 found += axes[:rest]
                 del axes[:rest]
-        return Place(tuple([n for n, _ in found]), tuple([s for _, s in found]), offset)
+                basic += [WHOLE] * rest
+        place = Place(tuple([n for n, _ in found]), tuple([s for _, s in found]), offset)
+        return place, () if basic.count(WHOLE) == len(basic) else tuple(basic)
 
 
+Part = tuple[Place, tuple[Any, ...] | None]
+"""Where a part lies, and the slices, integers and None that name it, none where it is all; None: there is no such."""
+WHOLE = slice(None)
 _BOUND = {int, type(None)}
 
 

@@ -11,6 +11,7 @@ import torch
 from ...backend import Wrapped, namespace, value_of
 from ...errors import UnsupportedOperationError
 from ...ops.linalg import T
+from ...ops.multilinear import matmul
 from ..tensors import tensor_of
 from .reductions import vector_norm
 from .registry import ALIKE, COMPLEX, TABLE, aten
@@ -290,9 +291,9 @@ def lstsq(a: Any, b: Any, rcond: Any = None, driver: Any = None) -> Any:
 
 
 TABLE.update({
-    aten.mm: np.matmul, aten.bmm: np.matmul, aten.mv: np.matmul, aten.dot: np.matmul, aten.vdot: vdot,
-    aten.matmul: np.matmul, aten.addmm: _added(np.matmul), aten.baddbmm: _added(np.matmul),
-    aten.addmv: _added(np.matmul), aten.addr: _added(lambda a, b: np.expand_dims(a, 1) * b),
+    **dict.fromkeys((aten.mm, aten.bmm, aten.mv, aten.dot, aten.matmul), matmul), aten.vdot: vdot,
+    **dict.fromkeys((aten.addmm, aten.baddbmm, aten.addmv), _added(matmul)),
+    aten.addr: _added(lambda a, b: np.expand_dims(a, 1) * b),
     aten.addbmm: _added(lambda a, b: np.sum(np.matmul(a, b), axis=0)), aten.linalg_cross: cross,
     aten._cdist_forward: cdist, aten._euclidean_dist: cdist, aten.cdist: cdist, aten._pdist_forward: pdist,
     aten._linalg_det: det, aten._linalg_slogdet: slogdet, aten._linalg_solve_ex: solve_ex,

@@ -107,12 +107,17 @@ def power(a: Any, b: Any) -> Any:
     return np.power(a, b)
 
 
+def where(condition: Any, a: Any, b: Any) -> Any:
+    condition = value_of(condition)
+    return elementwise.where(condition if condition.dtype.kind == "b" else condition != 0, *promoted(a, b))
+
+
 _BOUNDS = (int, float, type(None))
 
 
 def clamp(x: Any, low: Any = None, high: Any = None) -> Any:
     if x.dtype.kind == "f" and type(low) in _BOUNDS and type(high) in _BOUNDS:
-        return np.clip(x, low, high)
+        return elementwise.clip(x, -math.inf if low is None else low, math.inf if high is None else high)
     bounds = [bound for bound in (low, high) if bound is not None]
     x, *bounds = promoted(x, *bounds)
     low = bounds.pop(0) if low is not None else None
@@ -175,8 +180,7 @@ def angle(x: Any) -> Any:
 TABLE.update({
     aten.add: add, aten.sub: sub, aten.div: div, aten.true_divide: div, aten.pow: power, aten.clamp: clamp,
     aten.clamp_min: lambda x, low: clamp(x, low), aten.clamp_max: lambda x, high: clamp(x, None, high),
-    **dict.fromkeys((aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar),
-        lambda condition, a, b: np.where(condition, *promoted(a, b))),
+    **dict.fromkeys((aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar), where),
     aten.masked_fill: masked_fill, aten.logit: logit,
     aten.round: lambda x, decimals=0: np.round(x, decimals),
     aten.lerp: lerp,

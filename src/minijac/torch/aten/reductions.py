@@ -9,23 +9,28 @@ import numpy as np
 
 from ... import special
 from ...backend import astype, value_of
+from ...numpy.protocol import axes_of
+from ...ops import structural
 from ..tensors import tensor_of
 from .registry import COMPLEX, EXACT, TABLE, aten, cast, floating, promoted
 
 
-def _dims(dim: Any, x: Any) -> Any:
-    """Axes as NumPy takes them: an empty list or None is all of them."""
-    if dim is None or (isinstance(dim, list | tuple) and not len(dim)) or not x.ndim:
-        return None
-    return dim if isinstance(dim, int) else tuple(dim)
+def _dims(dim: Any, x: Any) -> tuple[int, ...]:
+    """Axes, counted from the first: an empty list or None is all of them."""
+    ndim = len(x.shape)
+    dims = () if dim is None else (dim,) if type(dim) is int else tuple(dim)
+    if not dims or not ndim:
+        return tuple(range(ndim))
+    axes = tuple([k + ndim if k < 0 else k for k in dims])
+    return axes if 0 <= min(axes) <= max(axes) < ndim else axes_of(x, dims, "a reduction")  # its error
 
 
 def sum_(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    return np.sum(cast(x, dtype), axis=_dims(dim, x), keepdims=keepdim)
+    return structural.sum(cast(x, dtype), axis=_dims(dim, x), keepdims=keepdim)
 
 
 def mean(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    return np.mean(cast(x, dtype), axis=_dims(dim, x), keepdims=keepdim)
+    return structural.mean(cast(x, dtype), axis=_dims(dim, x), keepdims=keepdim)
 
 
 def prod(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
@@ -215,7 +220,6 @@ def _arg(search: Any) -> Any:
 def vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     x = floating(cast(x, dtype))
     axes = _dims(dim, x)
-    axes = tuple(range(x.ndim)) if axes is None else (axes,) if isinstance(axes, int) else axes
     if not x.ndim:
         return np.abs(x) if ord != 0 else astype(x != 0, x.dtype, x)
     if ord == 2:

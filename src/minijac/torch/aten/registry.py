@@ -20,6 +20,7 @@ __all__ = [
     "COMPLEX",
     "EXACT",
     "FACTORIES",
+    "NUMBERS",
     "RESOLVED",
     "TABLE",
     "VIEWS",
@@ -56,6 +57,8 @@ RESOLVED: dict[Any, Callable[..., Any]] = {}
 """How an operation is carried out, as was found when it was first met."""
 CALLS: dict[Any, Any] = {}
 """Of functions of torch's, with kinds of arguments, likewise."""
+NUMBERS = (int, float, bool, type(None))
+"""Types of arguments that have no dtype."""
 EXACT: dict[Any, Callable[..., Any]] = {}
 """Those that handle tensors themselves: ``function(run, func, args, kwargs)``."""
 
@@ -89,8 +92,7 @@ def of_reals(packet: Any, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def on_reals(*values: Any, **kwargs: Any) -> Any:
         for x in values:
-            dtype = getattr(x, "dtype", None)
-            if dtype is not None and dtype.kind == "c":
+            if type(x) not in NUMBERS and hasattr(x, "dtype") and x.dtype.kind == "c":
                 raise UnsupportedOperationError(
                     f"{packet} at {user_line()}: got complex numbers, which this operation has no counterpart for in "
                     "minijac.torch. Write it in real and imaginary parts, or apply it to x.abs()."
@@ -106,8 +108,8 @@ def of_one_dtype(packet: Any, function: Callable[..., Any]) -> Callable[..., Any
         return function
 
     def on_one_dtype(*values: Any, **kwargs: Any) -> Any:
-        found = [x.dtype for x in values if hasattr(x, "dtype")]
-        if any(dtype != found[0] for dtype in found):
+        found = [x.dtype for x in values if type(x) not in NUMBERS and hasattr(x, "dtype")]
+        if found.count(found[0]) < len(found):
             found = list(dict.fromkeys(map(str, found)))
             raise InputError(
                 f"{packet} at {user_line()}: expected tensors of one dtype, as torch does, got {' and '.join(found)}. "
@@ -149,10 +151,8 @@ def promoted(*operands: Any) -> tuple[Any, ...]:
     """The operands with the dtype that torch gives the result: tensors with axes count before numbers of equal kind."""
     if len(operands) == 2:  # nearly always there is nothing to do
         a, b = operands
-        if type(b) in (float, int):
-            if hasattr(a, "dtype") and a.dtype.kind == "f":
-                return operands
-        elif hasattr(a, "dtype") and a.dtype == getattr(b, "dtype", None):
+        dtype = getattr(a, "dtype", None)
+        if dtype is not None and (dtype.kind == "f" if type(b) in (float, int) else dtype == getattr(b, "dtype", None)):
             return operands
     arrays = [x for x in operands if _array(x)]
     if not arrays:

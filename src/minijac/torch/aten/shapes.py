@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from ...backend import astype, namespace, placed, value_of
 from ...errors import UnsupportedOperationError
 from ...lines import user_line
 from ...numpy.indexing import add_at, put
+from ...numpy.parts import concatenate
+from ...ops import structural
+from ...ops.structural import normalised
 from ..views import layout_of
 from .registry import BESIDE, COMPLEX, FACTORIES, TABLE, VIEWS, aten, promoted
 
@@ -22,16 +26,38 @@ def along(x: Any, dim: int, item: Any) -> Any:
 
 
 # -- views -------------------------------------------------------------------------------------------------------------
+def reshape(x: Any, size: Any) -> Any:
+    known, own = -prod(size), x.shape
+    size = tuple([prod(own) // known if n < 0 < known else n for n in size])
+    return x if size == own else structural.reshape(x, shape=size)
+
+
+def permute(x: Any, dims: Any) -> Any:
+    return structural.transpose(x, axes=normalised(dims, len(x.shape)))
+
+
+def transpose(x: Any, a: int, b: int) -> Any:
+    order = list(range(len(x.shape)))
+    if not order:
+        return x
+    order[a], order[b] = order[b], order[a]
+    return structural.transpose(x, axes=tuple(order))
+
+
+def unsqueeze(x: Any, dim: int) -> Any:
+    return structural.expand_dims(x, axis=(dim % (len(x.shape) + 1),))
+
+
 def squeeze(x: Any, dim: Any = None) -> Any:
     dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
     gone = tuple([k % x.ndim for k in dims if x.ndim and x.shape[k] == 1])
-    return np.squeeze(x, gone) if gone else x
+    return structural.squeeze(x, axis=gone) if gone else x
 
 
 def expand(x: Any, size: Any, implicit: bool = False) -> Any:
     lead = len(size) - x.ndim
     to = tuple([x.shape[k - lead] if n == -1 else n for k, n in enumerate(size)])
-    return np.broadcast_to(x, to)
+    return x if to == x.shape else structural.broadcast_to(x, to=to)
 
 
 def split(x: Any, size: Any, dim: int = 0) -> Any:
@@ -55,10 +81,8 @@ def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
 
 
 _COPIED = {
-    aten.view: lambda x, size: np.reshape(x, tuple(size)), aten.t: lambda x: np.transpose(x),
-    aten.transpose: lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
-    aten.permute: lambda x, dims: np.transpose(x, tuple(dims)), aten.squeeze: squeeze, aten.expand: expand,
-    aten.unsqueeze: lambda x, dim: np.expand_dims(x, dim % (x.ndim + 1)),
+    aten.view: reshape, aten.t: lambda x: permute(x, range(x.ndim)[::-1]), aten.transpose: transpose,
+    aten.permute: permute, aten.squeeze: squeeze, aten.expand: expand, aten.unsqueeze: unsqueeze,
     aten.select: lambda x, dim, index: along(x, dim, int(index)),
     aten.slice: lambda x, dim=0, start=None, end=None, step=1: along(x, dim, slice(start, end, step)),
     aten.diagonal: lambda x, offset=0, dim1=0, dim2=1: np.diagonal(x, offset, dim1, dim2),
@@ -70,7 +94,7 @@ _COPIED = {
 """Views that torch has as copies too."""
 _VIEWS = {
     **_COPIED, aten._unsafe_view: _COPIED[aten.view], aten.lift_fresh: lambda x: x,
-    aten._reshape_alias: lambda x, size, stride: np.reshape(x, tuple(size)),
+    aten._reshape_alias: lambda x, size, stride: reshape(x, size),
     aten._conj: lambda x: np.conj(x), aten._neg_view: lambda x: -x,
     aten.view_as_real: lambda x: np.stack([np.real(x), np.imag(x)], -1),
     aten.view_as_complex: lambda x: x[..., 0] + 1j * x[..., 1],
@@ -90,8 +114,12 @@ FACTORIES.update((
 
 # -- parts put together ------------------------------------------------------------------------------------------------
 def cat(tensors: Any, dim: int = 0) -> Any:
-    kept = [x for x in tensors if x.shape != (0,)] or [tensors[0]]
-    return np.concatenate(promoted(*kept), dim)
+    kept = promoted(*([x for x in tensors if x.shape != (0,)] or tensors[:1]))
+    return concatenate(kept, dim)
+
+
+def stack(tensors: Any, dim: int = 0) -> Any:
+    return concatenate([unsqueeze(x, dim) for x in promoted(*tensors)], dim)
 
 
 def repeat(x: Any, repeats: Any) -> Any:
@@ -323,7 +351,7 @@ def repeat_interleave(repeats: Any, output_size: Any = None) -> Any:
 
 
 TABLE.update({
-    aten.cat: cat, aten.stack: lambda tensors, dim=0: np.stack(promoted(*tensors), dim), aten.repeat: repeat,
+    aten.cat: cat, aten.stack: stack, aten.repeat: repeat,
     aten.roll: roll, aten.flip: lambda x, dims: np.flip(x, tuple(dims)) if x.ndim else x,
     aten.rot90: lambda x, k=1, dims=(0, 1): np.rot90(x, k, tuple(dims)), aten.constant_pad_nd: constant_pad,
     aten.tril: triangle(True), aten.triu: triangle(False), aten.diag_embed: diag_embed,
