@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import close
+from registry import drawn
 
 import minijac as mj
 from minijac.ops import REGISTRY
-from minijac.ops.families import Example
 
 torch = pytest.importorskip("torch")
 from torch_ops import COMPLEX, TORCH  # noqa: E402 - needs torch
@@ -33,16 +33,6 @@ TAKES = [
 REFUSES = [name for name, op in REGISTRY.items() if not op.complex and op.examples]
 
 
-def drawn(name: str, sample: Example) -> list[np.ndarray]:
-    rng = np.random.default_rng([len(sample.shapes), *map(ord, name)])
-    arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
-    if name == "where":
-        arrays[0] = arrays[0] > 0
-    if sample.prepare is not None:
-        arrays[0] = sample.prepare(arrays[0])
-    return [sample.given.get(k, x) for k, x in enumerate(arrays)]
-
-
 def turned(x: Any, k: int) -> Any:
     """A complex operand made of a real one; in the domain of the real one, but for a part of the plane beside it."""
     return x * (1.0 + 0.1j * (k + 1)) + 0.05j
@@ -55,7 +45,7 @@ def parts(y: Any) -> Any:
 @pytest.mark.parametrize("name, sample", TAKES)
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 def test_complex_operands_are_differentiated_as_torch_does(name, sample, mode):
-    operands, op = drawn(name, sample), REGISTRY[name]
+    operands, op = drawn(name, sample, len(sample.shapes)), REGISTRY[name]
     moves = [k for k, x in enumerate(operands) if x.dtype.kind == "f" and k not in op.inert]
     given = [turned(x, k) if k in moves else x for k, x in enumerate(operands)]
     tensors = [torch.tensor(np.asarray(x)) for x in given]
@@ -75,7 +65,7 @@ def test_complex_operands_are_differentiated_as_torch_does(name, sample, mode):
 @pytest.mark.parametrize("name", REFUSES)
 def test_what_does_not_take_complex_operands_refuses_them_by_name(name):
     op, sample = REGISTRY[name], REGISTRY[name].examples[0]
-    operands = drawn(name, sample)
+    operands = drawn(name, sample, len(sample.shapes))
     moves = [k for k, x in enumerate(operands) if x.dtype.kind == "f"]
     f = lambda x: op(*(turned(x, k) if k == moves[0] else y for k, y in enumerate(operands)), **sample.params)
     if moves:

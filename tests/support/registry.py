@@ -23,6 +23,17 @@ NAMES_BATCH = {"reshape", "broadcast_to", "gather", "scatter", "embed", "relabel
 named = REGISTRY.__getitem__  # a call, so that a compiled case does not hold, and watch, all of the registry
 
 
+def drawn(name: str, sample: Example, seed: int) -> list[np.ndarray]:
+    """Operands in a sample's domain, in float64."""
+    rng = np.random.default_rng([seed, *map(ord, name)])
+    arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
+    if name == "where":
+        arrays[0] = arrays[0] > 0
+    if sample.prepare is not None:
+        arrays[0] = sample.prepare(arrays[0])
+    return [sample.given.get(k, x) for k, x in enumerate(arrays)]
+
+
 class Case(NamedTuple):
     """An operation on one of its samples."""
 
@@ -35,15 +46,12 @@ class Case(NamedTuple):
 
     def operands(self) -> list[np.ndarray]:
         """In float64, numbers that float32 holds as well."""
-        sample = self.sample
-        rng = np.random.default_rng([self.number, *map(ord, self.name)])
-        arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
-        if self.name == "where":
-            arrays[0] = arrays[0] > 0
-        if sample.prepare is not None:
-            arrays[0] = sample.prepare(arrays[0])
-        arrays = [x.astype(np.float32).astype(x.dtype) if x.dtype == float else x for x in arrays]
-        return [sample.given.get(k, x) for k, x in enumerate(arrays)]
+        rounded = lambda k, x: x.dtype == float and k not in self.sample.given
+        arrays = enumerate(self.drawn(self.number))
+        return [x.astype(np.float32).astype(float) if rounded(k, x) else x for k, x in arrays]
+
+    def drawn(self, seed: int) -> list[np.ndarray]:
+        return drawn(self.name, self.sample, seed)
 
     @property
     def batch_axis(self) -> tuple[int | None, ...]:
@@ -102,20 +110,8 @@ cases = lambda chosen: pytest.mark.parametrize("case", chosen, ids=lambda case: 
 every_case, every_smooth_case = cases(CASES), cases(SMOOTH)
 
 
-def other_operands(case: Case, seed: int) -> list[np.ndarray]:
-    """Operands in the sample's domain that are not those of the recording."""
-    sample = case.sample
-    rng = np.random.default_rng([seed, *map(ord, case.name)])
-    arrays = [rng.uniform(sample.low, sample.high, shape) for shape in sample.shapes]
-    if case.name == "where":
-        arrays[0] = arrays[0] > 0
-    if sample.prepare is not None:
-        arrays[0] = sample.prepare(arrays[0])
-    return [sample.given.get(k, x) for k, x in enumerate(arrays)]
-
-
 def calls(case: Case) -> list[list[np.ndarray]]:
-    return [case.operands(), other_operands(case, 1), other_operands(case, 2)]
+    return [case.operands(), case.drawn(1), case.drawn(2)]
 
 
 TOGETHER = 12

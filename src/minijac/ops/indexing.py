@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algebra.factors import Shape
+from ..algebra.factors import Factor, Shape
 from ..algebra.labels import Axes, Axis, Label, window
 from ..backend import astype, namespace, on_host, placed, scatter_add, to_host
 from ..picks import Pick, added
@@ -116,41 +116,28 @@ Traced.added_at = lambda y, positions, size: deposit(y, placed(positions, y), ax
 
 
 # -- anywhere ----------------------------------------------------------------------------------------------------------
-def _gather_edge(node: Node, k: int) -> Edge:
-    x, positions = node.args
-    lead, x_shape = node.params.get("lead", 0), np.shape(x)
-    front, shape = fresh(x_shape[:lead]), x_shape[lead:]
-    whole, picked = _passing_axes(shape, positions.shape, node.params["passing"])
-    part = Part((*front, *picked), (*front, *whole))
+def _flat_edge(node: Node, k: int) -> Edge:
+    """Between an array, of which the positions are, and what is picked from it: of `gather`, and of `scatter`."""
+    (x, positions), taking = node.args, "shape" not in node.params
+    lead, own = node.params.get("lead", 0), np.shape(x)
+    back = tuple((b, a) for a, b in node.params["passing"])
+    shape, passing = (own[lead:], node.params["passing"]) if taking else (node.params["shape"], back)
+    front, (whole, picked) = fresh(own[:lead]), _passing_axes(shape, positions.shape, passing)
+
+    def between(of_array: Axes, *factors: Factor) -> Part:
+        ends = (*front, *picked), (*front, *of_array)
+        return Part(*(ends if taking else ends[::-1]), factors)
 
     def listed(look: bool) -> Part | None:
         known = _known(positions, look)
-        return None if known is None else Part(part.out, (*front, *_listed_axes(known, whole, picked)))
+        return None if known is None else between(_listed_axes(known, whole, picked))
 
-    if positions.size == prod(shape[axis] for axis, _ in node.params["passing"]):
+    if taking and positions.size == prod(shape[axis] for axis, _ in passing):
         # one entry of each: a block no larger than the array
-        back = tuple((place, axis) for axis, place in node.params["passing"])
         ones = namespace(node.out).ones(positions.shape, node.out.dtype)
         factor = labelled(scatter(ones, positions, passing=back, shape=shape), whole, node.out.dtype)
-        return Edge(node.out.shape, x_shape, [Part(part.out, part.inp, (factor,))], None, listed)
-    maps = _flat_maps(positions, node.params["passing"], shape, lead, True)
-    return Edge(node.out.shape, x_shape, [part], maps, listed)
-
-
-def _scatter_edge(node: Node, k: int) -> Edge:
-    y, positions = node.args
-    lead, y_shape = node.params.get("lead", 0), np.shape(y)
-    front, shape = fresh(y_shape[:lead]), node.params["shape"]
-    passing = tuple((axis, place) for place, axis in node.params["passing"])
-    whole, picked = _passing_axes(shape, positions.shape, passing)
-    maps = _flat_maps(positions, passing, shape, lead, False)
-    part = Part((*front, *whole), (*front, *picked))
-
-    def listed(look: bool) -> Part | None:
-        known = _known(positions, look)
-        return None if known is None else Part((*front, *_listed_axes(known, whole, picked)), part.inp)
-
-    return Edge(node.out.shape, y_shape, [part], maps, listed)
+        return Edge(node.out.shape, own, [between(whole, factor)], None, listed)
+    return Edge(node.out.shape, own, [between(whole)], _flat_maps(positions, passing, shape, lead, taking), listed)
 
 
 def _listed_axes(positions: Any, whole: Axes, picked: Axes) -> Axes:
@@ -206,7 +193,7 @@ _EACH = np.array([[0, 2, 2], [5, 4, 7], [8, 9, 11]])
 gather = define(
     "gather",
     _gather_value,
-    _gather_edge,
+    _flat_edge,
     [
         _at(((3, 4),), _EACH, passing=((0, 0),)),
         _at(((3, 4),), np.array([1, 7, 8]), passing=((0, 0),)),
@@ -229,7 +216,7 @@ gather = define(
 scatter = define(
     "scatter",
     _scatter_value,
-    _scatter_edge,
+    _flat_edge,
     [
         _at(((3, 3),), _EACH, passing=((0, 0),), shape=(3, 4)),
         _at(((3,),), np.array([1, 7, 8]), passing=((0, 0),), shape=(3, 2, 2)),

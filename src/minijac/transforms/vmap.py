@@ -254,7 +254,7 @@ class OneSample(Trace):
         operands = tuple([x if k in fixed and not own else self.batched(x, np.shape(x))
                           for k, (x, own) in enumerate(zip(args, mine, strict=True))])  # fmt: skip
         if op is structural.reshape:
-            return apply(op, operands, {"shape": (self.batch, *_result_shape(op, operands, [args[0].shape], params))})
+            return apply(op, operands, {"shape": (self.batch, *_of_zeros(op, operands, [args[0].shape], params).shape)})
         if "passing" in params:
             operands, params = self._at_positions(operands, params, np.shape(args[0]), mine[1])
         else:
@@ -315,11 +315,6 @@ def _samples_first(x: Any, axis: int) -> Any:
             "in_axes=(0, None) for an argument that all samples share."
         )
     return np.moveaxis(x, axis, 0)
-
-
-def _result_shape(op: Op, operands: Sequence[Any], shapes: Sequence[Any], params: dict[str, Any]) -> tuple[int, ...]:
-    """The shape of one sample's result."""
-    return tuple(np.shape(_of_zeros(op, operands, shapes, params)))
 
 
 def _of_zeros(op: Op, operands: Sequence[Any], shapes: Sequence[Any], params: dict[str, Any]) -> Any:
