@@ -84,28 +84,22 @@ def _transform(
     return np.moveaxis(np.real(whole) if kind == "dct" else -np.imag(whole), -1, axis)
 
 
-def dct(x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: Any = None, overwrite_x: bool = False,
-        workers: Any = None, orthogonalize: bool | None = None) -> Any:  # fmt: skip
-    """The discrete cosine transform of type 1 to 4 along `axis`."""
-    return _transform("dct", x, type, n, axis, norm, orthogonalize, False)
+def _along_one(name: str, words: str) -> Callable[..., Any]:
+    kind, inverse = name.removeprefix("i"), name.startswith("i")
+
+    def transform(
+        x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: Any = None, overwrite_x: bool = False,
+        workers: Any = None, orthogonalize: bool | None = None,
+    ) -> Any:  # fmt: skip
+        return _transform(kind, x, type, n, axis, norm, orthogonalize, inverse)
+
+    transform.__name__, transform.__doc__ = name, words
+    return transform
 
 
-def idct(x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: Any = None, overwrite_x: bool = False,
-         workers: Any = None, orthogonalize: bool | None = None) -> Any:  # fmt: skip
-    """The inverse of `dct`."""
-    return _transform("dct", x, type, n, axis, norm, orthogonalize, True)
-
-
-def dst(x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: Any = None, overwrite_x: bool = False,
-        workers: Any = None, orthogonalize: bool | None = None) -> Any:  # fmt: skip
-    """The discrete sine transform of type 1 to 4 along `axis`."""
-    return _transform("dst", x, type, n, axis, norm, orthogonalize, False)
-
-
-def idst(x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: Any = None, overwrite_x: bool = False,
-         workers: Any = None, orthogonalize: bool | None = None) -> Any:  # fmt: skip
-    """The inverse of `dst`."""
-    return _transform("dst", x, type, n, axis, norm, orthogonalize, True)
+dct = _along_one("dct", "The discrete cosine transform of type 1 to 4 along `axis`.")
+dst = _along_one("dst", "The discrete sine transform of type 1 to 4 along `axis`.")
+idct, idst = _along_one("idct", "The inverse of `dct`."), _along_one("idst", "The inverse of `dst`.")
 
 
 def _along_all(one: Callable[..., Any], name: str) -> Callable[..., Any]:
