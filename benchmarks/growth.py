@@ -1,8 +1,9 @@
 """How time and memory grow with the number of samples: every transformation of functions of all kinds.
 
 Run `python benchmarks/growth.py`, or with names of functions; `--registry` goes through every registered operation
-instead. Printed is what grows faster than the samples do; with `--all` everything. Memory is what NumPy and Python
-allocate at once in a first call (tracemalloc), time the least of some later ones.
+instead, `--joined` through operations on several views of one batch that are joined along its axis and picked apart
+again. Printed is what grows faster than the samples do; with `--all` everything. Memory is what NumPy and Python
+allocate at once in a first call (tracemalloc), time the least processor time of some later ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ import numpy as np
 import minijac as mj
 from minijac.memo import Memo
 
-SAMPLES = (64, 256, 1024)
+SAMPLES: tuple[int, ...] = (64, 256, 1024)
 MORE_THAN = 1.25
 """The power of the number of samples from which a growth is told."""
 FLOOR = {"bytes": 200_000.0, "time": 1e-3}
@@ -65,6 +67,79 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "entries": entries,
 }
 """Functions of (B, 9)."""
+
+
+HALVES: dict[str, Callable[[Any, int], Any]] = {
+    "[:B]": lambda y, n: y[:n],
+    "[B:]": lambda y, n: y[n:],
+    "reshape(2, B)[0]": lambda y, n: y.reshape(2, n, *y.shape[1:])[0],
+    "both halves": lambda y, n: y[:n] * y[n:],
+}
+PAIRS: dict[str, Callable[[Any, int], Any]] = {
+    "[::2]": lambda y, n: y[::2],
+    "reshape(B, 2)[:, 1]": lambda y, n: y.reshape(n, 2, *y.shape[1:])[:, 1],
+    "both of a pair": lambda y, n: y[::2] * y[1::2],
+}
+JOINS: dict[str, tuple[Callable[[Any], Any], dict[str, Callable[[Any, int], Any]]]] = {
+    "concatenate": (lambda x: np.concatenate([np.sin(x), x * x]), HALVES | {"split": lambda y, n: np.split(y, 2)[1]}),
+    "stack": (lambda x: np.stack([np.sin(x), x * x]).reshape(-1, 9), {"reshape(2, B)[0]": HALVES["reshape(2, B)[0]"]}),
+    "tile": (lambda x: np.tile(np.sin(x), (2, 1)), HALVES),
+    "repeat": (lambda x: np.repeat(np.sin(x), 2, axis=0), PAIRS),
+    "stack, second": (lambda x: np.stack([np.sin(x), x * x], 1).reshape(-1, 9), PAIRS),
+    "broadcast": (lambda x: np.broadcast_to(np.sin(x), (2, *x.shape)), {"[0]": lambda y, n: y[0],
+                                                                       "sum": lambda y, n: y.sum(0)}),
+    "written": (lambda x: _written(np.sin(x), x * x), HALVES),
+    "samples second": (lambda x: np.sin(x).reshape(-1, 3, 3).swapaxes(0, 1),
+                       {"swapaxes": lambda y, n: y.swapaxes(0, 1)}),
+    "flattened": (lambda x: np.sin(x.reshape(-1)).reshape(-1, 3), {"reshape(B, 3)": lambda y, n: y.reshape(n, 3, -1)}),
+}  # fmt: skip
+"""Ways to join views of a batch, (B, 9), to an array whose last axis is one sample's, and to pick them apart again."""
+
+
+def _written(*views: Any) -> Any:
+    y = np.zeros_like(np.concatenate(views))
+    for k, view in enumerate(views):
+        y[k * len(view) : (k + 1) * len(view)] = view
+    return y
+
+
+def _matrix(y: Any) -> Any:
+    """(..., n, n), symmetric, positive and with eigenvalues apart, of (..., n)."""
+    return y[..., None] * y[..., None, :] + np.diag(3.0 + np.arange(y.shape[-1]))
+
+
+MIDDLES: dict[str, Callable[[Any], Any]] = {
+    "exp": np.exp,
+    "matmul": lambda y: np.tanh(y @ W[: y.shape[-1]]),
+    "pairs": lambda y: (y[..., None] * y[..., None, :]).sum(-1),
+    "sort": lambda y: np.sort(y, -1),
+    "cumsum": lambda y: np.cumsum(y, -1),
+    "cumprod": lambda y: np.cumprod(y, -1),
+    "take_along_axis": lambda y: np.take_along_axis(y, np.argsort(mj.stop_gradient(y), -1)[..., :2], -1),
+    "positions": lambda y: y[..., [0, 2, 2]],
+    "max": lambda y: y.max(-1, keepdims=True),
+    "median": lambda y: np.median(y, -1, keepdims=True),
+    "roll": lambda y: np.roll(y, 1, -1),
+    "flip": lambda y: y[..., ::-1],
+    "softmax": lambda y: mj.special.softmax(y, -1),
+    "normalised": lambda y: y / np.linalg.norm(y, axis=-1, keepdims=True),
+    "fft": lambda y: np.abs(np.fft.rfft(y)),
+    "where": lambda y: np.where(y > 0, np.log(np.abs(y)), 0.0),
+    "solve": lambda y: np.linalg.solve(_matrix(y), y[..., None])[..., 0],
+    "inv": lambda y: np.linalg.inv(_matrix(y))[..., 0],
+    "cholesky": lambda y: np.linalg.cholesky(_matrix(y))[..., -1],
+    "eigh": lambda y: np.linalg.eigh(_matrix(y))[1][..., 0],
+    "qr": lambda y: np.linalg.qr(_matrix(y))[1][..., 0],
+    "convolve": lambda y: mj.special.expit(y[..., 1:] * y[..., :-1]),
+    "sort, cumsum": lambda y: np.cumsum(np.sort(y, -1), -1),
+}
+"""What is done to each sample by itself."""
+
+
+def joined() -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    for (name, (join, parts)), (middle, g) in product(JOINS.items(), MIDDLES.items()):
+        for part, h in parts.items():
+            yield f"{name} {middle} {part}", lambda x, join=join, g=g, h=h: h(g(join(x)), len(x))
 
 
 def _products(f: Any) -> dict[str, Callable[[Any], Any]]:
@@ -113,9 +188,9 @@ def measured(call: Callable[[Any], Any], inputs: list[Any]) -> list[Growth]:
         call(x)
         times = []
         for _ in range(ROUNDS):
-            start = time.perf_counter()
+            start = time.process_time()
             call(x)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         Memo.clear_all()  # replays hold the arrays of small calls between them
         gc.collect()
         tracemalloc.start()

@@ -129,8 +129,7 @@ samples, is rehearsed on shadows, and the fastest of those is taken. Samples are
 samples, so time grows with the batch. Black boxes whose derivative is a `jvp` or `vjp` (`minijac.custom`, torch's
 Functions) are the exception: theirs is a function of the whole batch, which may look at what was kept when `f` ran, so
 it can only be given all samples. There samples stay together and seeds are taken a few at a time, as long as one seed
-of all samples fits; below that, time grows with the square of the batch. So it does where samples that were
-concatenated along their axis go through a factorisation of matrices together. When even one seed of one sample does not
+of all samples fits; below that, time grows with the square of the batch. When even one seed of one sample does not
 fit, or the values of `f` alone are too large, `InputError` names the least bound that can be met. A mixed order that
 does not fit gives way to the better end. Inside another
 transformation the bound is left to the outer one, whose tape keeps everything. `laplacian`, `hessian_diagonal` and

@@ -107,6 +107,9 @@ FUNCTIONS: dict[str, Callable] = {
     "a black box, pushed": lambda x: PUSHED(x) ** 2,
 }
 """Functions of (B, 12)."""
+views = lambda x: np.concatenate([np.sin(x), x])
+each_twice = lambda x: np.stack([np.sin(x), x], 1).reshape(-1, 12)
+positive = lambda x: (y := x.reshape(-1, 3, 4)) @ np.swapaxes(y, 1, 2) + np.diag([3.0, 5.0, 7.0])
 CONCATENATED: dict[str, Callable] = {
     "concatenated, sorted": lambda x: np.sort(np.concatenate([np.sin(x), x]), 1)[: len(x)] ** 2,
     "concatenated, summed up": lambda x: np.cumsum(np.concatenate([np.sin(x), x]), 1)[len(x) :] ** 2,
@@ -114,6 +117,18 @@ CONCATENATED: dict[str, Callable] = {
         np.concatenate([np.sin(x), x]).reshape(-1, 4, 3).reshape(-1, 6, 2).reshape(-1, 12)[: len(x)] ** 2
     ),
     "concatenated, transformed": lambda x: np.fft.rfft(np.concatenate([np.sin(x), x]))[len(x) :].real ** 2,
+    "concatenated, sorted, one of two": lambda x: np.sort(views(x), 1).reshape(2, *x.shape)[0] ** 2,
+    "concatenated, taken, one of two": lambda x: (
+        np.take_along_axis(views(x), first(views(x), 5), 1).reshape(2, -1, 5)[1] ** 2
+    ),
+    "concatenated, factorised": lambda x: np.linalg.cholesky(positive(views(x)))[len(x) :] ** 2,
+    "concatenated, solved": lambda x: np.linalg.solve(positive(views(x)), views(x).reshape(-1, 3, 4))[: len(x)] ** 2,
+    "concatenated, eigenvectors, one of two": lambda x: (
+        np.linalg.eigh(positive(views(x)))[1].reshape(2, -1, 3, 3)[0] ** 2
+    ),
+    "each twice, sorted": lambda x: np.sort(each_twice(x), 1)[::2] ** 2,
+    "each twice, taken": lambda x: np.take_along_axis(each_twice(x), first(each_twice(x), 5), 1)[1::2] ** 2,
+    "each twice, factorised, one of two": lambda x: np.linalg.qr(positive(each_twice(x)))[1].reshape(-1, 2, 9)[:, 1],
 }
 functions = pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
 concatenated = pytest.mark.parametrize("f", CONCATENATED.values(), ids=CONCATENATED)

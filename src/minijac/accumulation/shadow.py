@@ -208,8 +208,8 @@ class ShadowGraph(Graph):
             if linear is not None:
                 inp, out, like = parts[0].inp, parts[0].out, self.nodes[i].out
                 push, pull = _moves(linear.push, linear, inp, out, like), _moves(linear.pull, linear, out, inp, like)
-                alike = linear._replace(push=push, pull=pull)  # of any number of positions
-                linear = alike._replace(fewer=linear.fewer and (lambda k, some: alike))
+                fewer = linear.fewer and (lambda k, some: alike)  # of any number of positions
+                linear = alike = linear._replace(push=push, pull=pull, fewer=fewer)
             self._edges[i, k] = edge._replace(parts=parts, linear=linear)
         return self._edges[i, k]
 

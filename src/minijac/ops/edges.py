@@ -10,9 +10,10 @@ import numpy as np
 
 from ..algebra.block import Block
 from ..algebra.factors import Factor, Shape, aligned, conjugated, product, size_of, spread
-from ..algebra.labels import Axes, Axis, Digit, Label, Listed, Window, labels_in, window
+from ..algebra.labels import Axes, Axis, Digit, Label, Listed, axis_of, labels_in, window
 from ..algebra.terms import Term
-from ..backend import array_of, on_host, value_of
+from ..backend import array_of, on_host, placed, value_of
+from ..picks import as_pick, combined
 
 __all__ = ["Edge", "Linear", "Part", "without_ones"]
 
@@ -40,8 +41,8 @@ class Linear(NamedTuple):
     """Whether entries may cancel each other, so that adding does not tell where they go."""
     behind: bool = False
     """Whether the axis of the seeds is the last one instead."""
-    fewer: Callable[[int, slice], Linear] | None = None
-    """The maps of some positions alone, on an axis of the output that passes."""
+    fewer: Callable[[int, Any], Linear] | None = None
+    """The maps of some positions alone, a slice or an array of them, on an axis of the output that passes."""
 
 
 class Edge(NamedTuple):
@@ -83,24 +84,19 @@ class Edge(NamedTuple):
         """Forward: this derivative applied to a block that ends in the operand."""
         if self.linear is None:
             return self.block().after(block)
-        return self._mapped(self.linear.push, block, self.linear, False)
+        return self._mapped(block, self.linear, False)
 
     def before(self, block: Block) -> Block:
         """Reverse: a block that starts in the node's output, applied to this derivative."""
         if self.linear is None:
             return block.after(self.block())
-        return self._mapped(self.linear.pull, block.T, self.linear, True).T
+        return self._mapped(block.T, self.linear, True).T
 
-    def _mapped(self, function: Callable[[Any], Any], block: Block, linear: Linear, backward: bool) -> Block:
+    def _mapped(self, block: Block, linear: Linear, backward: bool) -> Block:
         (part,) = self.parts
         ends = (part.out, part.inp, self.inp_shape) if backward else (part.inp, part.out, self.out_shape)
-        if not linear.real:
-            return _map(_Map(function, linear, backward), *ends, block)
-        # what it does to i x tells apart A and B in ``A x + B conj(x)``
-        same, other = (lambda x: 0.5 * (function(x) - 1j * function(1j * x)),
-                       lambda x: 0.5 * (function(x) + 1j * function(1j * x)))  # fmt: skip
-        first = _map(_Map(same, linear, backward), *ends, block)
-        return first + _map(_Map(other, linear, backward, conjugates=True), *ends, block)
+        mapped = _map(_Map(linear, backward), *ends, block)
+        return mapped + _map(_Map(linear, backward, conjugates=True), *ends, block) if linear.real else mapped
 
     def carry(self, axis: int, stride: int, batch: int) -> tuple[int, int] | None:
         """Where samples that are digit `stride` of the operand's `axis` end up in the output; None where they mix."""
@@ -207,22 +203,41 @@ def _find(axes: Axes, label: Label, relative: int) -> tuple[int, int] | None:
 
 
 class _Map(NamedTuple):
-    function: Callable[[Any], Any]
+    """One direction of a linear map. A term of a block that comes backward and conjugates meets the conjugate: ``A
+    conj(M x) = A conj(M) conj(x)``."""
+
     linear: Linear
     backward: bool
-    """A term of a block that comes backward and conjugates meets the conjugate: ``A conj(M x) = A conj(M) conj(x)``."""
     conjugates: bool = False
-    """Whether the function itself is one like ``B conj(x)``, or the adjoint of that."""
+    """Whether it is B alone of ``A x + B conj(x)``, as maps that are linear in real numbers are, or the adjoint."""
 
-    def within(self, k: int, axis: Axis) -> _Map | None:
-        """The map of the positions alone that an axis names, of the output's axis `k`, if it is a window."""
-        if len(axis) != 1 or type(axis[0]) is not Window or axis[0].label is None:
+    def __call__(self, x: Any) -> Any:
+        function = self.linear.pull if self.backward else self.linear.push
+        if not self.linear.real:
+            return function(x)
+        return 0.5 * (function(x) + (1j if self.conjugates else -1j) * function(1j * x))  # which tells A from B
+
+    def at(self, k: int, axis: Axis, like: Any) -> _Map | None:
+        """The map of the positions alone that an axis names, of the output's axis `k`; None where it is not known."""
+        if self.linear.uniform or _is_whole(axis):
+            return self
+        if self.linear.fewer is None:
             return None
-        label, _, offset, step = axis[0]
-        if self.linear.fewer is None or step != 1:
-            return self if self.linear.uniform else None
-        linear = self.linear.fewer(k, slice(offset, offset + label.size))  # type: ignore[union-attr]
-        return self._replace(function=linear.pull if self.backward else linear.push, linear=linear)
+        return self._replace(linear=self.linear.fewer(k, _positions(axis, like)))
+
+
+def _is_whole(axis: Axis) -> bool:
+    """Whether an axis names all of its positions, each once, in order."""
+    return all(type(digit) is Label for digit in axis) and len(set(axis)) == len(axis)
+
+
+def _positions(axis: Axis, like: Any) -> Any:
+    """The positions that an axis names, for all values of its labels: a slice, where they are evenly spaced, or an
+    array where `like` lives."""
+    at = combined([as_pick(digit) for digit in axis], tuple(labels_in((axis,))))
+    step = int(at[1] - at[0]) if at.size > 1 else 1
+    even = step > 0 and (at.size < 3 or (np.diff(at) == step).all())
+    return slice(int(at[0]), int(at[-1]) + 1, step) if even else placed(at, like)
 
 
 def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> Block:
@@ -230,29 +245,21 @@ def _map(how: _Map, source: Axes, target: Axes, shape: Shape, block: Block) -> B
     shared = {axis[0] for axis in source if axis} & {axis[0] for axis in target if axis}
     passing = {k: target.index(axis) for k, axis in enumerate(source) if axis and axis[0] in shared}
     block = block.materialised([k for k in range(len(source)) if k not in passing])
-    result = []
+    terms = []
     for term in block.terms:
-        windows, here, out = dict[int, Any](), how, list(term.out)
-        for k in passing:  # what is zero outside of a window stays so
-            some = here.within(k if how.backward else passing[k], out[k])
-            if some is not None:
-                (windows[k],), here = out[k], some
-                out[k] = (windows[k].label,)
-        term = term.over(tuple(out), term.inp) if windows else term
-        for k in passing:
+        here, taken = how, set[Label]()
+        for k in passing:  # what is zero at other positions stays so
             digit = term.out[k][0] if len(term.out[k]) == 1 else None
-            if isinstance(digit, Listed):
-                term = digit.named(term, k) or term
-            # a label that stands twice would be one axis of the data for two of the array
-            digits = [digit for axis in term.out for digit in axis]
-            if any(type(digit) is not Label or digits.count(digit) > 1 for digit in term.out[k]):
+            term = (isinstance(digit, Listed) and digit.named(term, k)) or term
+            some = here.at(k if how.backward else passing[k], term.out[k], block.one)
+            # a label that stands on two axes would be one axis of the data for two of the array
+            if some is None or not (here.linear.uniform or taken.isdisjoint(labels_in((term.out[k],)))):
                 (term,) = Block(block.out_shape, block.inp_shape, [term], block.one).materialised([k]).terms
-        mapped = _map_term(here, passing, target, shape, term, block)
-        out = list(mapped.out)
-        for k, digit in windows.items():
-            out[passing[k]] = (digit._replace(label=out[passing[k]][0]),)
-        result.append(mapped.over(tuple(out), mapped.inp))
-    return Block(shape, block.inp_shape, result, block.one)
+            else:
+                here = some
+            taken |= labels_in((term.out[k],)).keys()
+        terms.append(_map_term(here, passing, target, shape, term, block))
+    return Block(shape, block.inp_shape, terms, block.one)
 
 
 def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, term: Term, block: Block) -> Term:
@@ -262,23 +269,25 @@ def _map_term(how: _Map, passing: dict[int, int], target: Axes, shape: Shape, te
     factor = Term(term.out, term.inp, term.factors or (Factor(block.one, ()),), scale).one_factor()
     if turned:
         factor = conjugated(factor)
-    alike = [label for k in passing for label in term.out[k] if label not in factor.axes] if how.linear.uniform else []
-    # a uniform map is carried out once for all positions along which the block is constant
-    digits = [tuple(digit for digit in axis if digit not in alike) for axis in term.out]
-    own = [digit for axis in digits for digit in axis]
-    assert all(type(digit) is Label for digit in own)
+    own: list[Label] = []
+    digits: list[tuple[Label, ...]] = []
+    for k, axis in enumerate(term.out):
+        # a uniform map is carried out once for all positions along which the block is constant
+        alike = how.linear.uniform and k in passing
+        new = [label for label in labels_in((axis,)) if label not in own and not (alike and label not in factor.axes)]
+        digits.append(tuple(new))
+        own += new
     extra = [label for label in factor.axes if label not in own]
     behind = how.linear.behind
-    sizes = [tuple(map(size_of, digits)), (size_of(extra),)]  # type: ignore[arg-type]
-    given = spread(factor, (*own, *extra) if behind else (*extra, *own))  # type: ignore[arg-type]
+    sizes = [tuple(map(size_of, digits)), (size_of(extra),)]
+    given = spread(factor, (*own, *extra) if behind else (*extra, *own))
     given = given.reshape(sum(sizes if behind else sizes[::-1], ()))
     back = {out: k for k, out in passing.items()}
-    axes: list[Axis] = []
-    for k, n in enumerate(shape):
-        axes.append(term.out[back[k]] if k in back else (() if n == 1 else (Label(n),)))
-    order = tuple(digit for axis in axes for digit in axis if digit not in alike)
-    order = (*order, *extra) if behind else (*extra, *order)
-    data = Factor(how.function(given).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
+    new_axes = [() if k in back else axis_of(n) for k, n in enumerate(shape)]
+    axes = tuple([term.out[back[k]] if k in back else axis for k, axis in enumerate(new_axes)])
+    made = [label for k, axis in enumerate(new_axes) for label in (digits[back[k]] if k in back else axis)]
+    order = (*made, *extra) if behind else (*extra, *made)
+    data = Factor(how(given).reshape(tuple(label.size for label in order)), order)  # type: ignore[arg-type]
     if turned != (how.backward and how.conjugates):
         data = conjugated(data)
-    return Term(tuple(axes), term.inp, (data,), rest, term.conj != how.conjugates)
+    return Term(axes, term.inp, (data,), rest, term.conj != how.conjugates)

@@ -167,13 +167,14 @@ def _flat_maps(positions: Any, passing: Any, shape: Shape, lead: int, taking: bo
     push = lambda x: gather(x, positions, passing=passing, lead=lead + 1)  # noqa: E731
     pull = lambda y: scatter(y, positions, passing=back, shape=shape, lead=lead + 1)  # noqa: E731
 
-    def fewer(axis: int, some: slice) -> Linear:
+    def fewer(axis: int, some: Any) -> Linear:
         if axis < lead:  # for each position there the same
             return maps
         own, place = next(pair for pair in passing if pair[taking] == axis - lead)
-        inner, count = prod(shape[own + 1 :]), some.stop - some.start
-        outer, rest = divmod(positions[(*(slice(None),) * place, some)], shape[own] * inner)
-        at = outer * (count * inner) + rest - some.start * inner
+        kept = positions[(*(slice(None),) * place, some)]
+        inner, count = prod(shape[own + 1 :]), kept.shape[place]
+        rank = namespace(kept).arange(count).reshape((count, *(1,) * (kept.ndim - place - 1)))
+        at = (kept // (shape[own] * inner) * count + rank) * inner + kept % inner
         return _flat_maps(at, passing, (*shape[:own], count, *shape[own + 1 :]), lead, taking)
 
     maps = Linear(*((push, pull) if taking else (pull, push)), fewer=fewer)

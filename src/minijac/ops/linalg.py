@@ -81,9 +81,24 @@ def matrix_maps(
     passing = [(i, i) for i in range(len(source) - 2)]
     if last:
         passing.append((len(source) - 1, len(target) - 1))
+    fewer = of_some(node, k)
     if adjoint and is_complex(node.out):
-        return linear_map(source, target, push, lambda e: conj(pull(conj(e))), passing, real=True)
-    return linear_map(source, target, push, pull, passing)
+        return linear_map(source, target, push, lambda e: conj(pull(conj(e))), passing, real=True, fewer=fewer)
+    return linear_map(source, target, push, pull, passing, fewer=fewer)
+
+
+def of_some(node: Node, k: int) -> Callable[[int, Any], Linear]:
+    """The maps of some of the matrices alone: those of the same operation on them."""
+
+    def fewer(axis: int, some: Any) -> Linear:
+        part, behind = node, node.out.ndim - axis - 1
+        if behind > 1:  # else columns, for each of which they are the same
+            at = (..., some, *(slice(None),) * behind)
+            args = tuple(x[at] if x.ndim > behind else x for x in node.args)
+            part = Node(node.op, node.parents, args, node.params, node.out[at], node.where)
+        return node.op.edge(part, k).linear  # type: ignore[union-attr, misc]
+
+    return fewer
 
 
 def result_of(name: str, decomposed: Callable[[Any], Any], part: Any, edge: Any, examples: Any, **facts: Any) -> Op:
@@ -265,9 +280,9 @@ def _cofactor_slope_edge(node: Node, k: int) -> Edge:
         result = along(e, _cofactor_slope(c, d, e))
         return result.sum(axis=tuple(range(1, 1 + more))) if more else result
 
-    lead = labels_of(*a.shape[:-2])
+    lead, maps = labels_of(*a.shape[:-2]), Linear(push, pull, fewer=of_some(node, k))
     out = axes_of([*labels_of(*x.shape[:more]), *lead, *labels_of(*x.shape[-2:])])
-    return Edge(y.shape, a.shape, [Part(out, axes_of([*lead, *labels_of(*a.shape[-2:])]))], Linear(push, pull))
+    return Edge(y.shape, a.shape, [Part(out, axes_of([*lead, *labels_of(*a.shape[-2:])]))], maps)
 
 
 cofactor: Op = define("cofactor", _cofactor_value, _cofactor_edge, SQUARE, complex=True)

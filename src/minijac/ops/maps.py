@@ -21,6 +21,7 @@ def linear_map(
     uniform: bool = False,
     real: bool = False,
     signed: bool = False,
+    fewer: Callable[[int, Any], Linear] | None = None,
 ) -> Edge:
     """The edge of a linear map that is no block, from arrays of shape `source` to arrays of shape `target`.
 
@@ -33,10 +34,11 @@ def linear_map(
         uniform: Whether both do the same at all positions of the passing axes, and take any number of them.
         real: Whether they are linear in real numbers alone (`Linear.real`).
         signed: Whether entries of one sign may give zero; matters for operations that are `flat`.
+        fewer: The maps of some positions of a passing axis (`Linear.fewer`), where they are not uniform.
     """
     labels = [Label(n) for n in source]
     out = [Label(n) for n in target]
     for i, j in passing:
         out[j] = labels[i]
     part = Part(tuple((label,) for label in out), tuple((label,) for label in labels))
-    return Edge(target, source, [part], Linear(push, pull, uniform, real, signed=signed))
+    return Edge(target, source, [part], Linear(push, pull, uniform, real, signed=signed, fewer=fewer))

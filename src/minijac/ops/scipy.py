@@ -15,7 +15,7 @@ from ..tape.op import Op
 from ..tape.trace import Node
 from .edges import Edge, Part
 from .families import Example, along, define, labelled, opaque
-from .linalg import T
+from .linalg import T, matrix_maps
 from .maps import linear_map
 
 __all__ = [
@@ -57,9 +57,8 @@ def _matrix_function(name: str, stacked: Callable[[Any], Any] | None = None) -> 
         return found.astype(a.dtype, copy=False)
 
     def edge(node: Node, k: int) -> Edge:
-        a, shape = node.args[0], node.out.shape
-        passing = [(i, i) for i in range(len(shape) - 2)]
-        return linear_map(shape, shape, lambda e: along_direction(a, e), lambda e: along_direction(T(a), e), passing)
+        a = node.args[0]
+        return matrix_maps(node, k, lambda e: along_direction(a, e), lambda e: along_direction(T(a), e))
 
     def along_direction(a: Any, e: Any) -> Any:
         n = a.shape[-1]
@@ -120,7 +119,7 @@ def _sylvester_edge(node: Node, k: int) -> Edge:
         (lambda e: -_along_sylvester(a, b, x @ e), lambda y: -(T(x) @ _along_sylvester(T(a), T(b), y))),
         (lambda e: _along_sylvester(a, b, e), lambda y: _along_sylvester(T(a), T(b), y)),
     )[k]
-    return linear_map(node.args[k].shape, x.shape, push, pull, [(i, i) for i in range(x.ndim - 2)])
+    return matrix_maps(node, k, push, pull)
 
 
 def _apart(a: Any) -> Any:
