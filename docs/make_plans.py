@@ -126,12 +126,11 @@ where they are: the local derivatives and the accumulation of some samples at a 
 too many, of some seeds of it. Each piece is written into its place in the result. Which orders fit, and with how many
 samples, is rehearsed on shadows, and the fastest of those is taken. Samples are cut where they do not mix
 (`on_mixing="raise"`), none are picked by positions, and the result is dense. Each piece does the work of its own
-samples, so time grows with the batch. Black boxes whose derivative is a `jvp` or `vjp` (`minijac.custom`, torch's
-Functions) are the exception: theirs is a function of the whole batch, which may look at what was kept when `f` ran, so
-it can only be given all samples. There samples stay together and seeds are taken a few at a time, as long as one seed
-of all samples fits; below that, time grows with the square of the batch. When even one seed of one sample does not
-fit, or the values of `f` alone are too large, `InputError` names the least bound that can be met. A mixed order that
-does not fit gives way to the better end. Inside another
+samples, so time grows with the batch. Where it could not, samples stay together, and only seeds are taken a few at a
+time: the `jvp` or `vjp` of a black box (`minijac.custom`) is a function of the whole batch, which may look at what was
+kept when `f` ran. When even one seed does not fit, of one sample or of those that stay together, or the values of `f`
+alone are too large, `InputError` names the least bound that can be met. A mixed order that does not fit gives way to
+the better end. Inside another
 transformation the bound is left to the outer one, whose tape keeps everything. `laplacian`, `hessian_diagonal` and
 `divergence` take some seeds at a time within a bound, and of themselves where all at once take more than 64 MiB;
 `partials` takes some multi-indices at a time.

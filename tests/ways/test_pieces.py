@@ -202,10 +202,14 @@ def double(x: Any) -> Any:
     return np.sin(2.0 * x) ** 2
 
 
+@pytest.mark.parametrize("room", [1, 3])
 @pytest.mark.parametrize("mode", ["forward", "reverse", "auto"])
-def test_a_black_box_is_given_each_sample_once_for_each_seed(mode):
-    """Samples stay together, and seeds are taken a few at a time: its derivative is one of the whole batch."""
+def test_a_black_box_is_given_each_sample_once_for_each_seed(mode, room):
+    """Samples stay together, and seeds are taken a few at a time: its derivative is one of the whole batch. Where not
+    even one of all samples fits, the bound that it takes is named: there is no way on which time grows faster."""
     box = mj.custom(np.sin, jvp=lambda p, t: np.cos(p[0]) * t[0], vjp=lambda p, c: np.cos(p[0]) * c)
-    bound = 3 * least_bound(lambda x: box(2.0 * x) ** 2, random(200, 12), mode)
     for batch in (100, 200):
+        bound = room * least_bound(lambda x: box(2.0 * x) ** 2, random(batch, 12), mode)
         assert rows_given(mode, batch, bound) <= 14 * batch  # two calls find out whether samples mix
+        with pytest.raises(mj.InputError, match=f"one seed of {batch} samples"):
+            rows_given(mode, batch, 1000)

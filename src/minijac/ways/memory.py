@@ -66,8 +66,6 @@ class Way(NamedTuple):
     """Bytes of recorded values and of the local derivatives of one piece."""
     cost: Cost
     """Of all pieces; its peak is that of one, beside what is held."""
-    given_all: bool = False
-    """Whether maps are given all samples in each piece."""
 
     @property
     def peak_bytes(self) -> int:
@@ -78,8 +76,7 @@ class Way(NamedTuple):
 class Samples(Graph):
     """A recorded graph as some of its samples see it: local derivatives computed for them alone, in their window.
 
-    Operations whose parameters may tell of the whole batch have the derivative of all samples, and of that the window;
-    black boxes are given all.
+    Operations whose parameters may tell of the whole batch have the derivative of all samples, and of that the window.
     """
 
     def __init__(self, whole: Graph, places: dict[int, Where], batch: int, samples: Range) -> None:
@@ -95,9 +92,10 @@ class Samples(Graph):
 
     @property
     def given_all(self) -> bool:
-        """Whether maps, of those that were asked for, are given all samples."""
-        maps = [edge.linear for (i, _), edge in self._edges.items() if type(edge) is Edge and i in self._places]
-        return any(linear is not None and not (linear.uniform or linear.fewer) for linear in maps)
+        """Whether maps are known of all samples alone, as those of black boxes are."""
+        edges = [self.edge(i, k) for i in self.order if i in self._places for k, _ in self.operands(i)]
+        maps = [edge.linear for edge in edges if type(edge) is Edge and edge.linear is not None]
+        return any(not (linear.uniform or linear.fewer) for linear in maps)
 
     def _cut(self, i: int, k: int) -> Edge | None:
         node, place = self.nodes[i], self._places.get(i)
@@ -261,9 +259,17 @@ class _Rehearsal:
         self.in_axis, self.out_axis = ends(ready, Plan("forward")), ends(ready, Plan("reverse"))
         cut = ready.batch is not None and ready.batch > 1 and options.on_mixing == "raise"
         cut = cut and not options.structured and not ready.graph.by_positions
-        self.batch = ready.batch if cut else None
-        """How many samples there are to cut; None where they stay together."""
         self.places = sample_places(ready)[0] if cut else {}
+        self.batch = ready.batch if cut and not self._given_all() else None
+        """How many samples there are to cut; None where they stay together."""
+
+    def _given_all(self) -> bool:
+        """Whether each piece would be the work of all samples."""
+        ready, key = self.ready, ("given all", self.ready.batch, *self.ready.in_axes)
+        found = ready.graph.structure.found
+        if key not in found:
+            found[key] = Samples(ready.graph, self.places, ready.batch or 1, (0, 1)).given_all
+        return bool(found[key])
 
     def graph(self, samples: Range | None) -> Graph:
         if samples is None or self.batch is None or samples[1] - samples[0] == self.batch:
@@ -286,8 +292,7 @@ class _Rehearsal:
         else:
             pieces = 1 if count is None or self.batch is None else ceil(self.batch / count)
             cost = self._in_pieces(plan, graph, samples, chunk_size, pieces)
-        given_all = isinstance(graph, Samples) and graph.given_all
-        return Way(plan, count, chunk_size, held_bytes(self.ready, self.args, graph), cost, given_all)
+        return Way(plan, count, chunk_size, held_bytes(self.ready, self.args, graph), cost)
 
     def _whole(self, plan: Plan, graph: Graph) -> Cost:
         """All at once: the result is written once, not added to."""
@@ -359,9 +364,6 @@ class _Rehearsal:
                     fewer = (self._most_samples(plan, size, room) for size in some)
                     way = next(way for way in fewer if way.peak_bytes <= room)
             found.append(way)
-            if way.given_all:  # that is least work where samples stay together
-                together = (self.rehearsed(plan, None, size) for size in some)
-                found += islice((way for way in together if way.peak_bytes <= room), 1)
         return found
 
     def _mixed_plan(self) -> Plan:
@@ -578,8 +580,8 @@ def _too_little(ready: Prepared, args: Sequence[Any], options: Options, found: S
     elif ready.batch not in (None, 1):
         what += f" of {ready.batch} samples"
         why = (
-            " The samples stay together where some are picked, with structured=True, and with on_mixing other than "
-            "'raise'."
+            " The samples stay together where some are picked, where a black box has a jvp or vjp, which is one of all "
+            "of them, with structured=True, and with on_mixing other than 'raise'."
         )
     return InputError(
         f"max_bytes={options.max_bytes:,}: expected room for {what}, which takes {needed:,} bytes beside inputs and "
