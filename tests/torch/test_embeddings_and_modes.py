@@ -111,3 +111,50 @@ def test_a_pullback_is_that_of_the_call_and_moves_no_statistics():
     assert torch.rand(1) == drawn
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(again, wanted)
+
+
+TABLE = torch.arange(8.0, dtype=DOUBLE).reshape(4, 2)
+WITHOUT_NEGATIVE = {
+    "embedding": lambda x, t: x * nn.functional.embedding(t, TABLE).sum(1)[:, None],
+    "rows of a table": lambda x, t: x * TABLE.index_select(0, t).sum(1)[:, None],
+    "gather": lambda x, t: x.gather(1, t[:, None]) ** 2,
+    "cross entropy": lambda x, t: nn.functional.cross_entropy(x, t, reduction="none"),
+    "index_select": lambda x, t: x.index_select(1, t) ** 2,
+    "scatter": lambda x, t: (1.0 * x).scatter(1, t[:, None], x[:, :1] ** 2),
+    "scatter_add": lambda x, t: (1.0 * x).scatter_add(1, t[:, None], x[:, :1] ** 2),
+    "index_add": lambda x, t: (1.0 * x).index_add(1, t, x[:, :3] ** 2),
+    "index_copy": lambda x, t: (1.0 * x).index_copy(1, t, x[:, :3] ** 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITHOUT_NEGATIVE)
+def test_positions_that_torch_does_not_count_from_the_end_raise(name):
+    """A label of -1 is a mistake, and not the last class: uncompiled, and in each call of a program."""
+    f = WITHOUT_NEGATIVE[name]
+    x = torch.linspace(-1, 1, 12, dtype=DOUBLE).reshape(3, 4)
+    jacobian = mt.jacobian(f, batch_axis=(0, None))
+    compiled = mt.compile(jacobian)
+    for t in ([0, 3, 1], [2, 1, 3]):
+        torch.testing.assert_close(compiled(x, torch.tensor(t)), jacobian(x, torch.tensor(t)))
+    for t in ([0, -1, 1], [0, 4, 1]):
+        with pytest.raises((IndexError, RuntimeError), match="out of"):
+            f(x, torch.tensor(t))
+        for way in (jacobian, compiled):
+            with pytest.raises((IndexError, RuntimeError), match="out of"):
+                way(x, torch.tensor(t))
+    assert compiled.cache_info().misses == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plain_table_is_looked_up_by_one_program():
+    f = lambda x, t: x * TABLE[t].sum(1)[:, None] + TABLE[t, t % 2][:, None]
+    compiled, x = mt.compile(f), torch.ones(3, 4, dtype=DOUBLE)
+    for t in ([0, 3, 1], [2, -1, 3], [1, 1, 1]):
+        torch.testing.assert_close(compiled(x, torch.tensor(t)), f(x, torch.tensor(t)))
+    assert compiled.cache_info().misses == 1
+
+
+def test_index_fill_counts_from_the_end_as_in_torch():
+    x = torch.linspace(-1, 1, 12, dtype=DOUBLE).reshape(3, 4)
+    J = mt.jacobian(lambda x: (x**2).index_fill(1, torch.tensor([-1]), 2.0))(x)
+    torch.testing.assert_close(J.diagonal(dim1=1, dim2=2), 2 * x * torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=DOUBLE))

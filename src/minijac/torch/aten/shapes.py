@@ -11,9 +11,11 @@ from ...backend import astype, namespace, placed, value_of
 from ...errors import UnsupportedOperationError
 from ...lines import user_line
 from ...numpy.indexing import add_at, put
+from ...numpy.ordered import permutes
 from ...numpy.parts import concatenate
 from ...ops import structural
 from ...ops.structural import normalised
+from ...tape.traced import Traced
 from ..views import layout_of
 from .registry import BESIDE, COMPLEX, FACTORIES, TABLE, VIEWS, aten, promoted
 
@@ -184,8 +186,26 @@ def _index(index: Any) -> Any:
     return index.astype(bool) if getattr(index, "dtype", None) == np.uint8 else index
 
 
+def _from_zero(index: Any, size: int) -> Any:
+    """Positions where torch, other than in ``x[index]``, counts none from the end: negative ones raise."""
+    index = _index(index)
+    if isinstance(index, np.ndarray):
+        if index.size and index.min() < 0:
+            raise IndexError(f"index {index.min()} at {user_line()} is out of bounds for a dimension of size {size}")
+        return index
+    # of a program: what is beyond raises in each call
+    return index if permutes(index) else np.where(index < 0, size, index)
+
+
 def index(x: Any, indices: Any) -> Any:
-    return x[_positions(indices)]
+    place = _positions(indices)
+    return _table(x, *place)[place]
+
+
+def _table(x: Any, *positions: Any) -> Any:
+    """What is looked up by positions of a program: a value of that, so that it is one program for all of them."""
+    home = next((each.home for each in positions if isinstance(each, Traced)), None)
+    return x if home is None or isinstance(x, Traced) else home.program.captured(x)
 
 
 def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
@@ -197,13 +217,17 @@ def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> An
 
 
 def index_select(x: Any, dim: int, index: Any) -> Any:
-    return np.take(x, np.reshape(_index(index), (-1,)), dim) if x.ndim else np.reshape(x, ())
+    if not x.ndim:
+        return np.reshape(x, ())
+    index = np.reshape(_from_zero(index, x.shape[dim]), (-1,))
+    return np.take(_table(x, index), index, dim)
 
 
 def embedding(weight: Any, indices: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False,
               sparse: bool = False) -> Any:  # fmt: skip
     refuse_frequencies(weight, scale_grad_by_freq)
-    rows = np.take(weight, _index(indices), 0)
+    places = _from_zero(indices, weight.shape[0])
+    rows = np.take(_table(weight, places), places, 0)
     if padding_idx < 0 or value_of(rows) is rows:
         return rows
     return np.where(np.expand_dims(indices == padding_idx, -1), value_of(rows), rows)  # which is not trained
@@ -222,7 +246,7 @@ def gather(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
     if not x.ndim or not np.ndim(index):
         return np.reshape(np.reshape(x, (-1,))[np.reshape(_index(index), (-1,))], np.shape(index))
     dim %= x.ndim
-    index = _index(index)
+    index = _from_zero(index, x.shape[dim])
     if not np.size(index):
         return namespace(x).zeros(index.shape, x.dtype)
     return np.take_along_axis(_cut(x, index.shape, dim), index, dim)
@@ -246,7 +270,7 @@ def _scattered(function: Any) -> Any:
     def scatter(x: Any, dim: int, index: Any, source: Any, **kwargs: Any) -> Any:
         if not x.ndim:
             return np.reshape(scatter(np.reshape(x, (1,)), 0, np.reshape(index, (1,)), source, **kwargs), ())
-        index, dim = np.asarray(_index(index)), dim % x.ndim
+        index, dim = _from_zero(index, x.shape[dim]), dim % x.ndim
         index = index.reshape(1) if not index.ndim else index
         source = _cut(source, index.shape, -1) if getattr(source, "ndim", 0) == index.ndim else source
         return function(x, _grid(index, dim, x.ndim), np.broadcast_to(source, index.shape), **kwargs)
@@ -295,14 +319,15 @@ def _products(x: Any, place: Any, source: Any) -> Any:
     return np.reshape(y, x.shape)
 
 
-def _along(function: Any) -> Any:
-    """A scatter of whole slices, as index_add has it."""
+def _along(function: Any, from_end: bool = False) -> Any:
+    """A scatter of whole slices, as index_add has it; `from_end`: negative positions count from there."""
 
     def scatter(x: Any, dim: int, index: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
         if not x.ndim:
             source = np.reshape(source, (-1,)) if hasattr(source, "ndim") else source
             return np.reshape(scatter(np.reshape(x, (1,)), 0, index, source, *args, **kwargs), ())
-        place = (WHOLE,) * (dim % x.ndim) + (np.reshape(_index(index), (-1,)),)
+        index = _index(index) if from_end else _from_zero(index, x.shape[dim])
+        place = (WHOLE,) * (dim % x.ndim) + (np.reshape(index, (-1,)),)
         return function(x, place, source, *args, **kwargs)
 
     return scatter
@@ -364,7 +389,7 @@ TABLE.update({
     aten.scatter_reduce.two: lambda x, dim, index, source, reduce, include_self=True:
         _scattered(_reduced)(x, dim, index, source, reduce=reduce, include_self=include_self),
     aten.index_add: _along(lambda x, place, source, alpha=1: add_at(x, place, source * alpha)),
-    aten.index_copy: _along(put), aten.index_fill: _along(put), aten.index_reduce: _along(_index_reduce),
+    aten.index_copy: _along(put), aten.index_fill: _along(put, from_end=True), aten.index_reduce: _along(_index_reduce),
     aten.masked_scatter: masked_scatter, aten.masked_select: masked_select, aten.put: put_flat,
     aten.take: lambda x, index: np.reshape(x, (-1,))[_index(index)], aten.slice_scatter: part_put(TABLE[aten.slice]),
     aten.select_scatter: part_put(TABLE[aten.select]),
