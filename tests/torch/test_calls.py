@@ -127,6 +127,17 @@ def test_an_index_out_of_bounds_is_told_with_its_line(index):
         mt.jacobian(lambda x: x[index])(x_of(4, 3))
 
 
+def test_a_method_in_c_is_torchs_also_where_it_was_met_before():
+    x, met = x_of(4, 3), []
+    for _ in range(2):
+        check(lambda x: x.expm1().frac() + x.expand(1, 4, 3)[0], x)
+        for wrong in (lambda x: x.expand("a"), lambda x: x.expand(), lambda x: x.expm1(2), lambda x: x.frac(a=1)):
+            with pytest.raises(TypeError):
+                mt.jacobian(wrong)(x)
+    mt.jacobian(lambda x: met.append(type(x).frac) or x)(x)
+    assert met[0].__wrapped__ is torch.Tensor.frac
+
+
 def convolved(x):
     w, b = torch.linspace(-1, 1, 12, dtype=x.dtype).reshape(3, 2, 2), x.new_ones(3)
     y = F.conv1d(x, w, b, 1, [1], 2) + F.conv1d(x, w, padding="same", dilation=(2,)) * 0.5

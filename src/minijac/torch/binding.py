@@ -17,7 +17,7 @@ from .aten.registry import CALLS, aten
 from .run import above, handler_of
 from .tensors import TracedTensor
 
-__all__ = ["bound", "called"]
+__all__ = ["bound", "called", "met_directly"]
 
 Tensor = torch.Tensor
 _IN_C = ("builtin_function_or_method", "method_descriptor", "wrapper_descriptor")
@@ -41,7 +41,10 @@ def called(func: Any) -> Callable[..., Any]:
     their own kind in C++, and would come back here.
     """
     if type(func).__name__ in _IN_C:
-        return bound if _gives_tensors(_packet(func)) else _left
+        if not _gives_tensors(_packet(func)):
+            return _left
+        met_directly(func, bound)
+        return bound
     code = func.__code__ if isinstance(func, FunctionType) else None
     if code is None or func.__module__ not in ("torch.nn.functional", "torch.functional"):
         return _left
@@ -51,6 +54,24 @@ def called(func: Any) -> Callable[..., Any]:
     copy = FunctionType(code, func.__globals__ | nothing, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
     return lambda func, args, kwargs: copy(*args, **kwargs)
+
+
+def met_directly(original: Any, handle: Callable[..., Any]) -> None:
+    """Have a method of tensors, if it is one, carried out without a way through torch, which would look at all of its
+    arguments before it hands it on to `__torch_function__`."""
+    name = getattr(original, "__name__", "__")
+    if name.startswith("__") or getattr(Tensor, name, _left) is not original:
+        return
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        result = handle(original, args, kwargs)
+        if result is NotImplemented:
+            with torch._C.DisableTorchFunctionSubclass():
+                return original(*args, **kwargs)
+        return result
+
+    method.__wrapped__ = original  # type: ignore[attr-defined]
+    setattr(TracedTensor, name, method)
 
 
 def _left(func: Any, args: Any, kwargs: Any) -> Any:
@@ -120,7 +141,7 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
             continue
         own = [arg for arg in overload._schema.arguments if not arg.kwarg_only]
         single, spread = _singles(overload._schema, method, args, kwargs), False
-        if single is None and method and len(own) == 2 and _fits("List[int]", "", args[1:]):  # as x.expand(2, 3)
+        if single is None and method and len(own) == 2 and len(args) > 1 and type(args[1]) is int:  # x.expand(2, 3)
             single, spread = _singles(overload._schema, method, (args[0], args[1:]), kwargs), True
         if single is not None:
             handler = None if composed else handler_of(overload, args)

@@ -15,19 +15,20 @@ from .. import nn
 from ..backend import value_of
 from ..errors import MinijacError, UnsupportedOperationError
 from ..lines import user_line
-from ..ops import structural
+from ..ops import elementwise, multilinear, structural
 from ..tape.traced import Traced, TracedArray
 from .aten import shapes
 from .aten.networks import CONV, normalised
 from .aten.reductions import number
 from .aten.registry import EXACT, TABLE, aten, of_one_dtype, of_reals
-from .binding import bound
+from .binding import bound, met_directly
 from .jacobians import tree_map
 from .run import Restart, Run, above, current, decomposed
 from .tensors import TracedTensor, traced_of
 from .views import contiguous, refuse_unordered
 
 Tensor = torch.Tensor
+_ADD = elementwise.UFUNCS[np.add]
 
 
 def detached(func: Any, args: Any, kwargs: Any) -> Any:
@@ -160,11 +161,14 @@ def _same_dtype(*operands: Any) -> bool:
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    return nn.linear(x, weight, bias) if _same_dtype(x, weight, bias) and weight.ndim == 2 else NotImplemented
+    if not _same_dtype(x, weight, bias) or len(weight.shape) != 2:
+        return NotImplemented
+    y = multilinear.matmul(x, weight.T if type(weight) is np.ndarray else shapes.permute(weight, (1, 0)))
+    return y if bias is None else _ADD(y, bias)
 
 
 def matmul(a: Any, b: Any) -> Any:
-    return a @ b if _same_dtype(a, b) else NotImplemented
+    return multilinear.matmul(a, b) if _same_dtype(a, b) else NotImplemented
 
 
 def conv(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
@@ -342,21 +346,6 @@ def _sizes(args: Any) -> Any:
     return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
 
 
-def _method(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A method, which torch would hand on to `__torch_function__` after a look at all of its arguments."""
-    handle = TracedTensor.functions[original]
-
-    def method(*args: Any, **kwargs: Any) -> Any:
-        result = handle(original, args, kwargs)
-        if result is NotImplemented:
-            with torch._C.DisableTorchFunctionSubclass():
-                return original(*args, **kwargs)
-        return result
-
-    method.__wrapped__ = original  # type: ignore[attr-defined]
-    return method
-
-
 def _read_directly(self: Any, index: Any) -> Any:
     """``x[index]``, which torch would hand on to `__torch_function__` after a look at all of it."""
     result = _part(None, (self, index), {})
@@ -496,10 +485,8 @@ TracedTensor.functions.update(
         **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), unfused),
     }
 )
-for _original in list(TracedTensor.functions):
-    _name = getattr(_original, "__name__", "")
-    if not _name.startswith("__") and hasattr(Tensor, _name) and getattr(Tensor, _name) is _original:
-        setattr(TracedTensor, _name, _method(_original))
+for _original, _function in list(TracedTensor.functions.items()):
+    met_directly(_original, _function)
 for _name in (
     "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__",
     "__rpow__", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__", "__matmul__", "__rmatmul__", "__lt__", "__le__",
