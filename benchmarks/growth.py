@@ -24,7 +24,7 @@ import numpy as np
 import minijac as mj
 from minijac.memo import Memo
 
-SAMPLES: tuple[int, ...] = (64, 256, 1024)
+SAMPLES = (64, 256, 1024)
 MORE_THAN = 1.25
 """The power of the number of samples from which a growth is told."""
 FLOOR = {"bytes": 200_000.0, "time": 1e-3}
@@ -201,12 +201,13 @@ def measured(call: Callable[[Any], Any], inputs: list[Any]) -> list[Growth]:
     return [Growth(what, values) for what, values in taken.items()]
 
 
-def subjects(names: list[str], registry: bool) -> Iterator[tuple[str, Any, list[Any]]]:
+def subjects(names: list[str], registry: bool, views: bool) -> Iterator[tuple[str, Any, list[Any]]]:
     """Names, functions of one batch, and batches of each size."""
     if not registry:
         rng = np.random.default_rng(1)
         inputs = [rng.standard_normal((n, 9)) for n in SAMPLES]
-        yield from ((name, FUNCTIONS[name], inputs) for name in names or FUNCTIONS)
+        functions = dict(joined()) if views else FUNCTIONS
+        yield from ((name, functions[name], inputs) for name in names or functions)
         return
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
     from registry import KINDS, NAMES_BATCH
@@ -230,10 +231,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="functions, or operations with --registry")
     parser.add_argument("--registry", action="store_true")
+    parser.add_argument("--joined", action="store_true")
     parser.add_argument("--all", action="store_true", help="print what grows as it should, too")
     options = parser.parse_args()
     count = fast = 0
-    for name, f, inputs in subjects(options.names, options.registry):
+    for name, f, inputs in subjects(options.names, options.registry, options.joined):
         gc.freeze()  # what is imported is no garbage: to look through it takes longer than all else
         for how, call in transformations(f, compiles=name not in ("picked", "entries")).items():
             try:
