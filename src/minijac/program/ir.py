@@ -154,7 +154,7 @@ class Program(NamedTuple):
         out = self.values[step.out].shape
         shapes = [self.values[n].shape for n in step.args]
         if isinstance(step.op, Elementwise):
-            return out == broadcast(*shapes)
+            return shapes.count(out) == len(shapes) or out == broadcast(*shapes)
         if step.op is matmul and min(map(len, shapes)) > 1:
             a, b = shapes
             lead = broadcast(a[:-2], b[:-2])

@@ -38,8 +38,9 @@ class Memory:
     def given(self, n: int, value: Value) -> Any:
         """A free buffer that is about as large as a value, or a new one."""
         size = value.nbytes
-        fitting = [nbytes for nbytes, free in self._free.items() if free and size <= nbytes <= 2 * size]
-        if fitting:
+        if free := self._free.get(size):  # the most usual, and as good as can be
+            raw = free.pop()
+        elif fitting := [nbytes for nbytes, free in self._free.items() if free and size <= nbytes <= 2 * size]:
             raw = self._free[min(fitting)].pop()
         else:
             raw = _aligned(size)

@@ -40,6 +40,8 @@ class Product(NamedTuple):
 
 def products_in_order(program: Program) -> Program:
     """A transpose of a product that nothing else reads becomes a product in that order."""
+    if all(step.op is not transpose for step in program.instructions):
+        return program
     new = Rewriting(program)
     makers, readers = {step.out: step for step in program.instructions}, _readers(program)
     for step in program.instructions:

@@ -100,6 +100,8 @@ def scaled_early(program: Program) -> Program:
     Only numbers that make it smaller, but not much, and none in half precision: an operand might overflow or vanish
     where the product does not. Only positive ones: a sum of products that are 0.0 or -0.0 is 0.0, whatever their signs.
     """
+    if all(step.op is not matmul for step in program.instructions):
+        return program
     values, makers = list(program.values), {step.out: step for step in program.instructions}
     uses = Counter(n for step in program.instructions for n in step.args) + Counter(program.outputs)
     kept = []

@@ -44,7 +44,7 @@ def _passed(program: Program) -> Program:
     steps = tuple(
         [step._replace(params=_inside(step.params)) if step.op is LOOP else step for step in program.instructions]
     )
-    return _each(TIDY, program._replace(instructions=steps).verify())
+    return _each((tidied,), program._replace(instructions=steps).verify())
 
 
 def _inside(params: dict[str, Any]) -> dict[str, Any]:
@@ -53,17 +53,16 @@ def _inside(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each(passes: Sequence[Callable[[Program], Program]], program: Program) -> Program:
-    """Passes one after the other, but for those that left the program as it still is."""
+    """Passes one after the other, but for those that would find the program as they left it."""
     vain: set[Any] = set()
     for each in passes:
         if each in vain:
             continue
         after = each(program)
-        if after.does(program):
-            vain.add(each)
-        else:
+        if not after.does(program):
             program = after.verify(program)
             vain.clear()
+        vain.add(each)  # what it does it has done, until another changes something
     return program
 
 
@@ -81,8 +80,8 @@ def _shortened(step: Instruction, values: Sequence[Value], makers: Mapping[int, 
 
 def tidied(program: Program) -> Program:
     """Without operations that do nothing: times one, minus zero, reshapes and conversions to what is there already; and
-    one instruction for all that compute the same from the same."""
-    values = program.values
+    one instruction for all that compute the same from the same; of all that only what some output needs."""
+    program, values = without_dead_code(program), program.values
     same = same_given(values)
     makers: dict[int, Instruction] = {}
     seen: dict[Any, int] = {}
@@ -97,7 +96,8 @@ def tidied(program: Program) -> Program:
             makers[first] = step
         else:
             same[step.out] = first
-    return program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
+    tidy = program._replace(instructions=tuple(kept), outputs=tuple(same.get(n, n) for n in program.outputs))
+    return without_dead_code(tidy)
 
 
 def _unchanged(values: Sequence[Value], step: Instruction) -> int | None:
@@ -119,5 +119,4 @@ def _unchanged(values: Sequence[Value], step: Instruction) -> int | None:
     return None
 
 
-TIDY = (without_dead_code, tidied, without_dead_code)
-PASSES = (*TIDY, signs_carried, *TIDY, scaled_early, turned_chains, *TIDY, products_in_order, *TIDY)
+PASSES = (tidied, signs_carried, tidied, scaled_early, turned_chains, tidied, products_in_order, tidied)
