@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import statistics
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -471,7 +470,3 @@ def closing_remarks(with_torch: bool) -> list[str]:
         limits = f"{MOST_BYTES / 2**30:g} GiB or {MOST_SECONDS:g} s"
         remarks.append(f"'not run': the method would need more than {limits} for one call.")
     return remarks
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,6 @@ from ..backend import namespace, on_host, value_of
 from ..errors import InputError
 from ..lines import user_line
 from ..ops import elementwise
-from ..tape.traced import Traced
 from .pointwise import conj
 from .positions import WHOLE
 from .protocol import as_array, as_arrays, axes_of, axis_of, implements
@@ -160,16 +159,12 @@ def logspace(
 @implements(np.geomspace)
 def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Any:
     start, stop = as_arrays(start, stop)
-    sign = np.sign(_plain(start))
-    if on_host(sign) and not np.all(sign * _plain(stop) > 0):
+    sign = np.sign(value_of(start))
+    if on_host(sign) and not np.all(sign * value_of(stop) > 0):
         raise InputError(f"geomspace at {user_line()}: expected start and stop of one sign, neither of them zero.")
     exponents = np.linspace(np.log(sign * start), np.log(sign * stop), num, endpoint, axis=axis)
     y = (sign if sign.ndim == 0 else np.expand_dims(sign, axis)) * np.exp(exponents)
     return y.astype(np.float64 if dtype is None else dtype)
-
-
-def _plain(x: Any) -> Any:
-    return value_of(x) if isinstance(x, Traced) else x
 
 
 # -- covariances -------------------------------------------------------------------------------------------------------

@@ -167,9 +167,7 @@ def kron(a: Any, b: Any) -> Any:
     a, b = as_arrays(a, b)
     n = max(a.ndim, b.ndim)
     left, right = ((1,) * (n - x.ndim) + x.shape for x in (a, b))
-    spaced = [size for pair in zip(left, (1,) * n, strict=True) for size in pair]
-    between = [size for pair in zip((1,) * n, right, strict=True) for size in pair]
-    product = np.reshape(a, tuple(spaced)) * np.reshape(b, tuple(between))
+    product = np.reshape(a, [i for m in left for i in (m, 1)]) * np.reshape(b, [j for m in right for j in (1, m)])
     return np.reshape(product, tuple(i * j for i, j in zip(left, right, strict=True)))
 
 

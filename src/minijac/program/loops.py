@@ -149,13 +149,8 @@ class Rewriting:
 def compacted(program: Program) -> Program:
     """The program without the values that nothing reads, numbered anew."""
     new = Rewriting(program._replace(values=()))
-    steps = program.instructions
-    number = {n: new.added(program.values[n]) for n in program.inputs}
-    for step in steps:
-        for n in (*step.args, step.out):
-            if n not in number:
-                number[n] = new.added(program.values[n])
-    for n in program.outputs:
+    steps, number = program.instructions, dict[int, int]()
+    for n in (*program.inputs, *(n for step in steps for n in (*step.args, step.out)), *program.outputs):
         if n not in number:
             number[n] = new.added(program.values[n])
     renumbered = tuple([
