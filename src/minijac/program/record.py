@@ -96,8 +96,8 @@ class Symbol(Traced):
     def _refuse(self, what: str) -> Any:
         return self._hidden(what)
 
-    def __hash__(self) -> int:
-        return self._hidden("a look-up in a dict or a set")
+    def __hash__(self) -> int:  # arrays have none; what stands for a number must not be looked up as another key
+        return super().__hash__() if self.shape else self._hidden("a look-up in a dict or a set")
 
     def __repr__(self) -> str:
         return f"Symbol({self.dtype}{list(self.shape)})"

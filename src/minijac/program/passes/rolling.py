@@ -74,7 +74,7 @@ def frozen(value: Any, number: dict[Label, int]) -> Any:
         return kind, *[frozen(item, number) for item in value]
     if isinstance(value, float):
         return "float", repr(value)  # 0.0 and -0.0 are equal, and not the same
-    if isinstance(value, np.ndarray) or not getattr(kind, "__hash__", None):
+    if hasattr(kind, "__array_ufunc__") or not getattr(kind, "__hash__", None):
         return "object", id(value)
     return kind.__name__, value
 
