@@ -321,6 +321,15 @@ def _counted_value(positions: Any, size: int) -> Any:
     return np.where(positions < 0, positions + size, positions)
 
 
+def _count_into(out: Any, positions: Any, size: int) -> None:
+    np.copyto(out, _counted_value(positions, size))
+
+
+def _counted_unchecked(positions: Any, size: int) -> Any:
+    positions = positions.astype(np.int64)
+    return np.where(positions < 0, positions + size, positions)
+
+
 FEW = 2**10
 """Entries of an axis up to which NumPy's own indexing is asked, as it is the sooner."""
 counted = opaque(
@@ -328,5 +337,8 @@ counted = opaque(
     _counted_value,
     [Example(((3, 4),), {"size": 5}, given={0: np.array([[0, -5, 4, 1]] * 3)})],
     relation=lambda k, out, *shapes, **_: [Part(own := fresh(out), own)],
+    into=lambda code, out, positions, size: code(_count_into, out, positions, size),
+    expansion=_counted_unchecked,
 )
-"""Positions along an axis of NumPy's, counted from its start: those beyond it raise, in each call of a program too."""
+"""Positions along an axis of NumPy's, counted from its start: those beyond it raise, in each call of a program too.
+A device's are not looked at."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.families import Elementwise
 from ...tape.op import Op
 from ..ir import Instruction, Program, Value
 from ..record import Recorder, Symbol, SymbolArray
@@ -60,7 +61,8 @@ class _Expansion:
     def _recorded(self, step: Instruction) -> Symbol | None:
         values, out = [self.recorder.values[n] for n in step.args], self.recorder.values[step.out]
         simpler = self.simpler(step.op)
-        if simpler is None or (not out.shape and all(v.number for v in values)) or any(0 in v.shape for v in values):
+        numbers = isinstance(step.op, Elementwise) and not out.shape and all(v.number for v in values)
+        if simpler is None or numbers or any(0 in v.shape for v in values):
             return None
         operands = [self._operand(n, value) for n, value in zip(step.args, values, strict=True)]
         captured = len(self.recorder.arrays)
