@@ -154,8 +154,7 @@ def counted_from_the_start(positions: Any, size: int) -> Any:
             return positions
         if on_host(array_of(positions)):
             return indexing.counted(positions, size=size)
-        positions = positions.astype(np.int64)  # a device's are not looked at
-        return np.where(positions < 0, positions + size, positions)
+        return indexing.counted_unchecked(positions, size)  # a device's are not looked at
     if is_array(positions) and positions.dtype.kind not in "iu":  # an empty list
         positions = positions.astype(int)
     if isinstance(positions, np.ndarray) and positions.size > MANY and positions.min() >= 0 and positions.max() < size:

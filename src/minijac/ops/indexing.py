@@ -22,7 +22,8 @@ from .families import Example, along, define, labelled, opaque, reduced
 from .structural import fresh
 
 __all__ = [
-    "SEARCHES", "counted", "deposit", "gather", "max", "min", "order_statistic", "scatter", "searchsorted", "take",
+    "SEARCHES", "counted", "counted_unchecked", "deposit", "gather", "max", "min", "order_statistic", "scatter",
+    "searchsorted", "take",
 ]  # fmt: skip
 
 
@@ -325,7 +326,7 @@ def _count_into(out: Any, positions: Any, size: int) -> None:
     np.copyto(out, _counted_value(positions, size))
 
 
-def _counted_unchecked(positions: Any, size: int) -> Any:
+def counted_unchecked(positions: Any, size: int) -> Any:
     positions = positions.astype(np.int64)
     return np.where(positions < 0, positions + size, positions)
 
@@ -338,7 +339,7 @@ counted = opaque(
     [Example(((3, 4),), {"size": 5}, given={0: np.array([[0, -5, 4, 1]] * 3)})],
     relation=lambda k, out, *shapes, **_: [Part(own := fresh(out), own)],
     into=lambda code, out, positions, size: code(_count_into, out, positions, size),
-    expansion=_counted_unchecked,
+    expansion=counted_unchecked,
 )
 """Positions along an axis of NumPy's, counted from its start: those beyond it raise, in each call of a program too.
 A device's are not looked at."""
